@@ -1,0 +1,71 @@
+"""Typed environment: the only module that reads it. Every variable starts with ELECTRORED_."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _known_zone(name: str) -> str:
+    ZoneInfo(name)
+    return name
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="ELECTRORED_", extra="ignore", frozen=True)
+
+
+class KafkaSettings(_Settings):
+    """How to reach Kafka and its schema registry, ours or the company's own."""
+
+    kafka_bootstrap: str
+    schema_registry_url: str
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: str | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_ca_file: str | None = None
+    # Replicas of every topic that is created; 1 is the embedded broker, 3 is usual on a cluster.
+    kafka_replication_factor: int = 1
+
+
+class SalesDbSettings(_Settings):
+    """The sales database that change capture reads. The URL is SQLAlchemy's, with its driver named."""
+
+    sales_db_url: SecretStr
+    sales_table: str = "public.sales"
+    sales_publication: str = "electrored_sales"
+    sales_slot: str = "electrored_sales"
+
+
+class ResultsDbSettings(_Settings):
+    """The results database: the writer's role for the sink, the reader's for the API."""
+
+    results_db_url: SecretStr
+
+
+class WindowSettings(_Settings):
+    """Parameters that a new generation is created with; a living generation keeps its own."""
+
+    time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    grace: timedelta = timedelta(hours=1)
+    salesman_calendar: Literal["30-days", "calendar-month"] = "30-days"
+
+
+class ApiSettings(ResultsDbSettings):
+    """Where the API listens."""
+
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8082, ge=1, le=65535)
+
+
+class LogSettings(_Settings):
+    """How processes log: `console` for people, `json` for machines; where Prometheus may scrape them."""
+
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    metrics_port: int | None = None

@@ -1,0 +1,88 @@
+"""Every public topic: what its key is, how it is kept, which schema its values have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+# Small segments and an early cleaner: these topics are read back whole at a start, so their length is start-up time.
+COMPACTED = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(16 * 1024 * 1024),
+    "segment.ms": "600000",
+    "min.cleanable.dirty.ratio": "0.1",
+    "delete.retention.ms": "86400000",
+}
+# 8 spreads a hot city over every worker a first cluster would have; the count is fixed at creation.
+SALES_PARTITIONS = 8
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as it is created. `schema` names a file in `contracts/schemas`; `key` is documentation."""
+
+    name: str
+    key: str
+    partitions: int
+    schema: str
+    config: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        return f"{self.name}-value"
+
+
+# LogAppendTime: the broker's clock orders the record's place in the log; event time is in the event.
+SALES_EVENTS = Topic(
+    "sales-events", "sale_id", SALES_PARTITIONS, "sale_event", FOREVER | {"message.timestamp.type": "LogAppendTime"}
+)
+SOURCE_POSITIONS = Topic("source-positions", "source", 1, "source_position", COMPACTED)
+LATE_EVENTS = Topic("late-events", "origin/partition/offset/pipeline", SALES_PARTITIONS, "late_event", FOREVER)
+DEAD_LETTERS = Topic("dead-letters", "origin/partition/offset", 1, "dead_letter", COMPACTED)
+TOP_SALES_BY_CITY = Topic("top-sales-by-city", "group", 4, "city_total", COMPACTED)
+TOP_SALESMAN_BY_COUNTRY = Topic("top-salesman-by-country", "group", 4, "salesman_total", COMPACTED)
+
+PUBLIC = (SALES_EVENTS, SOURCE_POSITIONS, LATE_EVENTS, DEAD_LETTERS, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY)
+
+
+# One commit of combine is one record per partition, so these hold few, larger records.
+INTERNAL_PARTITIONS = 4
+
+
+@dataclass(frozen=True)
+class GenerationTopics:
+    """The internal topics of one generation of a pipeline: `<pipeline>.gN.<role>`."""
+
+    pipeline: str
+    generation: int
+
+    def _name(self, role: str) -> str:
+        return f"{self.pipeline}.g{self.generation}.{role}"
+
+    @property
+    def partials(self) -> Topic:
+        """combine → merge; one record per commit and partition, deleted only below merge's progress."""
+        return Topic(self._name("partials"), "none", INTERNAL_PARTITIONS, "", FOREVER)
+
+    @property
+    def state(self) -> Topic:
+        """merge → store, sink, publisher: the newest total of every group, and the partition's watermark."""
+        return Topic(self._name("state"), "group, or `watermark`", INTERNAL_PARTITIONS, "", COMPACTED)
+
+    @property
+    def progress(self) -> Topic:
+        """Progress of input partition p of either step is in partition p: the tail of one partition is enough."""
+        return Topic(self._name("progress"), "step/topic/partition", SALES_PARTITIONS, "progress", COMPACTED)
+
+    @property
+    def all(self) -> tuple[Topic, Topic, Topic]:
+        return self.partials, self.state, self.progress
+
+    def group_id(self, step: str) -> str:
+        """Consumer group of a step (`combine`, `merge`, `sink`)."""
+        return self._name(step)
+
+    def transactional_id(self, step: str, slot: int) -> str:
+        """One per step and supervisor slot: a restarted worker fences the one it replaces."""
+        return f"{self._name(step)}.{slot}"
