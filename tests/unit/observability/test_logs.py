@@ -1,0 +1,103 @@
+"""Logs: one line per event, for people or machines, with the secrets masked wherever they hide."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from contracts.settings import LogSettings
+from observability import logs
+
+URL = "postgresql+psycopg2://electrored_capture:s3cr3t-pa@ss@127.0.0.1:5432/sales"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+def configured(
+    log_format: Literal["console", "json"], log_level: Literal["DEBUG", "INFO"] = "INFO"
+) -> io.StringIO:
+    out = io.StringIO()
+    logs.configure("capture", LogSettings(log_format=log_format, log_level=log_level), out)
+    return out
+
+
+def lines(out: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_json_lines_carry_process_level_time_and_fields() -> None:
+    out = configured("json")
+    logs.get("sources.postgres").info("slot made", slot="electrored_sales", lsn=7)
+    (line,) = lines(out)
+    assert line["process"] == "capture"
+    assert line["level"] == "info"
+    assert line["event"] == "slot made"
+    assert line["logger"] == "sources.postgres"
+    assert line["slot"] == "electrored_sales" and line["lsn"] == 7
+    assert line["at"].endswith("Z")
+
+
+def test_console_lines_are_for_people() -> None:
+    out = configured("console")
+    logs.get("x").warning("broker away", attempt=3)
+    assert "broker away" in out.getvalue() and "attempt=3" in out.getvalue()
+    assert "\x1b" not in out.getvalue(), "colours only on a terminal"
+
+
+def test_a_level_below_the_setting_is_silent() -> None:
+    out = configured("json")
+    logs.get("x").debug("detail")
+    assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_secrets_are_masked_in_every_place(log_format: Literal["console", "json"]) -> None:
+    out = configured(log_format)
+    log = logs.get("x")
+    log.info(f"connecting to {URL}")
+    log.info(
+        "a", url=URL, kafka_sasl_password="s3cr3t-pa@ss", nested={"token": "s3cr3t-pa@ss", "urls": [URL]}
+    )
+    log.info("b", dsn="host=127.0.0.1 password='s3cr3t-pa@ss' user=x", settings=SecretStr("s3cr3t-pa@ss"))
+    log.info("c", config="{'sasl.password': 's3cr3t-pa@ss', 'client.id': 'x'}")
+    logging.getLogger("sqlalchemy").warning("cannot reach %s", URL)
+    try:
+        raise RuntimeError(f"no route to {URL}")
+    except RuntimeError:
+        log.exception("d")
+    assert "s3cr3t" not in out.getvalue() and "pa@ss" not in out.getvalue()
+    assert "electrored_capture" in out.getvalue(), "who connects stays readable"
+    assert "127.0.0.1:5432/sales" in out.getvalue(), "where to stays readable"
+
+
+def test_a_librarys_line_looks_like_ours() -> None:
+    out = configured("json")
+    logging.getLogger("uvicorn.error").info("started on %s", 8082)
+    (line,) = lines(out)
+    assert (line["event"], line["process"], line["logger"]) == ("started on 8082", "capture", "uvicorn.error")
+
+
+def test_an_exception_is_one_line_of_json() -> None:
+    out = configured("json")
+    try:
+        raise ValueError("no")
+    except ValueError:
+        logs.get("x").exception("failed")
+    (line,) = lines(out)
+    assert "ValueError: no" in line["exception"]
