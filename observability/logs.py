@@ -1,6 +1,7 @@
 """Structured logs on stderr: one line per event, for people or for machines, without secrets.
 
-DEBUG tells how, INFO what happened, WARNING what was retried; ERROR means loss or corruption, or it needs a person.
+DEBUG tells how, INFO what happened, WARNING what was retried; ERROR means loss or corruption, or that it needs
+a person.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _CHATTY = ("httpx", "httpcore", "urllib3", "alembic.runtime.plugins")
 
 
 def configure(process: str, settings: LogSettings | None = None, stream: TextIO | None = None) -> None:
-    """Send structlog and the standard library's logging to stderr (or `stream`), each line with the process's name.
+    """Send structlog and the standard library's logging to stderr (or `stream`), lines named by the process.
 
     Both go through one chain, so that a library's line looks like ours and is masked like ours.
     """
@@ -45,7 +46,7 @@ def configure(process: str, settings: LogSettings | None = None, stream: TextIO 
     ]
     last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if settings.log_format == "json":
-        # The traceback becomes text before the mask, so that a secret in an exception's message is masked as well.
+        # The traceback becomes text before the mask, so that a secret in an exception's message is masked.
         last += [
             structlog.processors.format_exc_info,
             mask_secrets,
@@ -84,7 +85,7 @@ def get(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def mask_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """A structlog processor: no password, token or key leaves the process, whatever field or text it hides in."""
+    """A structlog processor: no password, token or key leaves the process, whatever it hides in."""
     return {key: _masked(key, value) for key, value in event.items()}
 
 

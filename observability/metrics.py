@@ -1,4 +1,4 @@
-"""Prometheus metrics of a process, on the loopback only. Metrics themselves are declared beside what they count."""
+"""Prometheus metrics of a process, on the loopback only; metrics are declared beside what they count."""
 
 from __future__ import annotations
 
