@@ -1,7 +1,7 @@
 """Structured logs on stderr: one line per event, for people or for machines, without secrets.
 
-DEBUG tells how, INFO what happened, WARNING what was retried; ERROR means loss or corruption, or that it needs
-a person.
+DEBUG tells how, INFO what happened, WARNING what was retried; ERROR means loss or corruption, or that a
+person is needed.
 """
 
 from __future__ import annotations
