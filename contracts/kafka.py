@@ -109,7 +109,9 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[Topic]) -> None:
 def describe_topics(settings: KafkaSettings, names: Iterable[str]) -> dict[str, tuple[str, int]]:
     """Topic id and partition count by name. Raises KafkaException for a topic that does not exist."""
     names = list(names)
-    futures = admin(settings).describe_topics(TopicCollection(names), request_timeout=TIMEOUT_SECONDS)
+    # Kept until the answers are there: a client that goes out of scope takes its requests with it.
+    client = admin(settings)
+    futures = client.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_SECONDS)
     found = {}
     for name in names:
         description = futures[name].result()

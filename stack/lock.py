@@ -1,0 +1,46 @@
+"""Writes the pins of the Java programs: `python -m stack.lock` resolves them anew and notes every file's SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from jgo.env import EnvironmentBuilder
+from jgo.maven import MavenContext
+
+# Kafka logs through slf4j and brings nothing that writes: the binding is ours to add, of log4j's own version; with
+# "!", without what its parent says about versions of other things.
+KAFKA = "org.apache.kafka:kafka_2.13:4.3.1+org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"
+REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3", "all", "tar.gz")
+
+
+def kafka(context: MavenContext, scratch: Path) -> list[str]:
+    """A line for each jar of the class path."""
+    environment = EnvironmentBuilder(context, cache_dir=scratch / "env").from_endpoint(KAFKA)
+    lockfile = environment.lockfile
+    assert lockfile is not None
+    return [
+        f"{d.groupId}:{d.artifactId}:{d.version}:{d.classifier or ''}:{d.packaging} {d.sha256}"
+        for d in lockfile.dependencies
+    ]
+
+
+def registry(context: MavenContext) -> list[str]:
+    """The line of the one archive that holds everything."""
+    group, name, version, classifier, packaging = REGISTRY
+    component = context.project(group, name).at_version(version)
+    archive = component.artifact(classifier=classifier, packaging=packaging).resolve()
+    return [f"{':'.join(REGISTRY)} {hashlib.sha256(archive.read_bytes()).hexdigest()}"]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        context = MavenContext(repo_cache=Path(scratch) / "maven")
+        for program, lines in (("kafka", kafka(context, Path(scratch))), ("registry", registry(context))):
+            head = "# group:name:version:classifier:packaging sha256; written by `make lock-java`"
+            (Path(__file__).parent / f"{program}.lock").write_text("\n".join([head, *lines]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

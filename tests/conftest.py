@@ -1,0 +1,75 @@
+"""What tests share: an embedded Kafka, registry and PostgreSQL, and fresh databases on it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from uuid import uuid4
+
+import pytest
+
+from contracts.settings import ResultsDbSettings, SalesDbSettings
+from stack import databases
+from stack.embedded import Embedded, running
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Treat SIGTERM as Ctrl-C, so that what the session started is stopped in order."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Embedded]:
+    """Real servers on free ports; one start for the whole session.
+
+    Not in pytest's own temporary folder: every session of pytest closes that to other users,
+    and a PostgreSQL started by root runs as one.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="electrored-test-"))
+    try:
+        with running(folder) as embedded:
+            yield embedded
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def sales_db(stack: Embedded) -> Iterator[SalesDbSettings]:
+    """A fresh sales database with an empty `public.sales` and its publication; the URL is the superuser's."""
+    name = f"sales_{uuid4().hex[:12]}"
+    url = databases.create_database(stack.postgres(), name)
+    databases.provision_sales(url)
+    yield SalesDbSettings.model_validate(
+        {"sales_db_url": url.render_as_string(hide_password=False), "sales_slot": name}
+    )
+    databases.drop_database(stack.postgres(), name)
+
+
+@pytest.fixture(scope="session")
+def results_template(stack: Embedded) -> str:
+    """A migrated results database to copy: a copy takes milliseconds, the migrations do not."""
+    from contracts.migrate import upgrade
+
+    name = "results_template"
+    url = databases.create_database(stack.postgres(), name, owner=databases.WRITER)
+    databases.provision_results(url)
+    upgrade(stack.postgres(name, databases.WRITER).render_as_string(hide_password=False))
+    return name
+
+
+@pytest.fixture
+def results_db(stack: Embedded, results_template: str) -> Iterator[ResultsDbSettings]:
+    """A fresh, migrated results database; the URL is the writer's."""
+    name = f"results_{uuid4().hex[:12]}"
+    databases.create_database(stack.postgres(), name, owner=databases.WRITER, template=results_template)
+    url = stack.postgres(name, databases.WRITER)
+    yield ResultsDbSettings.model_validate({"results_db_url": url.render_as_string(hide_password=False)})
+    databases.drop_database(stack.postgres(), name)
