@@ -1,0 +1,1 @@
+"""The vectorised exactly-once engine. It knows nothing of sales."""

@@ -1,0 +1,238 @@
+"""Avro values ↔ columns, a block at a time: nothing is done once per record in Python.
+
+The values of a poll are joined as they are into one Avro container in memory, whose writer schema begins with a `fixed`
+field that covers what stands before each record. polars decodes the container into columns.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+
+from contracts.registry import HEADER_BYTES, header, schema_id_of
+
+# A random mark between values: a record that is longer or shorter than its schema says cannot pass as two others.
+MARK = os.urandom(8)
+_SYNC = os.urandom(16)
+_PREFIX = "_prefix"
+
+# Gives the parsed writer schema, None for an id that the registry does not know; raises when the registry is away.
+SchemaLookup = Callable[[int], Any]
+
+
+def zigzag(number: int) -> bytes:
+    """An Avro long."""
+    number = (number << 1) ^ (number >> 63)
+    out = bytearray()
+    while number > 0x7F:
+        out.append((number & 0x7F) | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def read_zigzag(value: bytes, at: int) -> tuple[int, int]:
+    """The Avro long at a position, and the position behind it. Raises IndexError where the bytes end."""
+    number = shift = 0
+    while True:
+        byte = value[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (number >> 1) ^ -(number & 1), at
+        shift += 7
+
+
+def container(schema: Any, count: int, body: bytes) -> io.BytesIO:
+    """An Avro object container of one uncompressed block."""
+    text = json.dumps(schema).encode()
+    meta = zigzag(2)
+    for name, value in ((b"avro.schema", text), (b"avro.codec", b"null")):
+        meta += zigzag(len(name)) + name + zigzag(len(value)) + value
+    head = b"Obj\x01" + meta + zigzag(0) + _SYNC
+    return io.BytesIO(b"".join((head, zigzag(count), zigzag(len(body)), body, _SYNC)))
+
+
+def read_records(schema: Any, count: int, body: bytes, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Concatenated Avro records as columns; timestamps as 64-bit microseconds, enums as text.
+
+    Raises PolarsError where the bytes are no such records.
+    """
+    frame = pl.read_avro(container(schema, count, body), columns=None if columns is None else list(columns))
+    plain = [
+        pl.col(name).cast(pl.Int64 if isinstance(dtype, pl.Datetime) else pl.String)
+        for name, dtype in frame.schema.items()
+        if isinstance(dtype, (pl.Datetime, pl.Categorical, pl.Enum))
+    ]
+    return frame.with_columns(plain) if plain else frame
+
+
+@dataclass
+class Decoded:
+    """The events of a poll as columns. `row` says which value each came from; the bad ones are named beside."""
+
+    frame: pl.DataFrame
+    bad: list[tuple[int, str]] = field(default_factory=list)
+
+
+class Decoder:
+    """Values with a registry header → the columns of a reader schema that are asked for.
+
+    Writer schemas come by id; several in one poll are several blocks. A block that does not decode, or whose marks
+    are not where they belong, is halved until the bad values stand alone: a value's fate depends on itself only.
+    """
+
+    def __init__(self, reader: Any, columns: Sequence[str], lookup: SchemaLookup) -> None:
+        self._columns = list(columns)
+        self._lookup = lookup
+        self._defaults = {f["name"]: f["default"] for f in reader["fields"] if "default" in f}
+        self._dtypes = self._reader_types(reader)
+        self._writers: dict[int, Any] = {}
+
+    def decode(self, values: Sequence[bytes | None]) -> Decoded:
+        """Columns of all values that are sound, in their order, and the reason for each that is not."""
+        if values and None not in values:
+            whole = self._block(values, values[0])  # type: ignore[arg-type]
+            if whole is not None:
+                return Decoded(whole.with_row_index("row"))
+        return self._by_schema(values)
+
+    def _by_schema(self, values: Sequence[bytes | None]) -> Decoded:
+        bad: list[tuple[int, str]] = []
+        rows_of: dict[int, list[int]] = {}
+        for row, value in enumerate(values):
+            try:
+                schema_id = schema_id_of(value or b"")
+                if self._writer(schema_id) is None:
+                    raise ValueError(f"schema id {schema_id} is unknown to the registry")
+                rows_of.setdefault(schema_id, []).append(row)
+            except ValueError as error:
+                bad.append((row, str(error)))
+        frames: list[pl.DataFrame] = []
+        for rows in rows_of.values():
+            self._halve(values, rows, frames, bad)
+        frame = pl.concat(frames).sort("row") if frames else self._empty()
+        return Decoded(frame, sorted(bad))
+
+    def _halve(
+        self,
+        values: Sequence[bytes | None],
+        rows: list[int],
+        frames: list[pl.DataFrame],
+        bad: list[tuple[int, str]],
+    ) -> None:
+        chosen = [value for row in rows if (value := values[row]) is not None]
+        frame = self._block(chosen, chosen[0])
+        if frame is not None:
+            frames.append(frame.with_columns(row=pl.Series(rows, dtype=pl.get_index_type())).select("row", *self._columns))
+        elif len(rows) == 1:
+            bad.append((rows[0], self._reason(chosen[0])))
+        else:
+            middle = len(rows) // 2
+            self._halve(values, rows[:middle], frames, bad)
+            self._halve(values, rows[middle:], frames, bad)
+
+    def _block(self, values: Sequence[bytes], first: bytes) -> pl.DataFrame | None:
+        """The values as columns if every one is a record of the first one's schema, ends where it should, lacks nothing."""
+        try:
+            schema_id = schema_id_of(first)
+            writer = self._writer(schema_id)
+        except ValueError:
+            return None
+        if writer is None:
+            return None
+        prefix = MARK + header(schema_id)
+        # The first value once more at the end: the mark before it proves where the last one ended.
+        body = MARK.join([b"", *values, first])
+        try:
+            frame = read_records(self._marked(writer), len(values) + 1, body, self._present(writer))
+            if frame.height != len(values) + 1 or not frame.select((pl.col(_PREFIX) == pl.lit(prefix)).all()).item():
+                return None
+            frame = frame.head(-1).select(self._as_reader(frame.schema))
+        except (PolarsError, PanicException, OSError):
+            # polars panics on a length that points outside of the block.
+            return None
+        return None if any(frame.null_count().row(0)) else frame
+
+    def _reason(self, value: bytes) -> str:
+        """Why a value that stands alone is bad."""
+        writer = self._writer(schema_id_of(value))
+        missing = [c for c in self._columns if c not in self._present(writer) and c not in self._defaults]
+        if missing:
+            return f"field {', '.join(missing)} is missing in the writer's schema"
+        return f"does not decode as {writer.get('name', 'a record')}, schema id {schema_id_of(value)}"
+
+    def _writer(self, schema_id: int) -> Any:
+        if schema_id not in self._writers:
+            self._writers[schema_id] = self._lookup(schema_id)
+        return self._writers[schema_id]
+
+    def _present(self, writer: Any) -> list[str]:
+        names = {f["name"] for f in writer["fields"]}
+        return [_PREFIX, *(column for column in self._columns if column in names)]
+
+    @staticmethod
+    def _marked(writer: Any) -> Any:
+        prefix = {"name": _PREFIX, "type": {"type": "fixed", "name": "Prefix", "size": len(MARK) + HEADER_BYTES}}
+        return writer | {"fields": [prefix, *writer["fields"]]}
+
+    def _as_reader(self, present: Any) -> list[pl.Expr]:
+        return [
+            pl.col(column).cast(self._dtypes[column])
+            if column in present
+            else pl.lit(self._defaults.get(column), dtype=self._dtypes[column]).alias(column)
+            for column in self._columns
+        ]
+
+    def _reader_types(self, reader: Any) -> dict[str, Any]:
+        empty = read_records(reader, 0, b"", self._columns)
+        return dict(empty.schema)
+
+    def _empty(self) -> pl.DataFrame:
+        return pl.DataFrame(schema={"row": pl.get_index_type()} | {c: self._dtypes[c] for c in self._columns})
+
+
+# Ends each record of an encoded frame, so that the block can be cut into records by one `split`.
+_END = os.urandom(16)
+_END_ENCODED = zigzag(1) + zigzag(len(_END)) + _END
+
+
+def encode_block(frame: pl.DataFrame) -> bytes:
+    """The frame's rows as concatenated Avro records whose fields are all `["null", type]`."""
+    out = io.BytesIO()
+    frame.write_avro(out, compression="uncompressed", name="row")
+    return _body_of(out.getvalue())
+
+
+def encode_rows(frame: pl.DataFrame) -> list[bytes]:
+    """Each row as an Avro record of its own, fields all `["null", type]`."""
+    if frame.is_empty():
+        return []
+    block = encode_block(frame.with_columns(_end=pl.lit(_END, dtype=pl.Binary)))
+    return block.split(_END_ENCODED)[:-1]
+
+
+def _body_of(written: bytes) -> bytes:
+    """The records of a container that polars wrote, without its head, block sizes and sync marks."""
+    at = 4
+    count, at = read_zigzag(written, at)
+    while count:
+        for _ in range(2 * count):
+            size, at = read_zigzag(written, at)
+            at += size
+        count, at = read_zigzag(written, at)
+    at += 16
+    bodies = []
+    while at < len(written):
+        _, at = read_zigzag(written, at)
+        size, at = read_zigzag(written, at)
+        bodies.append(written[at : at + size])
+        at += size + 16
+    return b"".join(bodies)

@@ -1,0 +1,36 @@
+"""Windows of many events at once, by one binary search in the calendar's bounds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from contracts.calendar import Calendar
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def to_micros(moment: datetime) -> int:
+    """Microseconds since the Unix epoch, exactly."""
+    return (moment - EPOCH) // MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    return EPOCH + micros * MICROSECOND
+
+
+def assign(event_time: pl.Series, calendar: Calendar) -> pl.DataFrame:
+    """`window_start` and `window_end` (microseconds) of every event time (microseconds), in the given order."""
+    if event_time.is_empty():
+        return pl.DataFrame(schema={"window_start": pl.Int64, "window_end": pl.Int64})
+    earliest, latest = event_time.min(), event_time.max()
+    assert isinstance(earliest, int) and isinstance(latest, int)
+    bounds: NDArray[np.int64] = np.array(
+        [to_micros(start) for start in calendar.bounds(from_micros(earliest), from_micros(latest))], dtype=np.int64
+    )
+    index = np.searchsorted(bounds, event_time.to_numpy(), side="right")
+    return pl.DataFrame({"window_start": bounds[index - 1], "window_end": bounds[index]})
