@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from prometheus_client import start_http_server
+from prometheus_client import Counter, Gauge, start_http_server
 
 from contracts.settings import LogSettings
 from observability import logs
 
 # Scraped from the same machine; whoever wants them elsewhere puts a scraper or a proxy beside the process.
 ADDRESS = "127.0.0.1"
+
+# Every process that moves data has these two, so they are declared once; `flow` says which of its flows.
+EVENTS = Counter("electrored_events_total", "Records moved", ["flow"])
+LAG = Gauge("electrored_lag_events", "Offsets between what was moved and the end of the log", ["flow"])
 
 _log = logs.get(__name__)
 
