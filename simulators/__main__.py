@@ -1,0 +1,98 @@
+"""`python -m simulators history|sales`: rows for the sales database, reproducible by seed."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Annotated
+
+import psycopg2
+import typer
+
+from contracts.settings import SalesDbSettings
+from simulators import sales as world
+from simulators.till import Till, run, utc_now
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+_log = logging.getLogger("simulators")
+
+Seed = Annotated[
+    int | None, typer.Option(help="The same seed and start give the same rows; random if left out.")
+]
+Moment = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S"])]
+
+
+@app.command()
+def history(
+    days: Annotated[int, typer.Option(min=0, help="How far back it reaches; 0 does nothing.")] = 30,
+    rows: Annotated[int, typer.Option(min=1, help="How many sales in all.")] = 6_000,
+    seed: Seed = None,
+    end: Moment = None,
+) -> None:
+    """Load past sales into an empty table, in one transaction, and end; a table with rows is left alone.
+
+    Run it before change capture starts: rows that its snapshot finds are on time, later ones are late.
+    """
+    with _opened_till(threading.Event()) as till:
+        end_at = _utc(end)
+        seed = _chosen(seed)
+        loaded = till.load(world.history(seed, end_at - timedelta(days=days), end_at, rows)) if days else 0
+        _log.info(
+            "history of %d days: %d rows loaded, seed %d, end %s", days, loaded, seed, end_at.isoformat()
+        )
+
+
+@app.command()
+def sales(
+    rate: Annotated[float, typer.Option(min=0.001, max=20_000, help="Changes a second.")] = 0.2,
+    update_share: Annotated[float, typer.Option(min=0, max=0.5, help="Share of corrections.")] = 0.02,
+    delete_share: Annotated[float, typer.Option(min=0, max=0.5, help="Share of cancellations.")] = 0.01,
+    seed: Seed = None,
+    start: Moment = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after so many changes.")] = None,
+) -> None:
+    """Sell until stopped: one sale every 5 seconds by default, some of them corrected or cancelled later."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with _opened_till(stop) as till:
+        start_at = _utc(start)
+        seed = _chosen(seed)
+        _log.info("selling: %g changes a second, seed %d, start %s", rate, seed, start_at.isoformat())
+        changes = islice(world.live(seed, start_at, rate, update_share, delete_share), limit)
+        _log.info("stopped after %d changes", run(till, changes, stop))
+
+
+@contextmanager
+def _opened_till(stop: threading.Event) -> Iterator[Till]:
+    """The till for the length of a command; a database that stays away is one clear line and exit code 1."""
+    till = Till(SalesDbSettings().sales_db_url.get_secret_value(), stop)
+    try:
+        yield till
+    except psycopg2.Error as error:
+        # Asked to stop while the database was away: nothing is wrong with ending.
+        if not stop.is_set():
+            _log.error("cannot write to the sales database: %s", str(error).strip())
+            raise typer.Exit(1) from error
+    finally:
+        till.close()
+
+
+def _chosen(seed: int | None) -> int:
+    # Logged, so that any run can be repeated.
+    return secrets.randbits(32) if seed is None else seed
+
+
+def _utc(at: datetime | None) -> datetime:
+    return utc_now() if at is None else at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-8s %(name)s: %(message)s")
+    app(prog_name="python -m simulators")
