@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import fastavro
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -27,6 +27,12 @@ def schema_id_of(value: bytes) -> int:
     if len(value) < HEADER_BYTES or value[:1] != MAGIC:
         raise ValueError("no registry header")
     return int.from_bytes(value[1:HEADER_BYTES], "big")
+
+
+class Schemas(Protocol):
+    """Where a writer schema is found by its id."""
+
+    def schema(self, schema_id: int) -> Any: ...
 
 
 class Registry:
@@ -60,7 +66,7 @@ class Registry:
 class Codec:
     """Single values of one subject, registry header included; columns of many values are `streaming.engine.blocks`."""
 
-    def __init__(self, registry: Registry, schema_id: int, schema: Any) -> None:
+    def __init__(self, registry: Schemas, schema_id: int, schema: Any) -> None:
         self.schema_id = schema_id
         self._registry = registry
         self._header = header(schema_id)

@@ -1,0 +1,236 @@
+"""The test driver: a pipeline in memory, with explicit times and no broker.
+
+It runs the same combine and merge as a worker does, over logs that it keeps in lists; whoever drives it chooses polls,
+commits, aborts and the number of workers.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from contracts.registry import Codec
+from contracts.schemas import load
+from streaming.engine.blocks import Decoder
+from streaming.engine.combine import Combine, CombineOutputs
+from streaming.engine.merge import WATERMARK_KEY, Merge, MergeTopics
+from streaming.engine.pipeline import Parameters, Pipeline
+from streaming.engine.progress import Progress
+from streaming.engine.step import Output, Step
+
+
+class MemoryRegistry:
+    """Schemas by id, as a registry keeps them."""
+
+    def __init__(self) -> None:
+        self._schemas: list[Any] = []
+
+    def register(self, subject: str, schema: Any) -> int:
+        if schema not in self._schemas:
+            self._schemas.append(schema)
+        return self._schemas.index(schema) + 1
+
+    def schema(self, schema_id: int) -> Any:
+        return self._schemas[schema_id - 1]
+
+    def find(self, schema_id: int) -> Any:
+        """The schema, or None for an id that was never given."""
+        return self._schemas[schema_id - 1] if 0 < schema_id <= len(self._schemas) else None
+
+    def codec(self, subject: str, schema: Any) -> Codec:
+        return Codec(self, self.register(subject, schema), schema)
+
+
+class MemoryStore:
+    """A state store in a dict per partition."""
+
+    def __init__(self) -> None:
+        self._values: dict[int, dict[bytes, bytes]] = {}
+
+    def get_many(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        known = self._values.get(partition, {})
+        return [known.get(key) for key in keys]
+
+    def put_many(self, partition: int, items: Mapping[bytes, bytes]) -> None:
+        self._values.setdefault(partition, {}).update(items)
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    """One record of an in-memory log; a Message for the engine."""
+
+    at_partition: int
+    at_offset: int
+    with_key: bytes | None
+    with_value: bytes | None
+
+    def key(self) -> bytes | None:
+        return self.with_key
+
+    def value(self) -> bytes | None:
+        return self.with_value
+
+    def partition(self) -> int:
+        return self.at_partition
+
+    def offset(self) -> int:
+        return self.at_offset
+
+
+@dataclass
+class Log:
+    """A topic in memory. Offsets have gaps, as those of a transactional log do."""
+
+    partitions: int
+    records: list[list[LogRecord]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.records = [[] for _ in range(self.partitions)]
+
+    def append(self, partition: int | None, key: bytes | None, value: bytes | None) -> None:
+        if partition is None:
+            partition = zlib.crc32(key or b"") % self.partitions
+        records = self.records[partition]
+        records.append(LogRecord(partition, 2 * len(records), key, value))
+
+    def after(self, partition: int, offset: int) -> list[LogRecord]:
+        return [record for record in self.records[partition] if record.at_offset >= offset]
+
+
+class Driver:
+    """One generation of a pipeline in memory.
+
+    `combine(...)` and `merge(...)` move records through one transaction each: read from where progress stands, commit
+    or abort. A worker is a `Combine` or `Merge` of its own; `workers` says how many share the partitions.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        parameters: Parameters,
+        *,
+        input_partitions: int = 4,
+        state_partitions: int = 3,
+        workers: int = 1,
+    ) -> None:
+        self.registry = MemoryRegistry()
+        self.pipeline = pipeline
+        event_schema = load(pipeline.source.schema)
+        self.event_codec = self.registry.codec(pipeline.source.subject, event_schema)
+        self.log = Log(input_partitions)
+        self.partials = Log(state_partitions)
+        self.state = Log(state_partitions)
+        self.late = Log(1)
+        self.dead = Log(1)
+        self._topics = {"partials": self.partials, "state": self.state, "late": self.late, "dead": self.dead}
+        decoder = Decoder(event_schema, pipeline.reads, self.registry.find)
+        partial_id = self.registry.register("partials", pipeline.partial_schema())
+        self.state_codec = self.registry.codec("state", pipeline.state_schema())
+        self._late_codec = self.registry.codec("late", load("late_event"))
+        self._dead_codec = self.registry.codec("dead", load("dead_letter"))
+        outputs = CombineOutputs(
+            partials_topic="partials",
+            partials_partitions=state_partitions,
+            partials_schema_id=partial_id,
+            late_topic="late",
+            late_codec=self._late_codec,
+            dead_topic="dead",
+            dead_codec=self._dead_codec,
+        )
+        merge_topics = MergeTopics("partials", partial_id, "state", self.state_codec.schema_id, input_partitions)
+        store = MemoryStore()
+        self._combines = [Combine(pipeline, parameters, 1, decoder, outputs) for _ in range(workers)]
+        self._merges = [Merge(pipeline, store, merge_topics) for _ in range(workers)]
+        for partition in range(input_partitions):
+            self._combines[partition % workers].begin(partition, Progress(next_offset=0))
+        for partition in range(state_partitions):
+            self._merges[partition % workers].begin(partition, Progress(next_offset=0))
+
+    def event(self, event: Mapping[str, Any], partition: int | None = None) -> None:
+        """Append one event to the input log."""
+        self.log.append(partition, str(event["sale_id"]).encode(), self.event_codec.encode(event))
+
+    def combine(self, partition: int, most: int | None = None, *, commit: bool = True) -> int:
+        """One transaction of combine over at most `most` records of a partition. Returns how many it took."""
+        return self._transact(self._combines[partition % len(self._combines)], self.log, [partition], most, commit)
+
+    def merge(self, partition: int, most: int | None = None, *, commit: bool = True) -> int:
+        return self._transact(self._merges[partition % len(self._merges)], self.partials, [partition], most, commit)
+
+    def watermark(self, partition: int, at: datetime) -> None:
+        """Everything recorded up to `at` was consumed from the partition; sent with a transaction of its own."""
+        step = self._combines[partition % len(self._combines)]
+        step.watermark(partition, at)
+        if step.pending():
+            self._commit(step, step.take())
+
+    def run(self) -> None:
+        """Drain everything."""
+        for partition in range(self.log.partitions):
+            self.combine(partition)
+        for partition in range(self.partials.partitions):
+            self.merge(partition)
+
+    def progress(self, partition: int) -> Progress:
+        """combine's progress in an input partition."""
+        return self._combines[partition % len(self._combines)].progress(partition)
+
+    def merge_progress(self, partition: int) -> Progress:
+        return self._merges[partition % len(self._merges)].progress(partition)
+
+    def late_events(self) -> list[dict[str, Any]]:
+        """What was told of late facts."""
+        return [self._late_codec.decode(r.with_value) for r in self.late.records[0] if r.with_value is not None]
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """What could not be taken, with the reasons."""
+        return [self._dead_codec.decode(r.with_value) for r in self.dead.records[0] if r.with_value is not None]
+
+    def totals(self) -> dict[bytes, dict[str, Any]]:
+        """The newest total of every group, by key."""
+        newest: dict[bytes, dict[str, Any]] = {}
+        for records in self.state.records:
+            for record in records:
+                if record.with_key and record.with_value and record.with_key != WATERMARK_KEY:
+                    newest[record.with_key] = self.state_codec.decode(record.with_value)[1]
+        return newest
+
+    def watermarks(self) -> dict[int, datetime]:
+        """The newest watermark of every state partition that has one."""
+        found: dict[int, datetime] = {}
+        for partition, records in enumerate(self.state.records):
+            for record in records:
+                if record.with_key == WATERMARK_KEY and record.with_value is not None:
+                    found[partition] = self.state_codec.decode(record.with_value)[1]["watermark"]
+        return found
+
+    def _transact(self, step: Step, log: Log, partitions: Sequence[int], most: int | None, commit: bool) -> int:
+        messages = [
+            record for partition in partitions for record in log.after(partition, step.progress(partition).next_offset)
+        ][:most]
+        step.add(messages)
+        if step.pending():
+            output = step.take()
+            if commit:
+                self._commit(step, output)
+            else:
+                step.reset()
+        return len(messages) if commit else 0
+
+    def _commit(self, step: Step, output: Output) -> None:
+        for record in output.records:
+            self._topics[record.topic].append(record.partition, record.key, record.value)
+        step.accept()
+
+
+def canonical(totals: Mapping[bytes, Mapping[str, Any]]) -> str:
+    """Totals as text that is equal if and only if the results are; restatement times are not part of a result."""
+    rows = {
+        key.decode(): {name: str(value) for name, value in record.items() if name != "restated_at"}
+        for key, record in totals.items()
+    }
+    return json.dumps(rows, sort_keys=True)

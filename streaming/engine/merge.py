@@ -1,0 +1,171 @@
+"""merge: adds partials to the totals of their groups, and writes the changed totals. Adding is all it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+import polars as pl
+
+from contracts.registry import HEADER_BYTES, header
+from streaming.engine.blocks import encode_rows, read_records, read_zigzag, zigzag
+from streaming.engine.combine import group_keys
+from streaming.engine.errors import Fatal
+from streaming.engine.pipeline import Pipeline
+from streaming.engine.progress import Progress
+from streaming.engine.step import Assigned, Message, Output, OutRecord
+from streaming.engine.windows import from_micros, to_micros
+
+WATERMARK_KEY = b"watermark"
+# Branches of the state topic's union.
+_TOTAL, _WATERMARK = zigzag(0), zigzag(1)
+
+
+class StateStore(Protocol):
+    """Totals by group key, per state partition; values as they stand in the state topic."""
+
+    def get_many(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]: ...
+
+    def put_many(self, partition: int, items: Mapping[bytes, bytes]) -> None: ...
+
+
+@dataclass(frozen=True)
+class MergeTopics:
+    """What merge reads and writes. `inputs`: partitions of combine's input, whose watermarks arrive in band."""
+
+    partials_topic: str
+    partials_schema_id: int
+    state_topic: str
+    state_schema_id: int
+    inputs: int
+
+
+class Merge:
+    """Partials + totals → totals. The state partition has the number of the partials partition."""
+
+    name = "merge"
+
+    def __init__(self, pipeline: Pipeline, store: StateStore, topics: MergeTopics) -> None:
+        self.input_topic = topics.partials_topic
+        self._pipeline = pipeline
+        self._store = store
+        self._topics = topics
+        self._assigned = Assigned()
+        self._partials: dict[int, list[pl.DataFrame]] = {}
+        self._totals: dict[int, dict[bytes, bytes]] = {}
+        self._schema = pipeline.group_schema("Partial")
+        self._key = [field.name for field in pipeline.key_fields]
+        self._columns = [field.name for field in pipeline.fields]
+        self._join = [expr for aggregate in pipeline.aggregates for expr in aggregate.join()]
+        self._value_prefix = header(topics.state_schema_id) + _TOTAL
+
+    def begin(self, partition: int, progress: Progress) -> None:
+        self._assigned.begin(partition, progress)
+
+    def forget(self, partition: int) -> None:
+        self._assigned.forget(partition)
+        self._partials.pop(partition, None)
+
+    def progress(self, partition: int) -> Progress:
+        return self._assigned.accepted(partition)
+
+    def pending(self) -> bool:
+        return bool(self._assigned.changed)
+
+    def watermark(self, partition: int, at: datetime) -> None:
+        raise Fatal("watermarks reach merge in band, not from the sources")
+
+    def add(self, messages: Sequence[Message]) -> int:
+        """Raises Fatal for a value that combine of this generation did not write: the topic is not ours alone."""
+        # Per record, but a record is one commit of combine, not an event.
+        bodies: dict[int, list[bytes]] = {}
+        counts: dict[int, int] = {}
+        for message in messages:
+            partition = message.partition()
+            watermarks, count, body = self._parse(message)
+            bodies.setdefault(partition, []).append(body)
+            counts[partition] = counts.get(partition, 0) + count
+            before = self._assigned.current(partition)
+            newest = dict(before.watermarks)
+            for source, at in watermarks.items():
+                newest[source] = max(at, newest.get(source, at))
+            progress = replace(
+                before, next_offset=message.offset() + 1, watermarks=newest, events=before.events + count
+            )
+            self._assigned.advance(partition, progress)
+        for partition, count in counts.items():
+            if count:
+                self._partials.setdefault(partition, []).append(
+                    read_records(self._schema, count, b"".join(bodies[partition])).select(self._columns)
+                )
+        return sum(counts.values())
+
+    def take(self) -> Output:
+        records: list[OutRecord] = []
+        for partition, frames in self._partials.items():
+            totals = self._add_to_totals(partition, pl.concat(frames))
+            self._totals[partition] = totals
+            records += [OutRecord(self._topics.state_topic, partition, key, value) for key, value in totals.items()]
+        changed = self._assigned.changed
+        for partition, progress in changed.items():
+            records += self._watermark_record(partition, progress)
+        return Output(records, changed)
+
+    def accept(self) -> None:
+        for partition, totals in self._totals.items():
+            self._store.put_many(partition, totals)
+        self._assigned.accept()
+        self._drop()
+
+    def reset(self) -> None:
+        self._assigned.reset()
+        self._drop()
+
+    def _drop(self) -> None:
+        self._partials.clear()
+        self._totals.clear()
+
+    def _parse(self, message: Message) -> tuple[dict[str, datetime], int, bytes]:
+        """Watermarks, count of groups, and the groups' bytes, of one record of the partials topic."""
+        value = message.value()
+        place = f"{self.input_topic} partition {message.partition()} offset {message.offset()}"
+        if value is None or value[:HEADER_BYTES] != header(self._topics.partials_schema_id):
+            raise Fatal(f"{place} is not a partial of this generation: nothing else may write to that topic")
+        watermarks: dict[str, datetime] = {}
+        count, at = read_zigzag(value, HEADER_BYTES)
+        while count:
+            for _ in range(count):
+                partition, at = read_zigzag(value, at)
+                micros, at = read_zigzag(value, at)
+                watermarks[str(partition)] = from_micros(micros)
+            count, at = read_zigzag(value, at)
+        count, at = read_zigzag(value, at)
+        return watermarks, count, value[at : len(value) - 1] if count else b""
+
+    def _add_to_totals(self, partition: int, partials: pl.DataFrame) -> dict[bytes, bytes]:
+        """New totals of the groups that have partials, by key."""
+        groups = partials.group_by(self._key).agg(self._join)
+        known = self._store.get_many(partition, group_keys(groups, self._pipeline))
+        start = len(self._value_prefix)
+        present = [value[start:] for value in known if value is not None]
+        if present:
+            totals = read_records(self._schema, len(present), b"".join(present)).select(self._columns)
+            groups = pl.concat([totals, groups.select(self._columns)]).group_by(self._key).agg(self._join)
+        groups = groups.select(self._columns)
+        values = [self._value_prefix + row for row in encode_rows(groups)]
+        return dict(zip(group_keys(groups, self._pipeline), values, strict=True))
+
+    def _watermark_record(self, partition: int, progress: Progress) -> list[OutRecord]:
+        """The minimum over all inputs, if it moved; none while an input has not been heard of."""
+        reached = self._minimum(progress)
+        if reached is None or reached == self._minimum(self._assigned.accepted(partition)):
+            return []
+        value = header(self._topics.state_schema_id) + _WATERMARK + zigzag(to_micros(reached))
+        return [OutRecord(self._topics.state_topic, partition, WATERMARK_KEY, value)]
+
+    def _minimum(self, progress: Progress) -> datetime | None:
+        if len(progress.watermarks) < self._topics.inputs:
+            return None
+        return min(progress.watermarks.values())
