@@ -104,12 +104,17 @@ def _take(recent: list[Sale], rng: random.Random) -> Sale:
     return recent.pop()
 
 
+def _rhythm(local: datetime) -> float:
+    return DAY_RHYTHM[local.hour] * WEEK_RHYTHM[local.weekday()]
+
+
 class _Shops:
     """All shops of the world, drawing from one stream of random numbers."""
 
     def __init__(self, rng: random.Random) -> None:
         self.random = rng
         self._cities = cities()
+        self._zones = {city.time_zone for city in self._cities}
         self._hour: datetime | None = None
         self._weights: list[float] = []
 
@@ -152,8 +157,6 @@ class _Shops:
         hour = at.replace(minute=0, second=0, microsecond=0)
         if hour != self._hour:
             self._hour = hour
-            local = ((city, hour.astimezone(city.time_zone)) for city in self._cities)
-            self._weights = list(
-                accumulate(c.weight * DAY_RHYTHM[t.hour] * WEEK_RHYTHM[t.weekday()] for c, t in local)
-            )
+            rhythm = {zone: _rhythm(hour.astimezone(zone)) for zone in self._zones}
+            self._weights = list(accumulate(city.weight * rhythm[city.time_zone] for city in self._cities))
         return self._weights
