@@ -15,7 +15,8 @@ _LOCK = 0x656C6563
 def upgrade(url: str) -> None:
     """Run what is missing, in one transaction, under a lock: all of it happened or nothing did.
 
-    `url` is that of the role that will own the tables. The role `electrored_reader` may read them if it exists.
+    `url` is that of the role that will own the tables. The role `electrored_reader` may read them,
+    if it exists.
     """
     engine = create_engine(url, poolclass=NullPool)
     with engine.begin() as connection:

@@ -1,6 +1,7 @@
 """The results database: what the sink writes, the API reads, and promotion moves.
 
-The migrations in `contracts/migrations` make these tables and the two views; a test holds both to the same shape.
+The migrations in `contracts/migrations` make these tables and the views over them; a test holds both
+to the same shape.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ generations = Table(
     Column("version", Integer, nullable=False),
     Column("state", Text, nullable=False),
     Column("parameters", JSONB, nullable=False, comment='{"time_zone", "grace_seconds", "calendar"}'),
-    Column("topics", JSONB, nullable=False, comment='{topic name: {"id", "partitions"}}, the source included'),
+    Column(
+        "topics", JSONB, nullable=False, comment='{topic name: {"id", "partitions"}}, the source included'
+    ),
     Column("start_offsets", JSONB, nullable=False, comment='{"<partition>": offset}, the input of combine'),
     Column("reason", Text, nullable=False),
     Column("created_by", Text, nullable=False),
@@ -45,7 +48,9 @@ generations = Table(
     Column("promoted_at", MOMENT),
     Column("apply_number", BigInteger, nullable=False, server_default="0"),
     PrimaryKeyConstraint("pipeline", "number"),
-    CheckConstraint("state IN ('building', 'candidate', 'active', 'standby', 'retired', 'failed')", name="known_state"),
+    CheckConstraint(
+        "state IN ('building', 'candidate', 'active', 'standby', 'retired', 'failed')", name="known_state"
+    ),
     postgresql_with={"fillfactor": "50"},
 )
 
@@ -54,7 +59,12 @@ active_generations = Table(
     metadata,
     Column("pipeline", ID, primary_key=True),
     Column("generation", Integer, nullable=False),
-    Column("promotion_number", BigInteger, nullable=False, comment="grows with every promotion, rollbacks included"),
+    Column(
+        "promotion_number",
+        BigInteger,
+        nullable=False,
+        comment="grows with every promotion, rollbacks included",
+    ),
 )
 
 sink_positions = Table(

@@ -33,8 +33,8 @@ VIEW = """
 CREATE VIEW {view} AS
 SELECT t.window_start, t.window_end, f.time_zone,
        row_number() OVER (PARTITION BY t.window_start, {ranked_within} ORDER BY t.total DESC, {ids}) AS rank,
-       {columns}, t.currency, t.total, t.sales_count, t.late_count, t.late_amount, t.restated_at, t.updated_at,
-       f.watermark, coalesce(f.watermark >= t.window_end + f.grace, false) AS is_final,
+       {columns}, t.currency, t.total, t.sales_count, t.late_count, t.late_amount,
+       t.restated_at, t.updated_at, f.watermark, coalesce(f.watermark >= t.window_end + f.grace, false) AS is_final,
        t.generation, f.promotion_number
   FROM active_freshness f JOIN {table} t ON t.generation = f.generation
  WHERE f.pipeline = '{pipeline}' AND t.sales_count <> 0
@@ -49,8 +49,12 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("parameters", JSONB, nullable=False, comment='{"time_zone", "grace_seconds", "calendar"}'),
-        sa.Column("topics", JSONB, nullable=False, comment='{topic name: {"id", "partitions"}}, the source included'),
-        sa.Column("start_offsets", JSONB, nullable=False, comment='{"<partition>": offset}, the input of combine'),
+        sa.Column(
+            "topics", JSONB, nullable=False, comment='{topic name: {"id", "partitions"}}, the source included'
+        ),
+        sa.Column(
+            "start_offsets", JSONB, nullable=False, comment='{"<partition>": offset}, the input of combine'
+        ),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("created_by", sa.Text, nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
@@ -78,9 +82,13 @@ def upgrade() -> None:
         sa.Column("pipeline", ID, nullable=False),
         sa.Column("generation", sa.Integer, nullable=False),
         sa.Column("partition", sa.Integer, nullable=False),
-        sa.Column("topic_id", sa.Text, nullable=False, comment="of the state topic: a topic made anew has another"),
+        sa.Column(
+            "topic_id", sa.Text, nullable=False, comment="of the state topic: a topic made anew has another"
+        ),
         sa.Column("next_offset", sa.BigInteger, nullable=False),
-        sa.Column("watermark", MOMENT, comment="everything recorded up to it is in the rows of this partition"),
+        sa.Column(
+            "watermark", MOMENT, comment="everything recorded up to it is in the rows of this partition"
+        ),
         sa.PrimaryKeyConstraint("pipeline", "generation", "partition"),
         postgresql_with={"fillfactor": "50"},
     )

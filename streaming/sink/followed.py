@@ -1,0 +1,75 @@
+"""Which generations are followed: those in the results database that still live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from contracts.tables import active_generations, generations
+from contracts.topics import GenerationTopics
+from streaming.engine.errors import Fatal
+from streaming.engine.pipeline import Pipeline
+from streaming.pipelines import PIPELINES
+
+LIVE = ("building", "candidate", "active", "standby")
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A generation as seen from its state topic: the pipeline's value, and the topic as it was created."""
+
+    pipeline: Pipeline
+    number: int
+    topic: str
+    topic_id: str
+    partitions: int
+
+    def __str__(self) -> str:
+        return f"{self.pipeline.name} generation {self.number}"
+
+
+@dataclass(frozen=True)
+class Active:
+    """The generation that the pointer shows, and how often the pointer has moved."""
+
+    generation: Followed
+    promotion_number: int
+
+
+def live(connection: Connection) -> set[Followed]:
+    """Every generation whose rows are kept up to date."""
+    rows = connection.execute(
+        select(
+            generations.c.pipeline, generations.c.number, generations.c.version, generations.c.topics
+        ).where(generations.c.state.in_(LIVE))
+    )
+    return {_followed(*row) for row in rows}
+
+
+def active(connection: Connection) -> dict[str, Active]:
+    """By pipeline, what its public topic has to say."""
+    rows = connection.execute(
+        select(
+            active_generations.c.promotion_number,
+            generations.c.pipeline,
+            generations.c.number,
+            generations.c.version,
+            generations.c.topics,
+        ).join_from(
+            active_generations,
+            generations,
+            (generations.c.pipeline == active_generations.c.pipeline)
+            & (generations.c.number == active_generations.c.generation),
+        )
+    )
+    return {row.pipeline: Active(_followed(*row[1:]), row.promotion_number) for row in rows}
+
+
+def _followed(name: str, number: int, version: int, topics: dict[str, dict[str, object]]) -> Followed:
+    pipeline = PIPELINES.get((name, version))
+    if pipeline is None:
+        raise Fatal(f"{name} generation {number} needs version {version}, which this code does not have")
+    topic = GenerationTopics(name, number).state.name
+    created = topics[topic]
+    return Followed(pipeline, number, topic, str(created["id"]), int(str(created["partitions"])))

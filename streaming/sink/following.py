@@ -1,0 +1,128 @@
+"""One thread for everything that is to be followed, as the results database says it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from confluent_kafka import KafkaException
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type
+from tenacity.nap import sleep_using_event
+from tenacity.stop import stop_when_event_set
+from tenacity.wait import wait_exponential
+
+from contracts.settings import ResultsDbSettings
+from observability import logs
+
+# How soon a new generation is followed, and a retired one left.
+TICK_SECONDS = 1.0
+# The database answers or it is away: a hung connection would hold results back for TCP's quarter of an hour.
+_CONNECT = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+# Enough to know what is wrong; a whole statement with its values is neither readable nor anybody's business.
+_REASON_CHARACTERS = 200
+_AWAY = (OperationalError, InterfaceError, KafkaException)
+
+Follower = Callable[[threading.Event], None]
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+_log = logs.get(__name__)
+
+
+class Stopping(Exception):
+    """Told to stop while waiting for a server that is away."""
+
+
+def connect(results: ResultsDbSettings, name: str) -> Engine:
+    """The results database; a server that does not answer is an error within seconds."""
+    return create_engine(
+        results.results_db_url.get_secret_value(), connect_args=_CONNECT | {"application_name": name}
+    )
+
+
+def retried(call: Callable[[], T], stop: threading.Event) -> T:
+    """The call's result; a server that is away is waited for. Raises Stopping if told to stop meanwhile."""
+    retrying = Retrying(
+        retry=retry_if_exception_type(_AWAY),
+        wait=wait_exponential(multiplier=0.05, max=2),
+        stop=stop_when_event_set(stop),
+        sleep=sleep_using_event(stop),
+        before_sleep=_warn,
+    )
+    try:
+        return retrying(call)
+    except RetryError as error:
+        raise Stopping from error
+
+
+def _warn(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    _log.warning("a server is away, retried", attempt=state.attempt_number, reason=reason(error))
+
+
+def reason(error: BaseException | None) -> str:
+    """The first line of what went wrong, without the statement and its values."""
+    cause = getattr(error, "orig", None) or error
+    return str(cause).strip().split("\n", 1)[0][:_REASON_CHARACTERS]
+
+
+@dataclass
+class _Thread:
+    run: Follower
+    stop: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._main)
+        self.thread.start()
+
+    def _main(self) -> None:
+        try:
+            self.run(self.stop)
+        except Stopping:
+            pass
+        except BaseException as error:
+            # Handed to the main thread, which raises it.
+            self.error = error
+
+    def end(self) -> None:
+        self.stop.set()
+        self.thread.join()
+
+
+def follow(wanted: Callable[[], Mapping[K, Follower]], stop: threading.Event) -> None:
+    """Keep one thread running for each wanted key until told to stop; an error in one ends all and is raised.
+
+    What is wanted is asked once a second. A thread that failed and is wanted no more is only forgotten.
+    """
+    threads: dict[K, _Thread] = {}
+    try:
+        while not stop.is_set():
+            failed = {key for key, thread in threads.items() if thread.error is not None}
+            now = retried(wanted, stop)
+            for key in threads.keys() - now.keys():
+                threads.pop(key).end()
+                _log.info("no longer followed", key=str(key))
+            for error in (threads[key].error for key in failed & now.keys()):
+                assert error is not None
+                raise error
+            for key in now.keys() - threads.keys():
+                threads[key] = _Thread(now[key])
+            stop.wait(TICK_SECONDS)
+    except Stopping:
+        pass
+    finally:
+        for thread in threads.values():
+            thread.stop.set()
+        for thread in threads.values():
+            thread.end()
