@@ -52,7 +52,9 @@ def read_zigzag(value: bytes, at: int) -> tuple[int, int]:
 
 def container(schema: Any, count: int, body: bytes) -> io.BytesIO:
     """An Avro object container of one uncompressed block."""
-    text = json.dumps(schema).encode()
+    # polars refuses defaults, and they say nothing of how the bytes are laid out.
+    plain = schema | {"fields": [{"name": f["name"], "type": f["type"]} for f in schema["fields"]]}
+    text = json.dumps(plain).encode()
     meta = zigzag(2)
     for name, value in ((b"avro.schema", text), (b"avro.codec", b"null")):
         meta += zigzag(len(name)) + name + zigzag(len(value)) + value
@@ -207,7 +209,10 @@ _END_ENCODED = zigzag(1) + zigzag(len(_END)) + _END
 def encode_block(frame: pl.DataFrame) -> bytes:
     """The frame's rows as concatenated Avro records whose fields are all `["null", type]`."""
     out = io.BytesIO()
-    frame.write_avro(out, compression="uncompressed", name="row")
+    decimals = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Decimal)]
+    frame.with_columns(_signed_bytes(frame[name]) for name in decimals).write_avro(
+        out, compression="uncompressed", name="row"
+    )
     return _body_of(out.getvalue())
 
 
@@ -217,6 +222,21 @@ def encode_rows(frame: pl.DataFrame) -> list[bytes]:
         return []
     block = encode_block(frame.with_columns(_end=pl.lit(_END, dtype=pl.Binary)))
     return block.split(_END_ENCODED)[:-1]
+
+
+def _signed_bytes(decimals: pl.Series) -> pl.Series:
+    """Decimals as Avro has them: two's complement, big-endian.
+
+    polars writes no sign byte before a positive number whose first bit is set, which reads as a negative one.
+    """
+    return pl.Series(
+        decimals.name,
+        [
+            None if number is None else number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
+            for number in decimals.to_physical().to_list()
+        ],
+        dtype=pl.Binary,
+    )
 
 
 def _body_of(written: bytes) -> bytes:
