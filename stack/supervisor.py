@@ -1,0 +1,223 @@
+"""supervisord as the keeper of the processes: its configuration, and what is said to it over its socket."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.xmlrpc import SupervisorTransport
+
+from stack.errors import StackError
+from stack.layout import Layout
+from stack.orphans import MARK
+from stack.programs import PROJECT, STOP_SECONDS, Program
+
+# A process that dies within them counts as not started, and the next try waits a second longer than the last.
+STABLE_SECONDS = 5
+# Never given up: Kafka may be away for hours, and whoever comes back finds its workers trying.
+START_RETRIES = 1_000_000
+LOG_BYTES = "10MB"
+LOG_BACKUPS = 2
+START_TIMEOUT_SECONDS = 20.0
+# The broker and RocksDB keep many files open.
+OPEN_FILES = 65_536
+
+
+def render(layout: Layout, programs: Iterable[Program]) -> str:
+    """The configuration file: nothing starts by itself, everything that dies is started again."""
+    lines = [
+        "[supervisord]",
+        "nodaemon=true",
+        # It says so twice otherwise: a person who starts the stack as root knows.
+        *(["user=root"] if os.geteuid() == 0 else []),
+        f"logfile={_value(layout.supervisor_log)}",
+        # Restarts are counted from it, so it is kept whole.
+        "logfile_maxbytes=0",
+        f"pidfile={_value(layout.folder / 'supervisord.pid')}",
+        f"childlogdir={_value(layout.logs)}",
+        "[unix_http_server]",
+        f"file={_value(layout.socket)}",
+        "chmod=0700",
+        "[rpcinterface:supervisor]",
+        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+    ]
+    for program in programs:
+        lines += [
+            f"[program:{program.name}]",
+            f"command={_value(shlex.join(program.command))}",
+            f"environment={_environment(program.environment)}",
+            f"directory={_value(PROJECT)}",
+            *([f"user={program.user}"] if program.user else []),
+            "autostart=false",
+            "autorestart=true",
+            f"startsecs={STABLE_SECONDS}",
+            f"startretries={START_RETRIES}",
+            f"stopsignal={program.stop_signal}",
+            f"stopwaitsecs={STOP_SECONDS}",
+            # PostgreSQL tells its own children; a signal to them as well would be a second, other order.
+            f"stopasgroup={'false' if program.user or program.stop_signal == 'INT' else 'true'}",
+            "killasgroup=true",
+            "redirect_stderr=true",
+            f"stdout_logfile={_value(layout.log(program.name))}",
+            f"stdout_logfile_maxbytes={LOG_BYTES}",
+            f"stdout_logfile_backups={LOG_BACKUPS}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: object) -> str:
+    """supervisord expands `%` and takes ` ;` for a comment."""
+    text = str(value).replace("%", "%%")
+    if " ;" in text or "\n" in text:
+        raise StackError(f"a path or setting has a line end or ` ;` in it: {value}", "use another one")
+    return text
+
+
+def _environment(variables: Mapping[str, str]) -> str:
+    parts = []
+    for name, value in variables.items():
+        quote = "'" if '"' in value else '"'
+        if quote in value:
+            raise StackError(f"{name} has both kinds of quotes in it", "percent-encode one of them")
+        parts.append(f"{name}={quote}{_value(value)}{quote}")
+    return ",".join(parts)
+
+
+@dataclass(frozen=True)
+class State:
+    """What supervisord knows of a process."""
+
+    name: str
+    state: str
+    pid: int
+    started_at: int
+    problem: str
+
+
+class Supervisor:
+    """A supervisord of one state folder, running or not."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def start(self, programs: Iterable[Program]) -> None:
+        """Start it with nothing running yet. It outlives this command."""
+        layout = self._layout
+        config = layout.supervisor_config
+        config.touch(mode=0o600)
+        config.write_text(render(layout, programs))
+        layout.supervisor_log.unlink(missing_ok=True)
+        layout.socket.unlink(missing_ok=True)
+        _raise_limit()
+        with layout.log("supervisord-output").open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
+                env=dict(os.environ) | {MARK: str(layout.folder)},
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self.is_running():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise StackError(
+                    f"supervisord did not start: {last_line(layout.log('supervisord-output'))}",
+                    f"read {layout.log('supervisord-output')} and {layout.supervisor_log}",
+                )
+            time.sleep(0.05)
+
+    def is_running(self) -> bool:
+        try:
+            self._call("getState")
+        except SupervisorGone:
+            return False
+        return True
+
+    def states(self) -> dict[str, State]:
+        """By name of process. Raises SupervisorGone."""
+        found = {}
+        for info in self._call("getAllProcessInfo"):
+            problem = info["spawnerr"]
+            found[info["name"]] = State(
+                info["name"], info["statename"].lower(), info["pid"], info["start"], problem
+            )
+        return found
+
+    def restarts(self) -> dict[str, int]:
+        """How often each process was started again since supervisord began."""
+        counts: dict[str, int] = {}
+        try:
+            log = self._layout.supervisor_log.read_text(errors="replace")
+        except FileNotFoundError:
+            return {}
+        for name in re.findall(r" INFO spawned: '([^']+)' with pid ", log):
+            counts[name] = counts.get(name, -1) + 1
+        return counts
+
+    def start_process(self, name: str) -> None:
+        self._call("startProcess", name, False)
+
+    def stop_process(self, name: str) -> None:
+        """Ask it to stop; `states` tells when it has."""
+        try:
+            self._call("stopProcess", name, False)
+        except xmlrpc.client.Fault as fault:
+            # 70: it was not running.
+            if fault.faultCode != 70:
+                raise
+
+    def shutdown(self) -> None:
+        """End supervisord and whatever it still keeps; returns when it is gone."""
+        pid = self._call("getPID")
+        self._call("shutdown")
+        deadline = time.monotonic() + STOP_SECONDS + 10
+        while self.is_running() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if self.is_running():
+            os.kill(pid, signal.SIGKILL)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        transport = SupervisorTransport(None, None, f"unix://{self._layout.socket}")
+        server = xmlrpc.client.ServerProxy("http://127.0.0.1", transport)
+        try:
+            return getattr(server.supervisor, method)(*arguments)
+        except (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError) as error:
+            raise SupervisorGone from error
+        finally:
+            transport.close()
+
+
+class SupervisorGone(Exception):
+    """supervisord does not answer: not started, stopped, or killed."""
+
+
+def last_line(log: Path) -> str:
+    """The last line that says something, or that there is none."""
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except FileNotFoundError:
+        lines = []
+    return lines[-1] if lines else "it wrote nothing"
+
+
+def _raise_limit() -> None:
+    """Let the children open as many files as the system allows, within reason."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,283 @@
+"""Starting and stopping the platform: in the order of the flow, each step only when the one before is ready."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from contracts.kafka import admin
+from contracts.settings import KafkaSettings, StackSettings
+from stack import databases, java, orphans, postgres, registry
+from stack.errors import StackError
+from stack.layout import Layout, Options
+from stack.ports import require_free
+from stack.programs import PROJECT, STOP_SECONDS, Platform, Program, script
+from stack.supervisor import Supervisor, SupervisorGone, last_line
+
+# On a cold and busy machine; each takes a few seconds on an idle one.
+READY_TIMEOUT_SECONDS = 120.0
+# A history of millions of rows is read first; after so long a person should look, while the stack goes on.
+PROBE_TIMEOUT_SECONDS = 600.0
+# A step of the preparation (migrations, topics, Dagster's tables) takes seconds.
+STEP_TIMEOUT_SECONDS = 120
+# Deaths in a row before a starting process counts as one that keeps dying: one may be a race with Kafka.
+DEATHS = 4
+# Below it Kafka and PostgreSQL would soon stop by themselves, and less clearly.
+NEEDED_BYTES = 500 * 1024 * 1024
+# In what order things stop: first whoever brings work, last what everybody stands on.
+STOP_ORDER = (
+    {"dagster-web", "dagster-daemon", "dagster-code", "simulator", "api", "capture"},
+    {"worker-city", "worker-salesman", "sink", "publisher"},
+    {"registry", "kafka"},
+    {"postgres"},
+)
+
+
+class Reporter(Protocol):
+    """Where progress is told."""
+
+    def doing(self, what: str) -> None: ...
+    def done(self, what: str) -> None: ...
+
+
+class Stack:
+    """One platform of one state folder."""
+
+    def __init__(self, layout: Layout, options: Options, settings: StackSettings, reporter: Reporter) -> None:
+        self.layout, self.options, self._reporter = layout, options, reporter
+        self.platform = Platform(layout, options, settings)
+        self.supervisor = Supervisor(layout)
+
+    def start(self) -> None:
+        """Bring everything up; returns when every process is ready and the probe got through.
+
+        What a crash left is ended first. If it cannot be brought up, nothing is left running.
+        """
+        started_at = datetime.now(UTC)
+        self._clear()
+        self._check()
+        self._download()
+        try:
+            self._start_servers()
+            self._prepare()
+            self._start_all(self.platform.workers())
+            self._wait_for_result(started_at)
+            self._start_dagster()
+        except BaseException:
+            self._reporter.doing("stopping again")
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop everything in order; what a killed supervisor left as well."""
+        try:
+            for layer in STOP_ORDER:
+                self._stop_layer(layer)
+            self._reporter.doing("stopping the supervisor")
+            self.supervisor.shutdown()
+        except SupervisorGone:
+            pass
+        orphans.end(self.layout.folder)
+
+    def _stop_layer(self, names: Iterable[str]) -> None:
+        states = self.supervisor.states()
+        running = [
+            name for name in names if name in states and states[name].state not in ("stopped", "fatal")
+        ]
+        for name in running:
+            self.supervisor.stop_process(name)
+        deadline = time.monotonic() + STOP_SECONDS + 5
+        while running and time.monotonic() < deadline:
+            self._reporter.doing(f"stopping {', '.join(sorted(running))}")
+            states = self.supervisor.states()
+            running = [name for name in running if states[name].state in ("running", "starting", "stopping")]
+            time.sleep(0.1)
+
+    def _clear(self) -> None:
+        if self.supervisor.is_running():
+            self._reporter.doing("stopping what an ended command left running")
+            self.stop()
+        elif ended := orphans.end(self.layout.folder):
+            self._reporter.done(f"ended {ended} processes that a killed supervisor had left")
+
+    def _check(self) -> None:
+        if shutil.disk_usage(self.layout.folder).free < NEEDED_BYTES:
+            raise StackError(
+                f"disk full: less than {NEEDED_BYTES // 2**20} MiB are free at {self.layout.folder}",
+                "make room, or choose a folder on a larger disk with --state-dir",
+            )
+        for program in self.platform.all():
+            for purpose, port in program.listens.items():
+                require_free(port, purpose)
+        self.platform.postgres.drop_stale_lock()
+
+    def _download(self) -> None:
+        java.java()
+        for program in ("kafka", "registry"):
+            if program in self.platform.given:
+                continue
+            got = 0
+
+            def count(size: int, program: str = program) -> None:
+                nonlocal got
+                got += size
+                self._reporter.doing(f"downloading {program}: {got / 1e6:.0f} MB")
+
+            java.fetch(program, count)
+            if got:
+                self._reporter.done(f"downloaded {program}: {got / 1e6:.0f} MB, checksums verified")
+
+    def _start_servers(self) -> None:
+        """PostgreSQL, Kafka and the registry; what takes long begins first."""
+        platform = self.platform
+        self._reporter.doing("preparing Kafka and PostgreSQL")
+        formatting = None if "kafka" in platform.given else platform.kafka.prepare()
+        if platform.needs_postgres:
+            platform.postgres.prepare()
+        self.supervisor.start(platform.all())
+        programs = {program.name: program for program in platform.servers()}
+        if "postgres" in programs:
+            self.supervisor.start_process("postgres")
+        platform.kafka.finish(formatting)
+        if "kafka" in programs:
+            self.supervisor.start_process("kafka")
+        if "postgres" in programs:
+            self._wait(programs.pop("postgres"))
+            databases.provision(platform.postgres.url("postgres"), platform.passwords)
+        if "registry" in programs:
+            self.supervisor.start_process("registry")
+        for program in programs.values():
+            self._wait(program)
+        self._check_given()
+
+    def _check_given(self) -> None:
+        """Whether what is not ours answers."""
+        platform = self.platform
+        settings = KafkaSettings(
+            kafka_bootstrap=platform.bootstrap, schema_registry_url=platform.registry_url
+        )
+        answers: dict[str, Callable[[], bool]] = {
+            "kafka": lambda: bool(admin(settings).list_topics(timeout=10).brokers),
+            "registry": lambda: registry.is_ready(platform.registry_url),
+            "sales": lambda: postgres.is_ready(platform.sales_url(databases.CAPTURE)),
+            "results": lambda: postgres.is_ready(platform.results_url(databases.WRITER)),
+            "dagster": lambda: postgres.is_ready(platform.dagster_url),
+        }
+        for name in platform.given:
+            self._reporter.doing(f"asking the given {name}")
+            try:
+                there = answers[name]()
+            except Exception as error:
+                raise _unreachable(name) from error
+            if not there:
+                raise _unreachable(name)
+            self._reporter.done(f"{name}: the given one is used")
+
+    def _prepare(self) -> None:
+        """Tables, topics, schemas, the first generation; past sales before change capture looks."""
+        platform = self.platform
+        self._step("setup", ["contracts", "setup"], platform.setup_environment)
+        self._step("init", ["streaming", "init"], platform.setup_environment)
+        if platform.simulates and self.options.history_days:
+            arguments = ["simulators", "history", "--days", str(self.options.history_days)]
+            self._step("history", arguments, platform.history_environment)
+
+    def _step(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        self._run(name, [sys.executable, "-m", *arguments], environment)
+
+    def _run(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
+        """Run a command to its end, with its output in a log. Raises StackError with its last line."""
+        self._reporter.doing(name)
+        began = time.monotonic()
+        log = self.layout.log(name)
+        with log.open("wb") as output:
+            try:
+                done = subprocess.run(
+                    command,
+                    env=dict(os.environ) | environment | {orphans.MARK: str(self.layout.folder)},
+                    cwd=PROJECT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    timeout=STEP_TIMEOUT_SECONDS,
+                )
+            except subprocess.TimeoutExpired:
+                raise StackError(f"{name} took longer than {STEP_TIMEOUT_SECONDS} s", f"read {log}") from None
+        if done.returncode != 0:
+            raise StackError(f"{name} failed: {last_line(log)}", f"read {log}")
+        self._reporter.done(f"{name} ({time.monotonic() - began:.1f} s)")
+
+    def _start_all(self, programs: Sequence[Program]) -> None:
+        for program in programs:
+            self.supervisor.start_process(program.name)
+        for program in programs:
+            self._wait(program)
+
+    def _wait(self, program: Program) -> None:
+        """Until the program is ready. Raises StackError if it keeps dying or takes too long."""
+        began = time.monotonic()
+        log = self.layout.log(program.name)
+        while True:
+            self._reporter.doing(f"waiting for {program.name}")
+            state = self.supervisor.states()[program.name].state
+            if state in ("starting", "running") and program.is_ready():
+                break
+            waited = time.monotonic() - began
+            if state == "fatal" or self.supervisor.restarts().get(program.name, 0) >= DEATHS:
+                raise StackError(
+                    f"{program.name} keeps dying: {last_line(log)}", f"read `electrored logs {program.name}`"
+                )
+            if waited > READY_TIMEOUT_SECONDS:
+                raise StackError(
+                    f"{program.name} was not ready after {waited:.0f} s: {last_line(log)}",
+                    f"read `electrored logs {program.name}`",
+                )
+            time.sleep(0.1)
+        self._reporter.done(f"{program.name} ({time.monotonic() - began:.1f} s)")
+
+    def _wait_for_result(self, started_at: datetime) -> None:
+        """The probe: a watermark newer than this start has come the whole way, so every part of the way works."""
+        began = time.monotonic()
+        while True:
+            self._reporter.doing("probe: a fresh watermark through capture, Kafka, workers and sink")
+            newest = self.platform.watermark()
+            if newest is not None and newest > started_at:
+                break
+            if time.monotonic() - began > PROBE_TIMEOUT_SECONDS:
+                raise StackError(
+                    f"no fresh watermark after {PROBE_TIMEOUT_SECONDS:.0f} s; the newest one is {newest}",
+                    "see `electrored logs capture` and the workers' logs",
+                )
+            time.sleep(0.2)
+        self._reporter.done(f"a fresh watermark came through ({time.monotonic() - began:.1f} s)")
+
+    def _start_dagster(self) -> None:
+        home = self.layout.dagster_home
+        link = home / "dagster.yaml"
+        link.unlink(missing_ok=True)
+        link.symlink_to(PROJECT / "dagster.yaml")
+        environment = self.platform.dagster_environment
+        # Made once and alone: processes that start in parallel on an empty database trip over each other.
+        version = importlib.metadata.version("dagster")
+        noted = home / "migrated"
+        if not noted.exists() or noted.read_text() != version or "dagster" in self.platform.given:
+            self._run("dagster-migrate", [script("dagster"), "instance", "migrate"], environment)
+            noted.write_text(version)
+        self._start_all(self.platform.dagster())
+
+
+def _unreachable(name: str) -> StackError:
+    variable = {
+        "kafka": "ELECTRORED_KAFKA_BOOTSTRAP",
+        "registry": "ELECTRORED_SCHEMA_REGISTRY_URL",
+    }.get(name, f"ELECTRORED_{name.upper()}_DB_URL")
+    return StackError(
+        f"{variable} is set, and nothing answers there", "correct it, or unset it to have one started"
+    )
