@@ -1,0 +1,83 @@
+"""A version of a pipeline never changes in place: its answer to one fixed log, and its schemas, are pinned here.
+
+If this fails, make a new version; a live generation is pinned to the old one and its state was written by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from streaming.engine.driver import Driver, canonical
+from streaming.engine.pipeline import Parameters
+from streaming.pipelines import PIPELINES
+from tests.pipelines.histories import CITIES, Source
+
+GOLDEN = {
+    ("top-sales-by-city", 1): ("111f18cfab401cd9", "0cbe1f476af1c5fc", "5765a89dd5a70565"),
+    ("top-salesman-by-country", 1): ("e0c243538ab27b3f", "8cc5809759cf4912", "7bac79e273b83efa"),
+}
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fixed_log(driver: Driver) -> None:
+    """500 changes, late ones, poison and repeats among them; the same on every machine."""
+    choose = random.Random(7)
+    source = Source()
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for number in range(500):
+        sold_at = start + timedelta(seconds=choose.randrange(90 * 86_400))
+        country, city = choose.choice(CITIES)
+        row = {
+            "sale_id": f"sale-{number}",
+            "sold_at": sold_at,
+            "country": country,
+            "city": city if number % 50 else "",
+            "salesman_id": f"s{choose.randrange(9)}",
+            "salesman_name": choose.choice(["Ada", "Bo"]),
+            "product": "tv",
+            "quantity": 1,
+            "amount": Decimal(choose.randrange(-(10**9), 10**12)).scaleb(-4),
+            "currency": choose.choice(["EUR", "USD"]),
+        }
+        recorded_at = sold_at + timedelta(hours=choose.choice([0, 0, 0, 30]))
+        events = [source.event(row, "SALE", recorded_at)]
+        if number % 7 == 0:
+            events.append(source.event(row, "REVERSAL", recorded_at))
+        for event in events:
+            driver.event(event)
+        if number % 11 == 0:
+            driver.event(events[0])
+        if number % 97 == 0:
+            driver.log.append(number % 4, b"poison", b"\x00\x00\x00\x00\x01poison")
+
+
+@pytest.mark.parametrize("version", list(GOLDEN), ids=str)
+def test_a_version_answers_as_it_always_did(version: tuple[str, int]) -> None:
+    pipeline = PIPELINES[version]
+    driver = Driver(pipeline, Parameters("UTC", timedelta(hours=1), pipeline.calendar))
+    fixed_log(driver)
+    driver.run()
+    placed = sorted(
+        f"{(record.with_key or b'').decode()}@{record.at_partition}"
+        for records in driver.state.records
+        for record in records
+    )
+    found = (
+        digest(canonical(driver.totals())),
+        digest(json.dumps([pipeline.partial_schema(), pipeline.state_schema()])),
+        digest(json.dumps(placed)),
+    )
+    assert found == GOLDEN[version], f"{version}: make a new version instead of changing this one"
+
+
+def test_every_version_is_pinned() -> None:
+    assert set(GOLDEN) == set(PIPELINES)

@@ -1,0 +1,218 @@
+"""What a pipeline does with one event of each kind, with explicit times."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from streaming.engine.driver import Driver
+from streaming.engine.errors import Fatal
+from streaming.engine.pipeline import Parameters
+from streaming.pipelines import PIPELINES
+
+CITY = PIPELINES[("top-sales-by-city", 1)]
+SALESMAN = PIPELINES[("top-salesman-by-country", 1)]
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
+GRACE = timedelta(hours=1)
+
+
+def event(seq: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "source": "postgres",
+        "seq": seq,
+        "sale_id": f"sale-{seq}",
+        "operation": "SALE",
+        "sold_at": NOON,
+        "recorded_at": NOON,
+        "city": "Berlin",
+        "country": "DE",
+        "salesman_id": "s1",
+        "salesman_name": "Ada",
+        "product": "tv",
+        "quantity": 1,
+        "amount": Decimal("10.0000"),
+        "currency": "EUR",
+    } | changes
+
+
+def city_driver(**options: Any) -> Driver:
+    return Driver(CITY, Parameters("UTC", GRACE, "1-day"), **options)
+
+
+def only(driver: Driver) -> dict[str, Any]:
+    (total,) = driver.totals().values()
+    return total
+
+
+@pytest.mark.parametrize(
+    ("sold_at", "start"),
+    [
+        (MIDNIGHT - timedelta(microseconds=1), datetime(2026, 3, 1, tzinfo=UTC)),
+        (MIDNIGHT, MIDNIGHT),
+    ],
+)
+def test_windows_are_half_open(sold_at: datetime, start: datetime) -> None:
+    driver = city_driver()
+    driver.event(event(0, sold_at=sold_at))
+    driver.run()
+    assert only(driver)["window_start"] == start
+
+
+@pytest.mark.parametrize(
+    ("recorded_at", "late"), [(MIDNIGHT + GRACE - timedelta(microseconds=1), 0), (MIDNIGHT + GRACE, 1)]
+)
+def test_late_begins_at_window_end_plus_grace(recorded_at: datetime, late: int) -> None:
+    driver = city_driver()
+    driver.event(event(0, recorded_at=recorded_at))
+    driver.run()
+    total = only(driver)
+    assert total["late_count"] == len(driver.late_events()) == late
+    assert total["total"] == Decimal("10.0000"), "a late fact is counted"
+    assert total["restated_at"] == (recorded_at if late else None)
+
+
+def test_a_reversal_takes_back_exactly() -> None:
+    driver = city_driver()
+    driver.event(event(0))
+    driver.event(event(1, sale_id="sale-0", operation="REVERSAL", amount=Decimal("-10.0000"), quantity=-1))
+    driver.run()
+    assert (only(driver)["total"], only(driver)["sales_count"]) == (0, 0)
+
+
+def test_currencies_are_never_mixed() -> None:
+    driver = city_driver()
+    driver.event(event(0))
+    driver.event(event(1, currency="USD"))
+    driver.run()
+    assert sorted(total["currency"] for total in driver.totals().values()) == ["EUR", "USD"]
+
+
+def test_the_same_city_in_two_countries_is_two() -> None:
+    driver = city_driver()
+    driver.event(event(0))
+    driver.event(event(1, country="US"))
+    driver.run()
+    assert len(driver.totals()) == 2
+
+
+def test_the_shown_name_is_that_of_the_newest_sale() -> None:
+    driver = Driver(SALESMAN, Parameters("UTC", GRACE, "30-days"))
+    driver.event(event(0, salesman_name="New", sold_at=NOON + timedelta(hours=1)), 0)
+    driver.event(event(1, salesman_name="Old"), 1)
+    driver.run()
+    assert only(driver)["salesman_name"] == "New"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"operation": "REFUND"}, "operation is neither SALE nor REVERSAL"),
+        ({"sold_at": datetime(1899, 12, 31, tzinfo=UTC)}, "sold_at is not between 1900-01-01 and 2200-01-01"),
+        ({"sold_at": datetime(2200, 1, 1, tzinfo=UTC)}, "sold_at is not between 1900-01-01 and 2200-01-01"),
+        ({"city": ""}, "city is empty"),
+        ({"country": ""}, "country is empty"),
+        ({"salesman_id": ""}, "salesman_id is empty"),
+        ({"sale_id": ""}, "sale_id is empty"),
+        ({"currency": "eur"}, "currency is not three capital letters"),
+        ({"currency": "EUR\n"}, "currency is not three capital letters"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("pipeline", [CITY, SALESMAN], ids=lambda p: p.name)
+def test_an_impossible_value_is_a_dead_letter_in_every_pipeline(
+    pipeline: Any, changes: dict[str, Any], reason: str
+) -> None:
+    driver = Driver(pipeline, Parameters("UTC", GRACE, pipeline.calendar), input_partitions=1)
+    driver.event(event(0))
+    driver.event(event(1, **changes))
+    driver.event(event(2))
+    driver.run()
+    (letter,) = driver.dead_letters()
+    assert (letter["origin"], letter["partition"], letter["offset"]) == ("sales-events", 0, 2)
+    assert letter["reason"] == reason
+    assert driver.event_codec.decode(letter["value"])["seq"] == 1
+    assert only(driver)["sales_count"] == 2
+    assert (driver.progress(0).events, driver.progress(0).dead) == (3, 1)
+
+
+def test_an_undecodable_event_is_a_dead_letter_and_the_rest_goes_on() -> None:
+    driver = city_driver(input_partitions=1)
+    driver.event(event(0))
+    driver.log.append(0, b"x", b"not avro")
+    driver.log.append(0, b"y", None)
+    driver.event(event(1))
+    driver.run()
+    assert [(letter["offset"], letter["reason"]) for letter in driver.dead_letters()] == [
+        (2, "no registry header"),
+        (4, "no registry header"),
+    ]
+    assert only(driver)["sales_count"] == 2
+
+
+def test_a_dead_letter_has_one_key_whoever_reads_the_log() -> None:
+    keys = set()
+    for pipeline in (CITY, SALESMAN):
+        driver = Driver(pipeline, Parameters("UTC", GRACE, pipeline.calendar), input_partitions=1)
+        driver.log.append(0, b"x", b"not avro")
+        driver.run()
+        keys |= {record.with_key for record in driver.dead.records[0]}
+    assert keys == {b"sales-events/0/0"}
+
+
+def test_an_invalid_event_that_comes_again_is_a_duplicate() -> None:
+    driver = city_driver(input_partitions=1)
+    for _ in range(2):
+        driver.event(event(0, city=""))
+    driver.run()
+    assert (driver.progress(0).dead, driver.progress(0).duplicates) == (1, 1)
+
+
+def test_seq_is_per_source_and_partition() -> None:
+    driver = city_driver(input_partitions=2)
+    driver.event(event(7), 0)
+    driver.event(event(7, source="csv"), 0)
+    driver.event(event(3, sale_id="other"), 1)
+    driver.run()
+    assert only(driver)["sales_count"] == 3
+
+
+def test_a_watermark_travels_behind_what_it_covers_and_is_the_minimum() -> None:
+    driver = city_driver(input_partitions=2, state_partitions=2)
+    driver.watermark(0, NOON)
+    driver.run()
+    assert driver.watermarks() == {}, "one input has not been heard of"
+    driver.watermark(1, NOON + timedelta(seconds=1))
+    driver.run()
+    assert driver.watermarks() == {0: NOON, 1: NOON}
+    driver.watermark(0, NOON + timedelta(seconds=5))
+    driver.run()
+    assert driver.watermarks() == dict.fromkeys((0, 1), NOON + timedelta(seconds=1))
+
+
+def test_a_watermark_never_goes_back() -> None:
+    driver = city_driver(input_partitions=1, state_partitions=1)
+    driver.watermark(0, NOON)
+    driver.watermark(0, NOON - timedelta(seconds=1))
+    driver.run()
+    assert driver.watermarks() == {0: NOON}
+
+
+def test_an_aborted_watermark_is_sent_again() -> None:
+    driver = city_driver(input_partitions=1, state_partitions=1)
+    driver.event(event(0))
+    driver.combine(0, commit=False)
+    driver.watermark(0, NOON)
+    driver.run()
+    assert driver.watermarks() == {0: NOON}
+    assert only(driver)["sales_count"] == 1
+
+
+def test_merge_refuses_what_combine_did_not_write() -> None:
+    driver = city_driver()
+    driver.partials.append(0, None, b"\x00\x00\x00\x00\x63stranger")
+    with pytest.raises(Fatal, match="partials partition 0 offset 0 is not a partial of this generation"):
+        driver.run()
