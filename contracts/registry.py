@@ -90,4 +90,6 @@ class Codec:
             self._writers[writer_id] = fastavro.parse_schema(self._registry.schema(writer_id))
         body = io.BytesIO(value)
         body.seek(HEADER_BYTES)
-        return fastavro.schemaless_reader(body, self._writers[writer_id], self._parsed, return_record_name=True)
+        return fastavro.schemaless_reader(
+            body, self._writers[writer_id], self._parsed, return_record_name=True
+        )

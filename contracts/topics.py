@@ -35,15 +35,28 @@ class Topic:
 
 # LogAppendTime: the broker's clock orders the record's place in the log; event time is in the event.
 SALES_EVENTS = Topic(
-    "sales-events", "sale_id", SALES_PARTITIONS, "sale_event", FOREVER | {"message.timestamp.type": "LogAppendTime"}
+    "sales-events",
+    "sale_id",
+    SALES_PARTITIONS,
+    "sale_event",
+    FOREVER | {"message.timestamp.type": "LogAppendTime"},
 )
 SOURCE_POSITIONS = Topic("source-positions", "source", 1, "source_position", COMPACTED)
-LATE_EVENTS = Topic("late-events", "origin/partition/offset/pipeline", SALES_PARTITIONS, "late_event", FOREVER)
+LATE_EVENTS = Topic(
+    "late-events", "origin/partition/offset/pipeline", SALES_PARTITIONS, "late_event", FOREVER
+)
 DEAD_LETTERS = Topic("dead-letters", "origin/partition/offset", 1, "dead_letter", COMPACTED)
 TOP_SALES_BY_CITY = Topic("top-sales-by-city", "group", 4, "city_total", COMPACTED)
 TOP_SALESMAN_BY_COUNTRY = Topic("top-salesman-by-country", "group", 4, "salesman_total", COMPACTED)
 
-PUBLIC = (SALES_EVENTS, SOURCE_POSITIONS, LATE_EVENTS, DEAD_LETTERS, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY)
+PUBLIC = (
+    SALES_EVENTS,
+    SOURCE_POSITIONS,
+    LATE_EVENTS,
+    DEAD_LETTERS,
+    TOP_SALES_BY_CITY,
+    TOP_SALESMAN_BY_COUNTRY,
+)
 
 
 # One commit of combine is one record per partition, so these hold few, larger records.

@@ -1,7 +1,8 @@
 """Aggregates: commutative, associative merges, each defined once as polars expressions.
 
-`collect` turns the events of a group into a partial; `join` turns partials (or a total and partials) into one. Both give
-the same fields, so the order, the batching and the number of workers cannot change a total. In frames, timestamps are
+`collect` turns the events of a group into a partial; `join` turns partials (or a total and partials) into one. Both
+give the same fields, so the order, the batching and the number of workers cannot change a total. In frames, timestamps
+are
 64-bit microseconds since the Unix epoch, UTC.
 """
 

@@ -133,7 +133,11 @@ class Decoder:
         chosen = [value for row in rows if (value := values[row]) is not None]
         frame = self._block(chosen, chosen[0])
         if frame is not None:
-            frames.append(frame.with_columns(row=pl.Series(rows, dtype=pl.get_index_type())).select("row", *self._columns))
+            frames.append(
+                frame.with_columns(row=pl.Series(rows, dtype=pl.get_index_type())).select(
+                    "row", *self._columns
+                )
+            )
         elif len(rows) == 1:
             bad.append((rows[0], self._reason(chosen[0])))
         else:
@@ -142,7 +146,7 @@ class Decoder:
             self._halve(values, rows[middle:], frames, bad)
 
     def _block(self, values: Sequence[bytes], first: bytes) -> pl.DataFrame | None:
-        """The values as columns if every one is a record of the first one's schema, ends where it should, lacks nothing."""
+        """The values as columns, if every one is a record of the first one's schema and ends where it should."""
         try:
             schema_id = schema_id_of(first)
             writer = self._writer(schema_id)
@@ -155,7 +159,10 @@ class Decoder:
         body = MARK.join([b"", *values, first])
         try:
             frame = read_records(self._marked(writer), len(values) + 1, body, self._present(writer))
-            if frame.height != len(values) + 1 or not frame.select((pl.col(_PREFIX) == pl.lit(prefix)).all()).item():
+            if (
+                frame.height != len(values) + 1
+                or not frame.select((pl.col(_PREFIX) == pl.lit(prefix)).all()).item()
+            ):
                 return None
             frame = frame.head(-1).select(self._as_reader(frame.schema))
         except (PolarsError, PanicException, OSError):
@@ -182,7 +189,10 @@ class Decoder:
 
     @staticmethod
     def _marked(writer: Any) -> Any:
-        prefix = {"name": _PREFIX, "type": {"type": "fixed", "name": "Prefix", "size": len(MARK) + HEADER_BYTES}}
+        prefix = {
+            "name": _PREFIX,
+            "type": {"type": "fixed", "name": "Prefix", "size": len(MARK) + HEADER_BYTES},
+        }
         return writer | {"fields": [prefix, *writer["fields"]]}
 
     def _as_reader(self, present: Any) -> list[pl.Expr]:

@@ -41,7 +41,12 @@ class Combine:
     name = "combine"
 
     def __init__(
-        self, pipeline: Pipeline, parameters: Parameters, generation: int, decoder: Decoder, outputs: CombineOutputs
+        self,
+        pipeline: Pipeline,
+        parameters: Parameters,
+        generation: int,
+        decoder: Decoder,
+        outputs: CombineOutputs,
     ) -> None:
         self.input_topic = pipeline.source.name
         self._pipeline = pipeline
@@ -140,7 +145,9 @@ class Combine:
         """The greatest seq per partition and source, with what was seen before."""
         source, seq = self._pipeline.events.source, self._pipeline.events.seq
         found: dict[int, dict[str, int]] = {}
-        for partition, name, greatest in frame.group_by("partition", source).agg(pl.col(seq).max()).iter_rows():
+        for partition, name, greatest in (
+            frame.group_by("partition", source).agg(pl.col(seq).max()).iter_rows()
+        ):
             before = self._assigned.current(partition).last_seq.get(name, -1)
             found.setdefault(partition, {})[name] = max(before, greatest)
         return found
@@ -176,7 +183,9 @@ class Combine:
         reason = pl.coalesce(
             [pl.when(~check.holds).then(pl.lit(check.reason)) for check in self._pipeline.checks]
         )
-        for row, partition, why in frame.filter(~valid).select("row", "partition", reason.alias("why")).iter_rows():
+        for row, partition, why in (
+            frame.filter(~valid).select("row", "partition", reason.alias("why")).iter_rows()
+        ):
             dead[partition] += 1
             self._dead_letter(messages[row], why)
         return frame.filter(valid)
@@ -249,7 +258,9 @@ class Combine:
         ]
 
     def _encode_watermarks(self) -> bytes:
-        items = b"".join(zigzag(partition) + zigzag(to_micros(at)) for partition, at in self._watermarks.items())
+        items = b"".join(
+            zigzag(partition) + zigzag(to_micros(at)) for partition, at in self._watermarks.items()
+        )
         return (zigzag(len(self._watermarks)) + items if items else b"") + zigzag(0)
 
 
@@ -267,7 +278,10 @@ def group_keys(groups: pl.DataFrame, pipeline: Pipeline) -> list[bytes]:
         pl.col(name).str.replace_all("\\", "\\\\", literal=True).str.replace_all("|", "\\|", literal=True)
         for name in pipeline.group_by
     ]
-    return [key.encode() for key in groups.select(pl.concat_str([start, *parts], separator="|").alias("key"))["key"]]
+    return [
+        key.encode()
+        for key in groups.select(pl.concat_str([start, *parts], separator="|").alias("key"))["key"]
+    ]
 
 
 def by_owner(groups: pl.DataFrame, pipeline: Pipeline, partitions: int) -> dict[int, pl.DataFrame]:

@@ -141,7 +141,9 @@ class Driver:
             dead_topic="dead",
             dead_codec=self._dead_codec,
         )
-        merge_topics = MergeTopics("partials", partial_id, "state", self.state_codec.schema_id, input_partitions)
+        merge_topics = MergeTopics(
+            "partials", partial_id, "state", self.state_codec.schema_id, input_partitions
+        )
         store = MemoryStore()
         self._combines = [Combine(pipeline, parameters, 1, decoder, outputs) for _ in range(workers)]
         self._merges = [Merge(pipeline, store, merge_topics) for _ in range(workers)]
@@ -156,10 +158,14 @@ class Driver:
 
     def combine(self, partition: int, most: int | None = None, *, commit: bool = True) -> int:
         """One transaction of combine over at most `most` records of a partition. Returns how many it took."""
-        return self._transact(self._combines[partition % len(self._combines)], self.log, [partition], most, commit)
+        return self._transact(
+            self._combines[partition % len(self._combines)], self.log, [partition], most, commit
+        )
 
     def merge(self, partition: int, most: int | None = None, *, commit: bool = True) -> int:
-        return self._transact(self._merges[partition % len(self._merges)], self.partials, [partition], most, commit)
+        return self._transact(
+            self._merges[partition % len(self._merges)], self.partials, [partition], most, commit
+        )
 
     def watermark(self, partition: int, at: datetime) -> None:
         """Everything recorded up to `at` was consumed from the partition; sent with a transaction of its own."""
@@ -184,11 +190,15 @@ class Driver:
 
     def late_events(self) -> list[dict[str, Any]]:
         """What was told of late facts."""
-        return [self._late_codec.decode(r.with_value) for r in self.late.records[0] if r.with_value is not None]
+        return [
+            self._late_codec.decode(r.with_value) for r in self.late.records[0] if r.with_value is not None
+        ]
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """What could not be taken, with the reasons."""
-        return [self._dead_codec.decode(r.with_value) for r in self.dead.records[0] if r.with_value is not None]
+        return [
+            self._dead_codec.decode(r.with_value) for r in self.dead.records[0] if r.with_value is not None
+        ]
 
     def totals(self) -> dict[bytes, dict[str, Any]]:
         """The newest total of every group, by key."""
@@ -208,9 +218,13 @@ class Driver:
                     found[partition] = self.state_codec.decode(record.with_value)[1]["watermark"]
         return found
 
-    def _transact(self, step: Step, log: Log, partitions: Sequence[int], most: int | None, commit: bool) -> int:
+    def _transact(
+        self, step: Step, log: Log, partitions: Sequence[int], most: int | None, commit: bool
+    ) -> int:
         messages = [
-            record for partition in partitions for record in log.after(partition, step.progress(partition).next_offset)
+            record
+            for partition in partitions
+            for record in log.after(partition, step.progress(partition).next_offset)
         ][:most]
         step.add(messages)
         if step.pending():

@@ -107,7 +107,9 @@ class Merge:
         for partition, frames in self._partials.items():
             totals = self._add_to_totals(partition, pl.concat(frames))
             self._totals[partition] = totals
-            records += [OutRecord(self._topics.state_topic, partition, key, value) for key, value in totals.items()]
+            records += [
+                OutRecord(self._topics.state_topic, partition, key, value) for key, value in totals.items()
+            ]
         changed = self._assigned.changed
         for partition, progress in changed.items():
             records += self._watermark_record(partition, progress)

@@ -27,10 +27,9 @@ def assign(event_time: pl.Series, calendar: Calendar) -> pl.DataFrame:
     """`window_start` and `window_end` (microseconds) of every event time (microseconds), in the given order."""
     if event_time.is_empty():
         return pl.DataFrame(schema={"window_start": pl.Int64, "window_end": pl.Int64})
-    earliest, latest = event_time.min(), event_time.max()
-    assert isinstance(earliest, int) and isinstance(latest, int)
-    bounds: NDArray[np.int64] = np.array(
-        [to_micros(start) for start in calendar.bounds(from_micros(earliest), from_micros(latest))], dtype=np.int64
-    )
-    index = np.searchsorted(bounds, event_time.to_numpy(), side="right")
+    moments = event_time.to_numpy()
+    earliest, latest = from_micros(int(moments.min())), from_micros(int(moments.max()))
+    starts = [to_micros(start) for start in calendar.bounds(earliest, latest)]
+    bounds: NDArray[np.int64] = np.array(starts, dtype=np.int64)
+    index = np.searchsorted(bounds, moments, side="right")
     return pl.DataFrame({"window_start": bounds[index - 1], "window_end": bounds[index]})

@@ -6,7 +6,8 @@ from streaming.engine.pipeline import Pipeline
 from streaming.pipelines import top_sales_by_city, top_salesman_by_country
 
 PIPELINES: dict[tuple[str, int], Pipeline] = {
-    (pipeline.name, pipeline.version): pipeline for pipeline in (top_sales_by_city.V1, top_salesman_by_country.V1)
+    (pipeline.name, pipeline.version): pipeline
+    for pipeline in (top_sales_by_city.V1, top_salesman_by_country.V1)
 }
 # The version that a new generation is pinned to.
 CURRENT: dict[str, int] = {name: max(v for n, v in PIPELINES if n == name) for name, _ in PIPELINES}

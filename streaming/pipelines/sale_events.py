@@ -32,7 +32,11 @@ def _not_empty(column: str) -> Check:
 
 
 CHECKS = (
-    Check("operation is neither SALE nor REVERSAL", pl.col("operation").is_in(["SALE", "REVERSAL"]), ("operation",)),
+    Check(
+        "operation is neither SALE nor REVERSAL",
+        pl.col("operation").is_in(["SALE", "REVERSAL"]),
+        ("operation",),
+    ),
     Check(
         f"sold_at is not between {FIRST_DAY} and {LAST_DAY}",
         pl.col("sold_at").is_between(_micros(FIRST_DAY), _micros(LAST_DAY), closed="left"),
@@ -42,5 +46,7 @@ CHECKS = (
     _not_empty("country"),
     _not_empty("city"),
     _not_empty("salesman_id"),
-    Check("currency is not three capital letters", pl.col("currency").str.contains("^[A-Z]{3}$"), ("currency",)),
+    Check(
+        "currency is not three capital letters", pl.col("currency").str.contains("^[A-Z]{3}$"), ("currency",)
+    ),
 )

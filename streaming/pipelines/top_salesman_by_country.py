@@ -18,7 +18,9 @@ V1 = Pipeline(
     group_by=("country", "salesman_id", "currency"),
     calendar="30-days",
     aggregates=(
-        GreatestBy(text("salesman_name"), (timestamp("sold_at"), text("sale_id"), whole("seq")), prefix="name"),
+        GreatestBy(
+            text("salesman_name"), (timestamp("sold_at"), text("sale_id"), whole("seq")), prefix="name"
+        ),
         Sum("total", "amount"),
         Count("sales_count"),
         Late("amount", "recorded_at"),

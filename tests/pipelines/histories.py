@@ -15,8 +15,17 @@ from hypothesis import strategies as st
 from streaming.engine.pipeline import Parameters, Pipeline
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-CITIES = [("DE", "Berlin"), ("DE", "Köln | Mitte"), ("FR", "Paris"), ("FR", "Berlin"), ("US", "A\\|B"), ("US", "A|B")]
-MOMENTS = st.integers(-40 * 86_400_000_000, 40 * 86_400_000_000).map(lambda us: NOON + timedelta(microseconds=us))
+CITIES = [
+    ("DE", "Berlin"),
+    ("DE", "Köln | Mitte"),
+    ("FR", "Paris"),
+    ("FR", "Berlin"),
+    ("US", "A\\|B"),
+    ("US", "A|B"),
+]
+MOMENTS = st.integers(-40 * 86_400_000_000, 40 * 86_400_000_000).map(
+    lambda us: NOON + timedelta(microseconds=us)
+)
 AMOUNTS = st.integers(-(10**18) + 1, 10**18 - 1).map(lambda n: Decimal(n).scaleb(-4))
 
 
@@ -54,7 +63,11 @@ ROWS = st.fixed_dictionaries(
         "amount": AMOUNTS,
         "currency": st.sampled_from(["EUR", "USD"]),
     }
-).map(lambda row: {k: v for k, v in row.items() if k != "place"} | {"country": row["place"][0], "city": row["place"][1]})
+).map(
+    lambda row: (
+        {k: v for k, v in row.items() if k != "place"} | {"country": row["place"][0], "city": row["place"][1]}
+    )
+)
 
 
 @st.composite
@@ -88,7 +101,9 @@ def window_of(moment: datetime, parameters: Parameters) -> tuple[datetime, datet
     return window.start, window.end
 
 
-def oracle(pipeline: Pipeline, parameters: Parameters, events: Iterable[Mapping[str, Any]]) -> dict[bytes, dict[str, Any]]:
+def oracle(
+    pipeline: Pipeline, parameters: Parameters, events: Iterable[Mapping[str, Any]]
+) -> dict[bytes, dict[str, Any]]:
     """Totals by group key, summed one event at a time."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for event in events:

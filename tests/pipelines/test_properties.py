@@ -16,7 +16,9 @@ from streaming.engine.pipeline import Parameters, Pipeline
 from streaming.pipelines import CURRENT, PIPELINES
 from tests.pipelines.histories import histories, oracle
 
-EVERY_PIPELINE = pytest.mark.parametrize("pipeline", [PIPELINES[item] for item in CURRENT.items()], ids=list(CURRENT))
+EVERY_PIPELINE = pytest.mark.parametrize(
+    "pipeline", [PIPELINES[item] for item in CURRENT.items()], ids=list(CURRENT)
+)
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Auckland"])
 
 
@@ -135,7 +137,12 @@ def test_a_history_and_its_reversal_leave_groups_of_zero(
         other = "REVERSAL" if event["operation"] == "SALE" else "SALE"
         back.append(
             event
-            | {"operation": other, "seq": last[event["source"]], "amount": -event["amount"], "quantity": -event["quantity"]}
+            | {
+                "operation": other,
+                "seq": last[event["source"]],
+                "amount": -event["amount"],
+                "quantity": -event["quantity"],
+            }
         )
     for event in [*events, *back]:
         driver.event(event)

@@ -157,7 +157,11 @@ def test_null_in_a_nullable_writer_field_is_bad(registry: MemoryRegistry) -> Non
 def test_decimals_are_written_as_avro_has_them(numbers: list[int | None]) -> None:
     decimals = [None if n is None else Decimal(n).scaleb(-4) for n in numbers]
     frame = pl.DataFrame({"amount": decimals}, schema={"amount": pl.Decimal(38, 4)})
-    schema = {"type": "record", "name": "r", "fields": [{"name": "amount", "type": ["null", money("amount").avro]}]}
+    schema = {
+        "type": "record",
+        "name": "r",
+        "fields": [{"name": "amount", "type": ["null", money("amount").avro]}],
+    }
     rows = encode_rows(frame)
     parsed = fastavro.parse_schema(schema)
     assert [fastavro.schemaless_reader(io.BytesIO(row), parsed, None)["amount"] for row in rows] == decimals  # type: ignore[call-overload, index]
