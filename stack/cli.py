@@ -216,7 +216,7 @@ def _refuse_if_detached(layout: Layout) -> None:
 
 
 def _ask_owner_to_stop(layout: Layout) -> bool:
-    """If a command in the foreground holds the stack, ask that one to stop, and wait; false if there is none."""
+    """Ask the command in the foreground that holds the stack to stop, and wait; false without one."""
     options = layout.options()
     try:
         layout.lock().release()
@@ -250,7 +250,7 @@ def _print_addresses(console: Console, platform: Platform) -> None:
 
 
 def main() -> None:
-    """The command, with what a person can act on as one line and what to do; anything else is a defect and shows."""
+    """The command. What a person can act on is one line and what to do; anything else is a defect and shows."""
     try:
         app()
     except StackError as error:

@@ -41,7 +41,10 @@ alter table public.sales replica identity full;
 
 
 def provision(server: URL, passwords: Mapping[str, str]) -> None:
-    """Bring roles, databases and the sales table to what they should be. Idempotent; `server` is the superuser's URL."""
+    """Bring roles, databases and the sales table to what they should be; idempotent.
+
+    `server` is the superuser's URL.
+    """
     with _cursor(server) as cursor:
         for role in ROLES:
             _ensure_role(cursor, role, passwords[role])

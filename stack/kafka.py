@@ -74,7 +74,7 @@ class Kafka:
             "group.consumer.heartbeat.interval.ms": "1000",
             "group.consumer.min.heartbeat.interval.ms": "1000",
             "group.initial.rebalance.delay.ms": "0",
-            # How soon a dead producer's transaction is seen to have run out; by default 10 s after its timeout.
+            # How soon a dead producer's transaction is seen to have run out; by default after 10 s.
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
             # Compacted topics are read back at a start, so they are kept short.
             "log.cleaner.backoff.ms": "1000",
@@ -132,7 +132,7 @@ class Kafka:
 
 def is_ready(bootstrap: str) -> bool:
     """Whether a broker there, ours or not, answers a request."""
-    # A refused connection is what a starting broker is expected to do: librdkafka's own lines about it help nobody.
+    # A starting broker refuses connections: librdkafka's own lines about it help nobody.
     silent = logging.getLogger("stack.kafka.probe")
     silent.propagate = False
     silent.addHandler(logging.NullHandler())

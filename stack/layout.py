@@ -14,13 +14,13 @@ from stack.errors import StackError
 
 # Raised when older code could not read what newer code leaves behind.
 FORMAT = 1
-# The system's limit for the path of a Unix socket, with room for the suffix that supervisord adds while it binds.
+# The system's limit for the path of a Unix socket, less the suffix that supervisord adds while it binds.
 LONGEST_SOCKET_PATH = 90
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a stack was asked for; kept, so that `status`, `env`, `logs` and `down` need only the state folder."""
+    """How a stack was asked for; kept, so that the other commands need only the state folder."""
 
     port_offset: int = 0
     simulate: bool = True
@@ -72,7 +72,7 @@ class Layout:
             ) from error
 
     def options(self) -> Options | None:
-        """How the stack was last asked for; None before the first `up`. Raises StackError for a newer format."""
+        """How the stack was last asked for, None before that. Raises StackError for a newer format."""
         if not self.record.exists():
             return None
         noted = json.loads(self.record.read_text())
@@ -89,7 +89,7 @@ class Layout:
         draft.replace(self.record)
 
     def lock(self) -> FileLock:
-        """Held by the command that starts or stops the stack, and by `up` in the foreground as long as it shows it.
+        """Held by whichever command starts or stops the stack, and by `up` as long as it shows it.
 
         Raises StackError if another command holds it.
         """
@@ -98,7 +98,7 @@ class Layout:
             lock.acquire(timeout=0)
         except Timeout:
             raise StackError(
-                f"the stack in {self.folder} is up already, or another command is just starting or stopping it",
+                f"the stack in {self.folder} is up already, or a command is just starting or stopping it",
                 "see `electrored status`; end it with `electrored down`, or use another --state-dir",
             ) from None
         return lock

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psutil
 
-# Set for supervisord and so for everything below it; never printed by `env`, so no shell of a person carries it.
+# Set for supervisord and so for all below it; `env` does not print it, so nobody's shell carries it.
 MARK = "ELECTRORED_PROCESS_OF"
-# A broker with unwritten data needs some seconds; whoever needs more is killed, and recovers at the next start.
+# A broker with unwritten data needs some seconds; who needs more is killed, and recovers at the next start.
 PATIENCE_SECONDS = 15.0
 
 

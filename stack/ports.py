@@ -1,10 +1,10 @@
-"""Which process listens where: fixed ports plus the stack's offset, free ones for tests, and who has taken one."""
+"""Which process listens where: fixed ports plus an offset, free ones for tests, and who has taken one."""
 
 from __future__ import annotations
 
 import random
 import socket
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 import psutil
 
@@ -30,7 +30,8 @@ class Ports:
 
     @classmethod
     def with_offset(cls, offset: int) -> Ports:
-        return cls(**{field.name: field.default + offset for field in fields(cls)})
+        base = asdict(cls())
+        return cls(**{name: port + offset for name, port in base.items()})
 
     @classmethod
     def free(cls) -> Ports:
@@ -77,7 +78,9 @@ def require_free(port: int, purpose: str) -> None:
 
 def _owner(port: int) -> str:
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-            process = psutil.Process(connection.pid)
-            return f"{process.name()} (pid {process.pid})"
+        listens = (
+            connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+        )
+        if listens and connection.pid:
+            return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return "a process of another user"

@@ -1,4 +1,4 @@
-"""One PostgreSQL server on loopback TCP, from the binaries of a wheel; its databases and roles are in `databases`."""
+"""One PostgreSQL server on loopback TCP, from the binaries of a wheel; `databases` says what is in it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Postgres:
         return {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"}
 
     def prepare(self) -> None:
-        """Make the data folder if it is new. A half-made one is left by nothing: initdb removes what it began."""
+        """Make the data folder if it is new; initdb removes what it began if it fails."""
         user = system_user()
         self.folder.mkdir(parents=True, exist_ok=True)
         if user is not None:
@@ -128,7 +128,7 @@ class Postgres:
     def drop_stale_lock(self) -> None:
         """Remove the pid file that a killed server left, if its pid is no PostgreSQL now.
 
-        PostgreSQL does so itself unless the pid was given to another process meanwhile: then it would not start.
+        PostgreSQL does so itself, unless another process got the pid meanwhile: then it would not start.
         Raises StackError if a server is at work on the folder.
         """
         file = self.data / "postmaster.pid"
@@ -179,7 +179,7 @@ def system_user() -> str | None:
         # 9: another process made it in the meantime.
         if made.returncode not in (0, 9):
             raise StackError(
-                f"PostgreSQL does not run as root, and the system user for it could not be made: {made.stderr.strip()}",
+                f"PostgreSQL does not run as root, and no system user could be made: {made.stderr.strip()}",
                 "start the platform as another user",
             ) from None
     return SYSTEM_USER

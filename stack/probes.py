@@ -59,7 +59,7 @@ def flow(port: int) -> Flow | None:
 def watermark(results: URL) -> datetime | None:
     """The least watermark of all active generations, as readers see it.
 
-    It travels in band from change capture through Kafka, combine, merge and sink: when it moves, all of them work.
+    It travels in band through change capture, Kafka, combine, merge and sink: when it moves, all of them work.
     None while any partition has none.
     """
     question = """
@@ -92,7 +92,7 @@ def dagster_daemons_alive(database: URL) -> bool:
     try:
         cursor = connection.cursor()
         cursor.execute(
-            "select count(*) > 0 and bool_and(timestamp > (now() at time zone 'utc') - %s * interval '1 second')"
+            "select count(*) > 0 and bool_and(timestamp > (now() at time zone 'utc') - make_interval(secs => %s))"
             " from daemon_heartbeats",
             (HEARTBEAT_SECONDS,),
         )

@@ -37,7 +37,7 @@ class Registry:
 
     @property
     def command(self) -> list[str]:
-        """Only the client compiler: it is ready in half the time, and schemas are asked for once per process."""
+        """With the quick compiler only: ready in half the time, and each process asks for a schema once."""
         return [
             str(java.java()),
             "-Xms64m",

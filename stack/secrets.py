@@ -16,7 +16,8 @@ def passwords(file: Path, roles: Iterable[str]) -> dict[str, str]:
     if missing:
         known |= {role: secrets.token_urlsafe(24) for role in missing}
         draft = file.with_suffix(".new")
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
+        draft.touch(mode=0o600)
+        with draft.open("w") as handle:
             json.dump(known, handle, indent=2)
             handle.flush()
             os.fsync(handle.fileno())

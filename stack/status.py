@@ -1,4 +1,4 @@
-"""How a stack is now: one row for each process, from the supervisor and from what the processes say themselves."""
+"""How a stack is now: one row for each process, by the supervisor and by what the process itself says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JUST_NOW_SECONDS = 30
 
 @dataclass(frozen=True)
 class Row:
-    """One process. `state` is ready, starting, dying, stopping or stopped; `problem` its last words if it is dying."""
+    """One process. `state` is ready, starting, dying, stopping or stopped; `problem` its last words if dying."""
 
     name: str
     state: str

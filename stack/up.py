@@ -1,4 +1,4 @@
-"""Starting and stopping the platform: in the order of the flow, each step only when the one before is ready."""
+"""Starting and stopping the platform: in the order of the flow, each step when the one before is ready."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ class Stack:
         self._reporter.done(f"{program.name} ({time.monotonic() - began:.1f} s)")
 
     def _wait_for_result(self, started_at: datetime) -> None:
-        """The probe: a watermark newer than this start has come the whole way, so every part of the way works."""
+        """The probe: a watermark newer than this start came the whole way, so every part of it works."""
         began = time.monotonic()
         while True:
             self._reporter.doing("probe: a fresh watermark through capture, Kafka, workers and sink")
