@@ -7,6 +7,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, Uuid
 from confluent_kafka.admin import AdminClient, NewTopic
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
@@ -98,12 +99,23 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[Topic]) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
-    for name, (_, partitions) in describe_topics(settings, wanted).items():
+    # A broker says "created" a moment before it can describe the topic.
+    described = retry(
+        retry=retry_if_exception(lambda error: _code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART),
+        stop=stop_after_delay(TIMEOUT_SECONDS),
+        wait=wait_fixed(0.05),
+        reraise=True,
+    )(describe_topics)(settings, wanted)
+    for name, (_, partitions) in described.items():
         if partitions != wanted[name].partitions:
             raise ValueError(
                 f"topic {name} has {partitions} partitions, expected {wanted[name].partitions}: "
                 "the count is fixed at creation, because it decides which partition owns a key"
             )
+
+
+def _code(error: BaseException) -> int | None:
+    return error.args[0].code() if isinstance(error, KafkaException) else None
 
 
 def describe_topics(settings: KafkaSettings, names: Iterable[str]) -> dict[str, tuple[str, int]]:

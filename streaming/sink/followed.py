@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, select
 
@@ -19,7 +19,8 @@ LIVE = ("building", "candidate", "active", "standby")
 class Followed:
     """A generation as seen from its state topic: the pipeline's value, and the topic as it was created."""
 
-    pipeline: Pipeline
+    # The topic names it already, and a pipeline is no key of a dict.
+    pipeline: Pipeline = field(compare=False)
     number: int
     topic: str
     topic_id: str

@@ -86,9 +86,12 @@ def run(kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event)
     engine = connect(results, "electrored-sink")
     registry = Registry(kafka)
 
+    def sink(followed: Followed) -> Follower:
+        return lambda stop: StateSink(kafka, engine, registry, followed).run(stop)
+
     def wanted() -> dict[Followed, Follower]:
         with engine.connect() as connection:
-            return {f: StateSink(kafka, engine, registry, f).run for f in live(connection)}
+            return {followed: sink(followed) for followed in live(connection)}
 
     follow(wanted, stop)
     engine.dispose()

@@ -129,7 +129,9 @@ def ends(kafka: KafkaSettings, topic: str, partitions: int) -> dict[int, int]:
     """The end of every partition, open transactions included: reading up to it misses nothing committed."""
     end = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     wanted = {TopicPartition(topic, partition): end for partition in range(partitions)}
-    found = admin(kafka).list_offsets(
+    # Held until the answers are there: a client that is dropped takes its requests with it.
+    client = admin(kafka)
+    found = client.list_offsets(
         wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=TIMEOUT_SECONDS
     )
     return {partition.partition: int(future.result().offset) for partition, future in found.items()}

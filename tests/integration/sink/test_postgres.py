@@ -1,0 +1,281 @@
+"""Exactly once, rule 3: rows and consumed offsets in one database transaction, compared and set."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from contracts.registry import Registry
+from contracts.settings import KafkaSettings, ResultsDbSettings
+from stack.embedded import Embedded
+from streaming.engine.errors import Fatal
+from streaming.sink import rows as rows_module
+from streaming.sink.postgres import StateSink, run
+from tests.integration.sink.conftest import DAY, Make
+
+TIMEOUT_SECONDS = 30.0
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.02)
+
+
+@contextmanager
+def following(kafka: KafkaSettings, results: ResultsDbSettings) -> Iterator[list[BaseException]]:
+    """The sink process in a thread; what it died of is in the list."""
+    stop, died = threading.Event(), []
+
+    def main() -> None:
+        try:
+            run(kafka, results, stop)
+        except BaseException as error:
+            died.append(error)
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    try:
+        yield died
+    finally:
+        stop.set()
+        thread.join(TIMEOUT_SECONDS)
+        assert not thread.is_alive()
+
+
+def test_totals_become_rows_and_the_last_value_of_a_group_wins(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make
+) -> None:
+    made = make()
+    made.write([made.total("Berlin", "1.0001"), made.total("Köln|\\", "2")])
+    made.write([made.total("Berlin", "99999999999999.9999", 7), made.total("Bonn", "-3.5", 0)])
+    with following(stack.kafka, results_db) as died:
+        expected = {
+            "Berlin": (Decimal("99999999999999.9999"), 7),
+            "Köln|\\": (Decimal("2.0000"), 1),
+            "Bonn": (Decimal("-3.5000"), 0),
+        }
+        until(lambda: made.rows() == expected, "first rows")
+        made.write([made.total("Berlin", "5", 8)])
+        until(lambda: made.rows()["Berlin"] == (Decimal("5.0000"), 8), "a change")
+    assert died == []
+
+
+def test_a_generation_is_followed_without_a_restart_and_left_when_retired(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make, engine: Engine
+) -> None:
+    with following(stack.kafka, results_db) as died:
+        first, second = make(1), make(2, state="candidate")
+        first.write([first.total("Berlin", "1")])
+        second.write([second.total("Berlin", "2")])
+        until(lambda: first.rows() != {} and second.rows() != {}, "both generations")
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE generations SET state = 'retired' WHERE number = 2"))
+        second.write([second.total("Berlin", "3")])
+        first.write([first.total("Berlin", "4")])
+        until(lambda: first.rows()["Berlin"][0] == 4, "the other one goes on")
+        assert second.rows()["Berlin"][0] == 2
+    assert died == []
+
+
+def test_watermarks_and_offsets_go_with_the_rows(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make, engine: Engine
+) -> None:
+    made = make()
+    made.write([made.total("Berlin", "1")], watermark=DAY)
+    with following(stack.kafka, results_db) as died:
+        until(lambda: made.rows() != {}, "rows")
+
+        def stored() -> list[tuple[int, object]]:
+            with engine.connect() as connection:
+                found = connection.execute(
+                    text("SELECT next_offset, watermark FROM sink_positions ORDER BY 1")
+                )
+                return [(row.next_offset, row.watermark) for row in found]
+
+        until(lambda: all(watermark == DAY for _, watermark in stored()), "watermarks")
+        made.write(watermark=DAY + timedelta(seconds=1))
+        until(lambda: all(w == DAY + timedelta(seconds=1) for _, w in stored()), "newer watermarks")
+        assert all(offset >= 3 for offset, _ in stored())
+    assert died == []
+
+
+def test_uncommitted_and_aborted_totals_are_never_rows(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make
+) -> None:
+    made = make()
+    made.write([made.total("Berlin", "1")])
+    with following(stack.kafka, results_db) as died:
+        until(lambda: made.rows() != {}, "rows")
+        made.write([made.total("Berlin", "666")], commit=False)
+        made.producer.flush()
+        made.producer.abort_transaction()
+        made.write([made.total("Berlin", "2")])
+        seen = set()
+        until(lambda: seen.add(made.rows()["Berlin"][0]) or 2 in seen, "the committed one")
+        assert seen <= {1, 2}
+    assert died == []
+
+
+def test_killed_between_rows_and_offsets_nothing_is_lost_and_nothing_twice(
+    stack: Embedded,
+    results_db: ResultsDbSettings,
+    make: Make,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The transaction dies after the offsets moved and the rows were written, before the commit."""
+    made = make()
+    sink = StateSink(stack.kafka, engine, Registry(stack.kafka), made.followed)
+    made.write([made.total("Berlin", "1"), made.total("Bonn", "1")])
+    real = rows_module.Rows.apply
+
+    class Killed(Exception):
+        pass
+
+    def dies(self: rows_module.Rows, *args: object) -> None:
+        monkeypatch.setattr("sqlalchemy.Connection.commit", lambda _: (_ for _ in ()).throw(Killed()))
+        try:
+            real(self, *args)  # type: ignore[arg-type]
+        finally:
+            monkeypatch.undo()
+
+    monkeypatch.setattr(rows_module.Rows, "apply", dies)
+    with pytest.raises(Killed):
+        sink.run(threading.Event())
+    assert made.rows() == {}
+    assert made.apply_number() == 0
+    stop = threading.Event()
+    again = StateSink(stack.kafka, engine, Registry(stack.kafka), made.followed)
+    thread = threading.Thread(target=again.run, args=(stop,))
+    thread.start()
+    until(lambda: len(made.rows()) == 2, "rows after the restart")
+    stop.set()
+    thread.join()
+
+
+def test_a_stale_writer_stops_instead_of_overwriting(stack: Embedded, make: Make, engine: Engine) -> None:
+    made = make()
+    made.write([made.total("Berlin", "1")])
+    stale = StateSink(stack.kafka, engine, Registry(stack.kafka), made.followed)
+    stop = threading.Event()
+    error: list[BaseException] = []
+
+    def main() -> None:
+        try:
+            stale.run(stop)
+        except Fatal as fatal:
+            error.append(fatal)
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    until(lambda: made.rows() != {}, "rows of the first sink")
+    # Another sink was further, and has written what this one has not seen.
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE sink_positions SET next_offset = next_offset + 100"))
+        connection.execute(text("UPDATE city_totals SET total = 1000"))
+    made.write([made.total("Berlin", "2")])
+    thread.join(TIMEOUT_SECONDS)
+    stop.set()
+    assert "another sink" in str(error[0])
+    assert made.rows()["Berlin"][0] == 1000
+
+
+def test_a_recreated_topic_stops_the_sink_at_its_start(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make
+) -> None:
+    made = make()
+    made.write([made.total("Berlin", "1")])
+    with following(stack.kafka, results_db):
+        until(lambda: made.rows() != {}, "rows")
+    made.recreate_topic(stack.kafka)
+    with following(stack.kafka, results_db) as died:
+        until(lambda: died != [], "the sink stops")
+    assert "was re-created" in str(died[0])
+
+
+def test_a_topic_recreated_below_a_running_sink_stops_it(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streaming.sink.postgres.CHECK_SECONDS", 1.0)
+    made = make()
+    made.write([made.total("Berlin", "1"), made.total("Bonn", "1"), made.total("Ulm", "1")])
+    with following(stack.kafka, results_db) as died:
+        until(lambda: made.rows() != {}, "rows")
+        made.recreate_topic(stack.kafka)
+        until(lambda: died != [], "the sink stops")
+    assert made.topic in str(died[0])
+
+
+def test_rows_of_another_topic_are_not_continued(stack: Embedded, make: Make, engine: Engine) -> None:
+    made = make()
+    rows = rows_module.Rows(engine, made.followed)
+    rows.open()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE sink_positions SET topic_id = 'another'"))
+    with pytest.raises(Fatal, match="another state topic"):
+        rows.open()
+
+
+def test_apply_numbers_grow_by_one_and_an_answer_that_was_lost_is_not_applied_twice(
+    make: Make, engine: Engine
+) -> None:
+    made = make()
+    rows = rows_module.Rows(engine, made.followed)
+    start = rows.open()
+    total = made.total("Berlin", "1")
+    assert rows.apply([total], {}, start, {0: 4, 1: 0}) == 1
+    assert rows.apply([total], {}, start, {0: 4, 1: 0}) is None
+    assert made.apply_number() == 1
+    assert rows.apply([total], {0: DAY}, {0: 4, 1: 0}, {0: 6, 1: 2}) == 2
+    with pytest.raises(Fatal, match="another sink"):
+        rows.apply([total], {}, {0: 5, 1: 2}, {0: 8, 1: 2})
+    assert made.apply_number() == 2
+
+
+def test_the_database_goes_away_and_the_sink_goes_on_where_it_was(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make, engine: Engine
+) -> None:
+    made = make()
+    made.write([made.total("Berlin", "1")])
+    with following(stack.kafka, results_db) as died:
+        until(lambda: made.rows() != {}, "rows")
+        name = engine.url.database
+        superuser = create_engine(stack.postgres(), isolation_level="AUTOCOMMIT")
+        with superuser.connect() as connection:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+            terminate = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
+            connection.execute(terminate, {"name": name})
+            made.write([made.total("Berlin", "2")])
+            connection.execute(terminate, {"name": name})
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+        superuser.dispose()
+        engine.dispose()
+        until(lambda: made.rows()["Berlin"][0] == 2, "rows after the outage")
+    assert died == []
+
+
+def test_a_sink_adds_few_milliseconds(stack: Embedded, results_db: ResultsDbSettings, make: Make) -> None:
+    """Commit of merge → row visible, seen by a reader that looks all the time; a bound with room for a busy machine."""
+    made = make()
+    took: list[float] = []
+    with following(stack.kafka, results_db):
+        made.write([made.total("Berlin", "0")])
+        until(lambda: made.rows() != {}, "rows")
+        for n in range(1, 51):
+            made.write([made.total("Berlin", str(n))])
+            committed_at = time.perf_counter()
+            while made.rows()["Berlin"][0] != n:
+                pass
+            took.append(time.perf_counter() - committed_at)
+    took.sort()
+    print(f"sink p50 {took[25] * 1000:.1f} ms, p95 {took[47] * 1000:.1f} ms")
+    assert took[25] < 0.1
