@@ -100,8 +100,8 @@ class Decoder:
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """Columns of all values that are sound, in their order, and the reason for each that is not."""
-        if values and None not in values:
-            whole = self._block(values, values[0])  # type: ignore[arg-type]
+        if values:
+            whole = self._block(values)
             if whole is not None:
                 return Decoded(whole.with_row_index("row"))
         return self._by_schema(values)
@@ -130,8 +130,8 @@ class Decoder:
         frames: list[pl.DataFrame],
         bad: list[tuple[int, str]],
     ) -> None:
-        chosen = [value for row in rows if (value := values[row]) is not None]
-        frame = self._block(chosen, chosen[0])
+        chosen = [values[row] or b"" for row in rows]
+        frame = self._block(chosen)
         if frame is not None:
             frames.append(
                 frame.with_columns(row=pl.Series(rows, dtype=pl.get_index_type())).select(
@@ -145,18 +145,20 @@ class Decoder:
             self._halve(values, rows[:middle], frames, bad)
             self._halve(values, rows[middle:], frames, bad)
 
-    def _block(self, values: Sequence[bytes], first: bytes) -> pl.DataFrame | None:
+    def _block(self, values: Sequence[bytes | None]) -> pl.DataFrame | None:
         """The values as columns, if every one is a record of the first one's schema and ends where it should."""
+        first = values[0] or b""
         try:
             schema_id = schema_id_of(first)
-            writer = self._writer(schema_id)
-        except ValueError:
+            # The first value once more at the end: the mark before it proves where the last one ended.
+            body = MARK.join([b"", *values, first])  # type: ignore[list-item]
+        except (ValueError, TypeError):
+            # No header, or a tombstone, which cannot be joined; to look for either costs more than to fail.
             return None
+        writer = self._writer(schema_id)
         if writer is None:
             return None
         prefix = MARK + header(schema_id)
-        # The first value once more at the end: the mark before it proves where the last one ended.
-        body = MARK.join([b"", *values, first])
         try:
             frame = read_records(self._marked(writer), len(values) + 1, body, self._present(writer))
             if (
