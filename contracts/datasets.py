@@ -1,0 +1,64 @@
+"""One name per dataset, the same in Dagster's graph, in lineage and on pages.
+
+A dataset is named by the system that holds it and by its real name there; Dagster's key is the path of both,
+OpenLineage's name joins the real name with dots (PostgreSQL) or leaves it as it is (Kafka).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from contracts.topics import TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY, GenerationTopics, Topic
+
+SALES_DB, KAFKA, RESULTS_DB = "sales_db", "kafka", "results_db"
+# A pipeline bears the name of its public topic; its view the same with underscores, as SQL wants it.
+PIPELINES = (TOP_SALES_BY_CITY.name, TOP_SALESMAN_BY_COUNTRY.name)
+ROLES = ("partials", "state")
+
+
+@dataclass(frozen=True, order=True)
+class Dataset:
+    """`system` is one of the names above; `path` the real name, from the outermost level to the innermost."""
+
+    system: str
+    path: tuple[str, ...]
+
+    @property
+    def key(self) -> list[str]:
+        """Path for Dagster: `results_db/public/top_sales_by_city`."""
+        return [self.system, *self.path]
+
+    @property
+    def name(self) -> str:
+        """The real name within its system: `public.top_sales_by_city`, `sales-events`."""
+        return ".".join(self.path)
+
+
+def topic(of: Topic) -> Dataset:
+    return Dataset(KAFKA, (of.name,))
+
+
+def internal(pipeline: str, role: str) -> Dataset:
+    """A generation's internal topic, by role and not by number.
+
+    The graph shows what a pipeline does; which generation does it now is metadata of an observation.
+    """
+    return Dataset(KAFKA, (f"{pipeline}.{role}",))
+
+
+def internal_topic(pipeline: str, generation: int, role: str) -> Topic:
+    """The topic that `internal` stands for in one generation."""
+    topics = GenerationTopics(pipeline, generation)
+    return {"partials": topics.partials, "state": topics.state}[role]
+
+
+def view_name(pipeline: str) -> str:
+    return pipeline.replace("-", "_")
+
+
+def view(pipeline: str) -> Dataset:
+    """The view of a pipeline's active generation."""
+    return Dataset(RESULTS_DB, ("public", view_name(pipeline)))
+
+
+SALES = Dataset(SALES_DB, ("public", "sales"))

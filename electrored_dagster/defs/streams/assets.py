@@ -1,0 +1,79 @@
+"""What the streaming workers make of the log: partials, totals, public topics, and what they set aside."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from contracts import datasets
+from contracts.datasets import PIPELINES
+from contracts.schemas import load
+from contracts.topics import (
+    DEAD_LETTERS,
+    LATE_EVENTS,
+    SALES_EVENTS,
+    TOP_SALES_BY_CITY,
+    TOP_SALESMAN_BY_COUNTRY,
+    Topic,
+)
+from electrored_dagster.graph import avro_columns, external
+
+GROUP = "streams"
+LOG = datasets.topic(SALES_EVENTS)
+
+
+@dg.definitions
+def assets() -> dg.Definitions:
+    specs = [spec for pipeline in PIPELINES for spec in _internal(pipeline)]
+    specs += [_public(topic) for topic in (TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY)]
+    specs += [
+        _aside(
+            LATE_EVENTS,
+            "Facts that came after the end of their window and its grace: counted, and told here.",
+        ),
+        _aside(DEAD_LETTERS, "Events that cannot be: where they were, and why they were not counted."),
+    ]
+    return dg.Definitions(assets=specs)
+
+
+def _internal(pipeline: str) -> list[dg.AssetSpec]:
+    partials, state = (datasets.internal(pipeline, role) for role in ("partials", "state"))
+    return [
+        external(
+            partials,
+            group=GROUP,
+            kinds={"kafka"},
+            internal=True,
+            deps=[LOG],
+            description="What each commit of combine adds to each group, in the active generation.",
+        ),
+        external(
+            state,
+            group=GROUP,
+            kinds={"kafka"},
+            internal=True,
+            deps=[partials],
+            description="The newest total of every group, in the active generation.",
+        ),
+    ]
+
+
+def _public(topic: Topic) -> dg.AssetSpec:
+    return external(
+        datasets.topic(topic),
+        group=GROUP,
+        kinds={"kafka"},
+        deps=[datasets.internal(topic.name, "state")],
+        description="The current truth of the active generation, for other programs; compacted.",
+        metadata={"dagster/column_schema": avro_columns(load(topic.schema))},
+    )
+
+
+def _aside(topic: Topic, description: str) -> dg.AssetSpec:
+    return external(
+        datasets.topic(topic),
+        group=GROUP,
+        kinds={"kafka"},
+        deps=[LOG],
+        description=description,
+        metadata={"dagster/column_schema": avro_columns(load(topic.schema))},
+    )

@@ -1,0 +1,123 @@
+"""From a reading of where everything stands to the events that Dagster shows; no I/O and no clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from contracts import datasets
+from contracts.datasets import ROLES, Dataset
+from contracts.topics import PUBLIC, SALES_EVENTS, SOURCE_POSITIONS
+from electrored_dagster.graph import key
+from observability.standing import PipelineStanding, Standing
+
+# How often a result is reported when only its watermark moved; its freshness policy allows for three of them.
+HEARTBEAT = timedelta(minutes=10)
+POSTGRES_SOURCE = "postgres"
+
+Event = dg.AssetObservation | dg.AssetMaterialization
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One asset as it stands. It is worth an event when `facts` are not those of the last one.
+
+    Watermarks and the ends of internal topics move every second of an idle platform: shown, but no facts. A
+    result has a `watermark`; its events are materialisations, because only those count for freshness.
+    """
+
+    dataset: Dataset
+    facts: str
+    metadata: dict[str, Any]
+    is_result: bool = False
+    watermark: datetime | None = None
+
+    @property
+    def event(self) -> Event:
+        # Values that are not known are left out.
+        metadata = {name: value for name, value in self.metadata.items() if value is not None}
+        if self.is_result:
+            return dg.AssetMaterialization(key(self.dataset), metadata=metadata)
+        return dg.AssetObservation(key(self.dataset), metadata=metadata)
+
+
+def changed(standing: Standing, cursor: str | None, now: datetime) -> tuple[list[Event], str]:
+    """The events that are due, and the cursor that remembers them."""
+    remembered: dict[str, dict[str, Any]] = json.loads(cursor) if cursor else {}
+    events = []
+    for observed in observations(standing):
+        name = "/".join(observed.dataset.key)
+        if _is_due(observed, remembered.get(name), now):
+            events.append(observed.event)
+            remembered[name] = {
+                "facts": observed.facts,
+                "watermark": _text(observed.watermark),
+                "at": now.isoformat(),
+            }
+    return events, json.dumps(remembered)
+
+
+def _is_due(observed: Observed, last: Mapping[str, Any] | None, now: datetime) -> bool:
+    if last is None or last["facts"] != observed.facts:
+        return True
+    if not observed.is_result or _text(observed.watermark) == last["watermark"]:
+        return False
+    return now - datetime.fromisoformat(last["at"]) >= HEARTBEAT
+
+
+def observations(standing: Standing) -> Iterator[Observed]:
+    """Every asset of which something is known."""
+    source = standing.sources.get(POSTGRES_SOURCE)
+    if source is not None:
+        metadata = {
+            "next_seq": source.next_seq,
+            "frontier": _moment(source.frontier),
+            "position": dg.MetadataValue.json(json.loads(source.detail)),
+        }
+        yield Observed(datasets.SALES, str(source.next_seq), metadata)
+    for topic in PUBLIC:
+        end = standing.topics[topic.name]
+        # Positions are written every second; what was captured is what may be new in them.
+        sequences = {name: source.next_seq for name, source in sorted(standing.sources.items())}
+        facts = json.dumps(sequences) if topic == SOURCE_POSITIONS else str(end)
+        yield Observed(datasets.topic(topic), facts, {"end_offset": end, "partitions": topic.partitions})
+    for name, pipeline in standing.pipelines.items():
+        yield from _of_pipeline(standing, name, pipeline)
+
+
+def _of_pipeline(standing: Standing, name: str, pipeline: PipelineStanding) -> Iterator[Observed]:
+    behind = {"partials": pipeline.combine_behind, "state": pipeline.merge_behind}
+    for role in ROLES:
+        topic = datasets.internal_topic(name, pipeline.generation, role)
+        metadata = {
+            "topic": topic.name,
+            "generation": pipeline.generation,
+            "end_offset": standing.topics[topic.name],
+            "writer_offsets_behind": behind[role],
+            "watermark": _moment(pipeline.watermark),
+        }
+        log_end = standing.topics[SALES_EVENTS.name]
+        yield Observed(datasets.internal(name, role), f"{pipeline.generation}/{log_end}", metadata)
+    metadata = {
+        "dagster/row_count": pipeline.rows,
+        "generation": pipeline.generation,
+        "promotion_number": pipeline.promotion_number,
+        "watermark": _moment(pipeline.watermark),
+        "updated_at": _moment(pipeline.updated_at),
+        "sink_offsets_behind": pipeline.sink_behind,
+    }
+    facts = f"{pipeline.generation}/{pipeline.promotion_number}/{pipeline.rows}/{_text(pipeline.updated_at)}"
+    yield Observed(datasets.view(name), facts, metadata, is_result=True, watermark=pipeline.watermark)
+
+
+def _text(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment is not None else None
+
+
+def _moment(moment: datetime | None) -> dg.MetadataValue[Any] | None:
+    return dg.MetadataValue.timestamp(moment) if moment is not None else None

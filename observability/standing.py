@@ -1,0 +1,191 @@
+"""Where everything stands at one time: ends of topics, what was consumed, positions of sources, results.
+
+One reading costs a handful of requests. It changes nothing: no group is joined and no offset committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from sqlalchemy import Engine, text
+
+from contracts.datasets import PIPELINES, view_name
+from contracts.kafka import admin, consumer
+from contracts.registry import Registry
+from contracts.schemas import load
+from contracts.settings import KafkaSettings
+from contracts.topics import PUBLIC, SOURCE_POSITIONS, GenerationTopics, Topic
+
+# An answer that takes longer is no observation any more; Dagster gives a sensor 60 s.
+TIMEOUT_SECONDS = 10.0
+# One request of positions; the topic is compacted, so a few of them reach its end.
+POSITIONS_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True)
+class SourcePosition:
+    """Where a source stands: its next seq, and up to when all that was recorded is in the log."""
+
+    next_seq: int
+    frontier: datetime | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class PipelineStanding:
+    """The active generation of a pipeline. `…_behind` are offsets, which count transaction markers too."""
+
+    generation: int
+    promotion_number: int
+    apply_number: int
+    watermark: datetime | None
+    rows: int
+    updated_at: datetime | None
+    combine_behind: int
+    merge_behind: int
+    sink_behind: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """By name: the end of every topic (sum over partitions), each source, each pipeline with a generation."""
+
+    topics: dict[str, int]
+    sources: dict[str, SourcePosition]
+    pipelines: dict[str, PipelineStanding]
+
+
+@dataclass(frozen=True)
+class _Results:
+    generation: int
+    promotion_number: int
+    apply_number: int
+    watermark: datetime | None
+    rows: int
+    updated_at: datetime | None
+    sink_offsets: dict[int, int]
+
+
+def take(settings: KafkaSettings, results: Engine) -> Standing:
+    """Read it. What was consumed is asked for before the ends, so nothing can seem to be ahead of its topic.
+
+    Raises KafkaException or SQLAlchemyError if one of the two does not answer.
+    """
+    client = admin(settings)
+    stored = {name: found for name in PIPELINES if (found := _results(results, name)) is not None}
+    topics = {name: GenerationTopics(name, found.generation) for name, found in stored.items()}
+    combined = {name: _committed(client, topics[name].group_id("combine")) for name in stored}
+    merged = {name: _committed(client, topics[name].group_id("merge")) for name in stored}
+    sources = _source_positions(settings)
+    internal = [topic for name in stored for topic in topics[name].all]
+    ends = _ends(client, (*PUBLIC, *internal))
+    pipelines = {}
+    for name, found in stored.items():
+        state = topics[name].state.name
+        pipelines[name] = PipelineStanding(
+            generation=found.generation,
+            promotion_number=found.promotion_number,
+            apply_number=found.apply_number,
+            watermark=found.watermark,
+            rows=found.rows,
+            updated_at=found.updated_at,
+            combine_behind=_behind(ends, combined[name]),
+            merge_behind=_behind(ends, merged[name]),
+            sink_behind=_behind(ends, {(state, p): offset for p, offset in found.sink_offsets.items()}),
+        )
+    sums: dict[str, int] = {}
+    for (topic, _), end in ends.items():
+        sums[topic] = sums.get(topic, 0) + end
+    return Standing(sums, sources, pipelines)
+
+
+def _results(results: Engine, pipeline: str) -> _Results | None:
+    """What one snapshot of the results database says of the active generation; None before there is one."""
+    with results.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        active = connection.execute(
+            text(
+                "SELECT generation, promotion_number, apply_number, watermark "
+                "FROM active_freshness WHERE pipeline = :pipeline"
+            ),
+            {"pipeline": pipeline},
+        ).one_or_none()
+        if active is None:
+            return None
+        # The name is one of ours and not input.
+        rows, updated_at = connection.execute(
+            text(f"SELECT count(*), max(updated_at) FROM {view_name(pipeline)}")
+        ).one()
+        positions = connection.execute(
+            text(
+                'SELECT "partition", next_offset FROM sink_positions '
+                "WHERE pipeline = :pipeline AND generation = :generation"
+            ),
+            {"pipeline": pipeline, "generation": active.generation},
+        )
+        offsets = {int(partition): int(offset) for partition, offset in positions}
+        return _Results(**active._mapping, rows=rows, updated_at=updated_at, sink_offsets=offsets)
+
+
+def _ends(client: AdminClient, topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
+    """The end of what readers of committed records see, by topic and partition."""
+    wanted = {
+        TopicPartition(topic.name, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        for topic in topics
+        for partition in range(topic.partitions)
+    }
+    futures = client.list_offsets(
+        wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT_SECONDS
+    )
+    return {(place.topic, place.partition): future.result().offset for place, future in futures.items()}
+
+
+def _committed(client: AdminClient, group: str) -> dict[tuple[str, int], int]:
+    """Offsets that a group has committed; empty for a group that never was."""
+    request = [ConsumerGroupTopicPartitions(group)]
+    (future,) = client.list_consumer_group_offsets(request, request_timeout=TIMEOUT_SECONDS).values()
+    places = future.result().topic_partitions or []
+    return {(place.topic, place.partition): place.offset for place in places if place.offset >= 0}
+
+
+def _behind(ends: dict[tuple[str, int], int], consumed: dict[tuple[str, int], int]) -> int:
+    return sum(max(0, ends[place] - offset) for place, offset in consumed.items() if place in ends)
+
+
+def _source_positions(settings: KafkaSettings) -> dict[str, SourcePosition]:
+    """The newest position of every source, read from the beginning of a compacted topic."""
+    codec = Registry(settings).codec(SOURCE_POSITIONS.subject, load(SOURCE_POSITIONS.schema))
+    reader = consumer(settings, "electrored.standing", subscribed=False)
+    found: dict[str, SourcePosition] = {}
+    try:
+        place = TopicPartition(SOURCE_POSITIONS.name, 0)
+        low, end = reader.get_watermark_offsets(place, timeout=TIMEOUT_SECONDS)
+        place.offset = low
+        reader.assign([place])
+        while low < end:
+            messages = reader.consume(POSITIONS_AT_ONCE, TIMEOUT_SECONDS)
+            if not messages:
+                break
+            for message in messages:
+                offset, error, value = message.offset() or 0, message.error(), message.value()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                # The end of the partition comes as an error whose offset is past the last transaction marker.
+                low = offset if error is not None else offset + 1
+                kind, record = codec.decode(value) if error is None and value else ("", {})
+                if kind == "electrored.SourcePosition":
+                    found[record["source"]] = SourcePosition(
+                        record["next_seq"], record["frontier"], record["detail"]
+                    )
+    finally:
+        reader.close()
+    return found
