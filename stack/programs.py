@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import SecretStr
 from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from contracts.settings import StackSettings
 from stack import databases, probes
+from stack.errors import StackError
 from stack.kafka import Kafka
 from stack.layout import Layout, Options
 from stack.ports import LOOPBACK, Ports, answers
@@ -76,19 +79,14 @@ class Platform:
         return self.settings.schema_registry_url or self.registry.url
 
     def sales_url(self, role: str) -> URL:
-        given = self.settings.sales_db_url
-        return make_url(given.get_secret_value()) if given else self._url(databases.SALES, role)
+        return _given(self.settings, "sales") or self._url(databases.SALES, role)
 
     def results_url(self, role: str) -> URL:
-        given = self.settings.results_db_url
-        return make_url(given.get_secret_value()) if given else self._url(databases.RESULTS, role)
+        return _given(self.settings, "results") or self._url(databases.RESULTS, role)
 
     @property
     def dagster_url(self) -> URL:
-        given = self.settings.dagster_db_url
-        if given:
-            return make_url(given.get_secret_value())
-        return self._url(databases.DAGSTER, databases.DAGSTER_ROLE)
+        return _given(self.settings, "dagster") or self._url(databases.DAGSTER, databases.DAGSTER_ROLE)
 
     @property
     def given(self) -> list[str]:
@@ -292,6 +290,20 @@ class Platform:
 
     def all(self) -> list[Program]:
         return [*self.servers(), *self.workers(), *self.dagster()]
+
+
+def _given(settings: StackSettings, database: str) -> URL | None:
+    """The URL that was set for the database. Raises StackError if it is none."""
+    secret: SecretStr | None = getattr(settings, f"{database}_db_url")
+    if secret is None:
+        return None
+    try:
+        return make_url(secret.get_secret_value())
+    except ArgumentError:
+        raise StackError(
+            f"the setting ELECTRORED_{database.upper()}_DB_URL is no database URL",
+            "write it as postgresql+psycopg2://user:password@host:port/database",
+        ) from None
 
 
 def _module(*arguments: str) -> list[str]:

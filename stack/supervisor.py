@@ -78,10 +78,10 @@ def render(layout: Layout, programs: Iterable[Program]) -> str:
 
 
 def _value(value: object) -> str:
-    """supervisord expands `%` and takes ` ;` for a comment."""
+    """supervisord expands `%`, and takes ` ;` and ` #` for the beginning of a comment."""
     text = str(value).replace("%", "%%")
-    if " ;" in text or "\n" in text:
-        raise StackError(f"a path or setting has a line end or ` ;` in it: {value}", "use another one")
+    if any(part in text for part in (" ;", " #", "\n")):
+        raise StackError(f"a path or setting has a line end, ` ;` or ` #` in it: {value}", "use another one")
     return text
 
 

@@ -1,0 +1,58 @@
+"""Errors that a person meets: one clear line, what to do, exit code 1, no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stack.layout import FORMAT
+
+CLEAN = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+
+def _electrored(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stack.cli", *arguments]
+    return subprocess.run(command, env=CLEAN | variables, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("command", ["status", "env", "down", "reset"])
+def test_a_folder_that_is_not_there(tmp_path: Path, command: str) -> None:
+    done = _electrored(command, "--state-dir", str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: there is no state in {tmp_path / 'none'}",
+        "  → name the right one with --state-dir",
+    ]
+
+
+def test_state_of_a_newer_version(tmp_path: Path) -> None:
+    (tmp_path / "stack.json").write_text(f'{{"format": {FORMAT + 1}}}')
+    done = _electrored("up", "--state-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert "written by a newer version" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_reset_deletes_only_a_state_folder(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    done = _electrored("reset", "--yes", "--state-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert (tmp_path / "precious").exists()
+
+
+def test_a_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / "stack.json").write_text(f'{{"format": {FORMAT}}}')
+    done = _electrored("env", "--state-dir", str(tmp_path), ELECTRORED_RESULTS_DB_URL="not a url")
+    assert done.returncode == 1
+    assert "ELECTRORED_RESULTS_DB_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_command() -> None:
+    done = _electrored("--help")
+    assert done.returncode == 0
+    for command in ("up", "down", "status", "env", "logs", "doctor", "reset"):
+        assert command in done.stdout

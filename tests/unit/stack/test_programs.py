@@ -1,0 +1,97 @@
+"""What is started, with which role, and what is not when an address was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contracts.settings import StackSettings
+from stack import databases
+from stack.layout import Layout, Options
+from stack.postgres import SUPERUSER
+from stack.programs import Platform
+
+
+def _platform(folder: Path, options: Options | None = None, **settings: str) -> Platform:
+    return Platform(Layout(folder), options or Options(), StackSettings.model_validate(settings))
+
+
+def _role(platform: Platform, program: str, variable: str) -> str:
+    environment = {p.name: p.environment for p in platform.all()}[program]
+    return environment[variable].split("//", 1)[1].split(":", 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("program", "variable", "role"),
+    [
+        ("capture", "ELECTRORED_SALES_DB_URL", databases.CAPTURE),
+        ("simulator", "ELECTRORED_SALES_DB_URL", databases.SHOP),
+        ("sink", "ELECTRORED_RESULTS_DB_URL", databases.WRITER),
+        ("api", "ELECTRORED_RESULTS_DB_URL", databases.READER),
+        ("publisher", "ELECTRORED_RESULTS_DB_URL", databases.READER),
+        ("worker-city", "ELECTRORED_RESULTS_DB_URL", databases.READER),
+        ("worker-salesman", "ELECTRORED_RESULTS_DB_URL", databases.READER),
+        ("dagster-daemon", "ELECTRORED_DAGSTER_DB_URL", databases.DAGSTER_ROLE),
+    ],
+)
+def test_every_process_has_the_role_that_its_work_needs(
+    tmp_path: Path, program: str, variable: str, role: str
+) -> None:
+    assert _role(_platform(tmp_path), program, variable) == role
+
+
+def test_no_process_of_ours_knows_the_superuser(tmp_path: Path) -> None:
+    platform = _platform(tmp_path)
+    known = [value for program in platform.all() for value in program.environment.values()]
+    assert not any(platform.passwords[SUPERUSER] in value for value in known)
+
+
+def test_what_env_prints_lets_one_sell_and_read_and_nothing_more(tmp_path: Path) -> None:
+    platform = _platform(tmp_path)
+    printed = platform.connection_environment
+    assert f"//{databases.SHOP}:" in printed["ELECTRORED_SALES_DB_URL"]
+    assert f"//{databases.READER}:" in printed["ELECTRORED_RESULTS_DB_URL"]
+    for role in (SUPERUSER, databases.WRITER, databases.CAPTURE, databases.REGISTRY_ROLE):
+        assert not any(platform.passwords[role] in value for value in printed.values())
+
+
+def test_two_stacks_with_different_offsets_share_no_port(tmp_path: Path) -> None:
+    def ports(offset: int) -> set[int]:
+        platform = _platform(tmp_path, Options(port_offset=offset))
+        return {port for program in platform.all() for port in program.listens.values()}
+
+    assert ports(0).isdisjoint(ports(100))
+
+
+def test_what_is_given_is_used_and_not_started(tmp_path: Path) -> None:
+    platform = _platform(
+        tmp_path, kafka_bootstrap="kafka.example:9092", schema_registry_url="http://r.example"
+    )
+    assert [program.name for program in platform.servers()] == ["postgres"]
+    for program in platform.workers():
+        if "ELECTRORED_KAFKA_BOOTSTRAP" in program.environment:
+            assert program.environment["ELECTRORED_KAFKA_BOOTSTRAP"] == "kafka.example:9092"
+    assert platform.connection_environment["ELECTRORED_SCHEMA_REGISTRY_URL"] == "http://r.example"
+
+
+def test_a_sales_database_of_ones_own_is_never_sold_into(tmp_path: Path) -> None:
+    url = "postgresql+psycopg2://me:mine@db.example/shop"
+    platform = _platform(tmp_path, sales_db_url=url)
+    names = [program.name for program in platform.all()]
+    assert "simulator" not in names
+    assert "postgres" in names
+    (capture,) = [program for program in platform.all() if program.name == "capture"]
+    assert capture.environment["ELECTRORED_SALES_DB_URL"] == url
+
+
+def test_postgresql_stays_off_when_every_database_is_given(tmp_path: Path) -> None:
+    url = "postgresql+psycopg2://me:mine@db.example/x"
+    given = {f"{name}_db_url": url for name in ("sales", "results", "dagster")}
+    platform = _platform(tmp_path, schema_registry_url="http://r.example", **given)
+    assert [program.name for program in platform.servers()] == ["kafka"]
+
+
+def test_without_simulation_nothing_sells(tmp_path: Path) -> None:
+    platform = _platform(tmp_path, Options(simulate=False))
+    assert "simulator" not in [program.name for program in platform.all()]
