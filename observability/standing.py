@@ -16,7 +16,7 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from sqlalchemy import Engine, text
 
 from contracts.datasets import PIPELINES, view_name

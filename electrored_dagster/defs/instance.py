@@ -12,7 +12,7 @@ from contracts.settings import KafkaSettings, ResultsDbSettings
 from observability.standing import Standing, take
 
 
-class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
+class Platform:
     """Kafka and the results database, as any process of ours reaches them."""
 
     def standing(self) -> Standing:

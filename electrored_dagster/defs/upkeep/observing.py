@@ -13,7 +13,9 @@ INTERVAL_SECONDS = 60
 
 
 @dg.sensor(minimum_interval_seconds=INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
-def observe_platform(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult:
+def observe_platform(
+    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
+) -> dg.SensorResult:
     """Reports offsets, lag, watermarks and rows of the platform's topics and results. Starts no run."""
     events, cursor = changed(platform.standing(), context.cursor, datetime.now(UTC))
     if not events:

@@ -1,0 +1,133 @@
+"""From a reading to events: each asset with its numbers, and only what changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from contracts.topics import PUBLIC
+from electrored_dagster.definitions import definitions
+from electrored_dagster.observations import HEARTBEAT, Event, changed
+from observability.standing import PipelineStanding, SourcePosition, Standing
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+CITY, SALESMAN = "top-sales-by-city", "top-salesman-by-country"
+
+
+def pipeline(watermark: datetime = NOW, updated_at: datetime = NOW) -> PipelineStanding:
+    return PipelineStanding(
+        generation=1,
+        promotion_number=3,
+        apply_number=40,
+        watermark=watermark,
+        rows=17,
+        updated_at=updated_at,
+        combine_behind=5,
+        merge_behind=2,
+        sink_behind=1,
+    )
+
+
+def standing() -> Standing:
+    topics = {topic.name: 100 for topic in PUBLIC}
+    for name in (CITY, SALESMAN):
+        topics |= {f"{name}.g1.partials": 60, f"{name}.g1.state": 50, f"{name}.g1.progress": 10}
+    source = SourcePosition(next_seq=90, frontier=NOW, detail='{"lsn": "0/16B3748"}')
+    return Standing(topics, {"postgres": source}, {CITY: pipeline(), SALESMAN: pipeline()})
+
+
+def keys(events: list[Event]) -> set[str]:
+    return {event.asset_key.to_user_string() for event in events}
+
+
+def one(events: list[Event], key: str) -> Event:
+    (event,) = [event for event in events if event.asset_key.to_user_string() == key]
+    return event
+
+
+def test_the_first_reading_tells_of_every_asset_of_the_graph() -> None:
+    events, _ = changed(standing(), None, NOW)
+    assert keys(events) == {spec.key.to_user_string() for spec in definitions().resolve_all_asset_specs()}
+
+
+def test_answers_show_rows_watermark_lag_and_generation() -> None:
+    events, _ = changed(standing(), None, NOW)
+    event = one(events, "results_db/public/top_sales_by_city")
+    assert isinstance(event, dg.AssetMaterialization), "only materialisations count for freshness"
+    assert event.metadata["dagster/row_count"].value == 17
+    assert event.metadata["generation"].value == 1
+    assert event.metadata["watermark"].value == NOW.timestamp()
+    assert event.metadata["sink_offsets_behind"].value == 1
+
+
+def test_internal_topics_show_which_generation_and_how_far_behind() -> None:
+    events, _ = changed(standing(), None, NOW)
+    partials = one(events, "kafka/top-sales-by-city.partials")
+    assert partials.metadata["topic"].value == "top-sales-by-city.g1.partials"
+    assert partials.metadata["end_offset"].value == 60
+    assert partials.metadata["writer_offsets_behind"].value == 5
+    assert one(events, "kafka/top-sales-by-city.state").metadata["writer_offsets_behind"].value == 2
+
+
+def test_nothing_changed_is_no_event() -> None:
+    _, cursor = changed(standing(), None, NOW)
+    events, after = changed(standing(), cursor, NOW + timedelta(minutes=1))
+    assert (events, after) == ([], cursor)
+
+
+def idle(minutes: int) -> Standing:
+    """Without sales, positions, partials and state still grow, because frontier and watermark travel in them."""
+    later = NOW + timedelta(minutes=minutes)
+    first = standing()
+    grown = {n: e + minutes if ".g1." in n or n == "source-positions" else e for n, e in first.topics.items()}
+    source = replace(first.sources["postgres"], frontier=later)
+    return Standing(grown, {"postgres": source}, {CITY: pipeline(later), SALESMAN: pipeline(later)})
+
+
+def test_an_idle_platform_is_silent_except_for_a_heartbeat_of_its_answers() -> None:
+    _, cursor = changed(standing(), None, NOW)
+    events, cursor = changed(idle(1), cursor, NOW + timedelta(minutes=1))
+    assert events == []
+    events, cursor = changed(idle(10), cursor, NOW + HEARTBEAT)
+    assert keys(events) == {
+        "results_db/public/top_sales_by_city",
+        "results_db/public/top_salesman_by_country",
+    }
+    events, _ = changed(idle(11), cursor, NOW + HEARTBEAT + timedelta(minutes=1))
+    assert events == []
+
+
+def test_a_watermark_that_stands_still_gives_no_heartbeat() -> None:
+    _, cursor = changed(standing(), None, NOW)
+    events, _ = changed(standing(), cursor, NOW + timedelta(hours=2))
+    assert events == [], "so that freshness fails"
+
+
+def test_a_sale_is_reported_of_every_asset_that_it_reached() -> None:
+    _, cursor = changed(standing(), None, NOW)
+    first = standing()
+    topics = first.topics | {"sales-events": 101, "top-sales-by-city": 101}
+    source = replace(first.sources["postgres"], next_seq=91)
+    pipelines = {CITY: pipeline(updated_at=NOW + timedelta(seconds=9)), SALESMAN: pipeline()}
+    events, _ = changed(Standing(topics, {"postgres": source}, pipelines), cursor, NOW + timedelta(minutes=1))
+    assert keys(events) == {
+        "sales_db/public/sales",
+        "kafka/sales-events",
+        "kafka/source-positions",
+        "kafka/top-sales-by-city.partials",
+        "kafka/top-sales-by-city.state",
+        "kafka/top-salesman-by-country.partials",
+        "kafka/top-salesman-by-country.state",
+        "kafka/top-sales-by-city",
+        "results_db/public/top_sales_by_city",
+    }
+
+
+def test_before_anything_was_captured_topics_are_shown_and_the_unknown_is_left_out() -> None:
+    nothing = Standing({topic.name: 0 for topic in PUBLIC}, {}, {CITY: replace(pipeline(), watermark=None)})
+    nothing.topics.update({f"{CITY}.g1.{role}": 0 for role in ("partials", "state", "progress")})
+    events, _ = changed(nothing, None, NOW)
+    assert "sales_db/public/sales" not in keys(events)
+    assert "watermark" not in one(events, "results_db/public/top_sales_by_city").metadata
