@@ -1,0 +1,1 @@
+"""Totals → people: FastAPI over the results database, read only."""

@@ -1,0 +1,29 @@
+"""`python -m api`: serve until SIGTERM."""
+
+from __future__ import annotations
+
+import typer
+import uvicorn
+
+from api.main import create_app
+from contracts.settings import ApiSettings
+from observability import logs, metrics
+
+
+def serve() -> None:
+    """Serve the API from the results database. Settings come from ELECTRORED_* variables."""
+    logs.configure("api")
+    metrics.serve()
+    settings = ApiSettings()
+    # Requests are counted in /metrics; a log line for each would cost as much as the answer.
+    uvicorn.run(
+        create_app(settings),
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,
+    )
+
+
+if __name__ == "__main__":
+    typer.run(serve)

@@ -1,0 +1,57 @@
+"""The application: routes, problems, metrics, and the database for as long as it runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from sqlalchemy.exc import OperationalError
+from starlette.responses import RedirectResponse
+
+from api import problems
+from api.measured import Measured
+from api.queries import CONNECTIONS, Results
+from api.routes import health, top_sales, top_salesmen
+from contracts.settings import ApiSettings
+from observability import logs
+
+_log = logs.get(__name__)
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """Build the application; it opens connections when it starts, and starts without a database too."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        results = Results(settings.results_db_url.get_secret_value())
+        # As many threads as connections: who has a thread need not wait for a connection.
+        anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
+        try:
+            await anyio.to_thread.run_sync(results.warm)
+        except OperationalError as error:
+            _log.warning("started without the results database", reason=str(error.orig).strip())
+        app.state.results = results
+        yield
+        results.close()
+
+    # Swagger UI from this process: the page works where there is no internet.
+    app = FastAPIOffline(
+        title="ElectroRed",
+        summary="Top sales by city and top salesmen by country, live.",
+        version="1",
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    problems.install(app)
+    app.add_middleware(Measured)
+    for routes in (top_sales, top_salesmen, health):
+        app.include_router(routes.router)
+
+    @app.get("/", include_in_schema=False)
+    async def to_docs() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    return app

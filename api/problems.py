@@ -1,0 +1,114 @@
+"""Every error as RFC 9457 problem details: what went wrong, and what the caller can do about it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from api.queries import NoActiveGeneration
+from observability import logs
+
+MEDIA_TYPE = "application/problem+json"
+# By then a database that restarts is usually back.
+RETRY_AFTER_SECONDS = 2
+
+_log = logs.get(__name__)
+
+
+class BadParameter(BaseModel):
+    parameter: str
+    reason: str
+
+
+class Problem(BaseModel):
+    """RFC 9457. `errors` names the parameters, if it is they."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[BadParameter] | None = Field(default=None)
+
+
+# For OpenAPI: what a route may answer besides its result.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": description, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+    for status, description in (
+        (422, "A parameter is not what it has to be"),
+        (503, "The results database is away, or nothing was computed yet"),
+    )
+}
+
+
+def response(
+    request: Request,
+    status: int,
+    detail: str,
+    *,
+    errors: list[BadParameter] | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    problem = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        errors=errors,
+    )
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status,
+        {"Cache-Control": "no-store"} | (headers or {}),
+        media_type=MEDIA_TYPE,
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of the application answered as a problem."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [
+            BadParameter(
+                parameter=".".join(map(str, e["loc"][1:])), reason=e["msg"].removeprefix("Value error, ")
+            )
+            for e in error.errors()
+        ]
+        detail = "; ".join(f"{e.parameter}: {e.reason}" for e in errors)
+        return response(request, 422, detail, errors=errors)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        return response(request, error.status_code, str(error.detail), headers=dict(error.headers or {}))
+
+    @app.exception_handler(NoActiveGeneration)
+    async def uninitialised(request: Request, error: NoActiveGeneration) -> JSONResponse:
+        return _unavailable(
+            request, f"pipeline {error} has no active generation yet: run `python -m streaming init`"
+        )
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(InterfaceError)
+    @app.exception_handler(PoolTimeout)
+    async def away(request: Request, error: Exception) -> JSONResponse:
+        reason = str(getattr(error, "orig", None) or error).strip().split("\n", 1)[0]
+        _log.warning("the results database does not answer", reason=reason)
+        return _unavailable(request, "the results database does not answer; try again")
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        # Starlette raises it again for the server's log; the caller learns nothing of our insides.
+        return response(request, 500, "an unexpected error, which was logged")
+
+
+def _unavailable(request: Request, detail: str) -> JSONResponse:
+    return response(request, 503, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})

@@ -1,0 +1,217 @@
+"""The two questions, each answered from one snapshot of the results database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Row, create_engine, text
+from sqlalchemy.exc import DBAPIError
+
+from contracts.calendar import Calendar, CalendarKind, Window
+from contracts.topics import TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
+
+# A pipeline is named after the public topic that it feeds.
+CITY = TOP_SALES_BY_CITY.name
+SALESMAN = TOP_SALESMAN_BY_COUNTRY.name
+
+# Two cores answer 200 requests a second with three of them busy; the rest is room for slow ones.
+CONNECTIONS = 8
+# A reader waits this long at most: for a connection, for a free one in the pool, for a statement.
+PATIENCE_SECONDS = 2
+_OPTIONS = (
+    f"-c timezone=UTC -c default_transaction_read_only=on -c statement_timeout={PATIENCE_SECONDS * 1000}"
+)
+
+_FRESHNESS = text("SELECT * FROM active_freshness WHERE pipeline = :pipeline")
+_SELECTED = (
+    "generation = :generation AND window_start = :window_start "
+    "AND (CAST(:country AS text) IS NULL OR country = :country) "
+    "AND (CAST(:currency AS text) IS NULL OR currency = :currency)"
+)
+_LATEST = (
+    "SELECT window_start, window_end FROM {table} "
+    "WHERE generation = :generation AND sales_count <> 0 ORDER BY window_start DESC LIMIT 1"
+)
+_TOP = (
+    "SELECT * FROM (SELECT row_number() OVER (PARTITION BY {list} ORDER BY total DESC, {ids}) AS rank, {shown}, "
+    "currency, CAST(total AS text) AS total, sales_count "
+    f"FROM {{table}} WHERE {_SELECTED} AND sales_count <> 0) AS ranked "
+    "WHERE rank <= :limit ORDER BY {list}, rank"
+)
+# Groups whose count came back to zero are hidden above, but what came late for them did come.
+_SUMMARY = (
+    "SELECT currency, CAST(sum(late_count) AS bigint) AS late_count, CAST(sum(late_amount) AS text) AS late_amount, "
+    f"max(restated_at) AS restated_at, max(updated_at) AS updated_at FROM {{table}} WHERE {_SELECTED} "
+    "GROUP BY currency ORDER BY currency"
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Version:
+    """Orders all answers of a pipeline; neither number ever goes back."""
+
+    promotion_number: int
+    apply_number: int
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.promotion_number}-{self.apply_number}"'
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: a day's window (None: the latest that has data), filters, and how many of each list."""
+
+    day: date | None
+    country: str | None
+    currency: str | None
+    limit: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows and all that is said about them. `window` is None while nothing has data."""
+
+    version: Version
+    generation: int
+    time_zone: str
+    window: Window | None
+    rows: list[Row[Any]]
+    late: list[Row[Any]]
+    watermark: datetime | None
+    is_final: bool
+    updated_at: datetime | None
+    restated_at: datetime | None
+
+
+class NoActiveGeneration(Exception):
+    """The pipeline was not initialised yet."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Where the answers to one question are, and what a list is ranked within."""
+
+    pipeline: str
+    table: str
+    listed_by: str
+    ids: str
+    shown: str
+
+    def sql(self, template: str) -> str:
+        return template.format(table=self.table, list=self.listed_by, ids=self.ids, shown=self.shown)
+
+
+TOP_SALES = Ranking(CITY, "city_totals", "currency", "country, city", "city, country")
+TOP_SALESMEN = Ranking(
+    SALESMAN, "salesman_totals", "country, currency", "salesman_id", "country, salesman_id, salesman_name"
+)
+
+
+class Results:
+    """The results database, read only, a REPEATABLE READ snapshot per answer."""
+
+    def __init__(self, url: str) -> None:
+        self._engine: Engine = create_engine(
+            url,
+            isolation_level="REPEATABLE READ",
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=PATIENCE_SECONDS,
+            connect_args={
+                "connect_timeout": PATIENCE_SECONDS,
+                "tcp_user_timeout": PATIENCE_SECONDS * 1000,
+                "application_name": "electrored-api",
+                "options": _OPTIONS,
+            },
+        )
+
+    def warm(self) -> None:
+        """Open all connections, so that no request has to. Raises OperationalError when the database is away."""
+        connections = [self._engine.connect() for _ in range(CONNECTIONS)]
+        for connection in connections:
+            connection.close()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def missing(self) -> list[str]:
+        """Pipelines without an active generation: until there is one, nothing can be answered."""
+
+        def ask(connection: Connection) -> set[str]:
+            return set(connection.scalars(text("SELECT pipeline FROM active_freshness")))
+
+        return sorted({CITY, SALESMAN} - self._once_more(ask))
+
+    def top(self, ranking: Ranking, question: Question, seen: Callable[[Version], bool]) -> Answer | Version:
+        """The answer, or only its version if the reader has seen that. Raises NoActiveGeneration."""
+        return self._once_more(lambda connection: _answer(connection, ranking, question, seen))
+
+    def _once_more(self, ask: Callable[[Connection], T]) -> T:
+        """A pooled connection may be dead since the database restarted: reading again is harmless."""
+        try:
+            with self._engine.connect() as connection:
+                return ask(connection)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        with self._engine.connect() as connection:
+            return ask(connection)
+
+
+def _answer(
+    connection: Connection, ranking: Ranking, question: Question, seen: Callable[[Version], bool]
+) -> Answer | Version:
+    fresh = connection.execute(_FRESHNESS, {"pipeline": ranking.pipeline}).one_or_none()
+    if fresh is None:
+        raise NoActiveGeneration(ranking.pipeline)
+    version = Version(fresh.promotion_number, fresh.apply_number)
+    if seen(version):
+        return version
+    window = _window(connection, ranking, question.day, fresh.generation, fresh.calendar, fresh.time_zone)
+    rows: list[Row[Any]] = []
+    summary: list[Row[Any]] = []
+    if window is not None:
+        selected = {
+            "generation": fresh.generation,
+            "window_start": window.start,
+            "country": question.country,
+            "currency": question.currency,
+        }
+        rows = list(connection.execute(text(ranking.sql(_TOP)), selected | {"limit": question.limit}))
+        summary = list(connection.execute(text(ranking.sql(_SUMMARY)), selected))
+    return Answer(
+        version=version,
+        generation=fresh.generation,
+        time_zone=fresh.time_zone,
+        window=window,
+        rows=rows,
+        late=[row for row in summary if row.late_count],
+        watermark=fresh.watermark,
+        is_final=_is_final(fresh.watermark, window, fresh.grace),
+        updated_at=max((row.updated_at for row in summary), default=None),
+        restated_at=max((row.restated_at for row in summary if row.restated_at), default=None),
+    )
+
+
+def _window(
+    connection: Connection,
+    ranking: Ranking,
+    day: date | None,
+    generation: int,
+    calendar: CalendarKind,
+    time_zone: str,
+) -> Window | None:
+    if day is not None:
+        return Calendar(calendar, time_zone).window_of(day)
+    latest = connection.execute(text(ranking.sql(_LATEST)), {"generation": generation}).one_or_none()
+    return None if latest is None else Window(latest.window_start, latest.window_end)
+
+
+def _is_final(watermark: datetime | None, window: Window | None, grace: timedelta) -> bool:
+    return watermark is not None and window is not None and watermark >= window.end + grace

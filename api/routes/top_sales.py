@@ -1,0 +1,32 @@
+"""Which cities sold most in a day?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from api.deps import Day, IfNoneMatch, ResultsDep, Selection, conditional, seen_by
+from api.problems import RESPONSES
+from api.queries import TOP_SALES, Question, Version
+from api.schemas import TopSales, shown
+
+router = APIRouter(prefix="/api/v1/top-sales", tags=["top sales"])
+
+
+class CitySelection(Selection):
+    date: Day | None = Field(None, description="A civil day; by default the latest that has data.")
+
+
+# Not `async`: a thread waits for the database, the event loop does not.
+@router.get("/by-city", response_model=TopSales, responses=RESPONSES)
+def by_city(
+    selection: Annotated[CitySelection, Query()], results: ResultsDep, if_none_match: IfNoneMatch = None
+) -> Response:
+    """Cities ranked by sales in one day, a list for each currency."""
+    question = Question(selection.date, selection.country, selection.currency, selection.limit)
+    answer = results.top(TOP_SALES, question, seen_by(if_none_match))
+    if isinstance(answer, Version):
+        return conditional(answer, None)
+    return conditional(answer.version, TopSales.model_validate(shown(answer)))

@@ -1,0 +1,34 @@
+"""Who sold most in each country?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from api.deps import Day, IfNoneMatch, ResultsDep, Selection, conditional, seen_by
+from api.problems import RESPONSES
+from api.queries import TOP_SALESMEN, Question, Version
+from api.schemas import TopSalesmen, shown
+
+router = APIRouter(prefix="/api/v1/top-salesmen", tags=["top salesmen"])
+
+
+class SalesmanSelection(Selection):
+    at: Day | None = Field(
+        None, description="A civil day in the window; by default the latest that has data."
+    )
+
+
+# Not `async`: a thread waits for the database, the event loop does not.
+@router.get("/by-country", response_model=TopSalesmen, responses=RESPONSES)
+def by_country(
+    selection: Annotated[SalesmanSelection, Query()], results: ResultsDep, if_none_match: IfNoneMatch = None
+) -> Response:
+    """Salesmen ranked by sales in one window, a list for each country and currency."""
+    question = Question(selection.at, selection.country, selection.currency, selection.limit)
+    answer = results.top(TOP_SALESMEN, question, seen_by(if_none_match))
+    if isinstance(answer, Version):
+        return conditional(answer, None)
+    return conditional(answer.version, TopSalesmen.model_validate(shown(answer)))
