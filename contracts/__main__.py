@@ -1,0 +1,31 @@
+"""`python -m contracts setup`: what every room finds ready before it starts."""
+
+from __future__ import annotations
+
+import typer
+
+from contracts.kafka import ensure_topics
+from contracts.migrate import upgrade
+from contracts.registry import Registry
+from contracts.settings import KafkaSettings, ResultsDbSettings
+from contracts.topics import PUBLIC
+
+app = typer.Typer(no_args_is_help=True, help="The nouns every room shares.")
+
+
+@app.callback()
+def _named() -> None:
+    """Keeps `setup` a command of its own although it is the only one."""
+
+
+@app.command()
+def setup() -> None:
+    """Migrate the results database, make the public topics, register their schemas; may run any number of times."""
+    kafka = KafkaSettings()
+    upgrade(ResultsDbSettings().results_db_url.get_secret_value())
+    ensure_topics(kafka, PUBLIC)
+    Registry(kafka).register_public()
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,118 @@
+"""`python -m streaming`: the processes of this room."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from contracts.settings import KafkaSettings, ResultsDbSettings, WindowSettings
+from observability import logs, metrics
+from streaming import generations
+from streaming.engine.errors import EngineError, Fatal
+from streaming.engine.pipeline import Parameters
+from streaming.engine.worker import Worker
+from streaming.pipelines import CURRENT, PIPELINES
+
+app = typer.Typer(no_args_is_help=True, help="From the log to totals, and from totals to where people look.")
+_log = logs.get(__name__)
+
+
+@app.command()
+def init() -> None:
+    """Make the first generation of every pipeline that has none: topics, schemas, row, pointer."""
+    logs.configure("init")
+    windows = WindowSettings()
+    results = create_engine(_results_url(), poolclass=NullPool)
+    for name, version in CURRENT.items():
+        pipeline = PIPELINES[name, version]
+        calendar = windows.salesman_calendar if pipeline.calendar == "30-days" else pipeline.calendar
+        parameters = Parameters(windows.time_zone, windows.grace, calendar)
+        generation = generations.create(
+            KafkaSettings(), results, pipeline, parameters, reason="first generation", created_by="init"
+        )
+        _log.info("generation is there", generation=str(generation), version=generation.version)
+
+
+@app.command()
+def work(
+    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
+    slot: Annotated[int, typer.Option(min=0, help="Number of this worker among those of the pipeline.")] = 0,
+    state_dir: Annotated[
+        Path,
+        typer.Option(envvar="ELECTRORED_STATE_DIR", help="The platform's state; stores are in its `state/`."),
+    ] = Path(".electrored"),
+) -> None:
+    """Combine and merge of the pipeline's active generation."""
+    logs.configure(f"work {pipeline} {slot}")
+    stop = _stopped_by_signal()
+    with _one_line_errors():
+        live = generations.load_live(create_engine(_results_url(), poolclass=NullPool), pipeline)
+        if not live:
+            raise Fatal(
+                f"{pipeline} has no generation: is the name right, did `python -m streaming init` run?"
+            )
+        generation = next(found for found in live if found.state == "active")
+        version = (pipeline, generation.version)
+        if version not in PIPELINES:
+            raise Fatal(
+                f"{generation} needs version {generation.version} of {pipeline}, which this code does not have"
+            )
+        metrics.serve()
+        Worker(KafkaSettings(), PIPELINES[version], generation, slot, state_dir / "state").run(stop)
+
+
+@app.command()
+def sink() -> None:
+    """State topics of all pipelines → rows of the results database."""
+    from streaming.sink import postgres
+
+    logs.configure("sink")
+    stop = _stopped_by_signal()
+    metrics.serve()
+    with _one_line_errors():
+        postgres.run(KafkaSettings(), ResultsDbSettings(), stop)
+
+
+@app.command()
+def publish() -> None:
+    """State of the active generations → public topics."""
+    from streaming.sink import publisher
+
+    logs.configure("publish")
+    stop = _stopped_by_signal()
+    metrics.serve()
+    with _one_line_errors():
+        publisher.run(KafkaSettings(), ResultsDbSettings(), stop)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What needs a person ends the process with one line; anything else keeps its traceback."""
+    try:
+        yield
+    except EngineError as error:
+        _log.error("stopped", reason=str(error))
+        raise SystemExit(1) from error
+
+
+def _stopped_by_signal() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _results_url() -> str:
+    return ResultsDbSettings().results_db_url.get_secret_value()
+
+
+if __name__ == "__main__":
+    app()

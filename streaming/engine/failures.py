@@ -1,0 +1,35 @@
+"""What Kafka's error codes mean for the engine."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError
+
+# The position, the topic or the right to read it is not there; asking again gives the same answer.
+_LOST = frozenset(
+    {
+        KafkaError._AUTO_OFFSET_RESET,
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+    }
+)
+_FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+
+
+def is_lost(failure: KafkaError) -> bool:
+    """Whether reading can not go on where it was."""
+    return failure.fatal() or failure.code() in _LOST
+
+
+def is_fenced(failure: KafkaError) -> bool:
+    """Whether the broker takes nothing more from this producer."""
+    return failure.code() in _FENCED
+
+
+def is_end(failure: KafkaError) -> bool:
+    """Whether this is the event that tells the end of a partition."""
+    return bool(failure.code() == KafkaError._PARTITION_EOF)

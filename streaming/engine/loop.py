@@ -1,0 +1,333 @@
+"""The one loop of both steps: consume, add, and when it is due one transaction over all of it.
+
+A commit happens at once when the poll found nothing more, and otherwise every 100 ms or 50,000 events: low load is low
+latency, high load is high throughput.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from confluent_kafka import Consumer, Message, TopicPartition
+from prometheus_client import Counter
+
+from contracts.registry import Codec
+from observability import logs
+from observability.metrics import EVENTS, LAG
+from streaming.engine.errors import Abortable, Fatal
+from streaming.engine.failures import is_end, is_lost
+from streaming.engine.progress import Progress, progress_key
+from streaming.engine.restore import Positions, Restorer, State
+from streaming.engine.step import Output, OutRecord, Step
+from streaming.engine.transactions import Delivered, OutcomeUnknown, Transactions
+
+COMMIT_SECONDS = 0.1
+COMMIT_EVENTS = 50_000
+# Wakes for what is periodic; a record wakes the loop at once.
+IDLE_SECONDS = 0.2
+# A restored partition is waited for more eagerly: it is what a restart's clock runs on.
+RESTORING_SECONDS = 0.02
+# Each attempt has waited for the broker already; what fails so often has a reason that does not go away.
+MOST_FAILURES = 10
+MEASURE_SECONDS = 1.0
+
+DUPLICATES = Counter("electrored_duplicates_total", "Events dropped because they were seen before", ["flow"])
+LATE = Counter(
+    "electrored_late_total", "Events recorded after their window's end and grace; counted", ["flow"]
+)
+DEAD = Counter("electrored_dead_letters_total", "Events that could not be taken", ["flow"])
+
+_log = logs.get(__name__)
+
+
+class Attendant(Protocol):
+    """Something periodic that a loop does between polls; it must not wait."""
+
+    def attend(self, loop: Loop) -> None: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a loop is made of; whoever makes it closes nothing, the loop does."""
+
+    step: Step
+    consumer: Consumer
+    transactions: Transactions
+    restorer: Restorer
+    positions: Positions
+    progress_codec: Codec
+    state: State | None = None
+    attendants: Sequence[Attendant] = ()
+
+
+class Loop:
+    """Drives one step over the partitions that the group gives it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.step = parts.step
+        self.flow = parts.positions.flow
+        self._parts = parts
+        self._consumer = parts.consumer
+        self._at = parts.positions
+        self._ready: set[int] = set()
+        self._restoring: dict[int, Future[Progress]] = {}
+        self._ends: dict[int, int] = {}
+        self._metadata: object = None
+        # What the next turn has to set right first: consume again from the accepted progress, or read that back.
+        self._rewind = False
+        self._read_back = False
+        self._rebalanced = False
+        self._failures = 0
+        self._events = 0
+        self._filling_since = 0.0
+        self._measured_at = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set. Raises Fatal, after which a new process has to go on."""
+        self._consumer.subscribe(
+            [self.step.input_topic],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+        try:
+            while not stop.is_set():
+                self.turn()
+            self.commit()
+        finally:
+            self._close()
+
+    def turn(self) -> None:
+        """One poll and what follows from it."""
+        self._set_right()
+        self._begin_restored()
+        messages = self._poll()
+        if self._rewind or self._read_back:
+            # A rebalance during the poll ended in an abort: what was just read comes once more.
+            return
+        if messages:
+            if not self.step.pending():
+                self._filling_since = time.monotonic()
+            self._events += self.step.add(messages)
+            # Here and not at the commit: the metadata has to be as old as what it covers.
+            self._metadata = self._consumer.consumer_group_metadata()
+        for attendant in self._parts.attendants:
+            attendant.attend(self)
+        if not messages or self._is_due():
+            self.commit()
+        self._measure()
+
+    @property
+    def ready(self) -> frozenset[int]:
+        """Partitions that are assigned and read back."""
+        return frozenset(self._ready)
+
+    def consumed(self, partition: int) -> int:
+        """Every record below this offset was added or is behind the accepted progress."""
+        return max(self.step.progress(partition).next_offset, self._ends.get(partition, 0))
+
+    def commit(self) -> None:
+        """One transaction over all that was added; if it fails, the step stands where it stood before."""
+        if not self.step.pending():
+            return
+        before = {partition: self.step.progress(partition) for partition in self._ready}
+        output = self.step.take()
+        try:
+            delivered = self._transact(output)
+        except Abortable as error:
+            self._failed(error)
+            return
+        self.step.accept()
+        self._settle(delivered)
+        self._events = 0
+        self._failures = 0
+        for partition, progress in output.progress.items():
+            self._count(before[partition], progress)
+
+    # -- transactions
+
+    def _transact(self, output: Output) -> Delivered:
+        topic = self.step.input_topic
+        offsets = {
+            (topic, partition): progress.next_offset for partition, progress in output.progress.items()
+        }
+        if self._metadata is None:
+            self._metadata = self._consumer.consumer_group_metadata()
+        return self._parts.transactions.commit(
+            [*output.records, *self._progress_records(output)], offsets, self._metadata
+        )
+
+    def _progress_records(self, output: Output) -> Iterable[OutRecord]:
+        for partition, progress in output.progress.items():
+            key = progress_key(self.step.name, self.step.input_topic, partition)
+            value = self._parts.progress_codec.encode(progress.to_record(self._at.input_topic_id))
+            yield OutRecord(self._at.progress_topic, partition, key, value)
+
+    def _failed(self, error: Abortable) -> None:
+        self._failures += 1
+        if self._failures >= MOST_FAILURES:
+            raise Fatal(
+                f"{self.flow}: {self._failures} transactions in a row failed, the last: {error}"
+            ) from error
+        _log.warning("transaction is repeated", flow=self.flow, reason=str(error), failures=self._failures)
+        self._drop()
+        self._read_back |= isinstance(error, OutcomeUnknown)
+
+    def _drop(self) -> None:
+        """Forget what was added since the last commit; the next turn reads it again."""
+        self.step.reset()
+        self._events = 0
+        self._ends.clear()
+        self._rewind = True
+
+    def _settle(self, delivered: Delivered) -> None:
+        if self._parts.state is not None:
+            topic = self._parts.state.topic
+            self._parts.state.store.settle(
+                {p: offset for (name, p), offset in delivered.items() if name == topic}
+            )
+
+    def _set_right(self) -> None:
+        """After an abort consume again from the accepted progress; if the outcome is unknown, read that back first."""
+        if not self._rewind:
+            return
+        ready = sorted(self._ready)
+        self._stop_reading(ready)
+        if self._read_back:
+            for partition in ready:
+                self._forget(partition)
+                self._restoring[partition] = self._parts.restorer.submit(partition)
+        else:
+            self._read_on(ready)
+        self._rewind = self._read_back = False
+
+    # -- partitions
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # Taken over, but not read: each is added with its offset when it was read back.
+        consumer.incremental_assign([])
+        for partition in _numbers(partitions):
+            self._restoring[partition] = self._parts.restorer.submit(partition)
+        _log.info("partitions assigned", flow=self.flow, partitions=_numbers(partitions))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._rebalanced = True
+        self.commit()
+        self._give_up(partitions)
+        _log.info("partitions revoked", flow=self.flow, partitions=_numbers(partitions))
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._rebalanced = True
+        self._drop()
+        self._give_up(partitions)
+        _log.warning("partitions lost", flow=self.flow, partitions=_numbers(partitions))
+
+    def _give_up(self, partitions: list[TopicPartition]) -> None:
+        given_up = _numbers(partitions)
+        self._stop_reading([partition for partition in given_up if partition in self._ready])
+        for partition in given_up:
+            self._restoring.pop(partition, None)
+            if partition in self._ready:
+                self._forget(partition)
+
+    def _forget(self, partition: int) -> None:
+        self._ready.discard(partition)
+        self._ends.pop(partition, None)
+        self.step.forget(partition)
+        if self._parts.state is not None:
+            self._parts.state.store.close(partition)
+
+    def _begin_restored(self) -> None:
+        """Let the partitions begin whose progress and state were read back."""
+        done = [partition for partition, future in self._restoring.items() if future.done()]
+        for partition in done:
+            progress = self._restoring.pop(partition).result()
+            self.step.begin(partition, progress)
+            self._ready.add(partition)
+        self._read_on(done)
+
+    def _read_on(self, partitions: Sequence[int]) -> None:
+        # Assigned with their offsets instead of seek and resume, which race with each other in librdkafka.
+        if not partitions:
+            return
+        topic = self.step.input_topic
+        self._consumer.incremental_assign(
+            [TopicPartition(topic, p, self.step.progress(p).next_offset) for p in partitions]
+        )
+
+    def _stop_reading(self, partitions: Sequence[int]) -> None:
+        self._consumer.incremental_unassign([TopicPartition(self.step.input_topic, p) for p in partitions])
+
+    # -- polling
+
+    def _poll(self) -> list[Message]:
+        """What has arrived, waiting only if nothing is pending; ends and failures are taken out."""
+        self._rebalanced = False
+        idle = RESTORING_SECONDS if self._restoring else IDLE_SECONDS
+        first = self._consumer.poll(0 if self.step.pending() else idle)
+        if first is None:
+            return []
+        polled = [first, *self._consumer.consume(COMMIT_EVENTS, 0)]
+        messages = [message for message in polled if message.error() is None]
+        if len(messages) < len(polled):
+            self._take_events(polled)
+        if self._rebalanced:
+            messages = [message for message in messages if message.partition() in self._ready]
+        return messages
+
+    def _take_events(self, polled: Sequence[Message]) -> None:
+        for message in polled:
+            failure = message.error()
+            if failure is None:
+                continue
+            partition, offset = message.partition(), message.offset()
+            if is_end(failure):
+                if partition in self._ready and offset is not None:
+                    self._ends[partition] = max(offset, self._ends.get(partition, 0))
+            elif is_lost(failure):
+                raise Fatal(
+                    f"{self.flow}: cannot go on in {message.topic()} partition {partition}: {failure.str()}"
+                )
+            else:
+                _log.warning("consuming is retried", flow=self.flow, reason=failure.str())
+
+    def _is_due(self) -> bool:
+        return self._events >= COMMIT_EVENTS or time.monotonic() - self._filling_since >= COMMIT_SECONDS
+
+    # -- the rest
+
+    def _count(self, before: Progress, after: Progress) -> None:
+        EVENTS.labels(self.flow).inc(after.events - before.events)
+        DUPLICATES.labels(self.flow).inc(after.duplicates - before.duplicates)
+        LATE.labels(self.flow).inc(after.late - before.late)
+        DEAD.labels(self.flow).inc(after.dead - before.dead)
+
+    def _measure(self) -> None:
+        """Lag as the last fetches saw it; markers count, so it is a bound."""
+        if time.monotonic() - self._measured_at < MEASURE_SECONDS:
+            return
+        self._measured_at = time.monotonic()
+        behind = 0
+        for partition in self._ready:
+            place = TopicPartition(self.step.input_topic, partition)
+            _, end = self._consumer.get_watermark_offsets(place, cached=True)
+            behind += max(0, end - self.consumed(partition))
+        LAG.labels(self.flow).set(behind)
+
+    def _close(self) -> None:
+        """Leave the group. What is not committed now is dropped: an error may be the reason for the end."""
+        self.step.reset()
+        self._parts.restorer.close()
+        self._consumer.close()
+        for partition in sorted(self._ready):
+            self._forget(partition)
+        self._parts.transactions.close()
+
+
+def _numbers(partitions: Sequence[TopicPartition]) -> list[int]:
+    return sorted(place.partition for place in partitions)

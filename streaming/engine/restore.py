@@ -1,0 +1,245 @@
+"""Reading progress and state back for a newly assigned partition, before anything is consumed from it.
+
+Order is what makes it right: the group's stable committed offsets first, so that no transaction of a former owner is
+open any more; then the end offsets with READ_UNCOMMITTED; then reading with read_committed until the position has
+reached them, by messages or by the offset that an end-of-partition event carries. It runs in a thread of its own:
+partitions that are restored rest, the others go on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from prometheus_client import Counter
+
+from contracts.registry import Codec
+from observability import logs
+from streaming.engine.errors import Fatal
+from streaming.engine.failures import is_end, is_lost
+from streaming.engine.progress import Progress, progress_key
+from streaming.engine.state import StateStore
+
+REQUEST_SECONDS = 10.0
+# A dead owner's transaction runs out after 5 s, so the wait for stable offsets asks this often.
+RETRY_SECONDS = 0.2
+# The newest progress of a busy partition is among the last records; a quiet one is found from the beginning.
+TAIL = 2_000
+BATCH = 10_000
+# Longer than a transaction may be open: something else is wrong, and a person may want to know.
+SLOW_SECONDS = 15.0
+# The end is told by an event that comes when a fetch waited in vain.
+READING = {"fetch.wait.max.ms": 20}
+
+RESTORED = Counter(
+    "electrored_restore_records_total", "Records read back from state and progress topics", ["flow"]
+)
+
+_log = logs.get(__name__)
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where a step's positions are kept. `start_offsets` is where it begins that has none."""
+
+    flow: str
+    step: str
+    group_id: str
+    input_topic: str
+    input_topic_id: str
+    progress_topic: str
+    start_offsets: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class State:
+    """The state topic and its local store, for a step that has state."""
+
+    topic: str
+    store: StateStore
+
+
+class Stopped(Exception):
+    """The worker stops, so the answer is not needed."""
+
+
+class Restorer:
+    """Restores partitions one after the other in a thread; `submit` gives the progress as a future."""
+
+    def __init__(
+        self,
+        positions: Positions,
+        codec: Codec,
+        admin: AdminClient,
+        make_consumer: Callable[[Mapping[str, Any]], Consumer],
+        state: State | None = None,
+    ) -> None:
+        self._at = positions
+        self._codec = codec
+        self._admin = admin
+        self._consumer = make_consumer(READING)
+        self._state = state
+        self._stopping = threading.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"restore-{positions.flow}")
+
+    def submit(self, partition: int) -> Future[Progress]:
+        return self._thread.submit(self.restore, partition)
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.shutdown(cancel_futures=True)
+        self._consumer.close()
+
+    def restore(self, partition: int) -> Progress:
+        """Progress of the input partition, its state in the local store. Raises Fatal where going on could double."""
+        committed = self._committed(partition)
+        topics = [self._at.progress_topic, *([self._state.topic] if self._state else [])]
+        ends = self._ends([TopicPartition(topic, partition) for topic in topics])
+        progress = self._decide(
+            partition, committed, self._progress(partition, ends[self._at.progress_topic])
+        )
+        if self._state is not None:
+            self._catch_up(self._state, partition, ends[self._state.topic])
+        return progress
+
+    def _decide(self, partition: int, committed: int | None, progress: Progress | None) -> Progress:
+        """Progress decides, the committed offset is the fence.
+
+        Without a committed offset progress stands: Kafka forgets the offsets of a group that rested for a week.
+        A committed offset without progress, or another one, means that one of them is not of this generation.
+        """
+        place = f"{self._at.input_topic} partition {partition} in group {self._at.group_id}"
+        if progress is None:
+            if committed is None:
+                return Progress(next_offset=self._at.start_offsets[partition])
+            raise Fatal(
+                f"{place}: offset {committed} is committed but {self._at.progress_topic} has no progress"
+            )
+        if committed is not None and committed != progress.next_offset:
+            raise Fatal(f"{place}: offset {committed} is committed but progress says {progress.next_offset}")
+        return progress
+
+    def _committed(self, partition: int) -> int | None:
+        """The group's offset once no transaction over it is open; None if it has none."""
+        wanted = [TopicPartition(self._at.input_topic, partition)]
+        request = [ConsumerGroupTopicPartitions(self._at.group_id, wanted)]
+
+        def ask() -> int | None:
+            futures = self._admin.list_consumer_group_offsets(
+                request, require_stable=True, request_timeout=REQUEST_SECONDS
+            )
+            found = futures[self._at.group_id].result().topic_partitions[0]
+            if found.error is not None:
+                raise KafkaException(found.error)
+            return None if found.offset < 0 else int(found.offset)
+
+        return self._asked(f"committed offset of {self._at.input_topic} partition {partition}", ask)
+
+    def _ends(self, wanted: Sequence[TopicPartition]) -> dict[str, int]:
+        """End offsets by topic, open transactions included."""
+
+        def ask() -> dict[str, int]:
+            futures = self._admin.list_offsets(
+                dict.fromkeys(wanted, OffsetSpec.latest()),
+                isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                request_timeout=REQUEST_SECONDS,
+            )
+            return {place.topic: int(future.result().offset) for place, future in futures.items()}
+
+        return self._asked("end offsets", ask)
+
+    def _asked(self, what: str, ask: Callable[[], Answer]) -> Answer:
+        """The broker's answer, asked again while it says that it cannot give one yet."""
+        asked_at = time.monotonic()
+        warn_at = asked_at + SLOW_SECONDS
+        while not self._stopping.is_set():
+            try:
+                return ask()
+            except KafkaException as error:
+                if is_lost(error.args[0]):
+                    raise Fatal(f"{self._at.flow}: {what}: {error.args[0].str()}") from error
+                if time.monotonic() > warn_at:
+                    _log.warning(
+                        "waiting for Kafka", flow=self._at.flow, what=what, reason=error.args[0].str()
+                    )
+                    warn_at = time.monotonic() + SLOW_SECONDS
+            self._stopping.wait(RETRY_SECONDS)
+        raise Stopped
+
+    def _progress(self, partition: int, end: int) -> Progress | None:
+        """The newest progress record of this step and partition."""
+        key = progress_key(self._at.step, self._at.input_topic, partition)
+        starts = [end - TAIL, OFFSET_BEGINNING] if end > TAIL else [OFFSET_BEGINNING]
+        for start in starts:
+            newest: bytes | None = None
+            for messages, _ in self._read(self._at.progress_topic, partition, start, end):
+                for message in messages:
+                    newest = message.value() if message.key() == key else newest
+            if newest is not None:
+                record = self._codec.decode(newest)
+                if record["topic_id"] != self._at.input_topic_id:
+                    raise Fatal(
+                        f"progress of {key.decode()} is of topic id {record['topic_id']}, "
+                        f"the generation reads {self._at.input_topic_id}"
+                    )
+                return Progress.from_record(record)
+        return None
+
+    def _catch_up(self, state: State, partition: int, end: int) -> None:
+        """Brings the local store to the end of the state topic; what it has already is not read again."""
+        store = state.store.open(partition, end)
+        start = store.next_offset or OFFSET_BEGINNING
+        records = 0
+        for messages, position in self._read(state.topic, partition, start, end):
+            values = ((m.key(), m.value()) for m in messages)
+            store.write(((k, v) for k, v in values if k is not None and v is not None), position)
+            records += len(messages)
+        _log.info("state is read back", flow=self._at.flow, partition=partition, records=records, end=end)
+
+    def _read(self, topic: str, partition: int, start: int, end: int) -> Iterator[tuple[list[Message], int]]:
+        """Committed records from `start` until the position has reached `end`, with the position after each batch."""
+        position = max(0, start)
+        warn_at = time.monotonic() + SLOW_SECONDS
+        if position >= end:
+            return
+        self._consumer.assign([TopicPartition(topic, partition, start)])
+        while position < end:
+            if self._stopping.is_set():
+                raise Stopped
+            records: list[Message] = []
+            for message in self._consumer.consume(BATCH, 0.1):
+                failure = message.error()
+                if failure is None:
+                    records.append(message)
+                    position = max(position, message.offset() + 1)
+                elif is_end(failure):
+                    position = max(position, message.offset())
+                elif is_lost(failure):
+                    raise Fatal(f"{topic} partition {partition} cannot be read from {start}: {failure.str()}")
+                else:
+                    _log.warning("reading back is retried", flow=self._at.flow, reason=failure.str())
+            if records or position >= end:
+                RESTORED.labels(self._at.flow).inc(len(records))
+                yield records, position
+            if time.monotonic() > warn_at:
+                _log.warning(
+                    "reading back waits", flow=self._at.flow, topic=topic, position=position, end=end
+                )
+                warn_at = time.monotonic() + SLOW_SECONDS
+        self._consumer.unassign()

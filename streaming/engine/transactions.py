@@ -1,0 +1,160 @@
+"""The one wrapper around a transactional producer: one output, one transaction, one clear outcome.
+
+An outcome is one of four: committed; `Abortable`, aborted on the broker too; `OutcomeUnknown`, the producer did not
+answer clearly and was replaced, so that the progress topic has to be asked; `Fatal`, another process took over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from prometheus_client import Counter, Histogram
+
+from observability import logs
+from streaming.engine.errors import Abortable, Fatal
+from streaming.engine.failures import is_fenced
+from streaming.engine.step import OutRecord
+
+# One call's wait for the broker; a broker that restarts is back in about 5 s.
+CALL_SECONDS = 10.0
+# Then the answer is given up: longer than an election, shorter than a person's patience.
+PATIENCE_SECONDS = 60.0
+# Above it a producer that cannot send makes room before it takes more.
+FULL_QUEUE_WAIT_SECONDS = 0.1
+
+TRANSACTIONS = Counter("electrored_transactions_total", "Transactions by outcome", ["flow", "outcome"])
+SECONDS = Histogram(
+    "electrored_transaction_seconds",
+    "From begin to the broker's answer",
+    ["flow"],
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30),
+)
+
+# What was delivered: next offset by (topic, partition).
+Delivered = dict[tuple[str, int], int]
+
+_log = logs.get(__name__)
+
+
+class OutcomeUnknown(Abortable):
+    """The commit may or may not have happened; the producer is a new one, and only progress knows."""
+
+
+class Transactions:
+    """Exactly-once writes of one loop. `make_producer` gives a fresh producer with the loop's transactional id."""
+
+    def __init__(self, make_producer: Callable[[], Producer], flow: str) -> None:
+        self._make_producer = make_producer
+        self._flow = flow
+        self._producer = self._open()
+
+    def commit(
+        self, records: Iterable[OutRecord], offsets: Mapping[tuple[str, int], int], group_metadata: object
+    ) -> Delivered:
+        """All records and the consumed offsets in one transaction.
+
+        Gives the offset after the last record that went to each explicitly chosen partition. Raises Abortable when
+        it was aborted, OutcomeUnknown when the answer did not come, Fatal when this producer was fenced.
+        """
+        started = time.perf_counter()
+        consumed = [
+            TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()
+        ]
+        delivered: Delivered = {}
+        try:
+            self._producer.begin_transaction()
+            self._produce(records, delivered)
+            self._retried(
+                lambda seconds: self._producer.send_offsets_to_transaction(consumed, group_metadata, seconds)
+            )
+            self._retried(self._producer.commit_transaction)
+        except KafkaException as error:
+            raise self._resolve(error.args[0]) from error
+        TRANSACTIONS.labels(self._flow, "committed").inc()
+        SECONDS.labels(self._flow).observe(time.perf_counter() - started)
+        return delivered
+
+    def close(self) -> None:
+        """Give the producer up; a transaction that is open is aborted."""
+        self._producer.close()
+
+    def _produce(self, records: Iterable[OutRecord], delivered: Delivered) -> None:
+        last: dict[tuple[str, int], OutRecord] = {}
+        for record in records:
+            if record.partition is None:
+                self._send(record, None)
+                continue
+            # Within a partition order is kept, so the last report says it all; one callback a record would cost.
+            place = (record.topic, record.partition)
+            if place in last:
+                self._send(last[place], None)
+            last[place] = record
+
+        def note(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                delivered[str(message.topic()), int(message.partition() or 0)] = (
+                    int(message.offset() or 0) + 1
+                )
+
+        for record in last.values():
+            self._send(record, note)
+
+    def _send(self, record: OutRecord, on_delivery: Callable[..., None] | None) -> None:
+        arguments: dict[str, Any] = {"key": record.key}
+        if record.partition is not None:
+            arguments["partition"] = record.partition
+        if on_delivery is not None:
+            arguments["on_delivery"] = on_delivery
+        while True:
+            try:
+                self._producer.produce(record.topic, record.value, **arguments)
+                return
+            except BufferError:
+                self._producer.poll(FULL_QUEUE_WAIT_SECONDS)
+
+    def _retried(self, call: Callable[[float], None], patience: float = PATIENCE_SECONDS) -> None:
+        """The call, again while the broker says that this is safe."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                call(CALL_SECONDS)
+                return
+            except KafkaException as error:
+                failure: KafkaError = error.args[0]
+                if not failure.retriable() or time.monotonic() > deadline:
+                    raise
+                _log.warning("transaction call is retried", flow=self._flow, reason=failure.str())
+
+    def _resolve(self, failure: KafkaError) -> Exception:
+        """Bring the producer back to a state without a transaction, and say what became of the last one."""
+        if is_fenced(failure):
+            TRANSACTIONS.labels(self._flow, "fenced").inc()
+            return Fatal(
+                f"{self._flow}: the producer was fenced ({failure.str()}): another process took its transactional id, "
+                "or the broker ended a transaction that ran out of time; a new process goes on from the progress topic"
+            )
+        if failure.txn_requires_abort():
+            try:
+                self._retried(self._producer.abort_transaction)
+            except KafkaException as error:
+                failure = error.args[0]
+            else:
+                TRANSACTIONS.labels(self._flow, "aborted").inc()
+                return Abortable(f"{self._flow}: {failure.str()}")
+        TRANSACTIONS.labels(self._flow, "unknown").inc()
+        self._producer.close()
+        self._producer = self._open()
+        return OutcomeUnknown(f"{self._flow}: {failure.str()}")
+
+    def _open(self) -> Producer:
+        """A producer whose predecessor's transaction, if there was one, has an outcome that will not change."""
+        producer = self._make_producer()
+        try:
+            self._retried(producer.init_transactions)
+        except KafkaException as error:
+            producer.close()
+            raise Fatal(f"{self._flow}: Kafka does not take the producer: {error.args[0].str()}") from error
+        return producer

@@ -1,0 +1,117 @@
+"""What a loop looks after besides its records: that its topics are the right ones, and what may be deleted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from observability import logs
+from streaming.engine.errors import Fatal
+from streaming.engine.failures import is_lost
+from streaming.engine.loop import Loop
+
+REQUEST_SECONDS = 10.0
+# A topic made anew loses positions at once anyway; this finds the one that grew back to the old offsets.
+GUARD_SECONDS = 15.0
+# Partials are small and deleted in segments, so often is of no use.
+DELETE_SECONDS = 60.0
+
+_log = logs.get(__name__)
+
+
+class TopicGuard:
+    """Stops the loop when a topic was re-created or resized: offsets and owners would mean something else."""
+
+    def __init__(self, admin: AdminClient, topics: Mapping[str, tuple[str, int]]) -> None:
+        """`topics`: id and partition count by name, as the generation's record has them."""
+        self._admin = admin
+        self._topics = topics
+        self._asked_at = 0.0
+        self._asked: Mapping[str, Future[Any]] = {}
+
+    def check(self) -> None:
+        """Ask and wait; for the start. Raises Fatal for a topic that is not the one of the record."""
+        self._ask()
+        for future in self._asked.values():
+            self._wait(future)
+        self._judge()
+
+    def attend(self, loop: Loop) -> None:
+        if self._asked:
+            if all(future.done() for future in self._asked.values()):
+                self._judge()
+        elif time.monotonic() - self._asked_at >= GUARD_SECONDS:
+            self._ask()
+
+    def _ask(self) -> None:
+        self._asked_at = time.monotonic()
+        self._asked = self._admin.describe_topics(
+            TopicCollection(list(self._topics)), request_timeout=REQUEST_SECONDS
+        )
+
+    @staticmethod
+    def _wait(future: Future[Any]) -> None:
+        future.exception()
+
+    def _judge(self) -> None:
+        asked, self._asked = self._asked, {}
+        for name, future in asked.items():
+            wanted = self._topics[name]
+            try:
+                found = future.result()
+            except KafkaException as error:
+                if is_lost(error.args[0]):
+                    raise Fatal(
+                        f"topic {name} is gone: {error.args[0].str()}; replay the pipeline"
+                    ) from error
+                _log.warning("topics are checked again", topic=name, reason=error.args[0].str())
+                continue
+            if (str(found.topic_id), len(found.partitions)) != wanted:
+                raise Fatal(
+                    f"topic {name} has id {found.topic_id} and {len(found.partitions)} partitions, the generation was "
+                    f"made with {wanted[0]} and {wanted[1]}: it was re-created or resized; replay the pipeline"
+                )
+
+
+class Deletion:
+    """Deletes what merge has committed from its input; nobody else reads it."""
+
+    def __init__(self, admin: AdminClient, clock: Callable[[], float] = time.monotonic) -> None:
+        self._admin = admin
+        self._clock = clock
+        self._asked_at = clock()
+        self._asked: Mapping[TopicPartition, Future[Any]] = {}
+        self._deleted: dict[int, int] = {}
+
+    def attend(self, loop: Loop) -> None:
+        if self._asked:
+            self._judge()
+        elif self._clock() - self._asked_at >= DELETE_SECONDS:
+            self._ask(loop)
+
+    def _ask(self, loop: Loop) -> None:
+        self._asked_at = self._clock()
+        # The accepted progress: committed, so nobody goes back behind it.
+        wanted = {partition: loop.step.progress(partition).next_offset for partition in loop.ready}
+        places = [
+            TopicPartition(loop.step.input_topic, partition, offset)
+            for partition, offset in wanted.items()
+            if offset > self._deleted.get(partition, 0)
+        ]
+        if places:
+            self._asked = self._admin.delete_records(places, request_timeout=REQUEST_SECONDS)
+
+    def _judge(self) -> None:
+        if not all(future.done() for future in self._asked.values()):
+            return
+        asked, self._asked = self._asked, {}
+        for place, future in asked.items():
+            try:
+                self._deleted[place.partition] = int(future.result().low_watermark)
+            except KafkaException as error:
+                _log.warning("partials are deleted later", topic=place.topic, reason=error.args[0].str())

@@ -1,0 +1,158 @@
+"""Watermarks of combine's input: what the sources say is complete, once it was consumed here.
+
+A worker that has read frontier f and then consumed a partition beyond the end offset that it fetched after that, open
+transactions included, has seen every event recorded up to f there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from prometheus_client import Gauge
+
+from contracts.registry import Codec
+from observability import logs
+from streaming.engine.errors import Fatal
+from streaming.engine.failures import is_end, is_lost
+from streaming.engine.loop import Loop
+
+# Sources publish about once a second.
+INTERVAL_SECONDS = 1.0
+REQUEST_SECONDS = 10.0
+# Frontiers that wait for a partition that is behind. A minute of them is fine enough for a long backlog.
+MOST_WAITING = 60
+BATCH = 10_000
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+WATERMARK = Gauge(
+    "electrored_watermark_timestamp_seconds",
+    "Everything recorded up to it was consumed, in every partition",
+    ["flow"],
+)
+
+_log = logs.get(__name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A partition consumed up to its offset here is complete up to the frontier."""
+
+    frontier: datetime
+    ends: dict[int, int]
+
+
+class Frontiers:
+    """The newest frontier of every source, from the compacted topic of their positions."""
+
+    def __init__(self, consumer: Consumer, topic: str, codec: Codec, end: int) -> None:
+        """`end`: the topic's end at the start; below it a source may stand that was not read yet."""
+        self._consumer = consumer
+        self._topic = topic
+        self._codec = codec
+        self._end = end
+        self._position = 0
+        self._newest: dict[str, datetime | None] = {}
+        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+
+    def read(self) -> datetime | None:
+        """The minimum over the sources; None while nothing can be said. Does not wait."""
+        newest: dict[bytes, bytes] = {}
+        while messages := self._consumer.consume(BATCH, 0):
+            for message in messages:
+                failure = message.error()
+                offset = message.offset() or 0
+                if failure is None:
+                    self._position = max(self._position, offset + 1)
+                    key, value = message.key(), message.value()
+                    if key is not None and value is not None:
+                        newest[key] = value
+                elif is_end(failure):
+                    self._position = max(self._position, offset)
+                elif is_lost(failure):
+                    raise Fatal(f"{self._topic} cannot be read: {failure.str()}")
+                else:
+                    _log.warning("reading frontiers is retried", reason=failure.str())
+        for value in newest.values():
+            branch, record = self._codec.decode(value)
+            if branch == "electrored.SourcePosition":
+                self._newest[record["source"]] = record["frontier"]
+        held = [frontier for frontier in self._newest.values() if frontier is not None]
+        if self._position < self._end or not held or min(held) <= EPOCH:
+            return None
+        return min(held)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class Watermarks:
+    """Gives combine the watermark of each partition about once a second, idle or not."""
+
+    def __init__(self, frontiers: Frontiers, admin: AdminClient) -> None:
+        self._frontiers = frontiers
+        self._admin = admin
+        self._asked_at = 0.0
+        self._asked: tuple[datetime, dict[TopicPartition, Future[Any]]] | None = None
+        self._waiting: deque[Target] = deque()
+        self._reached: dict[int, datetime] = {}
+
+    def attend(self, loop: Loop) -> None:
+        self._ask(loop)
+        self._take_answer()
+        self._reach(loop)
+
+    def _ask(self, loop: Loop) -> None:
+        now = time.monotonic()
+        full = len(self._waiting) >= MOST_WAITING
+        if self._asked is not None or full or not loop.ready or now - self._asked_at < INTERVAL_SECONDS:
+            return
+        self._asked_at = now
+        frontier = self._frontiers.read()
+        if frontier is None:
+            return
+        places = [TopicPartition(loop.step.input_topic, partition) for partition in sorted(loop.ready)]
+        # Only now, after the frontier was read: an event recorded before it is below these ends.
+        futures = self._admin.list_offsets(
+            dict.fromkeys(places, OffsetSpec.latest()),
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=REQUEST_SECONDS,
+        )
+        self._asked = frontier, futures
+
+    def _take_answer(self) -> None:
+        if self._asked is None or not all(future.done() for future in self._asked[1].values()):
+            return
+        frontier, futures = self._asked
+        self._asked = None
+        try:
+            ends = {place.partition: int(future.result().offset) for place, future in futures.items()}
+        except KafkaException as error:
+            _log.warning("end offsets are asked for again", reason=error.args[0].str())
+            return
+        self._waiting.append(Target(frontier, ends))
+
+    def _reach(self, loop: Loop) -> None:
+        """Hand on what was consumed far enough. A partition that came later waits for the next frontier."""
+        ready = loop.ready
+        while self._waiting:
+            target = self._waiting[0]
+            for partition, end in list(target.ends.items()):
+                if partition not in ready:
+                    del target.ends[partition]
+                elif loop.consumed(partition) >= end:
+                    del target.ends[partition]
+                    loop.step.watermark(partition, target.frontier)
+                    self._reached[partition] = target.frontier
+            if target.ends:
+                break
+            self._waiting.popleft()
+        shown = [self._reached[partition] for partition in ready if partition in self._reached]
+        if shown:
+            WATERMARK.labels(loop.flow).set(min(shown).timestamp())

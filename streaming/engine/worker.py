@@ -1,0 +1,199 @@
+"""A worker: combine and merge of a generation in one process, a thread and a loop each.
+
+Each loop has its own consumer, group and producer, because a server-side assignor may leave one of two topics in a
+group whole on one worker. If either dies, both stop, with the reason.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from contracts import kafka as connect
+from contracts.registry import Registry
+from contracts.schemas import load
+from contracts.settings import KafkaSettings
+from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, Topic
+from observability import logs
+from streaming.engine.blocks import Decoder
+from streaming.engine.combine import Combine, CombineOutputs
+from streaming.engine.loop import Attendant, Loop, Parts
+from streaming.engine.merge import Merge, MergeTopics
+from streaming.engine.pipeline import Pipeline
+from streaming.engine.restore import Positions, Restorer, State
+from streaming.engine.state import StateStore
+from streaming.engine.step import Step
+from streaming.engine.transactions import Transactions
+from streaming.engine.upkeep import Deletion, TopicGuard
+from streaming.engine.watermarks import Frontiers, Watermarks
+from streaming.generations import Generation
+
+# Room for what arrives while a transaction commits.
+READING = {
+    "queued.min.messages": 200_000,
+    "queued.max.messages.kbytes": 131_072,
+    "fetch.error.backoff.ms": 50,
+}
+# Cycles are few here; what makes collections dear is that they look at every message of a poll.
+COLLECT_SECONDS = 10.0
+
+_log = logs.get(__name__)
+
+
+class Worker:
+    """Both steps of one generation in one slot. `run` returns when `stop` is set, and raises what ended a loop."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        pipeline: Pipeline,
+        generation: Generation,
+        slot: int,
+        state_dir: Path,
+        *,
+        positions: Topic = SOURCE_POSITIONS,
+        late: Topic = LATE_EVENTS,
+        dead: Topic = DEAD_LETTERS,
+    ) -> None:
+        self._kafka = kafka
+        self._pipeline = pipeline
+        self._generation = generation
+        self._slot = slot
+        self._folder = state_dir / f"{generation}.slot{slot}"
+        self._source_positions, self._late, self._dead = positions, late, dead
+        self._registry = Registry(kafka)
+        self._admin: AdminClient = connect.admin(kafka)
+        self._errors: list[BaseException] = []
+
+    def run(self, stop: threading.Event) -> None:
+        topics = {name: (topic.id, topic.partitions) for name, topic in self._generation.topics.items()}
+        TopicGuard(self._admin, topics).check()
+        loops = [self._combine(topics), self._merge(topics)]
+        threads = [
+            threading.Thread(target=self._guarded, args=(loop, stop), name=loop.flow, daemon=True)
+            for loop in loops
+        ]
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        for thread in threads:
+            thread.start()
+        while not stop.wait(COLLECT_SECONDS):
+            gc.collect()
+        for thread in threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def _guarded(self, loop: Loop, stop: threading.Event) -> None:
+        try:
+            loop.run(stop)
+        except BaseException as error:
+            self._errors.append(error)
+            raise
+        finally:
+            stop.set()
+
+    # -- building
+
+    def _combine(self, topics: Mapping[str, tuple[str, int]]) -> Loop:
+        names, pipeline = self._generation.names, self._pipeline
+        outputs = CombineOutputs(
+            partials_topic=names.partials.name,
+            partials_partitions=topics[names.partials.name][1],
+            partials_schema_id=self._registry.register(names.partials.subject, pipeline.partial_schema()),
+            late_topic=self._late.name,
+            late_codec=self._registry.codec(self._late.subject, load(self._late.schema)),
+            dead_topic=self._dead.name,
+            dead_codec=self._registry.codec(self._dead.subject, load(self._dead.schema)),
+        )
+        decoder = Decoder(load(pipeline.source.schema), pipeline.reads, self._writer_schema)
+        step = Combine(pipeline, self._generation.parameters, self._generation.number, decoder, outputs)
+        return self._loop(step, topics, self._generation.start_offsets, [self._watermarks()])
+
+    def _merge(self, topics: Mapping[str, tuple[str, int]]) -> Loop:
+        names, pipeline = self._generation.names, self._pipeline
+        store = StateStore(self._folder, topics[names.state.name][0])
+        merge_topics = MergeTopics(
+            partials_topic=names.partials.name,
+            partials_schema_id=self._registry.register(names.partials.subject, pipeline.partial_schema()),
+            state_topic=names.state.name,
+            state_schema_id=self._registry.register(names.state.subject, pipeline.state_schema()),
+            inputs=topics[pipeline.source.name][1],
+        )
+        start = dict.fromkeys(range(topics[names.partials.name][1]), 0)
+        state = State(names.state.name, store)
+        return self._loop(Merge(pipeline, store, merge_topics), topics, start, [Deletion(self._admin)], state)
+
+    def _loop(
+        self,
+        step: Step,
+        topics: Mapping[str, tuple[str, int]],
+        start_offsets: Mapping[int, int],
+        attendants: Sequence[Attendant],
+        state: State | None = None,
+    ) -> Loop:
+        names = self._generation.names
+        flow = f"{self._generation}.{step.name}"
+        positions = Positions(
+            flow=flow,
+            step=step.name,
+            group_id=names.group_id(step.name),
+            input_topic=step.input_topic,
+            input_topic_id=topics[step.input_topic][0],
+            progress_topic=names.progress.name,
+            start_offsets=start_offsets,
+        )
+        codec = self._registry.codec(names.progress.subject, load(names.progress.schema))
+        transactional_id = names.transactional_id(step.name, self._slot)
+        return Loop(
+            Parts(
+                step=step,
+                # The producer first: it fences the process that it replaces before the group gives it a partition.
+                transactions=Transactions(
+                    lambda: connect.transactional_producer(self._kafka, transactional_id), flow
+                ),
+                consumer=connect.consumer(self._kafka, positions.group_id, overrides=READING),
+                restorer=Restorer(
+                    positions, codec, self._admin, self._reader(f"{positions.group_id}.restore"), state
+                ),
+                positions=positions,
+                progress_codec=codec,
+                state=state,
+                attendants=[*attendants, TopicGuard(self._admin, topics)],
+            )
+        )
+
+    def _watermarks(self) -> Watermarks:
+        topic = self._source_positions
+        place = TopicPartition(topic.name, 0)
+        futures = self._admin.list_offsets(
+            {place: OffsetSpec.latest()}, request_timeout=connect.TIMEOUT_SECONDS
+        )
+        codec = self._registry.codec(topic.subject, load(topic.schema))
+        consumer = self._reader(f"{self._generation}.frontiers")({})
+        return Watermarks(
+            Frontiers(consumer, topic.name, codec, int(futures[place].result().offset)), self._admin
+        )
+
+    def _reader(self, group_id: str) -> Any:
+        def make(overrides: Mapping[str, Any]) -> Consumer:
+            return connect.consumer(self._kafka, group_id, subscribed=False, overrides=overrides)
+
+        return make
+
+    def _writer_schema(self, schema_id: int) -> Any:
+        """The schema, None if the registry does not know it; raises while the registry is away."""
+        try:
+            return self._registry.schema(schema_id)
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404:
+                return None
+            raise

@@ -1,0 +1,141 @@
+"""Generations: one complete computation of a pipeline each, with topics, groups and result rows of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.dialects.postgresql import insert
+
+from contracts import kafka as connect
+from contracts.registry import Registry
+from contracts.schemas import load
+from contracts.settings import KafkaSettings
+from contracts.tables import active_generations, generations
+from contracts.topics import GenerationTopics
+from streaming.engine.pipeline import Parameters, Pipeline
+
+FIRST = 1
+# What a worker has to run; the others are history.
+LIVE = ("building", "candidate", "active", "standby")
+
+
+@dataclass(frozen=True)
+class TopicIdentity:
+    """A topic made anew has another id, one that was resized another count: neither is the topic that was meant."""
+
+    id: str
+    partitions: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A row of `generations`: what a worker needs to go on with it."""
+
+    pipeline: str
+    number: int
+    version: int
+    state: str
+    parameters: Parameters
+    topics: Mapping[str, TopicIdentity]
+    start_offsets: Mapping[int, int]
+
+    @property
+    def names(self) -> GenerationTopics:
+        return GenerationTopics(self.pipeline, self.number)
+
+    def __str__(self) -> str:
+        return f"{self.pipeline}.g{self.number}"
+
+
+def create(
+    kafka: KafkaSettings,
+    results: Engine,
+    pipeline: Pipeline,
+    parameters: Parameters,
+    *,
+    reason: str,
+    created_by: str,
+) -> Generation:
+    """The pipeline's first generation, made active; the one that is there if there is one.
+
+    Topics and schemas come first, row and pointer last and together: a crash anywhere leaves what the next call finds
+    and completes, and nobody works on a generation before it has everything.
+    """
+    for generation in load_live(results, pipeline.name):
+        if generation.number == FIRST:
+            return generation
+    names = GenerationTopics(pipeline.name, FIRST)
+    connect.ensure_topics(kafka, [pipeline.source, *names.all])
+    registry = Registry(kafka)
+    registry.register(names.partials.subject, pipeline.partial_schema())
+    registry.register(names.state.subject, pipeline.state_schema())
+    registry.register(names.progress.subject, load(names.progress.schema))
+    topics = connect.describe_topics(kafka, [pipeline.source.name, *(topic.name for topic in names.all)])
+    row = {
+        "pipeline": pipeline.name,
+        "number": FIRST,
+        "version": pipeline.version,
+        "state": "active",
+        "parameters": parameters.to_json(),
+        "topics": {name: {"id": topic_id, "partitions": count} for name, (topic_id, count) in topics.items()},
+        "start_offsets": _start_offsets(kafka, pipeline.source.name, topics[pipeline.source.name][1]),
+        "reason": reason,
+        "created_by": created_by,
+        "created_at": datetime.now(UTC),
+    }
+    with results.begin() as connection:
+        _insert(connection, row)
+    return next(found for found in load_live(results, pipeline.name) if found.number == FIRST)
+
+
+def load_live(results: Engine, pipeline: str) -> list[Generation]:
+    """Every generation of the pipeline that workers have to run, in order of their numbers."""
+    wanted = (
+        select(generations)
+        .where(generations.c.pipeline == pipeline, generations.c.state.in_(LIVE))
+        .order_by(generations.c.number)
+    )
+    with results.connect() as connection:
+        return [_from_row(row) for row in connection.execute(wanted).mappings()]
+
+
+def _insert(connection: Connection, row: Mapping[str, Any]) -> None:
+    # Two at once is no error: both made the same, one of them keeps it.
+    connection.execute(
+        insert(generations).values(**row, promoted_at=row["created_at"]).on_conflict_do_nothing()
+    )
+    connection.execute(
+        insert(active_generations)
+        .values(pipeline=row["pipeline"], generation=row["number"], promotion_number=1)
+        .on_conflict_do_nothing()
+    )
+
+
+def _start_offsets(kafka: KafkaSettings, topic: str, partitions: int) -> dict[str, int]:
+    """The beginning of the log, as it is now."""
+    client = connect.admin(kafka)
+    places = [TopicPartition(topic, partition) for partition in range(partitions)]
+    futures = client.list_offsets(
+        dict.fromkeys(places, OffsetSpec.earliest()), request_timeout=connect.TIMEOUT_SECONDS
+    )
+    return {str(place.partition): int(future.result().offset) for place, future in futures.items()}
+
+
+def _from_row(row: Mapping[Any, Any]) -> Generation:
+    return Generation(
+        pipeline=row["pipeline"],
+        number=row["number"],
+        version=row["version"],
+        state=row["state"],
+        parameters=Parameters.from_json(row["parameters"]),
+        topics={
+            name: TopicIdentity(topic["id"], topic["partitions"]) for name, topic in row["topics"].items()
+        },
+        start_offsets={int(partition): offset for partition, offset in row["start_offsets"].items()},
+    )

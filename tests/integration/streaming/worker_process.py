@@ -1,0 +1,56 @@
+"""Runs one worker over a test's own topics: what `python -m streaming work` does over the catalogue's."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from contracts.settings import KafkaSettings
+from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SALES_EVENTS, SOURCE_POSITIONS
+from observability import logs
+from streaming import generations
+from streaming.engine.errors import EngineError
+from streaming.engine.worker import Worker
+from streaming.pipelines import CURRENT, PIPELINES
+
+
+def main(given: dict[str, object]) -> int:
+    logs.configure(f"worker {given['slot']}")
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    original = str(given["pipeline"])
+    suffix = str(given["suffix"])
+    pipeline = replace(
+        PIPELINES[original, CURRENT[original]],
+        name=f"{original}-{suffix}",
+        source=replace(SALES_EVENTS, name=f"{SALES_EVENTS.name}-{suffix}"),
+    )
+    results = create_engine(str(given["results_url"]), poolclass=NullPool)
+    generation = generations.load_live(results, pipeline.name)[0]
+    worker = Worker(
+        KafkaSettings(),
+        pipeline,
+        generation,
+        int(str(given["slot"])),
+        Path(str(given["state_dir"])),
+        positions=replace(SOURCE_POSITIONS, name=f"{SOURCE_POSITIONS.name}-{suffix}"),
+        late=replace(LATE_EVENTS, name=f"{LATE_EVENTS.name}-{suffix}"),
+        dead=replace(DEAD_LETTERS, name=f"{DEAD_LETTERS.name}-{suffix}"),
+    )
+    try:
+        worker.run(stop)
+    except EngineError as error:
+        print(f"FATAL {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))
