@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from stack.errors import StackError
 from stack.layout import Layout
@@ -39,7 +39,6 @@ def render(layout: Layout, programs: Iterable[Program]) -> str:
     """The configuration file: nothing starts by itself, everything that dies is started again."""
     lines = [
         "[supervisord]",
-        "nodaemon=true",
         # It says so twice otherwise: a person who starts the stack as root knows.
         *(["user=root"] if os.geteuid() == 0 else []),
         f"logfile={_value(layout.supervisor_log)}",
@@ -86,13 +85,11 @@ def _value(value: object) -> str:
 
 
 def _environment(variables: Mapping[str, str]) -> str:
-    parts = []
+    """Double quotes end a value, and supervisord strips quotes of both kinds from its ends."""
     for name, value in variables.items():
-        quote = "'" if '"' in value else '"'
-        if quote in value:
-            raise StackError(f"{name} has both kinds of quotes in it", "percent-encode one of them")
-        parts.append(f"{name}={quote}{_value(value)}{quote}")
-    return ",".join(parts)
+        if '"' in value or value.strip("'") != value:
+            raise StackError(f"{name} has a quote where none can be kept", "percent-encode it")
+    return ",".join(f'{name}="{_value(value)}"' for name, value in variables.items())
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ class Supervisor:
         self._layout = layout
 
     def start(self, programs: Iterable[Program]) -> None:
-        """Start it with nothing running yet. It outlives this command."""
+        """Start it, with nothing running yet."""
         layout = self._layout
         config = layout.supervisor_config
         config.touch(mode=0o600)
@@ -121,31 +118,36 @@ class Supervisor:
         layout.supervisor_log.unlink(missing_ok=True)
         layout.socket.unlink(missing_ok=True)
         _raise_limit()
-        with layout.log("supervisord-output").open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
-                env=dict(os.environ) | {MARK: str(layout.folder)},
-                cwd=PROJECT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
+        # It leaves us for the background by itself, so that it outlives this command and is nobody's child.
+        done = subprocess.run(
+            command,
+            env=dict(os.environ) | {MARK: str(layout.folder)},
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_TIMEOUT_SECONDS,
+        )
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while not self.is_running():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise StackError(
-                    f"supervisord did not start: {last_line(layout.log('supervisord-output'))}",
-                    f"read {layout.log('supervisord-output')} and {layout.supervisor_log}",
-                )
+        while done.returncode == 0 and not self.is_running() and time.monotonic() < deadline:
             time.sleep(0.05)
+        if not self.is_running():
+            reason = done.stderr.strip() or done.stdout.strip() or last_line(layout.supervisor_log)
+            raise StackError(f"supervisord did not start: {reason}", f"read {layout.supervisor_log}")
 
     def is_running(self) -> bool:
         try:
             self._call("getState")
+        except SupervisorStopping:
+            return True
         except SupervisorGone:
             return False
         return True
+
+    def pid(self) -> int:
+        """supervisord's own pid. Raises SupervisorGone."""
+        return int(self._call("getPID"))
 
     def states(self) -> dict[str, State]:
         """By name of process. Raises SupervisorGone."""
@@ -176,13 +178,12 @@ class Supervisor:
         try:
             self._call("stopProcess", name, False)
         except xmlrpc.client.Fault as fault:
-            # 70: it was not running.
-            if fault.faultCode != 70:
+            if fault.faultCode != Faults.NOT_RUNNING:
                 raise
 
     def shutdown(self) -> None:
         """End supervisord and whatever it still keeps; returns when it is gone."""
-        pid = self._call("getPID")
+        pid = self.pid()
         self._call("shutdown")
         deadline = time.monotonic() + STOP_SECONDS + 10
         while self.is_running() and time.monotonic() < deadline:
@@ -195,6 +196,10 @@ class Supervisor:
         server = xmlrpc.client.ServerProxy("http://127.0.0.1", transport)
         try:
             return getattr(server.supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == Faults.SHUTDOWN_STATE:
+                raise SupervisorStopping from fault
+            raise
         except (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError) as error:
             raise SupervisorGone from error
         finally:
@@ -203,6 +208,10 @@ class Supervisor:
 
 class SupervisorGone(Exception):
     """supervisord does not answer: not started, stopped, or killed."""
+
+
+class SupervisorStopping(SupervisorGone):
+    """supervisord is still there, and takes no more orders."""
 
 
 def last_line(log: Path) -> str:
