@@ -1,0 +1,172 @@
+"""A reading of where everything stands gives the numbers of the real servers."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+from sqlalchemy import Connection, Engine, create_engine, insert
+
+from contracts import tables
+from contracts.kafka import consumer, ensure_topics, transactional_producer
+from contracts.registry import Registry
+from contracts.schemas import load
+from contracts.settings import KafkaSettings, ResultsDbSettings
+from contracts.topics import PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, GenerationTopics, Topic
+from observability.standing import take
+from stack.embedded import Embedded
+
+AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
+PIPELINE = "top-sales-by-city"
+
+
+@pytest.fixture
+def engine(results_db: ResultsDbSettings) -> Iterator[Engine]:
+    engine = create_engine(results_db.results_db_url.get_secret_value())
+    yield engine
+    engine.dispose()
+
+
+@dataclass
+class Written:
+    kafka: KafkaSettings
+    topics: GenerationTopics
+
+
+@pytest.fixture
+def written(stack: Embedded, engine: Engine) -> Written:
+    """A generation that no other test has, active, with two rows, its topics empty."""
+    topics = GenerationTopics(PIPELINE, random.randrange(1_000, 1_000_000))
+    ensure_topics(stack.kafka, (*PUBLIC, *topics.all))
+    with engine.begin() as connection:
+        activate(connection, topics)
+        for city in ("Berlin", "Hamburg"):
+            row = total(topics.generation, city)
+            connection.execute(insert(tables.city_totals).values(row))
+    # A new broker makes its topic of committed offsets when it is first asked; that is not what is tested.
+    reader = consumer(stack.kafka, topics.group_id("combine"), subscribed=False)
+    reader.committed([TopicPartition(SALES_EVENTS.name, 0)], timeout=60)
+    reader.close()
+    return Written(stack.kafka, topics)
+
+
+def activate(connection: Connection, topics: GenerationTopics) -> None:
+    described = {topic.name: {"id": "x", "partitions": topic.partitions} for topic in topics.all}
+    connection.execute(
+        insert(tables.generations).values(
+            pipeline=PIPELINE,
+            number=topics.generation,
+            version=1,
+            state="active",
+            parameters={"time_zone": "UTC", "grace_seconds": 3600, "calendar": "1-day"},
+            topics=described,
+            start_offsets={},
+            reason="test",
+            created_by="test",
+            created_at=AT,
+            apply_number=7,
+        )
+    )
+    pointer = {"pipeline": PIPELINE, "generation": topics.generation, "promotion_number": 3}
+    connection.execute(insert(tables.active_generations).values(pointer))
+    for partition in range(topics.state.partitions):
+        position = {
+            "pipeline": PIPELINE,
+            "generation": topics.generation,
+            "partition": partition,
+            "topic_id": "x",
+            "next_offset": 0,
+            "watermark": AT.replace(minute=partition),
+        }
+        connection.execute(insert(tables.sink_positions).values(position))
+
+
+def total(generation: int, city: str) -> dict[str, Any]:
+    return {
+        "generation": generation,
+        "window_start": AT.replace(hour=0),
+        "window_end": AT.replace(day=23, hour=0),
+        "country": "DE",
+        "city": city,
+        "currency": "EUR",
+        "total": 5,
+        "sales_count": 1,
+        "late_count": 0,
+        "late_amount": 0,
+        "updated_at": AT,
+        "apply_number": 7,
+    }
+
+
+def produce(kafka: KafkaSettings, topic: Topic, values: list[bytes], *, commit: bool = True) -> None:
+    producer = transactional_producer(kafka, f"test-{random.random()}")
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    for number, value in enumerate(values):
+        producer.produce(topic.name, key=str(number).encode(), value=value, partition=0)
+    producer.flush(10)
+    if commit:
+        producer.commit_transaction(10)
+    else:
+        producer.abort_transaction(10)
+
+
+def test_results_are_those_of_the_active_generation(written: Written, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(insert(tables.city_totals).values(total(written.topics.generation + 1, "Paris")))
+    standing = take(written.kafka, engine).pipelines[PIPELINE]
+    assert standing.generation == written.topics.generation
+    assert standing.promotion_number == 3
+    assert standing.apply_number == 7
+    assert standing.rows == 2
+    assert standing.updated_at == AT
+    assert standing.watermark == AT, "the least of the partitions"
+
+
+def test_ends_of_topics_are_summed_over_partitions(written: Written, engine: Engine) -> None:
+    before = take(written.kafka, engine).topics[SALES_EVENTS.name]
+    produce(written.kafka, SALES_EVENTS, [b"x"] * 5)
+    assert take(written.kafka, engine).topics[SALES_EVENTS.name] == before + 5 + 1, "and the commit's marker"
+
+
+def test_behind_is_the_distance_between_what_was_committed_and_the_end(
+    written: Written, engine: Engine
+) -> None:
+    partials, group = written.topics.partials, written.topics.group_id("merge")
+    produce(written.kafka, partials, [b"x"] * 9)
+    produce(written.kafka, written.topics.state, [b"x"] * 3)
+    reader = consumer(written.kafka, group, subscribed=False)
+    reader.commit(offsets=[TopicPartition(partials.name, 0, 4)], asynchronous=False)
+    reader.close()
+    standing = take(written.kafka, engine).pipelines[PIPELINE]
+    assert standing.merge_behind == 9 + 1 - 4
+    assert standing.sink_behind == 3 + 1
+    assert standing.combine_behind == 0, "a group that never was has nothing"
+
+
+def test_a_sources_newest_committed_position_counts(written: Written, engine: Engine) -> None:
+    codec = Registry(written.kafka).codec(SOURCE_POSITIONS.subject, load(SOURCE_POSITIONS.schema))
+    source = f"test-{random.random()}"
+
+    def position(next_seq: int) -> bytes:
+        detail = json.dumps({"lsn": "0/1"})
+        record = {"source": source, "next_seq": next_seq, "frontier": AT, "detail": detail}
+        return codec.encode(("electrored.SourcePosition", record))
+
+    chunk = {"source": source, "number": 1, "upper_key": "k", "snapshot": "1:2:"}
+    snapshot_range = codec.encode(("electrored.SnapshotRange", chunk))
+    produce(written.kafka, SOURCE_POSITIONS, [position(5), position(8), snapshot_range])
+    produce(written.kafka, SOURCE_POSITIONS, [position(99)], commit=False)
+    found = take(written.kafka, engine).sources[source]
+    assert (found.next_seq, found.frontier, found.detail) == (8, AT, '{"lsn": "0/1"}')
+
+
+def test_before_the_first_generation_there_is_no_pipeline(stack: Embedded, engine: Engine) -> None:
+    ensure_topics(stack.kafka, PUBLIC)
+    assert take(stack.kafka, engine).pipelines == {}
