@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -18,6 +16,7 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.tables import active_generations, generations
 from contracts.topics import GenerationTopics
+from streaming.engine.offsets import beginnings
 from streaming.engine.pipeline import Parameters, Pipeline
 
 FIRST = 1
@@ -119,12 +118,7 @@ def _insert(connection: Connection, row: Mapping[str, Any]) -> None:
 
 def _start_offsets(kafka: KafkaSettings, topic: str, partitions: int) -> dict[str, int]:
     """The beginning of the log, as it is now."""
-    client = connect.admin(kafka)
-    places = [TopicPartition(topic, partition) for partition in range(partitions)]
-    futures = client.list_offsets(
-        dict.fromkeys(places, OffsetSpec.earliest()), request_timeout=connect.TIMEOUT_SECONDS
-    )
-    return {str(place.partition): int(future.result().offset) for place, future in futures.items()}
+    return {str(p): offset for p, offset in beginnings(connect.admin(kafka), topic, range(partitions)).items()}
 
 
 def _from_row(row: Mapping[Any, Any]) -> Generation:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from confluent_kafka import Consumer, Message, TopicPartition
 from prometheus_client import Counter
@@ -23,6 +23,7 @@ from streaming.engine.errors import Abortable, Fatal
 from streaming.engine.failures import is_end, is_lost
 from streaming.engine.progress import Progress, progress_key
 from streaming.engine.restore import Positions, Restorer, State
+from streaming.engine.step import Message as Record
 from streaming.engine.step import Output, OutRecord, Step
 from streaming.engine.transactions import Delivered, OutcomeUnknown, Transactions
 
@@ -113,7 +114,7 @@ class Loop:
         if messages:
             if not self.step.pending():
                 self._filling_since = time.monotonic()
-            self._events += self.step.add(messages)
+            self._events += self.step.add(cast(Sequence[Record], messages))
             # Here and not at the commit: the metadata has to be as old as what it covers.
             self._metadata = self._consumer.consumer_group_metadata()
         for attendant in self._parts.attendants:

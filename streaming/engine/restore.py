@@ -19,18 +19,18 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
     ConsumerGroupTopicPartitions,
-    IsolationLevel,
     KafkaException,
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 from prometheus_client import Counter
 
 from contracts.registry import Codec
 from observability import logs
 from streaming.engine.errors import Fatal
 from streaming.engine.failures import is_end, is_lost
+from streaming.engine.offsets import ask_ends
 from streaming.engine.progress import Progress, progress_key
 from streaming.engine.state import StateStore
 
@@ -155,11 +155,7 @@ class Restorer:
         """End offsets by topic, open transactions included."""
 
         def ask() -> dict[str, int]:
-            futures = self._admin.list_offsets(
-                dict.fromkeys(wanted, OffsetSpec.latest()),
-                isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                request_timeout=REQUEST_SECONDS,
-            )
+            futures = ask_ends(self._admin, wanted)
             return {place.topic: int(future.result().offset) for place, future in futures.items()}
 
         return self._asked("end offsets", ask)
@@ -224,12 +220,12 @@ class Restorer:
                 raise Stopped
             records: list[Message] = []
             for message in self._consumer.consume(BATCH, 0.1):
-                failure = message.error()
+                failure, offset = message.error(), message.offset() or 0
                 if failure is None:
                     records.append(message)
-                    position = max(position, message.offset() + 1)
+                    position = max(position, offset + 1)
                 elif is_end(failure):
-                    position = max(position, message.offset())
+                    position = max(position, offset)
                 elif is_lost(failure):
                     raise Fatal(f"{topic} partition {partition} cannot be read from {start}: {failure.str()}")
                 else:

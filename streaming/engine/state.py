@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from rocksdict import Options, Rdict, WriteBatch
 
@@ -41,8 +42,7 @@ class PartitionStore:
             self._start_anew(topic_id)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        found: list[bytes | None] = self._db.get(list(keys))
-        return found
+        return cast(list[bytes | None], self._db.get(list(keys)))
 
     def write(self, items: Iterable[tuple[bytes, bytes]], next_offset: int | None) -> None:
         """Values and note in one batch; without a note what is there stays, and the values are read again one day."""
@@ -73,7 +73,7 @@ class PartitionStore:
 
     def _noted(self, topic_id: str) -> int | None:
         """The noted offset; None for a store that is new or whose notes do not fit the topic."""
-        known, noted = self._db.get([_TOPIC_ID, _NEXT_OFFSET])
+        known, noted = self.get_many([_TOPIC_ID, _NEXT_OFFSET])
         if known is None and noted is None:
             return None
         if known != topic_id.encode() or noted is None or not noted.isdigit():

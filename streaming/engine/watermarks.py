@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
 from contracts.registry import Codec
@@ -22,10 +20,10 @@ from observability import logs
 from streaming.engine.errors import Fatal
 from streaming.engine.failures import is_end, is_lost
 from streaming.engine.loop import Loop
+from streaming.engine.offsets import Asked, ask_ends
 
 # Sources publish about once a second.
 INTERVAL_SECONDS = 1.0
-REQUEST_SECONDS = 10.0
 # Frontiers that wait for a partition that is behind. A minute of them is fine enough for a long backlog.
 MOST_WAITING = 60
 BATCH = 10_000
@@ -99,7 +97,7 @@ class Watermarks:
         self._frontiers = frontiers
         self._admin = admin
         self._asked_at = 0.0
-        self._asked: tuple[datetime, dict[TopicPartition, Future[Any]]] | None = None
+        self._asked: tuple[datetime, Asked] | None = None
         self._waiting: deque[Target] = deque()
         self._reached: dict[int, datetime] = {}
 
@@ -119,11 +117,7 @@ class Watermarks:
             return
         places = [TopicPartition(loop.step.input_topic, partition) for partition in sorted(loop.ready)]
         # Only now, after the frontier was read: an event recorded before it is below these ends.
-        futures = self._admin.list_offsets(
-            dict.fromkeys(places, OffsetSpec.latest()),
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=REQUEST_SECONDS,
-        )
+        futures = ask_ends(self._admin, places)
         self._asked = frontier, futures
 
     def _take_answer(self) -> None:

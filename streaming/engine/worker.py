@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts import kafka as connect
@@ -26,6 +26,7 @@ from streaming.engine.blocks import Decoder
 from streaming.engine.combine import Combine, CombineOutputs
 from streaming.engine.loop import Attendant, Loop, Parts
 from streaming.engine.merge import Merge, MergeTopics
+from streaming.engine.offsets import ends
 from streaming.engine.pipeline import Pipeline
 from streaming.engine.restore import Positions, Restorer, State
 from streaming.engine.state import StateStore
@@ -173,15 +174,10 @@ class Worker:
 
     def _watermarks(self) -> Watermarks:
         topic = self._source_positions
-        place = TopicPartition(topic.name, 0)
-        futures = self._admin.list_offsets(
-            {place: OffsetSpec.latest()}, request_timeout=connect.TIMEOUT_SECONDS
-        )
+        end = ends(self._admin, topic.name, [0])[0]
         codec = self._registry.codec(topic.subject, load(topic.schema))
         consumer = self._reader(f"{self._generation}.frontiers")({})
-        return Watermarks(
-            Frontiers(consumer, topic.name, codec, int(futures[place].result().offset)), self._admin
-        )
+        return Watermarks(Frontiers(consumer, topic.name, codec, end), self._admin)
 
     def _reader(self, group_id: str) -> Any:
         def make(overrides: Mapping[str, Any]) -> Consumer:
