@@ -1,0 +1,184 @@
+"""Dagster as `up` configures it: observes real numbers, fails lost runs, forgets what is old."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+from dagster._core.instance import RUNLESS_RUN_ID
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget, GrpcServerTarget
+from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
+from dagster._grpc.client import DagsterGrpcClient
+
+from contracts.kafka import ensure_topics
+from contracts.settings import ResultsDbSettings
+from contracts.topics import PUBLIC
+from electrored_dagster.defs.instance import Platform
+from electrored_dagster.defs.upkeep.observing import observe_platform
+from electrored_dagster.defs.upkeep.pruning import prune_history
+from electrored_dagster.pruning import KEEP_EVENTS, prune
+from stack import databases
+from stack.embedded import Embedded
+from stack.ports import Ports
+
+PROJECT = Path(__file__).resolve().parents[3]
+ANSWER = dg.AssetKey(["results_db", "public", "top_sales_by_city"])
+
+
+@pytest.fixture
+def instance(
+    stack: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    """An instance of the dagster.yaml that ships, on PostgreSQL."""
+    name = f"dagster_{uuid4().hex[:12]}"
+    url = databases.create_database(stack.postgres(), name)
+    monkeypatch.setenv("ELECTRORED_DAGSTER_DB_URL", url.render_as_string(hide_password=False))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+    databases.drop_database(stack.postgres(), name)
+
+
+@contextmanager
+def code_server(port: int) -> Iterator[DagsterGrpcClient]:
+    command = ["api", "grpc", "-h", "127.0.0.1", "-p", str(port), "-m", "electrored_dagster.definitions"]
+    process = subprocess.Popen(
+        [str(Path(sys.executable).parent / "dagster"), *command],
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+    )
+    try:
+        client = DagsterGrpcClient(port=port, host="127.0.0.1")
+        deadline = time.monotonic() + 60
+        while client.health_check_query() != "SERVING":
+            assert process.poll() is None, "the code server ended"
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield client
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_the_sensor_observes_what_the_servers_say(
+    stack: Embedded, results_db: ResultsDbSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_topics(stack.kafka, PUBLIC)
+    monkeypatch.setenv("ELECTRORED_KAFKA_BOOTSTRAP", stack.kafka.kafka_bootstrap)
+    monkeypatch.setenv("ELECTRORED_SCHEMA_REGISTRY_URL", stack.kafka.schema_registry_url)
+    monkeypatch.setenv("ELECTRORED_RESULTS_DB_URL", results_db.results_db_url.get_secret_value())
+    context = dg.build_sensor_context(resources={"platform": Platform()})
+    result = observe_platform(context)
+    assert isinstance(result, dg.SensorResult)
+    observed = {event.asset_key.to_user_string(): event for event in result.asset_events}
+    assert {f"kafka/{topic.name}" for topic in PUBLIC} <= set(observed)
+    for topic in PUBLIC:
+        assert observed[f"kafka/{topic.name}"].metadata["partitions"].value == topic.partitions
+
+    again = dg.build_sensor_context(resources={"platform": Platform()}, cursor=result.cursor)
+    unchanged = observe_platform(again)
+    assert isinstance(unchanged, dg.SensorResult)
+    assert unchanged.asset_events == []
+
+
+def test_old_runless_events_go_and_the_last_of_each_asset_stays(instance: dg.DagsterInstance) -> None:
+    other = dg.AssetKey(["kafka", "sales-events"])
+    for rows in range(5):
+        instance.report_runless_asset_event(dg.AssetMaterialization(ANSWER, metadata={"rows": rows}))
+    for offset in range(3):
+        instance.report_runless_asset_event(dg.AssetObservation(other, metadata={"end": offset}))
+    now = datetime.now(UTC)
+    assert prune(instance, now).events == 0, "nothing is old yet"
+
+    with instance.event_log_storage.index_connection() as connection:
+        old = (now - KEEP_EVENTS - timedelta(hours=1)).replace(tzinfo=None)
+        connection.execute(sa.update(SqlEventLogStorageTable).values(timestamp=old))
+    instance.report_runless_asset_event(dg.AssetMaterialization(ANSWER, metadata={"rows": 5}))
+
+    assert prune(instance, now).events == 5 + 2
+    (last,) = instance.fetch_materializations(ANSWER, limit=10).records
+    assert last.asset_materialization is not None
+    assert last.asset_materialization.metadata["rows"].value == 5
+    (end,) = instance.fetch_observations(other, limit=10).records
+    assert end.asset_observation is not None
+    assert end.asset_observation.metadata["end"].value == 2
+
+
+def test_events_of_runs_are_not_runless(instance: dg.DagsterInstance) -> None:
+    run = prune_history.execute_in_process(instance=instance)
+    assert run.success
+    with instance.event_log_storage.index_connection() as connection:
+        connection.execute(sa.update(SqlEventLogStorageTable).values(timestamp=datetime(2020, 1, 1)))  # noqa: DTZ001
+    assert prune(instance, datetime.now(UTC)).events == 0
+    assert run.run_id != RUNLESS_RUN_ID
+    assert instance.get_run_by_id(run.run_id) is not None
+
+
+def test_old_finished_runs_go(instance: dg.DagsterInstance) -> None:
+    run = prune_history.execute_in_process(instance=instance)
+    assert prune(instance, datetime.now(UTC)).runs == 0
+    assert prune(instance, datetime.now(UTC) + timedelta(days=91)).runs == 1
+    assert instance.get_run_by_id(run.run_id) is None
+
+
+def test_a_run_whose_worker_was_killed_with_its_server_fails(instance: dg.DagsterInstance) -> None:
+    port = Ports.free().dagster_code
+    server = json.dumps({"host": "127.0.0.1", "port": port})
+    lost = instance.create_run_for_job(
+        prune_history, status=dg.DagsterRunStatus.STARTED, tags={GRPC_INFO_TAG: server}
+    )
+    logger = dg.get_dagster_logger()
+    with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as workspace:
+        unanswered = [error for error in execute_run_monitoring_iteration(workspace, logger) if error]
+        assert unanswered, "no server answers"
+        assert status(instance, lost.run_id) == dg.DagsterRunStatus.STARTED, "so nothing is known of the run"
+        with code_server(port):
+            assert [error for error in execute_run_monitoring_iteration(workspace, logger) if error] == []
+    assert status(instance, lost.run_id) == dg.DagsterRunStatus.FAILURE
+
+
+def status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run.status
+
+
+def test_a_run_that_lives_is_left_alone(instance: dg.DagsterInstance) -> None:
+    port = Ports.free().dagster_code
+    logger = dg.get_dagster_logger()
+    target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="electrored")
+    with code_server(port), WorkspaceProcessContext(instance, target) as workspace:
+        request = workspace.create_request_context()
+        location = request.get_code_location("electrored")
+        repository = location.get_repository("__repository__")
+        job = repository.get_full_job("prune_history")
+        run = instance.create_run_for_job(
+            prune_history,
+            remote_job_origin=job.get_remote_origin(),
+            job_code_origin=job.get_python_origin(),
+        )
+        instance.launch_run(run.run_id, request)
+        deadline = time.monotonic() + 60
+        watched = 0
+        while status(instance, run.run_id) not in FINISHED_STATUSES:
+            assert time.monotonic() < deadline
+            assert [error for error in execute_run_monitoring_iteration(workspace, logger) if error] == []
+            watched += status(instance, run.run_id) == dg.DagsterRunStatus.STARTED
+            time.sleep(0.05)
+        assert status(instance, run.run_id) == dg.DagsterRunStatus.SUCCESS
+        assert watched, "monitoring saw it at work"
