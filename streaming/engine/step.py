@@ -21,12 +21,12 @@ class Message(Protocol):
 
 @dataclass(frozen=True)
 class OutRecord:
-    """One record to produce; without a partition the partitioner decides by key."""
+    """One record to produce; without a partition the partitioner decides by key, without a value it deletes."""
 
     topic: str
     partition: int | None
     key: bytes | None
-    value: bytes
+    value: bytes | None
 
 
 @dataclass(frozen=True)

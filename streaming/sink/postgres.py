@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import datetime
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from confluent_kafka import Message
 from sqlalchemy import Engine
 
-from contracts.registry import Codec, Registry
+from contracts.registry import Registry
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import GenerationTopics
 from observability import logs
@@ -18,10 +19,8 @@ from observability.metrics import EVENTS, LAG
 from streaming.sink.followed import Followed, live
 from streaming.sink.following import Follower, connect, follow, retried
 from streaming.sink.rows import Rows
-from streaming.sink.state_topic import Batch, StateReader
+from streaming.sink.state_topic import Batch, Reader, check
 
-# An empty wait this long ends to see whether to stop.
-POLL_SECONDS = 0.5
 # A topic made anew is noticed by its offsets at once, or by this check of its id.
 CHECK_SECONDS = 10.0
 
@@ -32,50 +31,50 @@ class StateSink:
     """Follows one generation's state topic and keeps its rows."""
 
     def __init__(self, kafka: KafkaSettings, engine: Engine, registry: Registry, followed: Followed) -> None:
-        self.followed = followed
+        self._kafka = kafka
+        self._followed = followed
         self._rows = Rows(engine, followed)
         topics = GenerationTopics(followed.pipeline.name, followed.number)
-        self._codec: Codec = registry.codec(f"{followed.topic}-value", followed.pipeline.state_schema())
-        self._reader = StateReader(kafka, followed, topics.group_id("sink"))
+        self._codec = registry.codec(topics.state.subject, followed.pipeline.state_schema())
+        self._reader = Reader(kafka, followed.topic, topics.group_id("sink"))
         self._applied: dict[int, int] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Follow until told to stop. Raises Fatal when a person has to look."""
-        flow = f"{self.followed.pipeline.name}.g{self.followed.number}.sink"
+        flow = f"{self._followed.pipeline.name}.g{self._followed.number}.sink"
         with self._reader as reader:
+            checked = partial(check, self._kafka, self._followed)
+            retried(checked, stop)
             self._applied = retried(self._rows.open, stop)
-            retried(partial(reader.start, self._applied), stop)
-            _log.info("following", generation=str(self.followed), positions=self._applied)
-            checked_at = time.monotonic()
+            reader.assign(self._applied)
+            _log.info("following", generation=str(self._followed), positions=self._applied)
+            check_at = time.monotonic() + CHECK_SECONDS
             while not stop.is_set():
-                batch = reader.take(POLL_SECONDS)
-                if batch.records:
-                    retried(partial(self.apply, batch), stop)
-                    EVENTS.labels(flow).inc(batch.records)
-                if time.monotonic() - checked_at > CHECK_SECONDS:
-                    retried(reader.check, stop)
-                    checked_at = time.monotonic()
+                messages = reader.take()
+                if messages:
+                    retried(partial(self._apply, messages), stop)
+                    EVENTS.labels(flow).inc(len(messages))
                 LAG.labels(flow).set(reader.lag())
+                if time.monotonic() > check_at:
+                    retried(checked, stop)
+                    check_at = time.monotonic() + CHECK_SECONDS
 
-    def apply(self, batch: Batch) -> int | None:
-        """One batch into the database, in one transaction; gives its apply number."""
+    def _apply(self, messages: Sequence[Message]) -> None:
+        """What was read since the last time into the database, in one transaction."""
+        batch = Batch.of(messages)
         following = dict(self._reader.positions)
-        number = self._rows.apply(
+        self._rows.apply(
             [self._decode(value) for value in batch.totals.values()],
-            {partition: self._watermark(value) for partition, value in batch.watermarks.items()},
+            {partition: self._decode(value)["watermark"] for partition, value in batch.watermarks.items()},
             self._applied,
             following,
         )
         self._applied = following
-        return number
 
     def _decode(self, value: bytes) -> dict[str, Any]:
-        total: dict[str, Any] = self._codec.decode(value)[1]
-        return total
-
-    def _watermark(self, value: bytes) -> datetime:
-        watermark: datetime = self._codec.decode(value)[1]["watermark"]
-        return watermark
+        """The fields of a total or of a watermark."""
+        _, fields = self._codec.decode(value)
+        return dict(fields)
 
 
 def run(kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event) -> None:

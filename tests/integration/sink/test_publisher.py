@@ -1,0 +1,280 @@
+"""Exactly once, rule 3: the public topic is the current truth of the active generation, by one fenced publisher."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from contracts.kafka import admin, consumer
+from contracts.registry import Registry
+from contracts.schemas import load
+from contracts.settings import KafkaSettings, ResultsDbSettings
+from stack.embedded import Embedded
+from streaming.engine.errors import Fatal
+from streaming.engine.offsets import ends
+from streaming.engine.pipeline import Pipeline
+from streaming.engine.transactions import Transactions
+from streaming.sink.followed import Active
+from streaming.sink.publisher import Publisher, run
+from tests.integration.sink.conftest import DAY, HandMade, Make
+
+TIMEOUT_SECONDS = 30.0
+Promote = Callable[[int], None]
+
+
+class Public:
+    """A reader of the public topic, as an outsider would be one."""
+
+    def __init__(self, stack: Embedded, pipeline: Pipeline) -> None:
+        self._topic = pipeline.output
+        self._codec = Registry(stack.kafka).codec(self._topic.subject, load(self._topic.schema))
+        self._consumer = consumer(stack.kafka, "outsider", subscribed=False)
+        self._consumer.assign([TopicPartition(self._topic.name, p, 0) for p in range(self._topic.partitions)])
+        self.records: list[tuple[str, Any]] = []
+
+    def poll(self) -> list[tuple[str, Any]]:
+        for message in self._consumer.consume(1000, 0.05):
+            if message.error() is None:
+                value = message.value()
+                self.records.append(
+                    ((message.key() or b"").decode(), None if value is None else self._codec.decode(value))
+                )
+        return self.records
+
+    def truth(self) -> dict[str, str]:
+        """What compaction leaves: total by city."""
+        shown: dict[str, str] = {}
+        for key, value in self.poll():
+            city = key.split("|")[2]
+            shown.pop(city, None)
+            if value is not None:
+                shown[city] = str(value["total"])
+        return shown
+
+    def until(self, expected: dict[str, str]) -> None:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while self.truth() != expected:
+            assert time.monotonic() < deadline, f"{self.truth()} is not {expected}"
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+@pytest.fixture
+def public(stack: Embedded, pipeline: Pipeline) -> Iterator[Public]:
+    reader = Public(stack, pipeline)
+    yield reader
+    reader.close()
+
+
+@contextmanager
+def publishing(kafka: KafkaSettings, results: ResultsDbSettings) -> Iterator[list[BaseException]]:
+    """The publisher process in a thread; what it died of is in the list."""
+    stop, died = threading.Event(), []
+
+    def main() -> None:
+        try:
+            run(kafka, results, stop)
+        except BaseException as error:
+            died.append(error)
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    try:
+        yield died
+    finally:
+        stop.set()
+        thread.join(TIMEOUT_SECONDS)
+
+
+def test_outsiders_see_totals_with_their_schema_and_no_hidden_group(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make, promote: Promote, public: Public
+) -> None:
+    made = make()
+    made.write([made.total("Berlin", "1.5", 2, late=1), made.total("Hidden", "0", 0)], watermark=DAY)
+    promote(1)
+    with publishing(stack.kafka, results_db) as died:
+        public.until({"Berlin": "1.5000"})
+        made.write([made.total("Ulm", "3"), made.total("Berlin", "2.5", 3)])
+        public.until({"Berlin": "2.5000", "Ulm": "3.0000"})
+        made.write([made.total("Ulm", "0", 0)])
+        public.until({"Berlin": "2.5000"})
+    assert died == []
+    assert public.records[0] == (
+        "2026-11-22T00:00:00Z|DE|Berlin|EUR",
+        {
+            "window_start": DAY,
+            "window_end": DAY + timedelta(days=1),
+            "country": "DE",
+            "city": "Berlin",
+            "currency": "EUR",
+            "total": Decimal("1.5000"),
+            "sales_count": 2,
+            "late_count": 1,
+            "late_amount": Decimal("1.0000"),
+            "restated_at": DAY + timedelta(days=2),
+        },
+    )
+
+
+def test_a_restart_goes_on_where_it_was_and_says_nothing_twice(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make, promote: Promote, public: Public
+) -> None:
+    made = make()
+    promote(1)
+    for n in range(1, 4):
+        made.write([made.total("Berlin", str(n))])
+        with publishing(stack.kafka, results_db) as died:
+            public.until({"Berlin": f"{n}.0000"})
+        assert died == []
+    assert [str(value["total"]) for _, value in public.records] == ["1.0000", "2.0000", "3.0000"]
+
+
+def test_after_a_promotion_the_topic_is_what_the_new_generation_says_and_back_after_a_rollback(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make, promote: Promote, public: Public
+) -> None:
+    one, two = make(1), make(2, state="candidate")
+    promote(1)
+    one.write([one.total("Same", "1"), one.total("Changed", "1"), one.total("Gone", "1")])
+    two.write([two.total("Same", "1"), two.total("Changed", "2"), two.total("New", "2")])
+    two.write([two.total("Hidden", "0", 0)])
+    before = {"Same": "1.0000", "Changed": "1.0000", "Gone": "1.0000"}
+    after = {"Same": "1.0000", "Changed": "2.0000", "New": "2.0000"}
+    with publishing(stack.kafka, results_db) as died:
+        public.until(before)
+        promote(2)
+        public.until(after)
+        two.write([two.total("New", "3")])
+        public.until(after | {"New": "3.0000"})
+        one.write([one.total("Gone", "7")])
+        promote(1)
+        public.until(before | {"Gone": "7.0000"})
+    assert died == []
+    assert sum("|Same|" in key for key, _ in public.records) == 1, "what did not change is not said again"
+
+
+def test_a_promotion_while_nobody_publishes_is_caught_up(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make, promote: Promote, public: Public
+) -> None:
+    one, two = make(1), make(2, state="candidate")
+    promote(1)
+    one.write([one.total("Old", "1")])
+    two.write([two.total("New", "2")])
+    with publishing(stack.kafka, results_db):
+        public.until({"Old": "1.0000"})
+    promote(2)
+    with publishing(stack.kafka, results_db):
+        public.until({"New": "2.0000"})
+
+
+def test_killed_while_comparing_it_compares_again_and_writes_only_what_is_missing(
+    stack: Embedded,
+    results_db: ResultsDbSettings,
+    make: Make,
+    promote: Promote,
+    public: Public,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streaming.sink.publisher.TRANSACTION_RECORDS", 3)
+    made = make()
+    made.write([made.total(f"c{n}", "1") for n in range(10)])
+    promote(1)
+    real, commits = Transactions.commit, 0
+
+    class Killed(Exception):
+        pass
+
+    def dies(self: Transactions, *args: Any) -> Any:
+        nonlocal commits
+        commits += 1
+        if commits == 3:
+            raise Killed
+        return real(self, *args)
+
+    monkeypatch.setattr(Transactions, "commit", dies)
+    with publishing(stack.kafka, results_db) as died:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not died:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    assert isinstance(died[0], Killed)
+    with publishing(stack.kafka, results_db) as died:
+        public.until({f"c{n}": "1.0000" for n in range(10)})
+    assert died == []
+    assert len(public.records) == 10, "nothing was said twice"
+
+
+def test_a_second_publisher_fences_the_first(
+    stack: Embedded, make: Make, promote: Promote, public: Public
+) -> None:
+    made = make()
+    made.write([made.total("Berlin", "1")])
+    registry = Registry(stack.kafka)
+    died: list[BaseException] = []
+    stop = threading.Event()
+
+    def main() -> None:
+        try:
+            Publisher(stack.kafka, registry, Active(made.followed, 1)).run(stop)
+        except Fatal as error:
+            died.append(error)
+
+    first, second = threading.Thread(target=main), threading.Thread(target=main)
+    first.start()
+    public.until({"Berlin": "1.0000"})
+    second.start()
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    n = 1
+    while first.is_alive() and second.is_alive():
+        assert time.monotonic() < deadline
+        n += 1
+        made.write([made.total("Berlin", str(n))])
+        public.until({"Berlin": f"{n}.0000"})
+    stop.set()
+    first.join()
+    second.join()
+    assert "fenced" in str(died[0])
+    assert [str(value["total"]) for _, value in public.records] == [f"{i}.0000" for i in range(1, n + 1)]
+
+
+def test_a_recreated_state_topic_stops_the_publisher(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make, promote: Promote
+) -> None:
+    made = make()
+    promote(1)
+    made.recreate_topic(stack.kafka)
+    with publishing(stack.kafka, results_db) as died:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not died:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    assert "was re-created" in str(died[0])
+
+
+def test_positions_are_the_end_of_what_was_published(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make, promote: Promote, public: Public
+) -> None:
+    """The committed offsets belong to the promotion, and reach what outsiders can read."""
+    made = make()
+    made.write([made.total("Berlin", "1"), made.total("Ulm", "1"), made.total("Bonn", "1")])
+    promote(1)
+    with publishing(stack.kafka, results_db):
+        public.until({"Berlin": "1.0000", "Ulm": "1.0000", "Bonn": "1.0000"})
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while _committed(stack, made) != ends(admin(stack.kafka), made.topic, range(2)):
+            assert time.monotonic() < deadline
+
+
+def _committed(stack: Embedded, made: HandMade) -> dict[int, int]:
+    reader = consumer(stack.kafka, f"{made.followed.pipeline.name}.publisher.1", subscribed=False)
+    found = reader.committed([TopicPartition(made.topic, p) for p in range(2)], 10)
+    reader.close()
+    return {place.partition: place.offset for place in found}
