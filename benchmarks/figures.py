@@ -1,0 +1,53 @@
+"""A measured figure, and the table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Figure:
+    """`target` is what the design asks for, in words; `met` is None where it asks for nothing."""
+
+    name: str
+    value: float
+    unit: str
+    target: str = ""
+    met: bool | None = None
+
+
+def at_most(name: str, value: float, unit: str, limit: float) -> Figure:
+    return Figure(name, value, unit, f"≤ {shown(limit)}", value <= limit)
+
+
+def at_least(name: str, value: float, unit: str, limit: float) -> Figure:
+    return Figure(name, value, unit, f"≥ {shown(limit)}", value >= limit)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that `share` of all do not exceed; no interpolation between samples."""
+    ordered = sorted(values)
+    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
+
+
+def shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def table(figures: Sequence[Figure]) -> Table:
+    made = Table(title="ElectroRed, measured")
+    for name, justify in (
+        ("what", "left"),
+        ("figure", "right"),
+        ("unit", "left"),
+        ("target", "left"),
+        ("", "left"),
+    ):
+        made.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for figure in figures:
+        verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[figure.met]
+        made.add_row(figure.name, shown(figure.value), figure.unit, figure.target, verdict)
+    return made
