@@ -1,0 +1,274 @@
+"""combine + merge, exactly-once, over a log that is there already: events a second and a CPU-second.
+
+Beside it, in the same run, what it costs to consume the same log and do nothing with it: `kcat -C -f ''` if it is
+installed, else a bare `consume()`. The machine is shared and noisy, so the ratio says more than the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any
+from uuid import uuid4
+
+import typer
+from confluent_kafka import OFFSET_BEGINNING, Producer, TopicPartition
+from prometheus_client import REGISTRY
+
+from contracts import kafka as connect
+from contracts.registry import Registry
+from contracts.schemas import load
+from contracts.settings import KafkaSettings
+from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SALES_EVENTS, SOURCE_POSITIONS, GenerationTopics
+from stack.embedded import running
+from streaming.engine.pipeline import Parameters, Pipeline
+from streaming.engine.worker import Worker
+from streaming.generations import Generation, TopicIdentity
+from streaming.pipelines import CURRENT, PIPELINES
+
+TARGET_PER_CPU_SECOND = 383_000
+TARGET_OF_KCAT = 1 / 3
+# As many as make librdkafka's batches full; a bigger transaction changes nothing.
+PRELOAD_TRANSACTION = 50_000
+DAYS = 30
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Topics of one measurement."""
+
+    kafka: KafkaSettings
+    pipeline: Pipeline
+    suffix: str
+
+    @classmethod
+    def make(cls, kafka: KafkaSettings, name: str) -> Ground:
+        suffix = uuid4().hex[:8]
+        source = replace(SALES_EVENTS, name=f"sales-events-{suffix}")
+        pipeline = replace(PIPELINES[name, CURRENT[name]], name=f"{name}-{suffix}", source=source)
+        ground = cls(kafka, pipeline, suffix)
+        connect.ensure_topics(
+            kafka, [source, *GenerationTopics(pipeline.name, 1).all, *ground.side_topics.values()]
+        )
+        return ground
+
+    @property
+    def side_topics(self) -> dict[str, Any]:
+        sides = {"positions": SOURCE_POSITIONS, "late": LATE_EVENTS, "dead": DEAD_LETTERS}
+        return {role: replace(topic, name=f"{topic.name}-{self.suffix}") for role, topic in sides.items()}
+
+    def generation(self) -> Generation:
+        names = [self.pipeline.source, *GenerationTopics(self.pipeline.name, 1).all]
+        found = connect.describe_topics(self.kafka, [topic.name for topic in names])
+        return Generation(
+            pipeline=self.pipeline.name,
+            number=1,
+            version=self.pipeline.version,
+            state="active",
+            parameters=Parameters("UTC", timedelta(hours=1), self.pipeline.calendar),
+            topics={name: TopicIdentity(*identity) for name, identity in found.items()},
+            start_offsets=dict.fromkeys(range(self.pipeline.source.partitions), 0),
+        )
+
+
+def preload(ground: Ground, events: int) -> None:
+    """Sales of some thousand groups over a month, each its own record."""
+    codec = Registry(ground.kafka).codec(ground.pipeline.source.subject, load(ground.pipeline.source.schema))
+    producer: Producer = connect.transactional_producer(ground.kafka, f"preload-{ground.suffix}")
+    producer.init_transactions(30)
+    chance = Random(1)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for first in range(0, events, PRELOAD_TRANSACTION):
+        producer.begin_transaction()
+        for seq in range(first, min(first + PRELOAD_TRANSACTION, events)):
+            sold_at = start + timedelta(seconds=chance.randrange(DAYS * 86_400))
+            city = chance.randrange(200)
+            sale_id = f"{seq:012d}"
+            event = {
+                "source": "postgres",
+                "seq": seq,
+                "sale_id": sale_id,
+                "operation": "SALE",
+                "sold_at": sold_at,
+                "recorded_at": sold_at,
+                "city": f"City {city}",
+                "country": ("DE", "FR", "US", "JP")[city % 4],
+                "salesman_id": f"s{chance.randrange(400)}",
+                "salesman_name": "Alex Smith",
+                "product": "product",
+                "quantity": 1,
+                "amount": Decimal(chance.randrange(10**7)).scaleb(-4),
+                "currency": "EUR",
+            }
+            producer.produce(ground.pipeline.source.name, codec.encode(event), sale_id.encode())
+        producer.commit_transaction(60)
+
+
+def measure(kafka: KafkaSettings, ground: Ground, events: int, folder: str) -> dict[str, float]:
+    """A worker in this process until nothing moves any more; figures between its first commit and its last."""
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            Worker(kafka, ground.pipeline, ground.generation(), 0, Path(folder), **ground.side_topics).run(
+                stop
+            )
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    samples = []
+    quiet_since = time.monotonic()
+    while not failed:
+        time.sleep(0.02)
+        sample = (time.monotonic(), time.process_time(), _counted("combine"), _counted("merge"))
+        if samples and sample[2:] != samples[-1][2:]:
+            quiet_since = sample[0]
+        samples.append(sample)
+        if sample[2] >= events and sample[0] - quiet_since > 2:
+            break
+    stop.set()
+    thread.join()
+    if failed:
+        raise failed[0]
+    began = next(sample for sample in samples if sample[2] > 0)
+    ended = next(sample for sample in samples if sample[2:] == samples[-1][2:])
+    taken = events - began[2]
+    return {
+        "events": taken,
+        "seconds": ended[0] - began[0],
+        "cpu_seconds": ended[1] - began[1],
+        "combine_transactions": _transactions("combine"),
+        "merge_transactions": _transactions("merge"),
+        "max_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _counted(step: str) -> float:
+    return _sample("electrored_events_total", step)
+
+
+def _transactions(step: str) -> float:
+    return _sample("electrored_transactions_total", step)
+
+
+def _sample(name: str, step: str) -> float:
+    return sum(
+        sample.value
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.name == name and sample.labels.get("flow", "").endswith(step)
+    )
+
+
+def consume_only(ground: Ground, events: int) -> tuple[str, float, float]:
+    """The log read and dropped: by what, seconds, CPU-seconds."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    kcat = shutil.which("kcat")
+    if kcat:
+        topic = ground.pipeline.source.name
+        command = [
+            kcat,
+            "-C",
+            "-b",
+            ground.kafka.kafka_bootstrap,
+            "-t",
+            topic,
+            "-o",
+            "beginning",
+            "-e",
+            "-q",
+            "-f",
+            "",
+        ]
+        subprocess.run(command, check=True, timeout=300)
+    else:
+        _in_child(_drain, ground, events)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return "kcat" if kcat else "consume()", time.monotonic() - started, cpu
+
+
+def _drain(ground: Ground, events: int) -> None:
+    reader = connect.consumer(ground.kafka, f"drain-{ground.suffix}", subscribed=False)
+    topic = ground.pipeline.source
+    reader.assign([TopicPartition(topic.name, p, OFFSET_BEGINNING) for p in range(topic.partitions)])
+    seen = 0
+    while seen < events:
+        seen += sum(message.error() is None for message in reader.consume(50_000, 1))
+    reader.close()
+
+
+def _in_child(function: Any, *arguments: Any) -> Any:
+    """The function's result, from a process that did nothing else."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+@contextmanager
+def _kafka() -> Iterator[KafkaSettings]:
+    folder = Path(tempfile.mkdtemp(prefix="electrored-bench-"))
+    try:
+        with running(folder) as stack:
+            yield stack.kafka
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(
+    events: Annotated[int, typer.Option(help="Events in the log.")] = 2_000_000,
+    pipeline: Annotated[str, typer.Option(help="Which pipeline.")] = "top-sales-by-city",
+    rounds: Annotated[int, typer.Option(help="How often, each from the beginning of the log.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON instead of text.")] = False,
+) -> None:
+    """Measure on an embedded Kafka of its own."""
+    with _kafka() as kafka:
+        loaded = Ground.make(kafka, pipeline)
+        preload(loaded, events)
+        results = []
+        for _ in range(rounds):
+            fresh = replace(loaded, pipeline=replace(loaded.pipeline, name=f"{pipeline}-{uuid4().hex[:8]}"))
+            connect.ensure_topics(kafka, GenerationTopics(fresh.pipeline.name, 1).all)
+            with tempfile.TemporaryDirectory() as folder:
+                ours = _in_child(measure, kafka, fresh, events, folder)
+            peer, seconds, cpu = consume_only(loaded, events)
+            ours |= {
+                "events_per_second": ours["events"] / ours["seconds"],
+                "events_per_cpu_second": ours["events"] / ours["cpu_seconds"],
+                f"{peer}_per_second": events / seconds,
+                f"{peer}_per_cpu_second": events / cpu,
+                "of_peer": ours["events"] / ours["cpu_seconds"] / (events / cpu),
+            }
+            results.append(ours)
+            if not as_json:
+                typer.echo("  ".join(f"{name} {value:,.2f}" for name, value in ours.items()))
+    best = max(results, key=lambda result: float(result["of_peer"]))
+    met = best["events_per_cpu_second"] >= TARGET_PER_CPU_SECOND or best["of_peer"] >= TARGET_OF_KCAT
+    if as_json:
+        typer.echo(json.dumps(best | {"met": met}))
+    else:
+        typer.echo(
+            f"combine + merge: {best['events_per_cpu_second']:,.0f} events a CPU-second, {best['of_peer']:.2f} of "
+            f"consuming alone (target: {TARGET_PER_CPU_SECOND:,} or {TARGET_OF_KCAT:.2f}): {'met' if met else 'not met'}"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)
