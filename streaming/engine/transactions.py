@@ -78,8 +78,12 @@ class Transactions:
         return delivered
 
     def close(self) -> None:
-        """Give the producer up; a transaction that is open is aborted."""
-        self._producer.close()
+        """Give the producer up; a transaction that is open is aborted, by the broker if not by us."""
+        try:
+            self._producer.close()
+        except KafkaException as error:
+            # A fenced producer says so once more while it is closed; that must not hide why it was given up.
+            _log.info("producer closed with an error", flow=self._flow, reason=error.args[0].str())
 
     def _produce(self, records: Iterable[OutRecord], delivered: Delivered) -> None:
         last: dict[tuple[str, int], OutRecord] = {}
@@ -145,7 +149,7 @@ class Transactions:
                 TRANSACTIONS.labels(self._flow, "aborted").inc()
                 return Abortable(f"{self._flow}: {failure.str()}")
         TRANSACTIONS.labels(self._flow, "unknown").inc()
-        self._producer.close()
+        self.close()
         self._producer = self._open()
         return OutcomeUnknown(f"{self._flow}: {failure.str()}")
 

@@ -224,7 +224,7 @@ def test_a_second_publisher_fences_the_first(
     def main() -> None:
         try:
             Publisher(stack.kafka, registry, Active(made.followed, 1)).run(stop)
-        except Fatal as error:
+        except BaseException as error:
             died.append(error)
 
     first, second = threading.Thread(target=main), threading.Thread(target=main)
@@ -241,6 +241,7 @@ def test_a_second_publisher_fences_the_first(
     stop.set()
     first.join()
     second.join()
+    assert isinstance(died[0], Fatal), repr(died[0])
     assert "fenced" in str(died[0])
     assert [str(value["total"]) for _, value in public.records] == [f"{i}.0000" for i in range(1, n + 1)]
 
