@@ -1,0 +1,25 @@
+"""What can go wrong in a source, by what has to be done about it.
+
+SourceError
+├── Interrupted   the connection or the transaction is lost: start again from the position in the ledger
+├── Fenced        another process has taken over this source: end
+└── Refused       going on could lose or falsify something; the message says what, and what a person can do
+"""
+
+from __future__ import annotations
+
+
+class SourceError(Exception):
+    """Base of the sources' errors."""
+
+
+class Interrupted(SourceError):
+    """The connection or the transaction is lost: start again from the position in the ledger."""
+
+
+class Fenced(SourceError):
+    """Another process has taken over this source."""
+
+
+class Refused(SourceError):
+    """Going on could lose or falsify something; the message says what, and what a person can do."""

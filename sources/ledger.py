@@ -1,0 +1,252 @@
+"""Where a source stands, kept in `source-positions` and moved in the Kafka transaction of the events it covers.
+
+A ledger belongs to one source and holds its one producer: `open` fences whoever held it before, and only
+then reads the position back, so that what is read is final.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from contracts import kafka
+from contracts.registry import Codec, Registry
+from contracts.schemas import load
+from contracts.settings import KafkaSettings
+from contracts.topics import Topic
+from observability import logs
+from sources.errors import Fenced, Interrupted, SourceError
+
+_log = logs.get(__name__)
+
+# Reading back starts with the broker's answer; an open transaction of another source may hold it back this long.
+READ_BACK_SECONDS = 4 * kafka.TRANSACTION_TIMEOUT_MS / 1_000
+_FENCES = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a source stands. `frontier` None holds no window back, the epoch holds every window back."""
+
+    next_seq: int = 1
+    frontier: datetime | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A chunk of a snapshot that is in the log; `upper_key` None is open-ended."""
+
+    number: int
+    upper_key: str | None
+    snapshot: str
+
+
+# Key and value of a record to write.
+Record = tuple[bytes, bytes]
+
+
+class Ledger:
+    """The position of one source and the transaction that moves it. Single-threaded."""
+
+    def __init__(self, settings: KafkaSettings, source: str, transactional_id: str, topic: Topic) -> None:
+        self._settings = settings
+        self._source = source
+        self._transactional_id = transactional_id
+        self._topic = topic
+        self._producer: Producer | None = None
+        self._codec: Codec | None = None
+        # Filled by `open`; None: this source has never written.
+        self.position: Position | None = None
+        self.ranges: tuple[Range, ...] = ()
+
+    def open(self) -> None:
+        """Fence any predecessor, end its transaction, and read the position back.
+
+        Also the way out of a transaction whose outcome is unknown. Raises Interrupted when Kafka does not answer.
+        """
+        self.close()
+        try:
+            if self._codec is None:
+                self._codec = Registry(self._settings).codec(self._topic.subject, load(self._topic.schema))
+            self._producer = kafka.transactional_producer(self._settings, self._transactional_id)
+            self._producer.init_transactions(kafka.TIMEOUT_SECONDS)
+            self._read_back(self._codec)
+        except KafkaException as error:
+            self.close()
+            raise _meaning(error) from error
+        except OSError as error:
+            self.close()
+            raise Interrupted(f"the schema registry does not answer: {error}") from error
+
+    def close(self) -> None:
+        """Let the producer go; what was not committed is aborted."""
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            producer.purge()
+            producer.close()
+
+    def write(
+        self,
+        position: Position,
+        records: Mapping[str, Sequence[Record]],
+        ranges: Iterable[Range] = (),
+        *,
+        forget_ranges: bool = False,
+    ) -> None:
+        """Write records by topic, finished ranges and the position, all or nothing.
+
+        When it returns, everything is committed. When it raises, the caller starts again from `position` after
+        `open`: whether this transaction counted is then known, because the position says so.
+        """
+        producer, codec = self._producer, self._codec
+        if producer is None or codec is None:
+            raise Interrupted("the ledger is not open")
+        ranges = tuple(ranges)
+        own: list[Record] = [(self._range_key(r.number), self._encode_range(codec, r)) for r in ranges]
+        own.append((self._source.encode(), self._encode_position(codec, position)))
+        gone = [self._range_key(r.number) for r in self.ranges] if forget_ranges else []
+        try:
+            producer.begin_transaction()
+            for topic, batch in records.items():
+                _produce(producer, topic, batch)
+            _produce(producer, self._topic.name, own)
+            for key in gone:
+                producer.produce(self._topic.name, None, key)
+            producer.commit_transaction(kafka.TIMEOUT_SECONDS)
+        except (KafkaException, BufferError) as error:
+            # Not even an abort is tried: the next producer's `init_transactions` settles it, whatever it was.
+            self.close()
+            raise _meaning(error) from error
+        self.position = position
+        self.ranges = () if forget_ranges else self.ranges + ranges
+
+    def _range_key(self, number: int) -> bytes:
+        return f"{self._source}/range/{number}".encode()
+
+    def _encode_position(self, codec: Codec, position: Position) -> bytes:
+        return codec.encode(
+            (
+                "electrored.SourcePosition",
+                {
+                    "source": self._source,
+                    "next_seq": position.next_seq,
+                    "frontier": position.frontier,
+                    "detail": json.dumps(position.detail),
+                },
+            )
+        )
+
+    def _encode_range(self, codec: Codec, found: Range) -> bytes:
+        return codec.encode(
+            (
+                "electrored.SnapshotRange",
+                {
+                    "source": self._source,
+                    "number": found.number,
+                    "upper_key": found.upper_key,
+                    "snapshot": found.snapshot,
+                },
+            )
+        )
+
+    def _read_back(self, codec: Codec) -> None:
+        """Everything below the end that any transaction, open ones included, had reached when this began."""
+        end = self._end_offset()
+        position: Position | None = None
+        ranges: dict[bytes, Range] = {}
+        for key, value in self._committed_below(end):
+            if key == self._source.encode():
+                position = _position(codec, value) if value is not None else None
+            elif key.startswith(f"{self._source}/range/".encode()):
+                ranges.pop(key, None)
+                if value is not None:
+                    ranges[key] = _range(codec, value)
+        self.position = position
+        self.ranges = tuple(sorted(ranges.values(), key=lambda r: r.number))
+
+    def _end_offset(self) -> int:
+        partition = TopicPartition(self._topic.name, 0)
+        # Named, because its answer would never come if the client went before.
+        client = kafka.admin(self._settings)
+        future = client.list_offsets(
+            {partition: OffsetSpec.latest()},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=kafka.TIMEOUT_SECONDS,
+        )[partition]
+        return int(future.result().offset)
+
+    def _committed_below(self, end: int) -> Iterable[tuple[bytes, bytes | None]]:
+        # Neither joins a group nor commits; the client asks for a name nevertheless. The end shows after a fetch that
+        # waited in vain, so it does not wait long.
+        consumer = kafka.consumer(
+            self._settings, f"sources.{self._source}", subscribed=False, overrides={"fetch.wait.max.ms": 20}
+        )
+        try:
+            first, _ = consumer.get_watermark_offsets(TopicPartition(self._topic.name, 0), kafka.TIMEOUT_SECONDS)
+            consumer.assign([TopicPartition(self._topic.name, 0, first)])
+            yield from _until(consumer, first, end)
+        finally:
+            consumer.close()
+
+
+def _until(consumer: Consumer, reached: int, end: int) -> Iterable[tuple[bytes, bytes | None]]:
+    """Messages until the position has reached `end`; markers and aborted records are passed by the EOF's offset."""
+    while reached < end:
+        message = consumer.poll(READ_BACK_SECONDS)
+        if message is None:
+            raise Interrupted(f"the positions topic stands still at {reached} of {end}")
+        error = message.error()
+        if error is None:
+            yield cast(bytes, message.key()), message.value()
+            reached = message.offset() + 1
+        elif error.code() == KafkaError._PARTITION_EOF:
+            reached = max(reached, message.offset())
+        elif error.retriable():
+            _log.warning("reading the position back", reason=str(error))
+        else:
+            raise KafkaException(error)
+
+
+def _produce(producer: Producer, topic: str, records: Sequence[Record]) -> None:
+    messages = [{"key": key, "value": value} for key, value in records]
+    queued = producer.produce_batch(topic, messages)
+    if queued != len(messages):
+        reason = next(message["_error"] for message in messages if "_error" in message)
+        raise KafkaException(reason if isinstance(reason, KafkaError) else KafkaError(KafkaError._FAIL, str(reason)))
+
+
+def _meaning(error: Exception) -> SourceError:
+    cause = error.args[0] if error.args else None
+    if isinstance(cause, KafkaError) and cause.code() in _FENCES:
+        return Fenced("another process has taken over this source; this one ends")
+    return Interrupted(f"Kafka: {error}")
+
+
+def _position(codec: Codec, value: bytes) -> Position:
+    _, record = codec.decode(value)
+    return Position(record["next_seq"], record["frontier"], json.loads(record["detail"]))
+
+
+def _range(codec: Codec, value: bytes) -> Range:
+    _, record = codec.decode(value)
+    return Range(record["number"], record["upper_key"], record["snapshot"])
+
+
+class DeadLetters:
+    """Encoder of what cannot be taken."""
+
+    def __init__(self, settings: KafkaSettings, topic: Topic) -> None:
+        codec = Registry(settings).codec(topic.subject, load(topic.schema))
+        self._codec = codec
+
+    def record(self, key: str, origin: str, offset: int, reason: str, value: bytes | None) -> Record:
+        return key.encode(), self._codec.encode(
+            {"origin": origin, "partition": 0, "offset": offset, "reason": reason, "value": value}
+        )

@@ -1,0 +1,159 @@
+"""The messages of PostgreSQL's `pgoutput`, protocol version 1, with values in binary format. Pure.
+
+Only the rows are read once per row, so they are plain lists; everything else comes once per transaction or less.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+BEGIN, COMMIT, RELATION, INSERT, UPDATE, DELETE, TRUNCATE, TYPE, ORIGIN = b"BCRIUDTYO"
+# Seconds from the Unix epoch to PostgreSQL's, 2000-01-01.
+EPOCH_MICROS = 946_684_800 * 1_000_000
+
+_NULL, _UNCHANGED, _TEXT, _BINARY = b"nutb"
+_NEW, _OLD, _KEY = b"NOK"
+_u16 = struct.Struct(">H").unpack_from
+_u32 = struct.Struct(">I").unpack_from
+_begin = struct.Struct(">QqI").unpack_from
+_commit = struct.Struct(">BQQq").unpack_from
+_column = struct.Struct(">Ii").unpack_from
+
+
+class ProtocolError(ValueError):
+    """Bytes that are no message of the protocol as it was asked for."""
+
+
+class Unchanged:
+    """A value that was too large to be sent again: it is what it was before."""
+
+
+UNCHANGED = Unchanged()
+Value = bytes | None | Unchanged
+Row = list[Value]
+
+
+class Begin(NamedTuple):
+    """A transaction begins; `lsn` is where its commit stands, times are microseconds of the Unix epoch."""
+
+    lsn: int
+    committed_at: int
+    xid: int
+
+
+class Commit(NamedTuple):
+    """A transaction is whole; the next one's commit stands at `end_lsn` or later."""
+
+    lsn: int
+    end_lsn: int
+    committed_at: int
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    type_oid: int
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What a table looked like from here on. `identity` is `f` for REPLICA IDENTITY FULL."""
+
+    relid: int
+    schema: str
+    name: str
+    identity: str
+    columns: tuple[Column, ...]
+
+
+class Change(NamedTuple):
+    """A row's change: a new row, an old one, or both. `old_is_key`: only the key of the old row is there."""
+
+    kind: int
+    relid: int
+    old: Row | None
+    new: Row | None
+    old_is_key: bool
+
+
+def begin(data: bytes) -> Begin:
+    lsn, at, xid = _begin(data, 1)
+    return Begin(lsn, at + EPOCH_MICROS, xid)
+
+
+def commit(data: bytes) -> Commit:
+    _, lsn, end_lsn, at = _commit(data, 1)
+    return Commit(lsn, end_lsn, at + EPOCH_MICROS)
+
+
+def relation(data: bytes) -> Relation:
+    (relid,) = _u32(data, 1)
+    schema, at = _text(data, 5)
+    name, at = _text(data, at)
+    identity = chr(data[at])
+    (count,) = _u16(data, at + 1)
+    at += 3
+    columns = []
+    for _ in range(count):
+        column, at = _text(data, at + 1)
+        type_oid, _modifier = _column(data, at)
+        at += 8
+        columns.append(Column(column, type_oid))
+    return Relation(relid, schema, name, identity, tuple(columns))
+
+
+def change(data: bytes) -> Change:
+    """An INSERT, UPDATE or DELETE."""
+    kind = data[0]
+    (relid,) = _u32(data, 1)
+    mark = data[5]
+    if kind == INSERT and mark == _NEW:
+        return Change(kind, relid, None, row(data, 6)[0], False)
+    if kind == UPDATE and mark == _NEW:
+        return Change(kind, relid, None, row(data, 6)[0], False)
+    if kind == UPDATE and mark in (_OLD, _KEY):
+        old, at = row(data, 6)
+        if data[at] != _NEW:
+            raise ProtocolError(f"an update's new row begins with {data[at]:#x}")
+        return Change(kind, relid, old, row(data, at + 1)[0], mark == _KEY)
+    if kind == DELETE and mark in (_OLD, _KEY):
+        return Change(kind, relid, row(data, 6)[0], None, mark == _KEY)
+    raise ProtocolError(f"no row change begins with {data[:6].hex()}")
+
+
+def truncated(data: bytes) -> tuple[int, ...]:
+    """The tables that a TRUNCATE empties."""
+    (count,) = _u32(data, 1)
+    return struct.unpack_from(f">{count}I", data, 6)
+
+
+def row(data: bytes, at: int) -> tuple[Row, int]:
+    """The values of a row and where it ends. Values stay as they were sent: decoding them is the reader's."""
+    (count,) = _u16(data, at)
+    at += 2
+    values: Row = []
+    append = values.append
+    for _ in range(count):
+        kind = data[at]
+        if kind == _BINARY:
+            start = at + 5
+            at = start + _u32(data, at + 1)[0]
+            append(data[start:at])
+        elif kind == _NULL:
+            append(None)
+            at += 1
+        elif kind == _UNCHANGED:
+            append(UNCHANGED)
+            at += 1
+        else:
+            raise ProtocolError(f"a value of kind {chr(kind)!r}, where binary was asked for")
+    if at > len(data):
+        raise ProtocolError("a row ends after its message")
+    return values, at
+
+
+def _text(data: bytes, at: int) -> tuple[str, int]:
+    end = data.index(0, at)
+    return data[at:end].decode(), end + 1

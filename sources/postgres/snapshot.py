@@ -1,0 +1,197 @@
+"""The rows that were there before the stream: read in chunks without locks, and what of the stream they cover.
+
+The stream rests from the taking of a chunk's snapshot to the Kafka commit of the chunk. Then, of any change that the
+stream brings until it has passed what the chunks saw:
+- its key lies in a range that was read: the chunk has it if the snapshot saw its transaction; else it is emitted;
+- its key lies behind the last range: it is left to a later chunk, and its transaction is remembered, because a
+  commit reaches the log before it becomes visible: that chunk's snapshot is retaken until it sees all of them.
+The halves of a key change lie in ranges of their own.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from psycopg2 import sql
+
+from observability import logs
+from sources.ledger import Range
+from sources.postgres.database import Database
+from sources.postgres.rows import COLUMNS, Half, Values
+from sources.postgres.stream import Segment
+
+_log = logs.get(__name__)
+
+# About 100 ms of reading and writing: the stream rests that long.
+CHUNK_ROWS = 10_000
+# A commit becomes visible within microseconds of reaching the log, except where it waits for a standby.
+RETAKES, RETAKE_SECONDS = 50, 0.002
+_XID_SPAN = 1 << 32
+# Signature, flags and length of an empty extension: what stands before the rows of a binary COPY.
+_COPY_HEAD = 19
+
+
+@dataclass(frozen=True)
+class Visible:
+    """What a `pg_snapshot` sees: transaction ids are 64 bits, epoch included."""
+
+    xmin: int
+    xmax: int
+    running: frozenset[int]
+
+    @classmethod
+    def parse(cls, text: str) -> Visible:
+        xmin, xmax, running = text.split(":")
+        return cls(int(xmin), int(xmax), frozenset(int(xid) for xid in running.split(",") if xid))
+
+    def sees(self, xid: int) -> bool:
+        return xid < self.xmin or (xid < self.xmax and xid not in self.running)
+
+    def sees_all_of(self, other: Visible) -> bool:
+        """Whether every transaction that `other` sees is seen here."""
+        unseen_here = (xid for xid in self.running if other.sees(xid))
+        return self.xmax >= other.xmax and not any(unseen_here)
+
+
+def full_xid(xid: int, near: int) -> int:
+    """The 64-bit id of a transaction that the stream names by 32 bits; `near` is a full id less than 2^31 away."""
+    distance = (xid - near) % _XID_SPAN
+    return near + (distance if distance < _XID_SPAN // 2 else distance - _XID_SPAN)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of one range as they were in one snapshot."""
+
+    range: Range
+    rows: list[Values]
+
+
+class Snapshot:
+    """The state of a snapshot under way; what must outlive the process is in `ranges` and `unseen`."""
+
+    def __init__(self, database: Database, base: str, ranges: Iterable[Range], unseen: Iterable[int]) -> None:
+        self._database = database
+        self._base = Visible.parse(base)
+        self._near = self._base.xmax
+        self.ranges: list[Range] = list(ranges)
+        self._seen = [Visible.parse(r.snapshot) for r in self.ranges]
+        self.unseen = set(unseen)
+        self._key, self._collation = _key(database)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the last range, the open-ended one, is read."""
+        return bool(self.ranges) and self.ranges[-1].upper_key is None
+
+    def read(self) -> Chunk | None:
+        """The next chunk, or None when no snapshot yet sees all that was left to it: let the stream go on and try again."""
+        connection = self._database.connection
+        for _ in range(RETAKES):
+            with connection.cursor() as cursor:
+                cursor.execute("begin isolation level repeatable read read only")
+                try:
+                    cursor.execute("select pg_current_snapshot()::text")
+                    ((text,),) = cursor.fetchall()
+                    snapshot = Visible.parse(text)
+                    if snapshot.sees_all_of(self._base) and all(map(snapshot.sees, self.unseen)):
+                        return self._read(text)
+                finally:
+                    cursor.execute("rollback")
+            time.sleep(RETAKE_SECONDS)
+        _log.warning("a commit is not visible yet; does it wait for a standby?", transactions=sorted(self.unseen)[:10])
+        return None
+
+    def _read(self, snapshot: str) -> Chunk:
+        after = self.ranges[-1].upper_key if self.ranges else None
+        query = sql.SQL("copy (select {} from only {} {} order by {} limit {}) to stdout (format binary)").format(
+            sql.SQL(", ").join(map(sql.Identifier, COLUMNS)),
+            self._database.identifier,
+            sql.SQL("where {} > {}").format(self._key, sql.Literal(after)) if after is not None else sql.SQL(""),
+            self._key,
+            sql.Literal(CHUNK_ROWS),
+        )
+        out = io.BytesIO()
+        with self._database.connection.cursor() as cursor:
+            cursor.copy_expert(query, out)
+        rows = list(copied_rows(out.getvalue()))
+        upper = cast(bytes, rows[-1][0]).decode() if len(rows) == CHUNK_ROWS else None
+        return Chunk(Range(len(self.ranges), upper, snapshot), rows)
+
+    def written(self, chunk: Chunk) -> None:
+        """The chunk is in the log: from here on the stream may bring changes to its range."""
+        self.ranges.append(chunk.range)
+        self._seen.append(Visible.parse(chunk.range.snapshot))
+        # The chunk's snapshot saw them, so every later one does.
+        self.unseen.clear()
+
+    def filter(self, segments: Sequence[Segment]) -> list[Segment]:
+        """The segments without what a chunk has or will have. Remembers what it left to a chunk."""
+        keys = list({cast(bytes, values[0]) for segment in segments for _, values in segment.halves})
+        if not keys:
+            return list(segments)
+        place, now = self._places(keys)
+        # Transactions of the stream began before this was asked.
+        self._near = now.xmax
+        kept = [Segment(s.begin, self._kept(s, place)) for s in segments]
+        self.unseen = {xid for xid in self.unseen if not now.sees(xid)}
+        return kept
+
+    def _kept(self, segment: Segment, place: dict[bytes, int]) -> list[Half]:
+        xid = full_xid(segment.begin.xid, self._near)
+        kept = []
+        for half in segment.halves:
+            number = place[cast(bytes, half[1][0])]
+            if number == len(self.ranges):
+                self.unseen.add(xid)
+            elif not self._seen[number].sees(xid):
+                kept.append(half)
+        return kept
+
+    def _places(self, keys: list[bytes]) -> tuple[dict[bytes, int], Visible]:
+        """In which range each key lies, by the database's own order; the number of ranges is: in none of them."""
+        uppers = [r.upper_key for r in self.ranges if r.upper_key is not None]
+        # width_bucket counts the bounds that are not greater; a range holds its upper bound, hence the equality.
+        query = sql.SQL(
+            "select n, b - (b > 0 and u[b] = key)::int, pg_current_snapshot()::text from (select n, key, u, "
+            "width_bucket(key, u) b from (select n, k {collate} key, %s::text[] u from "
+            "unnest(%s::text[]) with ordinality t(k, n)) k) b"
+        ).format(collate=self._collation)
+        answer = self._database.ask(query, (uppers, [key.decode() for key in keys]))
+        return {keys[n - 1]: number for n, number, _ in answer}, Visible.parse(answer[0][2])
+
+
+def _key(database: Database) -> tuple[sql.Composable, sql.Composable]:
+    """The key column, and the clause that makes other values compare as it does."""
+    ((schema, collation),) = database.ask(
+        "select n.nspname, c.collname from pg_attribute a join pg_collation c on c.oid = a.attcollation "
+        "join pg_namespace n on n.oid = c.collnamespace where a.attrelid = %s::regclass and a.attname = 'sale_id'",
+        (database.identifier.as_string(database.connection),),
+    )
+    return sql.Identifier("sale_id"), sql.SQL("collate {}").format(sql.Identifier(schema, collation))
+
+
+def copied_rows(data: bytes) -> Iterable[Values]:
+    """The rows of a binary COPY."""
+    at = _COPY_HEAD
+    u16, i32 = struct.Struct(">h").unpack_from, struct.Struct(">i").unpack_from
+    while True:
+        (count,) = u16(data, at)
+        at += 2
+        if count < 0:
+            return
+        values: list[bytes | None] = []
+        for _ in range(count):
+            (length,) = i32(data, at)
+            at += 4
+            if length < 0:
+                values.append(None)
+            else:
+                values.append(data[at : at + length])
+                at += length
+        yield values

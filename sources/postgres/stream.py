@@ -1,0 +1,212 @@
+"""The stream of changes → the halves of events, transaction by transaction. Pure.
+
+A row of the stream is counted when it is taken, so that a transaction that was cut is gone on with where it was
+left: the same transaction always comes with the same rows in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+from sources.errors import Refused
+from sources.postgres import pgoutput
+from sources.postgres.pgoutput import UNCHANGED, Begin, Change, Relation, Row
+from sources.postgres.rows import COLUMNS, Half
+
+# More changes than any transaction has.
+_ALL = 1 << 62
+_TEXTS = {25: "text", 1043: "varchar", 1042: "char"}
+_TYPES = {name: _TEXTS for name in COLUMNS} | {
+    # A blank-padded key would compare differently here and there.
+    "sale_id": {25: "text", 1043: "varchar"},
+    "sold_at": {1184: "timestamptz"},
+    "quantity": {23: "integer"},
+    "amount": {1700: "numeric"},
+}
+
+
+@dataclass
+class Segment:
+    """What one source transaction adds to a batch; a cut one adds to several."""
+
+    begin: Begin
+    halves: list[Half] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the stream stands: every transaction whose commit is below `lsn` is done, and `rows` changes of the one at `cut`."""
+
+    lsn: int
+    cut: int = 0
+    rows: int = 0
+
+
+class Stream:
+    """Reads messages in order from a place; `take` gives what came since the last time."""
+
+    def __init__(self, schema: str, table: str, place: Place) -> None:
+        self._wanted = (schema, table)
+        self._done = place
+        self._lsn = place.lsn
+        self._tables: dict[int, Callable[[Row], Any] | None] = {}
+        self._begin: Begin | None = None
+        self._rows = 0
+        # Changes of the open transaction that were in the log before this stream began.
+        self._skip = 0
+        self._segments: list[Segment] = []
+        self._halves: list[Half] = []
+        # Changes and commits since `take`: what a batch is measured by, and whether there is anything to commit.
+        self.size = 0
+        # When the last whole transaction was committed, in microseconds of the Unix epoch.
+        self.committed_at = 0
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether a transaction has begun whose commit has not come."""
+        return self._begin is not None
+
+    @property
+    def place(self) -> Place:
+        """Where the stream stands after everything that was fed."""
+        if self._begin is None or self._begin.lsn < self._lsn:
+            return Place(self._lsn)
+        return Place(self._lsn, self._begin.lsn, max(self._rows, self._skip))
+
+    def feed(self, data: bytes) -> None:
+        """Take one message. Raises Refused for a change that no event can express, before anything is taken of it."""
+        kind = data[0]
+        if kind == pgoutput.INSERT or kind == pgoutput.UPDATE or kind == pgoutput.DELETE:
+            change = pgoutput.change(data)
+            pick = self._tables[change.relid]
+            if pick is None:
+                return
+            if self._rows < self._skip:
+                self._rows += 1
+                return
+            self._take(change, pick)
+            self._rows += 1
+            self.size += 1
+        elif kind == pgoutput.BEGIN:
+            self._open(pgoutput.begin(data))
+        elif kind == pgoutput.COMMIT:
+            self._close(pgoutput.commit(data))
+        elif kind == pgoutput.RELATION:
+            relation = pgoutput.relation(data)
+            self._tables[relation.relid] = self._picker(relation)
+        elif kind == pgoutput.TRUNCATE:
+            self._truncate(pgoutput.truncated(data))
+        elif kind not in (pgoutput.TYPE, pgoutput.ORIGIN):
+            raise pgoutput.ProtocolError(f"unknown message {data[:1]!r}")
+
+    def take(self) -> list[Segment]:
+        """The halves since the last call, by transaction; an open transaction goes on in the next call's."""
+        segments, self._segments = self._segments, []
+        if self._begin is not None:
+            if self._halves:
+                segments.append(Segment(self._begin, self._halves))
+            self._halves = []
+        self.size = 0
+        return segments
+
+    def pass_to(self, lsn: int) -> None:
+        """Nothing more will come whose commit is below `lsn`: the server said so. Only between transactions."""
+        if self._begin is None:
+            self._lsn = max(self._lsn, lsn)
+
+    def _open(self, begin: Begin) -> None:
+        self._begin = begin
+        self._halves = []
+        self._rows = 0
+        if begin.lsn < self._done.lsn:
+            # Sent again, because the slot was confirmed less than the ledger knows.
+            self._skip = _ALL
+        elif begin.lsn == self._done.cut:
+            self._skip = self._done.rows
+        else:
+            self._skip = 0
+
+    def _close(self, commit: pgoutput.Commit) -> None:
+        if self._begin is None:
+            raise pgoutput.ProtocolError("a commit without its begin")
+        if self._halves:
+            self._segments.append(Segment(self._begin, self._halves))
+            self._halves = []
+        self._begin = None
+        self._lsn = max(self._lsn, commit.end_lsn)
+        self.committed_at = commit.committed_at
+        self.size += 1
+
+    def _take(self, change: Change, pick: Callable[[Row], Any]) -> None:
+        old, new = change.old, change.new
+        if old is None:
+            if new is None or change.kind != pgoutput.INSERT:
+                raise self._irreversible("the old row did not come with it")
+            self._halves.append((False, pick(new)))
+            return
+        if change.old_is_key:
+            raise self._irreversible("only the key of the old row came with it")
+        before = pick(old)
+        if new is None:
+            self._halves.append((True, before))
+            return
+        if UNCHANGED in new:
+            new = [o if n is UNCHANGED else n for o, n in zip(old, new, strict=True)]
+        after = pick(new)
+        if after != before:
+            self._halves += ((True, before), (False, after))
+
+    def _irreversible(self, why: str) -> Refused:
+        schema, table = self._wanted
+        return Refused(
+            f"a row of {schema}.{table} was updated or deleted in the transaction that is committed at "
+            f"{lsn_text(self._begin.lsn if self._begin else 0)}, and {why}, so it cannot be reversed. "
+            f"For the changes to come: alter table {schema}.{table} replica identity full; "
+            "this one is lost for the log: start anew with another slot and empty topics"
+        )
+
+    def _truncate(self, relids: tuple[int, ...]) -> None:
+        if any(self._tables.get(relid) is not None for relid in relids):
+            schema, table = self._wanted
+            raise Refused(
+                f"{schema}.{table} was truncated in the transaction that is committed at "
+                f"{lsn_text(self._begin.lsn if self._begin else 0)}: a TRUNCATE does not say which rows it took, so they "
+                "cannot be reversed (a DELETE does). The log still holds them: start anew with another slot and empty topics"
+            )
+
+    def _picker(self, relation: Relation) -> Callable[[Row], Any] | None:
+        if (relation.schema, relation.name) != self._wanted:
+            return None
+        places = {column.name: place for place, column in enumerate(relation.columns)}
+        types = {column.name: column.type_oid for column in relation.columns}
+        check_columns(f"{relation.schema}.{relation.name}", types)
+        return itemgetter(*(places[name] for name in COLUMNS))
+
+
+def check_columns(table: str, types: dict[str, int]) -> None:
+    """Raise Refused unless every needed column is there with a type that is understood."""
+    missing = [name for name in COLUMNS if name not in types]
+    if missing:
+        raise Refused(
+            f"{table} has no column {', '.join(missing)} in what is published; capture stands before that change. "
+            "Add it again (and to the publication's column list, if it has one); "
+            "rows that were changed meanwhile cannot be read"
+        )
+    for name in COLUMNS:
+        if types[name] not in _TYPES[name]:
+            wanted = " or ".join(_TYPES[name].values())
+            raise Refused(f"{table}.{name} has the type with oid {types[name]}; {wanted} is needed")
+
+
+def lsn_text(lsn: int) -> str:
+    """A WAL position as PostgreSQL writes it."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:08X}"
+
+
+def lsn_number(text: str) -> int:
+    """A WAL position as a number."""
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)

@@ -1,0 +1,57 @@
+"""What change capture keeps in the ledger as its own position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sources.postgres.database import Identity
+from sources.postgres.stream import Place, lsn_number, lsn_text
+
+# opening: the slot is being made; reading: chunks are outstanding; passing: the stream has not yet passed what
+# the chunks saw; done: the stream alone.
+Phase = Literal["opening", "reading", "passing", "done"]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where capture stands on which server, and how far the snapshot is.
+
+    `until`: the WAL position that ends the phase `passing`. `base`: the slot's own snapshot. `unseen`: transactions
+    whose changes were left to a chunk, and that were not visible yet when this was written.
+    """
+
+    identity: Identity
+    slot: str
+    place: Place = Place(0)
+    phase: Phase = "opening"
+    base: str = ""
+    until: int = 0
+    unseen: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "system": self.identity.system,
+            "timeline": self.identity.timeline,
+            "slot": self.slot,
+            "lsn": lsn_text(self.place.lsn),
+            "cut": lsn_text(self.place.cut),
+            "rows": self.place.rows,
+            "snapshot": self.phase,
+            "base": self.base,
+            "until": lsn_text(self.until),
+            "unseen": list(self.unseen),
+        }
+
+    @classmethod
+    def from_json(cls, detail: Mapping[str, Any]) -> Where:
+        return cls(
+            Identity(detail["system"], detail["timeline"]),
+            detail["slot"],
+            Place(lsn_number(detail["lsn"]), lsn_number(detail["cut"]), detail["rows"]),
+            detail["snapshot"],
+            detail["base"],
+            lsn_number(detail["until"]),
+            tuple(detail["unseen"]),
+        )

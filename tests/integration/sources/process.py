@@ -1,0 +1,18 @@
+"""Change capture as `python -m sources postgres` runs it, but on a test's own topics."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+import sources.__main__ as process
+
+events, positions, dead_letters = os.environ["TEST_TOPICS"].split(",")
+process.SALES_EVENTS = replace(process.SALES_EVENTS, name=events)
+process.SOURCE_POSITIONS = replace(process.SOURCE_POSITIONS, name=positions)
+process.DEAD_LETTERS = replace(process.DEAD_LETTERS, name=dead_letters)
+process.app(["postgres"])
