@@ -49,7 +49,7 @@ def up(
     ] = 0,
 ) -> None:
     """Start the platform and show it; Ctrl-C stops it in order."""
-    console = Console()
+    console = display.wide()
     layout = Layout(state_dir)
     layout.create()
     layout.options()
@@ -116,7 +116,7 @@ def show_status(
         Console().print(f"The stack in {platform.layout.folder} is not up.")
     else:
         rows = [status.Row(**row) for row in found["processes"]]
-        console = Console()
+        console = display.wide()
         console.print(display.table(rows))
         for line in display.problems(rows):
             console.print(line)
@@ -166,7 +166,7 @@ def show_doctor(
         shown.add_row("[red]✗[/]" if finding.remedy else "[green]✓[/]", finding.what, finding.found)
         if finding.remedy:
             shown.add_row("", "", f"→ {finding.remedy}")
-    Console().print(shown)
+    display.wide().print(shown)
     raise typer.Exit(1 if any(finding.remedy for finding in findings) else 0)
 
 

@@ -59,7 +59,7 @@ def table(rows: Sequence[Row]) -> Table:
             Text(row.state, style=COLOURS[row.state]),
             _number(row.pid),
             _number(row.restarts),
-            _number(row.lag),
+            _lag(row),
             _number(row.events_per_second),
             row.address,
         )
@@ -90,5 +90,16 @@ def watch(console: Console, monitor: Monitor) -> None:
             time.sleep(REFRESH_SECONDS)
 
 
+def _lag(row: Row) -> str:
+    """Change capture counts what waits in bytes of PostgreSQL's log, everyone else in events."""
+    return f"{_number(row.lag_bytes)} B" if row.lag_bytes is not None else _number(row.lag)
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else str(value) if isinstance(value, int) else f"{value:,.0f}"
+
+
+def wide() -> Console:
+    """For tables: as wide as the terminal, and where there is none as wide as they need."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)

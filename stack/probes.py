@@ -32,10 +32,11 @@ def http_ok(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Flow:
-    """How far a process is: records moved since it started, and how much waits; None if it does not say."""
+    """How far a process is: records moved since it started, what waits; None for what it does not say."""
 
     events: float | None
     lag: float | None
+    lag_bytes: float | None
     read_at: float
 
 
@@ -50,10 +51,16 @@ def flow(port: int) -> Flow | None:
             text = answer.read().decode()
     except (urllib.error.URLError, OSError):
         return None
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    events = [sample.value for sample in samples if sample.name == "electrored_events_total"]
-    lags = [sample.value for sample in samples if sample.name == "electrored_lag_events"]
-    return Flow(sum(events) if events else None, sum(lags) if lags else None, time.monotonic())
+    sums: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    return Flow(
+        sums.get("electrored_events_total"),
+        sums.get("electrored_lag_events"),
+        sums.get("electrored_lag_bytes"),
+        time.monotonic(),
+    )
 
 
 def watermark(results: URL) -> datetime | None:

@@ -215,10 +215,11 @@ class Platform:
         self._next_metrics_port = self.ports.metrics
         kafka = self._kafka_environment()
         reads = kafka | self._results_environment(databases.READER)
+        works = reads | {"ELECTRORED_STATE_DIR": str(self.layout.folder)}
         capture = kafka | self._sales_environment(databases.CAPTURE)
         programs = [self._ours("capture", ["sources", "postgres"], capture)]
         for pipeline, name in PIPELINES.items():
-            programs.append(self._ours(name, ["streaming", "work", pipeline, "--slot", "0"], reads))
+            programs.append(self._ours(name, ["streaming", "work", pipeline, "--slot", "0"], works))
         sink = kafka | self._results_environment(databases.WRITER)
         programs.append(self._ours("sink", ["streaming", "sink"], sink))
         programs.append(self._ours("publisher", ["streaming", "publish"], reads))

@@ -24,6 +24,7 @@ class Row:
     pid: int | None
     restarts: int
     lag: float | None
+    lag_bytes: float | None
     events_per_second: float | None
     address: str
     problem: str
@@ -58,6 +59,7 @@ class Monitor:
             state.pid or None,
             restarts,
             flow.lag if flow else None,
+            flow.lag_bytes if flow else None,
             self._rate(program.name, flow),
             program.address,
             problem,
