@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
 from typing import Annotated, Any, cast
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Depends, Header, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from api.queries import Results, Version
+from api.answers import Answers
+from api.queries import Results
 from contracts.calendar import FIRST_DAY, LAST_DAY
 
 # Nobody's shelf is longer, and a list of this length is still answered in milliseconds.
@@ -20,7 +20,12 @@ async def _results(request: Request) -> Results:
     return cast(Results, request.app.state.results)
 
 
+async def _answers(request: Request) -> Answers:
+    return cast(Answers, request.app.state.answers)
+
+
 ResultsDep = Annotated[Results, Depends(_results)]
+AnswersDep = Annotated[Answers, Depends(_answers)]
 IfNoneMatch = Annotated[str | None, Header(description="An ETag seen before: 304 if nothing changed since.")]
 
 
@@ -51,17 +56,3 @@ class Selection(BaseModel):
     country: Country | None = Field(None, description="Only this country.")
     currency: Currency | None = Field(None, description="Only this currency, three capital letters.")
     limit: int = Field(10, ge=1, le=MOST, description="How many of each ranked list.")
-
-
-def seen_by(if_none_match: str | None) -> Callable[[Version], bool]:
-    """Whether the reader has this version already, after its `If-None-Match`."""
-    tags = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
-    return lambda version: "*" in tags or version.etag in tags
-
-
-def conditional(version: Version, body: BaseModel | None) -> Response:
-    """The body with its ETag, or 304 without one. It may be stored, but has to be asked for again each time."""
-    headers = {"ETag": version.etag, "Cache-Control": "no-cache"}
-    if body is None:
-        return Response(status_code=304, headers=headers)
-    return Response(body.model_dump_json(), media_type="application/json", headers=headers)

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from starlette.responses import RedirectResponse
 
 from api import problems
+from api.answers import Answers
 from api.measured import Measured
 from api.queries import CONNECTIONS, Results
 from api.routes import health, top_sales, top_salesmen
@@ -31,9 +32,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
         anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
         try:
             await anyio.to_thread.run_sync(results.warm)
-        except OperationalError as error:
+        except DBAPIError as error:
             _log.warning("started without the results database", reason=str(error.orig).strip())
         app.state.results = results
+        app.state.answers = Answers(results)
         yield
         results.close()
 

@@ -8,8 +8,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from psycopg2.errors import UndefinedTable
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -103,6 +104,14 @@ def install(app: FastAPI) -> None:
         reason = str(getattr(error, "orig", None) or error).strip().split("\n", 1)[0]
         _log.warning("the results database does not answer", reason=reason)
         return _unavailable(request, "the results database does not answer; try again")
+
+    @app.exception_handler(ProgrammingError)
+    async def unprepared(request: Request, error: ProgrammingError) -> JSONResponse:
+        if isinstance(error.orig, UndefinedTable):
+            return _unavailable(
+                request, "the results database is not set up yet: run `python -m contracts setup`"
+            )
+        raise error
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

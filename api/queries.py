@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, create_engine, text
+from sqlalchemy import Connection, Engine, Row, create_engine
+from sqlalchemy.event import listen
 from sqlalchemy.exc import DBAPIError
 
 from contracts.calendar import Calendar, CalendarKind, Window
@@ -25,27 +26,16 @@ _OPTIONS = (
     f"-c timezone=UTC -c default_transaction_read_only=on -c statement_timeout={PATIENCE_SECONDS * 1000}"
 )
 
-_FRESHNESS = text("SELECT * FROM active_freshness WHERE pipeline = :pipeline")
+# Asked first by every request: planning it would cost more than running it.
+_PREPARE = (
+    "PREPARE freshness (text) AS SELECT generation, promotion_number, apply_number, time_zone, calendar, "
+    "grace, watermark FROM active_freshness WHERE pipeline = $1"
+)
+_FRESHNESS = "EXECUTE freshness (%(pipeline)s)"
 _SELECTED = (
-    "generation = :generation AND window_start = :window_start "
-    "AND (CAST(:country AS text) IS NULL OR country = :country) "
-    "AND (CAST(:currency AS text) IS NULL OR currency = :currency)"
-)
-_LATEST = (
-    "SELECT window_start, window_end FROM {table} "
-    "WHERE generation = :generation AND sales_count <> 0 ORDER BY window_start DESC LIMIT 1"
-)
-_TOP = (
-    "SELECT * FROM (SELECT row_number() OVER (PARTITION BY {list} ORDER BY total DESC, {ids}) AS rank, {shown}, "
-    "currency, CAST(total AS text) AS total, sales_count "
-    f"FROM {{table}} WHERE {_SELECTED} AND sales_count <> 0) AS ranked "
-    "WHERE rank <= :limit ORDER BY {list}, rank"
-)
-# Groups whose count came back to zero are hidden above, but what came late for them did come.
-_SUMMARY = (
-    "SELECT currency, CAST(sum(late_count) AS bigint) AS late_count, CAST(sum(late_amount) AS text) AS late_amount, "
-    f"max(restated_at) AS restated_at, max(updated_at) AS updated_at FROM {{table}} WHERE {_SELECTED} "
-    "GROUP BY currency ORDER BY currency"
+    "generation = %(generation)s AND window_start = %(window_start)s "
+    "AND (CAST(%(country)s AS text) IS NULL OR country = %(country)s) "
+    "AND (CAST(%(currency)s AS text) IS NULL OR currency = %(currency)s)"
 )
 
 T = TypeVar("T")
@@ -93,18 +83,27 @@ class NoActiveGeneration(Exception):
     """The pipeline was not initialised yet."""
 
 
-@dataclass(frozen=True)
 class Ranking:
     """Where the answers to one question are, and what a list is ranked within."""
 
-    pipeline: str
-    table: str
-    listed_by: str
-    ids: str
-    shown: str
-
-    def sql(self, template: str) -> str:
-        return template.format(table=self.table, list=self.listed_by, ids=self.ids, shown=self.shown)
+    def __init__(self, pipeline: str, table: str, listed_by: str, ids: str, shown: str) -> None:
+        self.pipeline = pipeline
+        self.latest = (
+            f"SELECT window_start, window_end FROM {table} "
+            "WHERE generation = %(generation)s AND sales_count <> 0 ORDER BY window_start DESC LIMIT 1"
+        )
+        self.top = (
+            f"SELECT * FROM (SELECT row_number() OVER (PARTITION BY {listed_by} ORDER BY total DESC, {ids}) "
+            f"AS rank, {shown}, currency, CAST(total AS text) AS total, sales_count "
+            f"FROM {table} WHERE {_SELECTED} AND sales_count <> 0) AS ranked "
+            f"WHERE rank <= %(limit)s ORDER BY {listed_by}, rank"
+        )
+        # Groups whose count came back to zero are hidden above, but what came late for them did come.
+        self.summary = (
+            "SELECT currency, CAST(sum(late_count) AS bigint) AS late_count, "
+            "CAST(sum(late_amount) AS text) AS late_amount, max(restated_at) AS restated_at, "
+            f"max(updated_at) AS updated_at FROM {table} WHERE {_SELECTED} GROUP BY currency ORDER BY currency"
+        )
 
 
 TOP_SALES = Ranking(CITY, "city_totals", "currency", "country, city", "city, country")
@@ -130,6 +129,7 @@ class Results:
                 "options": _OPTIONS,
             },
         )
+        listen(self._engine, "connect", _prepare)
 
     def warm(self) -> None:
         """Open all connections, so that no request has to. Raises OperationalError when the database is away."""
@@ -144,7 +144,7 @@ class Results:
         """Pipelines without an active generation: until there is one, nothing can be answered."""
 
         def ask(connection: Connection) -> set[str]:
-            return set(connection.scalars(text("SELECT pipeline FROM active_freshness")))
+            return set(connection.exec_driver_sql("SELECT pipeline FROM active_freshness").scalars())
 
         return sorted({CITY, SALESMAN} - self._once_more(ask))
 
@@ -164,10 +164,16 @@ class Results:
             return ask(connection)
 
 
+def _prepare(connection: Any, _: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_PREPARE)
+    connection.commit()
+
+
 def _answer(
     connection: Connection, ranking: Ranking, question: Question, seen: Callable[[Version], bool]
 ) -> Answer | Version:
-    fresh = connection.execute(_FRESHNESS, {"pipeline": ranking.pipeline}).one_or_none()
+    fresh = connection.exec_driver_sql(_FRESHNESS, {"pipeline": ranking.pipeline}).one_or_none()
     if fresh is None:
         raise NoActiveGeneration(ranking.pipeline)
     version = Version(fresh.promotion_number, fresh.apply_number)
@@ -183,8 +189,8 @@ def _answer(
             "country": question.country,
             "currency": question.currency,
         }
-        rows = list(connection.execute(text(ranking.sql(_TOP)), selected | {"limit": question.limit}))
-        summary = list(connection.execute(text(ranking.sql(_SUMMARY)), selected))
+        rows = list(connection.exec_driver_sql(ranking.top, selected | {"limit": question.limit}))
+        summary = list(connection.exec_driver_sql(ranking.summary, selected))
     return Answer(
         version=version,
         generation=fresh.generation,
@@ -209,7 +215,7 @@ def _window(
 ) -> Window | None:
     if day is not None:
         return Calendar(calendar, time_zone).window_of(day)
-    latest = connection.execute(text(ranking.sql(_LATEST)), {"generation": generation}).one_or_none()
+    latest = connection.exec_driver_sql(ranking.latest, {"generation": generation}).one_or_none()
     return None if latest is None else Window(latest.window_start, latest.window_end)
 
 

@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from api.deps import Day, IfNoneMatch, ResultsDep, Selection, conditional, seen_by
+from api.deps import AnswersDep, Day, IfNoneMatch, Selection
 from api.problems import RESPONSES
-from api.queries import TOP_SALES, Question, Version
-from api.schemas import TopSales, shown
+from api.queries import TOP_SALES, Question
+from api.schemas import TopSales
 
 router = APIRouter(prefix="/api/v1/top-sales", tags=["top sales"])
 
@@ -22,11 +22,8 @@ class CitySelection(Selection):
 # Not `async`: a thread waits for the database, the event loop does not.
 @router.get("/by-city", response_model=TopSales, responses=RESPONSES)
 def by_city(
-    selection: Annotated[CitySelection, Query()], results: ResultsDep, if_none_match: IfNoneMatch = None
+    selection: Annotated[CitySelection, Query()], answers: AnswersDep, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Cities ranked by sales in one day, a list for each currency."""
     question = Question(selection.date, selection.country, selection.currency, selection.limit)
-    answer = results.top(TOP_SALES, question, seen_by(if_none_match))
-    if isinstance(answer, Version):
-        return conditional(answer, None)
-    return conditional(answer.version, TopSales.model_validate(shown(answer)))
+    return answers.respond(TOP_SALES, question, if_none_match, TopSales)

@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from api.deps import Day, IfNoneMatch, ResultsDep, Selection, conditional, seen_by
+from api.deps import AnswersDep, Day, IfNoneMatch, Selection
 from api.problems import RESPONSES
-from api.queries import TOP_SALESMEN, Question, Version
-from api.schemas import TopSalesmen, shown
+from api.queries import TOP_SALESMEN, Question
+from api.schemas import TopSalesmen
 
 router = APIRouter(prefix="/api/v1/top-salesmen", tags=["top salesmen"])
 
@@ -24,11 +24,8 @@ class SalesmanSelection(Selection):
 # Not `async`: a thread waits for the database, the event loop does not.
 @router.get("/by-country", response_model=TopSalesmen, responses=RESPONSES)
 def by_country(
-    selection: Annotated[SalesmanSelection, Query()], results: ResultsDep, if_none_match: IfNoneMatch = None
+    selection: Annotated[SalesmanSelection, Query()], answers: AnswersDep, if_none_match: IfNoneMatch = None
 ) -> Response:
     """Salesmen ranked by sales in one window, a list for each country and currency."""
     question = Question(selection.at, selection.country, selection.currency, selection.limit)
-    answer = results.top(TOP_SALESMEN, question, seen_by(if_none_match))
-    if isinstance(answer, Version):
-        return conditional(answer, None)
-    return conditional(answer.version, TopSalesmen.model_validate(shown(answer)))
+    return answers.respond(TOP_SALESMEN, question, if_none_match, TopSalesmen)

@@ -59,6 +59,10 @@ class Filled:
     def watermarks(self, pipeline: str, *watermarks: datetime | None) -> None:
         with self.engine.begin() as connection:
             connection.execute(sink_positions.delete().where(sink_positions.c.pipeline == pipeline))
+            connection.execute(
+                text("UPDATE generations SET apply_number = apply_number + 1 WHERE pipeline = :pipeline"),
+                {"pipeline": pipeline},
+            )
             for partition, watermark in enumerate(watermarks):
                 connection.execute(
                     insert(sink_positions).values(

@@ -10,7 +10,9 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, text
 
+from api.main import create_app
 from api.queries import CITY, SALESMAN
+from contracts.settings import ApiSettings
 from stack.embedded import Embedded
 from tests.integration.api.conftest import DAY, Filled
 
@@ -37,7 +39,8 @@ def test_the_etag_is_promotion_and_apply_number_and_what_was_seen_is_not_sent_ag
     for seen in ('"1-1"', 'W/"1-1"', '"0-7", "1-1"', "*"):
         again = client.get(CITIES, headers={"If-None-Match": seen})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", '"1-1"')
-    assert client.get(CITIES, headers={"If-None-Match": '"1-0"'}).status_code == 200
+    assert client.get(CITIES, headers={"If-None-Match": '"1-0"'}).content == first.content
+    assert client.get(CITIES).content == first.content
     filled.city("Ulm", "1")
     assert client.get(CITIES, headers={"If-None-Match": '"1-1"'}).headers["etag"] == '"1-2"'
 
@@ -182,6 +185,15 @@ def test_a_restart_of_the_database_between_two_questions_is_not_seen(
         )
     superuser.dispose()
     assert client.get(CITIES).status_code == 200
+
+
+def test_a_database_that_is_not_set_up_is_not_ready(stack: Embedded) -> None:
+    settings = ApiSettings.model_validate(
+        {"results_db_url": stack.postgres().render_as_string(hide_password=False)}
+    )
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        assert "contracts setup" in problem(client.get("/readyz"), 503)["detail"]
+        assert client.get("/healthz").status_code == 200
 
 
 def test_metrics_count_requests_by_route(client: TestClient, filled: Filled) -> None:

@@ -1,0 +1,85 @@
+"""The API under 200 requests a second, whatever it does to the ones before.
+
+Requests are due on a schedule. A request's time runs from when it was due, so a stall is felt by all that were due
+during it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlparse
+
+from benchmarks.figures import Figure, at_most, percentile
+
+REQUESTS_PER_SECOND = 200
+WARM_UP_SECONDS = 3.0
+MEASURED_SECONDS = 20.0
+P99_MS = 20.0
+# Enough to keep to the schedule while the API takes 160 ms for each.
+CONNECTIONS = 32
+TIMEOUT_SECONDS = 10.0
+# As a board and its readers ask: mostly for what is shown first, sometimes for one country, sometimes for much.
+PATHS = (
+    "/api/v1/top-sales/by-city",
+    "/api/v1/top-sales/by-city?currency=EUR",
+    "/api/v1/top-salesmen/by-country?country=DE",
+    "/api/v1/top-sales/by-city?country=DE&limit=100",
+    "/api/v1/top-salesmen/by-country?limit=3",
+)
+
+
+def measure(
+    environment: Mapping[str, str], seconds: float = MEASURED_SECONDS, paths: Sequence[str] = PATHS
+) -> list[Figure]:
+    """Percentiles of the time to answer, on an API that runs. Raises RuntimeError for any answer but 200."""
+    took = _load(environment["ELECTRORED_API_URL"], WARM_UP_SECONDS + seconds, paths)
+    measured = [ms for due, ms in took if due >= WARM_UP_SECONDS]
+    name = f"API at {REQUESTS_PER_SECOND} requests/s"
+    return [
+        Figure(f"{name}, p50", percentile(measured, 0.50), "ms"),
+        Figure(f"{name}, p95", percentile(measured, 0.95), "ms"),
+        at_most(f"{name}, p99", percentile(measured, 0.99), "ms", P99_MS),
+    ]
+
+
+def _load(api_url: str, seconds: float, paths: Sequence[str]) -> list[tuple[float, float]]:
+    """When each request was due, in seconds from the beginning, and the milliseconds from then to its answer."""
+    address = urlparse(api_url)
+    numbers = itertools.count()
+    took: list[tuple[float, float]] = []
+    failures: list[BaseException] = []
+    begin = time.perf_counter() + 0.1
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=TIMEOUT_SECONDS)
+        try:
+            while not failures:
+                number = next(numbers)
+                due = number / REQUESTS_PER_SECOND
+                if due >= seconds:
+                    return
+                time.sleep(max(0.0, begin + due - time.perf_counter()))
+                path = paths[number % len(paths)]
+                connection.request("GET", path)
+                response = connection.getresponse()
+                body = response.read()
+                if response.status != 200:
+                    raise RuntimeError(f"{path}: {response.status} {body.decode(errors='replace')}")
+                took.append((due, (time.perf_counter() - begin - due) * 1000))
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            failures.append(error)
+        finally:
+            connection.close()
+
+    askers = [threading.Thread(target=ask) for _ in range(CONNECTIONS)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    if failures:
+        raise failures[0]
+    return took
