@@ -26,15 +26,17 @@ from uuid import uuid4
 
 import typer
 from confluent_kafka import OFFSET_BEGINNING, Producer, TopicPartition
-from prometheus_client import REGISTRY
+from prometheus_client import Counter
 
 from contracts import kafka as connect
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SALES_EVENTS, SOURCE_POSITIONS, GenerationTopics
+from observability.metrics import EVENTS
 from stack.embedded import running
 from streaming.engine.pipeline import Parameters, Pipeline
+from streaming.engine.transactions import TRANSACTIONS
 from streaming.engine.worker import Worker
 from streaming.generations import Generation, TopicIdentity
 from streaming.pipelines import CURRENT, PIPELINES
@@ -44,6 +46,8 @@ TARGET_OF_KCAT = 1 / 3
 # As many as make librdkafka's batches full; a bigger transaction changes nothing.
 PRELOAD_TRANSACTION = 50_000
 DAYS = 30
+# A log is nearly in order of time: shops report at once, a few later.
+DISORDER_SECONDS = 6 * 3600
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Ground:
 
 
 def preload(ground: Ground, events: int) -> None:
-    """Sales of some thousand groups over a month, each its own record."""
+    """Sales of a month in 200 cities, each its own record, in order of time give or take some hours."""
     codec = Registry(ground.kafka).codec(ground.pipeline.source.subject, load(ground.pipeline.source.schema))
     producer: Producer = connect.transactional_producer(ground.kafka, f"preload-{ground.suffix}")
     producer.init_transactions(30)
@@ -94,7 +98,7 @@ def preload(ground: Ground, events: int) -> None:
     for first in range(0, events, PRELOAD_TRANSACTION):
         producer.begin_transaction()
         for seq in range(first, min(first + PRELOAD_TRANSACTION, events)):
-            sold_at = start + timedelta(seconds=chance.randrange(DAYS * 86_400))
+            sold_at = start + timedelta(days=DAYS * seq / events, seconds=chance.randrange(DISORDER_SECONDS))
             city = chance.randrange(200)
             sale_id = f"{seq:012d}"
             event = {
@@ -137,7 +141,7 @@ def measure(kafka: KafkaSettings, ground: Ground, events: int, folder: str) -> d
     quiet_since = time.monotonic()
     while not failed:
         time.sleep(0.02)
-        sample = (time.monotonic(), time.process_time(), _counted("combine"), _counted("merge"))
+        sample = (time.monotonic(), time.process_time(), _total(EVENTS, "combine"), _total(EVENTS, "merge"))
         if samples and sample[2:] != samples[-1][2:]:
             quiet_since = sample[0]
         samples.append(sample)
@@ -154,26 +158,18 @@ def measure(kafka: KafkaSettings, ground: Ground, events: int, folder: str) -> d
         "events": taken,
         "seconds": ended[0] - began[0],
         "cpu_seconds": ended[1] - began[1],
-        "combine_transactions": _transactions("combine"),
-        "merge_transactions": _transactions("merge"),
+        "combine_transactions": _total(TRANSACTIONS, "combine"),
+        "merge_transactions": _total(TRANSACTIONS, "merge"),
         "max_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
-def _counted(step: str) -> float:
-    return _sample("electrored_events_total", step)
-
-
-def _transactions(step: str) -> float:
-    return _sample("electrored_transactions_total", step)
-
-
-def _sample(name: str, step: str) -> float:
+def _total(metric: Counter, step: str) -> float:
+    """The metric of this step; read from the objects, because collecting all of them costs what is measured."""
     return sum(
-        sample.value
-        for metric in REGISTRY.collect()
-        for sample in metric.samples
-        if sample.name == name and sample.labels.get("flow", "").endswith(step)
+        child._value.get()
+        for values, child in list(metric._metrics.items())
+        if values[0].endswith(step)
     )
 
 
@@ -266,7 +262,8 @@ def main(
     else:
         typer.echo(
             f"combine + merge: {best['events_per_cpu_second']:,.0f} events a CPU-second, {best['of_peer']:.2f} of "
-            f"consuming alone (target: {TARGET_PER_CPU_SECOND:,} or {TARGET_OF_KCAT:.2f}): {'met' if met else 'not met'}"
+            f"consuming alone (target: {TARGET_PER_CPU_SECOND:,} or {TARGET_OF_KCAT:.2f}): "
+            f"{'met' if met else 'not met'}"
         )
 
 

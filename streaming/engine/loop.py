@@ -90,18 +90,22 @@ class Loop:
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fatal, after which a new process has to go on."""
+        self.join()
+        try:
+            while not stop.is_set():
+                self.turn()
+            self.commit()
+        finally:
+            self.close()
+
+    def join(self) -> None:
+        """Ask the group for partitions; they come with the turns."""
         self._consumer.subscribe(
             [self.step.input_topic],
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
         )
-        try:
-            while not stop.is_set():
-                self.turn()
-            self.commit()
-        finally:
-            self._close()
 
     def turn(self) -> None:
         """One poll and what follows from it."""
@@ -111,12 +115,13 @@ class Loop:
         if self._rewind or self._read_back:
             # A rebalance during the poll ended in an abort: what was just read comes once more.
             return
+        if messages or not self.step.pending():
+            # Here and not at the commit: the metadata has to be as old as what it covers.
+            self._metadata = self._consumer.consumer_group_metadata()
         if messages:
             if not self.step.pending():
                 self._filling_since = time.monotonic()
             self._events += self.step.add(cast(Sequence[Record], messages))
-            # Here and not at the commit: the metadata has to be as old as what it covers.
-            self._metadata = self._consumer.consumer_group_metadata()
         for attendant in self._parts.attendants:
             attendant.attend(self)
         if not messages or self._is_due():
@@ -150,6 +155,15 @@ class Loop:
         for partition, progress in output.progress.items():
             self._count(before[partition], progress)
 
+    def close(self) -> None:
+        """Leave the group. What is not committed now is dropped: an error may be the reason for the end."""
+        self.step.reset()
+        self._parts.restorer.close()
+        self._consumer.close()
+        for partition in sorted(self._ready):
+            self._forget(partition)
+        self._parts.transactions.close()
+
     # -- transactions
 
     def _transact(self, output: Output) -> Delivered:
@@ -157,8 +171,6 @@ class Loop:
         offsets = {
             (topic, partition): progress.next_offset for partition, progress in output.progress.items()
         }
-        if self._metadata is None:
-            self._metadata = self._consumer.consumer_group_metadata()
         return self._parts.transactions.commit(
             [*output.records, *self._progress_records(output)], offsets, self._metadata
         )
@@ -274,8 +286,10 @@ class Loop:
         if first is None:
             return []
         polled = [first, *self._consumer.consume(COMMIT_EVENTS, 0)]
-        messages = [message for message in polled if message.error() is None]
-        if len(messages) < len(polled):
+        messages = polled
+        # The cheapest look at every message: ends and failures are a handful in millions.
+        if any(map(Message.error, polled)):
+            messages = [message for message in polled if message.error() is None]
             self._take_events(polled)
         if self._rebalanced:
             messages = [message for message in messages if message.partition() in self._ready]
@@ -319,15 +333,6 @@ class Loop:
             _, end = self._consumer.get_watermark_offsets(place, cached=True)
             behind += max(0, end - self.consumed(partition))
         LAG.labels(self.flow).set(behind)
-
-    def _close(self) -> None:
-        """Leave the group. What is not committed now is dropped: an error may be the reason for the end."""
-        self.step.reset()
-        self._parts.restorer.close()
-        self._consumer.close()
-        for partition in sorted(self._ready):
-            self._forget(partition)
-        self._parts.transactions.close()
 
 
 def _numbers(partitions: Sequence[TopicPartition]) -> list[int]:

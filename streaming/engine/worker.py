@@ -73,10 +73,15 @@ class Worker:
         self._admin: AdminClient = connect.admin(kafka)
         self._errors: list[BaseException] = []
 
-    def run(self, stop: threading.Event) -> None:
+    def loops(self) -> tuple[Loop, Loop]:
+        """combine and merge, not started. Raises Fatal if a topic is not the one of the generation's record."""
         topics = {name: (topic.id, topic.partitions) for name, topic in self._generation.topics.items()}
         TopicGuard(self._admin, topics).check()
-        loops = [self._combine(topics), self._merge(topics)]
+        return self._combine(topics), self._merge(topics)
+
+    def run(self, stop: threading.Event) -> None:
+        """Both loops, each in a thread of its own."""
+        loops = self.loops()
         threads = [
             threading.Thread(target=self._guarded, args=(loop, stop), name=loop.flow, daemon=True)
             for loop in loops
