@@ -1,0 +1,72 @@
+"""The results database's shape: migrations make what the tables say, once, whoever runs them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.pool import NullPool
+
+from contracts.migrate import upgrade
+from contracts.settings import ResultsDbSettings
+from contracts.tables import metadata
+from stack import databases
+from stack.embedded import Embedded
+
+
+@pytest.fixture
+def bare(stack: Embedded) -> Iterator[str]:
+    """The URL of a database with nothing in it, owned by the writer."""
+    name = f"bare_{uuid4().hex[:12]}"
+    url = databases.create_database(stack.postgres(), name, owner=databases.WRITER)
+    databases.provision_results(url)
+    yield stack.postgres(name, databases.WRITER).render_as_string(hide_password=False)
+    databases.drop_database(stack.postgres(), name)
+
+
+def test_several_at_once_migrate_once(bare: str) -> None:
+    errors: list[BaseException] = []
+
+    def migrate() -> None:
+        try:
+            upgrade(bare)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=migrate) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    with create_engine(bare, poolclass=NullPool).connect() as connection:
+        assert list(connection.scalars(text("SELECT version_num FROM alembic_version"))) == ["0001"]
+
+
+def test_migrations_make_what_the_tables_say(results_db: ResultsDbSettings) -> None:
+    engine = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_the_reader_reads_everything_and_writes_nothing(
+    stack: Embedded, results_db: ResultsDbSettings
+) -> None:
+    database = create_engine(results_db.results_db_url.get_secret_value()).url.database or ""
+    reader = create_engine(stack.postgres(database, databases.READER), poolclass=NullPool)
+    views = ["top_sales_by_city", "top_salesman_by_country", "active_freshness"]
+    with reader.connect() as connection:
+        for name in [*metadata.tables, *views]:
+            assert connection.execute(text(f"SELECT * FROM {name}")).all() == []
+    for name in metadata.tables:
+        with reader.connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
+            connection.execute(text(f"DELETE FROM {name}"))

@@ -1,0 +1,123 @@
+"""An answer is made once for each version, sent again while it holds, and never sent for another version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from api import answers as module
+from api.answers import Answers
+from api.queries import TOP_SALES, TOP_SALESMEN, Answer, Question, Ranking, Results, Version
+from api.schemas import TopSales
+from contracts.calendar import Window
+
+QUESTION = Question(None, None, None, 10)
+
+
+class Database:
+    """Stands for `Results`: says the version, and counts how often it had to compute."""
+
+    def __init__(self) -> None:
+        self.version = Version(1, 1)
+        self.computed = 0
+
+    def top(self, ranking: Ranking, question: Question, seen: Callable[[Version], bool]) -> Answer | Version:
+        if seen(self.version):
+            return self.version
+        self.computed += 1
+        row: Any = SimpleNamespace(
+            rank=1, city="Köln", country="DE", currency="EUR", total="1.5000", sales_count=self.computed
+        )
+        late: Any = SimpleNamespace(currency="EUR", late_count=2, late_amount="-0.0001")
+        return Answer(
+            version=self.version,
+            generation=3,
+            time_zone="Europe/Berlin",
+            window=Window(datetime(2026, 11, 21, 23, tzinfo=UTC), datetime(2026, 11, 22, 23, tzinfo=UTC)),
+            rows=[row],
+            late=[late],
+            watermark=datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC),
+            is_final=False,
+            updated_at=None,
+            restated_at=None,
+        )
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database()
+
+
+@pytest.fixture
+def answers(database: Database) -> Answers:
+    return Answers(cast(Results, database))
+
+
+def test_the_shape_is_the_documented_one(answers: Answers) -> None:
+    response = answers.respond(TOP_SALES, QUESTION, None, TopSales)
+    assert json.loads(bytes(response.body)) == {
+        "window": {
+            "start": "2026-11-21T23:00:00Z",
+            "end": "2026-11-22T23:00:00Z",
+            "time_zone": "Europe/Berlin",
+        },
+        "data": [
+            {
+                "rank": 1,
+                "city": "Köln",
+                "country": "DE",
+                "currency": "EUR",
+                "total": "1.5000",
+                "sales_count": 1,
+            }
+        ],
+        "freshness": {
+            "watermark": "2026-11-22T12:00:00.123456Z",
+            "updated_at": None,
+            "is_final": False,
+            "restated_at": None,
+        },
+        "late": [{"currency": "EUR", "count": 2, "amount": "-0.0001"}],
+        "generation": 3,
+    }
+
+
+def test_computed_once_for_each_version_and_question(answers: Answers, database: Database) -> None:
+    first = answers.respond(TOP_SALES, QUESTION, None, TopSales)
+    assert answers.respond(TOP_SALES, QUESTION, None, TopSales).body == first.body
+    assert database.computed == 1
+    answers.respond(TOP_SALES, Question(None, "DE", None, 10), None, TopSales)
+    answers.respond(TOP_SALESMEN, QUESTION, None, TopSales)
+    assert database.computed == 3
+    database.version = Version(1, 2)
+    newer = answers.respond(TOP_SALES, QUESTION, None, TopSales)
+    assert (newer.headers["etag"], database.computed) == ('"1-2"', 4)
+    assert newer.body != first.body
+
+
+@pytest.mark.parametrize("tags", ['"1-1"', 'W/"1-1"', ' "0-9" , "1-1" ', "*"])
+def test_what_the_reader_has_is_not_sent(answers: Answers, database: Database, tags: str) -> None:
+    response = answers.respond(TOP_SALES, QUESTION, tags, TopSales)
+    assert (response.status_code, response.body, response.headers["etag"]) == (304, b"", '"1-1"')
+    assert database.computed == 0
+
+
+@pytest.mark.parametrize("tags", ["", '"1-11"', "1-1", '"2-1"', ","])
+def test_another_tag_is_no_match(answers: Answers, tags: str) -> None:
+    assert answers.respond(TOP_SALES, QUESTION, tags, TopSales).status_code == 200
+
+
+def test_kept_answers_are_bounded(
+    answers: Answers, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEPT", 2)
+    for limit in (1, 2, 3, 1):
+        answers.respond(TOP_SALES, Question(None, None, None, limit), None, TopSales)
+    assert database.computed == 4
+    answers.respond(TOP_SALES, Question(None, None, None, 3), None, TopSales)
+    assert database.computed == 4
