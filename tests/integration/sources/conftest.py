@@ -33,7 +33,7 @@ from stack.embedded import Embedded
 from stack.postgres import connect
 
 ROOT = Path(__file__).parents[3]
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Sales:
         finally:
             running.stop()
 
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self, more: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
         """Capture as a process of its own, to be killed."""
         environment = os.environ | {
             "ELECTRORED_KAFKA_BOOTSTRAP": self.stack.kafka.kafka_bootstrap,
@@ -79,8 +79,9 @@ class Sales:
             "ELECTRORED_SALES_DB_URL": self.settings.sales_db_url.get_secret_value(),
             "ELECTRORED_SALES_SLOT": self.settings.sales_slot,
             "TEST_TOPICS": ",".join((self.topics.events.name, self.topics.positions.name, self.topics.dead_letters.name)),
+            **(more or {}),
         }
-        return subprocess.Popen([sys.executable, Path(__file__).with_name("process.py")], cwd=ROOT, env=environment)
+        return subprocess.Popen([sys.executable, Path(__file__).with_name("process.py")], cwd=ROOT, env=environment, **options)
 
     def wait(self, condition: Callable[[], Any], running: Running | None = None) -> Any:
         """The first true value of the condition; fails when it does not come, or when capture ended."""
@@ -98,11 +99,15 @@ class Sales:
 
     def log(self, topic: Topic) -> list[tuple[bytes, Any]]:
         codec = Registry(self.stack.kafka).codec(topic.subject, load(topic.schema))
+        return [(key, codec.decode(value)) for key, value in self.raw_log(topic) if value is not None]
+
+    def raw_log(self, topic: Topic) -> list[tuple[bytes, bytes | None]]:
+        """Keys and values of everything that is committed now."""
         consumer = kafka.consumer(
             self.stack.kafka, "test", subscribed=False, overrides={"fetch.wait.max.ms": 20}
         )
         try:
-            return [(key, codec.decode(value)) for key, value in _committed(consumer, topic) if value is not None]
+            return list(_committed(consumer, topic))
         finally:
             consumer.close()
 
@@ -113,6 +118,19 @@ class Sales:
             return None
         _, record = found[-1]
         return Position(record["next_seq"], record["frontier"], json.loads(record["detail"]))
+
+    def phase(self) -> str:
+        """How far the snapshot is."""
+        position = self.position()
+        return "" if position is None else str(position.detail["snapshot"])
+
+    def ranges(self) -> int:
+        """How many ranges of a snapshot are in the ledger."""
+        found: dict[bytes, bool] = {}
+        for key, value in self.raw_log(self.topics.positions):
+            if b"/range/" in key:
+                found[key] = value is not None
+        return sum(found.values())
 
     def ledger(self) -> Ledger:
         """A second holder of capture's ledger: opening it fences the first."""

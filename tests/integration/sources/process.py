@@ -11,6 +11,10 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import sources.__main__ as process
 
+from sources.postgres import snapshot
+
+if rows := os.environ.get("TEST_CHUNK_ROWS"):
+    snapshot.CHUNK_ROWS = int(rows)
 events, positions, dead_letters = os.environ["TEST_TOPICS"].split(",")
 process.SALES_EVENTS = replace(process.SALES_EVENTS, name=events)
 process.SOURCE_POSITIONS = replace(process.SOURCE_POSITIONS, name=positions)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .conftest import Sales
+from tests.integration.sources.conftest import Sales
 
 
 def test_the_log_adds_up_to_the_table(sales: Sales) -> None:

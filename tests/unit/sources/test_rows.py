@@ -1,0 +1,126 @@
+"""Events made by hand are what a generic Avro reader reads, whatever the row holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import fastavro
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.registry import header
+from contracts.schemas import load
+from sources import avro
+from sources.postgres.rows import COLUMNS, MAX_BYTES, Dead, Encoder, as_json, unscaled
+from tests.unit.sources import wire
+
+SCHEMA = fastavro.parse_schema(load("sale_event"))
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=300)
+AMOUNT = st.decimals(min_value=Decimal(-(10**14)) + 1, max_value=Decimal(10**14) - 1, places=4)
+MOMENT = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 30), timezones=st.just(UTC))
+
+
+def read(value: bytes) -> dict[str, Any]:
+    assert value[:5] == header(7)
+    body = io.BytesIO(value[5:])
+    record = fastavro.schemaless_reader(body, SCHEMA, None)
+    assert body.read() == b""
+    assert isinstance(record, dict)
+    return record
+
+
+def encode(values: list[bytes | None], reversal: bool = False, recorded_at: int | None = 10**15) -> bytes | Dead:
+    records: list[tuple[bytes, bytes]] = []
+    seq, dead = Encoder(7, "postgres").encode([(reversal, values)], recorded_at, 41, records)
+    assert seq == 41 + len(records)
+    assert len(dead) + len(records) == 1
+    return dead[0] if dead else records[0][1]
+
+
+@given(
+    *(TEXT for _ in range(6)), MOMENT, AMOUNT, st.integers(-(2**31), 2**31 - 1), st.booleans(), st.integers(1, 2**63 - 1)
+)
+def test_an_event_is_what_was_in_the_row(
+    sale_id: str, city: str, country: str, salesman: str, name: str, product: str,
+    sold_at: datetime, amount: Decimal, quantity: int, reversal: bool, seq: int,
+) -> None:  # fmt: skip
+    texts = [text.encode() for text in (sale_id, city, country, salesman, name, product)]
+    row = [texts[0], wire.timestamp(sold_at), *texts[1:], struct.pack(">i", quantity), wire.numeric(amount), b"EUR"]
+    records: list[tuple[bytes, bytes]] = []
+    assert Encoder(7, "postgres").encode([(reversal, row)], 5, seq, records) == (seq + 1, [])
+    sign = -1 if reversal else 1
+    ((key, value),) = records
+    assert key == texts[0]
+    assert read(value) == {
+        "source": "postgres", "seq": seq, "sale_id": sale_id, "operation": "REVERSAL" if reversal else "SALE",
+        "sold_at": sold_at, "recorded_at": datetime(1970, 1, 1, 0, 0, 0, 5, tzinfo=UTC), "city": city,
+        "country": country, "salesman_id": salesman, "salesman_name": name, "product": product,
+        "quantity": sign * quantity, "amount": sign * amount, "currency": "EUR",
+    }  # fmt: skip
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_long_is_avros(n: int) -> None:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, "long", n)
+    assert avro.long(n) == out.getvalue()
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**14) + 1, max_value=10**14 - 1))
+def test_a_numeric_is_read_exactly(amount: Decimal) -> None:
+    assert unscaled(wire.numeric(amount)) == int(amount.scaleb(4))
+
+
+def test_a_snapshot_row_is_recorded_when_it_was_sold() -> None:
+    event = encode(wire.sale(), recorded_at=None)
+    assert isinstance(event, bytes)
+    assert read(event)["recorded_at"] == read(event)["sold_at"]
+
+
+@pytest.mark.parametrize(("sent", "shown"), [(b"EUR", "EUR"), (b"EU ", "EU"), (b"   ", "   ")])
+def test_the_blanks_that_pad_a_currency_go(sent: bytes, shown: str) -> None:
+    event = encode(wire.sale(currency=sent))
+    assert isinstance(event, bytes)
+    assert read(event)["currency"] == shown
+
+
+@pytest.mark.parametrize("reversal", [False, True])
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"amount": struct.pack(">HhHH", 0, 0, 0xC000, 0)}, "amount is NaN"),
+        ({"amount": struct.pack(">HhHH", 0, 0, 0xD000, 0)}, "amount is Infinity"),
+        ({"amount": wire.numeric(Decimal(10) ** 14)}, "amount has more than 14 digits before the point"),
+        ({"amount": wire.numeric(Decimal(10) ** 4000)}, "amount has more than 14 digits before the point"),
+        ({"amount": wire.numeric(Decimal("0.00001"), 5)}, "amount has more than 4 decimals"),
+        ({"sold_at": struct.pack(">q", 2**63 - 1)}, "sold_at is outside of the years 1 to 9999"),
+        ({"sold_at": struct.pack(">q", -(2**63))}, "sold_at is outside of the years 1 to 9999"),
+        ({"city": None}, "city is null"),
+        ({"currency": None, "quantity": None}, "quantity, currency is null"),
+        ({"amount": None}, "amount is null"),
+        ({"product": b"x" * MAX_BYTES}, f"the row is larger than {MAX_BYTES} bytes"),
+    ],
+)
+def test_both_halves_of_what_no_event_can_hold_are_dead(
+    changed: dict[str, bytes | None], reason: str, reversal: bool
+) -> None:
+    found = encode(wire.sale(**changed), reversal)
+    assert isinstance(found, Dead)
+    assert found.reason == reason
+
+
+def test_a_dead_row_is_shown_as_it_is() -> None:
+    row = wire.sale(amount="-1234.5600", sold_at=struct.pack(">q", 2**63 - 1), city=None)
+    shown = json.loads(as_json(row))
+    assert list(shown) == list(COLUMNS)
+    assert (shown["amount"], shown["sold_at"], shown["city"], shown["quantity"]) == ("-1234.5600", "infinity", None, 2)
+    far = json.loads(as_json(wire.sale(sold_at=struct.pack(">q", 10**18), amount="0.0000")))
+    assert (far["sold_at"], far["amount"]) == ("1000000000000000000 microseconds from 2000-01-01", "0.0000")
+    near = json.loads(as_json(wire.sale(sold_at=wire.timestamp(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=1)))))
+    assert near["sold_at"] == "2026-01-01T01:00:00+00:00"

@@ -1,0 +1,155 @@
+"""What the stream's messages become, transaction by transaction."""
+
+from __future__ import annotations
+
+import pytest
+
+from sources.errors import Refused
+from sources.postgres.pgoutput import ProtocolError
+from sources.postgres.rows import Half
+from sources.postgres.stream import Place, Stream, check_columns, lsn_number, lsn_text
+from tests.unit.sources import wire
+
+
+def stream(place: Place = Place(0), *messages: bytes) -> Stream:
+    made = Stream("public", "sales", place)
+    for message in (wire.relation(), *messages):
+        made.feed(message)
+    return made
+
+
+def halves(made: Stream) -> list[Half]:
+    return [half for segment in made.take() for half in segment.halves]
+
+
+A, B = tuple(wire.sale("a")), tuple(wire.sale("b"))
+
+
+def test_an_insert_is_a_sale_and_a_delete_a_reversal() -> None:
+    made = stream(Place(0), wire.begin(10), wire.insert([*A]), wire.delete([*B]), wire.commit(10, 20))
+    assert halves(made) == [(False, A), (True, B)]
+    assert made.place == Place(20)
+
+
+def test_an_update_is_a_reversal_and_a_sale() -> None:
+    assert halves(stream(Place(0), wire.begin(10), wire.update([*A], [*B]), wire.commit(10, 20))) == [(True, A), (False, B)]
+
+
+def test_update_of_equal_columns_emits_nothing() -> None:
+    columns = wire.TYPES | {"note": 25}
+    made = Stream("public", "sales", Place(0))
+    for message in (wire.relation(columns=columns), wire.begin(10), wire.update([*A, b"old"], [*A, b"new"])):
+        made.feed(message)
+    assert made.place == Place(0, 10, 1)
+    made.feed(wire.commit(10, 20))
+    assert halves(made) == []
+    assert made.place == Place(20)
+
+
+def test_an_unchanged_large_value_comes_from_the_old_row() -> None:
+    new: list[object] = [*wire.sale("b", product=None)]
+    new[6] = wire.UNCHANGED
+    assert halves(stream(Place(0), wire.begin(10), wire.update([*A], new), wire.commit(10, 20))) == [(True, A), (False, B)]
+
+
+def test_columns_may_stand_in_any_order_among_others() -> None:
+    names = ["note", *reversed(wire.TYPES)]
+    made = Stream("public", "sales", Place(0))
+    made.feed(wire.relation(columns={name: wire.TYPES.get(name, 25) for name in names}))
+    made.feed(wire.begin(10))
+    made.feed(wire.insert([b"x", *reversed(A)]))
+    assert halves(made) == [(False, A)]
+
+
+def test_other_tables_of_the_publication_are_passed_over() -> None:
+    made = stream(Place(0), wire.relation(relid=9, name="stores", columns={"id": 23}), wire.begin(10))
+    made.feed(wire.insert([b"x"], relid=9))
+    made.feed(wire.truncate(9))
+    assert made.place == Place(0, 10, 0)
+    assert halves(made) == []
+
+
+@pytest.mark.parametrize("message", [wire.update([*A], [*B], b"K"), wire.update(None, [*B]), wire.delete([*A], b"K")])
+def test_a_change_without_the_old_row_stops_before_the_position_moves(message: bytes) -> None:
+    made = stream(Place(5), wire.begin(10), wire.insert([*A]))
+    with pytest.raises(Refused, match="replica identity full"):
+        made.feed(message)
+    assert made.place == Place(5, 10, 1)
+
+
+def test_a_truncate_stops_before_the_position_moves() -> None:
+    made = stream(Place(5), wire.begin(10))
+    with pytest.raises(Refused, match="TRUNCATE"):
+        made.feed(wire.truncate(9, wire.RELID))
+    assert made.place == Place(5, 10, 0)
+
+
+def test_a_dropped_column_stops_before_the_position_moves() -> None:
+    made = stream(Place(5), wire.begin(10))
+    with pytest.raises(Refused, match="no column city"):
+        made.feed(wire.relation(columns={name: oid for name, oid in wire.TYPES.items() if name != "city"}))
+    assert made.place == Place(5, 10, 0)
+
+
+def test_a_column_of_another_type_is_refused() -> None:
+    with pytest.raises(Refused, match=r"public\.sales\.amount .* numeric is needed"):
+        check_columns("public.sales", wire.TYPES | {"amount": 701})
+
+
+def test_a_cut_transaction_goes_on_where_it_was_left() -> None:
+    rows = [wire.sale(str(n)) for n in range(6)]
+    messages = [wire.begin(10), *(wire.insert([*row]) for row in rows), wire.commit(10, 20)]
+    first = stream(Place(5), *messages[:4])
+    taken = halves(first)
+    assert first.is_inside
+    assert first.place == Place(5, 10, 3)
+    # The same stream goes on …
+    for message in messages[4:]:
+        first.feed(message)
+    assert taken + halves(first) == [(False, tuple(row)) for row in rows]
+    # … and so does another one that begins there, and is cut once more before it has caught up.
+    again = stream(Place(5, 10, 3), *messages[:2])
+    assert again.place == Place(5, 10, 3)
+    assert halves(again) == []
+    for message in messages[2:]:
+        again.feed(message)
+    assert halves(again) == [(False, tuple(row)) for row in rows[3:]]
+    assert again.place == Place(20)
+
+
+def test_a_transaction_that_is_done_already_is_passed_over() -> None:
+    made = stream(Place(30), wire.begin(10), wire.insert([*A]))
+    assert made.place == Place(30)
+    made.feed(wire.commit(10, 20))
+    assert made.place == Place(30)
+    made.feed(wire.begin(30))
+    made.feed(wire.insert([*B]))
+    assert halves(made) == [(False, B)]
+
+
+def test_silence_moves_the_place_only_between_transactions() -> None:
+    made = stream(Place(5))
+    made.pass_to(8)
+    assert made.place == Place(8)
+    made.feed(wire.begin(10))
+    made.pass_to(10)
+    assert made.place.lsn == 8
+
+
+def test_segments_keep_transactions_apart() -> None:
+    made = stream(Place(0), wire.begin(10, xid=1), wire.insert([*A]), wire.commit(10, 20), wire.begin(30, xid=2))
+    made.feed(wire.insert([*B]))
+    assert [(s.begin.xid, len(s.halves)) for s in made.take()] == [(1, 1), (2, 1)]
+    assert made.take() == []
+
+
+def test_an_unknown_message_is_an_error() -> None:
+    with pytest.raises(ProtocolError):
+        stream(Place(0), b"?")
+    with pytest.raises(ProtocolError):
+        stream(Place(0), wire.commit(1, 2))
+
+
+def test_positions_are_written_as_postgresql_writes_them() -> None:
+    assert lsn_text(0x1_0000_002A) == "1/0000002A"
+    assert lsn_number("1/2A") == 0x1_0000_002A
