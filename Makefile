@@ -39,7 +39,8 @@ check: $(VENV)/.installed ## Lint, format, types, imports between rooms, Dagster
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/dg check defs
+	@mkdir -p $(VENV)/dagster-home
+	DAGSTER_HOME=$(CURDIR)/$(VENV)/dagster-home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs
 
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure, and print each figure beside its target

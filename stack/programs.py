@@ -264,7 +264,8 @@ class Platform:
         workspace = ["-w", str(PROJECT / "workspace.yaml")]
         code_port, web_port = str(self.ports.dagster_code), str(self.ports.dagster)
         module = ["-m", "electrored_dagster.definitions"]
-        code = ["code-server", "start", "-h", LOOPBACK, "-p", code_port, *module]
+        # Not `code-server start`: that proxy cannot say which runs it has, so lost ones would never be noticed.
+        code = ["api", "grpc", "-h", LOOPBACK, "-p", code_port, *module]
         return [
             Program(
                 "dagster-code",
