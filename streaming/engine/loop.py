@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 from confluent_kafka import Consumer, Message, TopicPartition
 from prometheus_client import Counter
@@ -46,10 +47,15 @@ DEAD = Counter("electrored_dead_letters_total", "Events that could not be taken"
 _log = logs.get(__name__)
 
 
-class Attendant(Protocol):
-    """Something periodic that a loop does between polls; it must not wait."""
+class Attendant(ABC):
+    """Something periodic that a loop does between polls."""
 
-    def attend(self, loop: Loop) -> None: ...
+    @abstractmethod
+    def attend(self, loop: Loop) -> None:
+        """Do what is due, without waiting; answers are looked at in a later turn."""
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to close
+        """The loop ends."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Loop:
     def __init__(self, parts: Parts) -> None:
         self.step = parts.step
         self.flow = parts.positions.flow
-        self._parts = parts
+        self.parts = parts
         self._consumer = parts.consumer
         self._at = parts.positions
         self._ready: set[int] = set()
@@ -122,7 +128,7 @@ class Loop:
             if not self.step.pending():
                 self._filling_since = time.monotonic()
             self._events += self.step.add(cast(Sequence[Record], messages))
-        for attendant in self._parts.attendants:
+        for attendant in self.parts.attendants:
             attendant.attend(self)
         if not messages or self._is_due():
             self.commit()
@@ -158,11 +164,13 @@ class Loop:
     def close(self) -> None:
         """Leave the group. What is not committed now is dropped: an error may be the reason for the end."""
         self.step.reset()
-        self._parts.restorer.close()
+        self.parts.restorer.close()
+        for attendant in self.parts.attendants:
+            attendant.close()
         self._consumer.close()
         for partition in sorted(self._ready):
             self._forget(partition)
-        self._parts.transactions.close()
+        self.parts.transactions.close()
 
     # -- transactions
 
@@ -171,14 +179,14 @@ class Loop:
         offsets = {
             (topic, partition): progress.next_offset for partition, progress in output.progress.items()
         }
-        return self._parts.transactions.commit(
+        return self.parts.transactions.commit(
             [*output.records, *self._progress_records(output)], offsets, self._metadata
         )
 
     def _progress_records(self, output: Output) -> Iterable[OutRecord]:
         for partition, progress in output.progress.items():
             key = progress_key(self.step.name, self.step.input_topic, partition)
-            value = self._parts.progress_codec.encode(progress.to_record(self._at.input_topic_id))
+            value = self.parts.progress_codec.encode(progress.to_record(self._at.input_topic_id))
             yield OutRecord(self._at.progress_topic, partition, key, value)
 
     def _failed(self, error: Abortable) -> None:
@@ -199,9 +207,9 @@ class Loop:
         self._rewind = True
 
     def _settle(self, delivered: Delivered) -> None:
-        if self._parts.state is not None:
-            topic = self._parts.state.topic
-            self._parts.state.store.settle(
+        if self.parts.state is not None:
+            topic = self.parts.state.topic
+            self.parts.state.store.settle(
                 {p: offset for (name, p), offset in delivered.items() if name == topic}
             )
 
@@ -214,7 +222,7 @@ class Loop:
         if self._read_back:
             for partition in ready:
                 self._forget(partition)
-                self._restoring[partition] = self._parts.restorer.submit(partition)
+                self._restoring[partition] = self.parts.restorer.submit(partition)
         else:
             self._read_on(ready)
         self._rewind = self._read_back = False
@@ -225,7 +233,7 @@ class Loop:
         # Taken over, but not read: each is added with its offset when it was read back.
         consumer.incremental_assign([])
         for partition in _numbers(partitions):
-            self._restoring[partition] = self._parts.restorer.submit(partition)
+            self._restoring[partition] = self.parts.restorer.submit(partition)
         _log.info("partitions assigned", flow=self.flow, partitions=_numbers(partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -252,8 +260,8 @@ class Loop:
         self._ready.discard(partition)
         self._ends.pop(partition, None)
         self.step.forget(partition)
-        if self._parts.state is not None:
-            self._parts.state.store.close(partition)
+        if self.parts.state is not None:
+            self.parts.state.store.close(partition)
 
     def _begin_restored(self) -> None:
         """Let the partitions begin whose progress and state were read back."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from observability import logs
 from streaming.engine.errors import Fatal
 from streaming.engine.failures import is_lost
-from streaming.engine.loop import Loop
+from streaming.engine.loop import Attendant, Loop
 
 REQUEST_SECONDS = 10.0
 # A topic made anew loses positions at once anyway; this finds the one that grew back to the old offsets.
@@ -24,7 +24,7 @@ DELETE_SECONDS = 60.0
 _log = logs.get(__name__)
 
 
-class TopicGuard:
+class TopicGuard(Attendant):
     """Stops the loop when a topic was re-created or resized: offsets and owners would mean something else."""
 
     def __init__(self, admin: AdminClient, topics: Mapping[str, tuple[str, int]]) -> None:
@@ -38,7 +38,7 @@ class TopicGuard:
         """Ask and wait; for the start. Raises Fatal for a topic that is not the one of the record."""
         self._ask()
         for future in self._asked.values():
-            self._wait(future)
+            future.exception()
         self._judge()
 
     def attend(self, loop: Loop) -> None:
@@ -53,10 +53,6 @@ class TopicGuard:
         self._asked = self._admin.describe_topics(
             TopicCollection(list(self._topics)), request_timeout=REQUEST_SECONDS
         )
-
-    @staticmethod
-    def _wait(future: Future[Any]) -> None:
-        future.exception()
 
     def _judge(self) -> None:
         asked, self._asked = self._asked, {}
@@ -78,24 +74,23 @@ class TopicGuard:
                 )
 
 
-class Deletion:
+class Deletion(Attendant):
     """Deletes what merge has committed from its input; nobody else reads it."""
 
-    def __init__(self, admin: AdminClient, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, admin: AdminClient) -> None:
         self._admin = admin
-        self._clock = clock
-        self._asked_at = clock()
+        self._asked_at = time.monotonic()
         self._asked: Mapping[TopicPartition, Future[Any]] = {}
         self._deleted: dict[int, int] = {}
 
     def attend(self, loop: Loop) -> None:
         if self._asked:
             self._judge()
-        elif self._clock() - self._asked_at >= DELETE_SECONDS:
+        elif time.monotonic() - self._asked_at >= DELETE_SECONDS:
             self._ask(loop)
 
     def _ask(self, loop: Loop) -> None:
-        self._asked_at = self._clock()
+        self._asked_at = time.monotonic()
         # The accepted progress: committed, so nobody goes back behind it.
         wanted = {partition: loop.step.progress(partition).next_offset for partition in loop.ready}
         places = [

@@ -19,7 +19,7 @@ from contracts.registry import Codec
 from observability import logs
 from streaming.engine.errors import Fatal
 from streaming.engine.failures import is_end, is_lost
-from streaming.engine.loop import Loop
+from streaming.engine.loop import Attendant, Loop
 from streaming.engine.offsets import Asked, ask_ends
 
 # Sources publish about once a second.
@@ -90,7 +90,7 @@ class Frontiers:
         self._consumer.close()
 
 
-class Watermarks:
+class Watermarks(Attendant):
     """Gives combine the watermark of each partition about once a second, idle or not."""
 
     def __init__(self, frontiers: Frontiers, admin: AdminClient) -> None:
@@ -105,6 +105,9 @@ class Watermarks:
         self._ask(loop)
         self._take_answer()
         self._reach(loop)
+
+    def close(self) -> None:
+        self._frontiers.close()
 
     def _ask(self, loop: Loop) -> None:
         now = time.monotonic()

@@ -7,9 +7,12 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -27,7 +30,9 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SALES_EVENTS, SOURCE_POSITIONS
 from streaming import generations
+from streaming.engine.loop import Loop
 from streaming.engine.pipeline import Parameters
+from streaming.engine.worker import Worker
 from streaming.pipelines import CURRENT, PIPELINES
 
 ROOT = Path(__file__).parents[3]
@@ -216,6 +221,33 @@ class Ground:
             )
         self.processes.append(process)
         return process
+
+    def loops(self, slot: int = 0, folder: str = "inside") -> tuple[Loop, Loop]:
+        """combine and merge of a worker in this process, not started; the test closes them."""
+        worker = Worker(
+            self.kafka,
+            self.pipeline,
+            self.generation,
+            slot,
+            self.folder / folder,
+            positions=self.positions,
+            late=self.late,
+            dead=self.dead,
+        )
+        return worker.loops()
+
+    @contextmanager
+    def running(self, *loops: Loop) -> Iterator[None]:
+        """The loops in threads; what ends one of them is raised here."""
+        stop = threading.Event()
+        with ThreadPoolExecutor(len(loops)) as threads:
+            ended = [threads.submit(loop.run, stop) for loop in loops]
+            try:
+                yield
+            finally:
+                stop.set()
+            for future in ended:
+                future.result(30)
 
     def log(self, slot: int) -> Path:
         return self.folder / f"worker{slot}.log"

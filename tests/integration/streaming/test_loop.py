@@ -1,0 +1,289 @@
+"""Rules 4 and 5: reading back, and what happens to what was added when a transaction does not go through."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from itertools import cycle
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from contracts import kafka as connect
+from streaming.engine import upkeep
+from streaming.engine.errors import Fatal
+from streaming.engine.loop import Loop
+from streaming.engine.progress import Progress, progress_key
+from streaming.engine.transactions import TRANSACTIONS, Transactions
+from tests.integration.streaming.ground import START, Ground, wait_until
+
+FRONTIER = START + timedelta(days=30)
+
+
+class FaultyProducer:
+    """A real producer whose broker, now and then, refuses or does not answer."""
+
+    def __init__(self, inner: Producer, faults: Iterator[str]) -> None:
+        self._inner = inner
+        self._faults = faults
+        self._fault = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def begin_transaction(self) -> None:
+        self._fault = next(self._faults)
+        self._inner.begin_transaction()
+
+    def send_offsets_to_transaction(self, offsets: Any, metadata: bytes, timeout: float) -> None:
+        if self._fault == "refused":
+            # The member epoch stands behind the format's name: a member that was thrown out has an older one.
+            metadata = (
+                metadata[:7]
+                + (int.from_bytes(metadata[7:11], "little") - 1).to_bytes(4, "little")
+                + metadata[11:]
+            )
+        self._inner.send_offsets_to_transaction(offsets, metadata, timeout)
+
+    def commit_transaction(self, timeout: float) -> None:
+        if self._fault == "not sent":
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        self._inner.commit_transaction(timeout)
+        if self._fault == "answer lost":
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+def faulty(ground: Ground, loop: Loop, *faults: str) -> Loop:
+    """The loop with a producer that has these faults, one transaction after the other, over and over."""
+    loop.parts.transactions.close()
+    left = cycle(faults)
+
+    def make() -> Any:
+        transactional_id = ground.generation.names.transactional_id(loop.step.name, 77)
+        return FaultyProducer(connect.transactional_producer(ground.kafka, transactional_id), left)
+
+    return Loop(replace(loop.parts, transactions=Transactions(make, loop.flow)))
+
+
+def outcomes(loop: Loop, outcome: str) -> float:
+    return TRANSACTIONS.labels(loop.flow, outcome)._value.get()
+
+
+def turn_until(loops: tuple[Loop, ...], condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Turn the loops in this thread."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        for loop in loops:
+            loop.turn()
+
+
+@pytest.mark.parametrize(
+    ("faults", "outcome"),
+    [
+        (("", "refused"), "aborted"),
+        (("", "answer lost"), "unknown"),
+        (("", "not sent"), "unknown"),
+        (("", "refused", "answer lost", "", "not sent"), "unknown"),
+    ],
+    ids=["aborted", "committed but not answered", "neither committed nor answered", "all of it"],
+)
+def test_rule_5_uncommitted_totals_are_an_overlay(
+    ground: Ground, faults: tuple[str, ...], outcome: str
+) -> None:
+    combine, merge = (faulty(ground, loop, *faults) for loop in ground.loops())
+    with ground.running(combine, merge):
+        for _ in range(12):
+            ground.feed(200, frontier=FRONTIER)
+            time.sleep(0.1)
+        ground.settled()
+    assert outcomes(combine, outcome) > 0
+    assert outcomes(merge, outcome) > 0
+
+
+def test_rule_5_on_revoke_what_was_added_is_committed_first(ground: Ground) -> None:
+    loops = ground.loops()
+    with ground.running(*loops):
+        fed = threading.Event()
+
+        def load() -> None:
+            for _ in range(80):
+                ground.feed(200, frontier=FRONTIER)
+            fed.set()
+
+        feeding = threading.Thread(target=load)
+        feeding.start()
+        while not fed.is_set():
+            # Each comes and goes cleanly: partitions move there and back while events flow.
+            others = ground.loops(1, "other")
+            with ground.running(*others):
+                wait_until(
+                    lambda others=others: all(loop.ready for loop in others), what="partitions of the other"
+                )
+        feeding.join()
+        ground.settled()
+        assert outcomes(loops[0], "aborted") + outcomes(loops[0], "unknown") == 0
+
+
+def test_rule_5_a_transaction_that_always_fails_ends_the_loop_with_the_reason(ground: Ground) -> None:
+    combine, merge = ground.loops()
+    merge.close()
+    ground.feed(10)
+    failing = faulty(ground, combine, "refused")
+    with pytest.raises(Fatal, match="transactions in a row failed"):
+        failing.run(threading.Event())
+
+
+def test_rule_4_newly_assigned_partitions_rest_and_the_others_go_on(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    combine, merge = ground.loops()
+    restore, released = combine.parts.restorer.restore, threading.Event()
+
+    def slow(partition: int) -> Progress:
+        # The last one: the thread restores one after the other.
+        if partition == 7:
+            assert released.wait(60)
+        return restore(partition)
+
+    monkeypatch.setattr(combine.parts.restorer, "restore", slow)
+    ground.feed(800)
+    combine.join()
+    turn_until((combine,), lambda: sum(combine.step.progress(p).events for p in combine.ready) > 500)
+    assert combine.ready == frozenset(range(7))
+    released.set()
+    turn_until((combine,), lambda: len(combine.ready) == 8)
+    turn_until((combine,), lambda: sum(combine.step.progress(p).events for p in range(8)) == 800)
+    combine.close()
+    merge.close()
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_rule_4_an_open_transaction_of_a_former_owner_is_waited_for(ground: Ground, commits: bool) -> None:
+    """Its progress counts if and only if it commits: what can be read before that is not the end."""
+    combine, merge = ground.loops()
+    former = connect.transactional_producer(ground.kafka, f"former-{ground.suffix}")
+    former.init_transactions(30)
+    _write_progress(ground, combine, former, 10)
+    former.commit_transaction(30)
+    _write_progress(ground, combine, former, 25)
+    former.flush(10)
+    restored = combine.parts.restorer.submit(0)
+    # Time enough to read what is there already.
+    time.sleep(1)
+    assert not restored.done()
+    if commits:
+        former.commit_transaction(30)
+    else:
+        former.abort_transaction(30)
+    assert restored.result(30).next_offset == (25 if commits else 10)
+    former.close()
+    combine.close()
+    merge.close()
+
+
+def test_rule_4_quiet_progress_is_found_behind_a_long_tail(ground: Ground) -> None:
+    combine, merge = ground.loops()
+    former = connect.transactional_producer(ground.kafka, f"former-{ground.suffix}")
+    former.init_transactions(30)
+    _write_progress(ground, combine, former, 10)
+    former.commit_transaction(30)
+    former.begin_transaction()
+    topic = ground.generation.names.progress.name
+    for _ in range(5_000):
+        former.produce(topic, b"", b"merge/other/0", partition=0)
+    former.commit_transaction(30)
+    assert combine.parts.restorer.submit(0).result(30).next_offset == 10
+    former.close()
+    combine.close()
+    merge.close()
+
+
+def test_a_worker_that_died_between_commit_and_store_catches_up(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    combine, merge = ground.loops()
+    assert merge.parts.state is not None
+    settle, settled = merge.parts.state.store.settle, []
+
+    def dies_later(delivered: dict[int, int]) -> None:
+        if len(settled) == 3:
+            raise KeyboardInterrupt
+        settled.append(delivered)
+        settle(delivered)
+
+    monkeypatch.setattr(merge.parts.state.store, "settle", dies_later)
+
+    def load_until_it_dies() -> None:
+        with ground.running(combine, merge):
+            for _ in range(6):
+                ground.feed(100)
+                time.sleep(0.3)
+
+    with pytest.raises(KeyboardInterrupt):
+        load_until_it_dies()
+    with ground.running(*ground.loops()):
+        ground.feed(100)
+        ground.settled()
+
+
+def test_watermark_waits_for_an_open_transaction_below_the_end(ground: Ground) -> None:
+    combine, merge = ground.loops()
+    ground.feed(200)
+    slow = connect.transactional_producer(ground.kafka, f"slow-{ground.suffix}")
+    slow.init_transactions(30)
+    slow.begin_transaction()
+    held_back = ground._event()
+    slow.produce(ground.source.name, ground.codec.encode(held_back), b"x", partition=3)
+    slow.flush(10)
+    ground.feed(200, frontier=FRONTIER)
+    combine.join()
+
+    def reached() -> set[int]:
+        return {p for p in combine.ready if combine.step.progress(p).watermarks.get(str(p)) == FRONTIER}
+
+    turn_until((combine,), lambda: len(reached()) == 7)
+    assert reached() == set(range(8)) - {3}
+    slow.commit_transaction(30)
+    turn_until((combine,), lambda: len(reached()) == 8)
+    assert combine.step.progress(3).events >= 1
+    slow.close()
+    combine.close()
+    merge.close()
+
+
+def test_partials_are_deleted_only_below_merges_progress(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "DELETE_SECONDS", 0.2)
+    loops = ground.loops()
+    partials = ground.generation.names.partials.name
+    with ground.running(*loops):
+        ground.feed(500)
+        ground.settled()
+        wait_until(lambda: not ground.read(partials), what="deletion")
+        ground.feed(500)
+        ground.settled()
+    with ground.running(*ground.loops()):
+        ground.feed(500)
+        ground.settled()
+
+
+def _write_progress(ground: Ground, loop: Loop, producer: Producer, next_offset: int) -> None:
+    """Begin a transaction as a worker would that has come to this offset of partition 0, group included."""
+    record = Progress(next_offset=next_offset).to_record(loop.parts.positions.input_topic_id)
+    producer.begin_transaction()
+    key = progress_key("combine", ground.source.name, 0)
+    producer.produce(
+        loop.parts.positions.progress_topic, loop.parts.progress_codec.encode(record), key, partition=0
+    )
+    # Without a member the group takes it from anybody, as long as it is empty.
+    reader = connect.consumer(ground.kafka, loop.parts.positions.group_id, subscribed=False)
+    producer.send_offsets_to_transaction(
+        [TopicPartition(ground.source.name, 0, next_offset)], reader.consumer_group_metadata(), 30
+    )
+    reader.close()
