@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import typer
 import uvicorn
 
@@ -15,6 +17,8 @@ def serve() -> None:
     logs.configure("api")
     metrics.serve()
     settings = ApiSettings()
+    # uvicorn stops in order and then raises the signal again; being told to stop is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     # Requests are counted in /metrics; a log line for each would cost as much as the answer.
     uvicorn.run(
         create_app(settings),
