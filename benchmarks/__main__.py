@@ -21,6 +21,8 @@ from rich.console import Console
 
 from benchmarks import api, capture, engine, latency, platform
 from benchmarks.figures import Figure, table
+from contracts.settings import LogSettings
+from observability import logs
 
 
 class What(StrEnum):
@@ -40,6 +42,7 @@ def main(
 ) -> None:
     """Measure, and print each figure beside its target. Exit code 1 if something could not be measured."""
     signal.signal(signal.SIGTERM, _interrupt)
+    logs.configure("benchmarks", LogSettings(log_level="WARNING"))
     wanted = set(only or What)
     # Progress and failures on stderr: stdout is for the figures.
     console = Console(stderr=True)

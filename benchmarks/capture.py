@@ -38,7 +38,8 @@ DEBEZIUM_ROWS_PER_SECOND, TARGET_RATIO = 10_000, 5
 ROWS = """
 insert into public.sales
 select gen_random_uuid()::text, now() - n * interval '1 second', 'City ' || n %% 900, 'C' || n %% 40,
-       'salesman-' || n %% 5000, 'Name of Salesman ' || n %% 5000, 'Product ' || n %% 300, 1 + n %% 5, (n %% 100000) / 7.0, 'EUR'
+       'salesman-' || n %% 5000, 'Name of Salesman ' || n %% 5000, 'Product ' || n %% 300,
+       1 + n %% 5, (n %% 100000) / 7.0, 'EUR'
 from generate_series(1, %s) n
 """
 
