@@ -73,6 +73,9 @@ class Kafka:
             "group.consumer.min.session.timeout.ms": "5000",
             "group.consumer.heartbeat.interval.ms": "1000",
             "group.consumer.min.heartbeat.interval.ms": "1000",
+            # A killed broker is let in again when its former session has run out; by default that takes 9 s.
+            "broker.session.timeout.ms": "4000",
+            "broker.heartbeat.interval.ms": "1000",
             "group.initial.rebalance.delay.ms": "0",
             # How soon a dead producer's transaction is seen to have run out; by default after 10 s.
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",

@@ -22,6 +22,9 @@ from streaming.engine.step import OutRecord
 CALL_SECONDS = 10.0
 # Then the answer is given up: longer than an election, shorter than a person's patience.
 PATIENCE_SECONDS = 60.0
+# librdkafka's send_offsets_to_transaction never returns if the broker went away in the middle of it, whatever timeout
+# it is given (its issue 5456): beyond its own timeout and this it is not coming back.
+STUCK_SECONDS = CALL_SECONDS + 5.0
 # Above it a producer that cannot send makes room before it takes more.
 FULL_QUEUE_WAIT_SECONDS = 0.1
 
@@ -50,6 +53,13 @@ class Transactions:
         self._make_producer = make_producer
         self._flow = flow
         self._producer = self._open()
+        self._asked_at: float | None = None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a call does not come back. Only the end of the process helps: the producer cannot be closed."""
+        asked_at = self._asked_at
+        return asked_at is not None and time.monotonic() - asked_at > STUCK_SECONDS
 
     def commit(
         self, records: Iterable[OutRecord], offsets: Mapping[tuple[str, int], int], group_metadata: object
@@ -67,9 +77,7 @@ class Transactions:
         try:
             self._producer.begin_transaction()
             self._produce(records, delivered)
-            self._retried(
-                lambda seconds: self._producer.send_offsets_to_transaction(consumed, group_metadata, seconds)
-            )
+            self._retried(lambda seconds: self._send_offsets(consumed, group_metadata, seconds))
             self._retried(self._producer.commit_transaction)
         except KafkaException as error:
             raise self._resolve(error.args[0]) from error
@@ -118,6 +126,13 @@ class Transactions:
                 return
             except BufferError:
                 self._producer.poll(FULL_QUEUE_WAIT_SECONDS)
+
+    def _send_offsets(self, consumed: list[TopicPartition], group_metadata: object, seconds: float) -> None:
+        self._asked_at = time.monotonic()
+        try:
+            self._producer.send_offsets_to_transaction(consumed, group_metadata, seconds)
+        finally:
+            self._asked_at = None
 
     def _retried(self, call: Callable[[float], None], patience: float = PATIENCE_SECONDS) -> None:
         """The call, again while the broker says that this is safe."""

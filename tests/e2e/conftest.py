@@ -11,6 +11,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url
 
-from stack import orphans
+from stack import orphans, probes
 from stack.ports import Ports, is_free
 
 COMMAND = [sys.executable, "-m", "stack.cli"]
@@ -42,7 +44,9 @@ class Platform:
         done = self.run("up", "--detach", "--port-offset", str(self.offset), *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def env(self) -> dict[str, str]:
+    @cached_property
+    def addresses(self) -> dict[str, str]:
+        """What `electrored env` prints; it stays the same over restarts."""
         lines = self.run("env").stdout.splitlines()
         return dict(line.split("=", 1) for line in lines)
 
@@ -54,8 +58,12 @@ class Platform:
         pids: dict[str, int | None] = {row["name"]: row["pid"] for row in self.status()["processes"]}
         return pids[name]
 
+    def watermark(self) -> datetime | None:
+        """Up to when the results hold everything; None while PostgreSQL is away."""
+        return probes.watermark(make_url(self.addresses["ELECTRORED_RESULTS_DB_URL"]))
+
     def connect(self, variable: str = "ELECTRORED_SALES_DB_URL") -> psycopg2.extensions.connection:
-        url = make_url(self.env()[variable])
+        url = make_url(self.addresses[variable])
         connection = psycopg2.connect(
             host=url.host, port=url.port, user=url.username, password=url.password, dbname=url.database
         )

@@ -38,11 +38,7 @@ def totals(platform: Platform, variable: str, query: str) -> Totals:
 def wait_for_watermark(platform: Platform, at: datetime, seconds: float = 90) -> float:
     """Until the platform says that its results hold everything recorded up to `at`."""
 
-    def is_past() -> bool:
-        newest = platform.status()["watermark"]
-        return newest is not None and datetime.fromisoformat(newest) > at
-
-    return until(is_past, seconds, f"a watermark past {at}")
+    return until(lambda: (platform.watermark() or at) > at, seconds, f"a watermark past {at}")
 
 
 def assert_exact(platform: Platform) -> int:

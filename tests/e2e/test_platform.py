@@ -30,7 +30,7 @@ PLACES = [("Berlin", "DE", "EUR"), ("Hamburg", "DE", "EUR"), ("Lyon", "FR", "EUR
 
 
 def _by_city(platform: Platform, city: str, country: str) -> list[dict[str, Any]]:
-    url = f"{platform.env()['ELECTRORED_API_URL']}/api/v1/top-sales/by-city"
+    url = f"{platform.addresses['ELECTRORED_API_URL']}/api/v1/top-sales/by-city"
     day = datetime.now(UTC).date()
     with urllib.request.urlopen(f"{url}?date={day}&country={country}&limit=1000", timeout=10) as answer:
         return [row for row in json.load(answer)["data"] if row["city"] == city]
@@ -92,7 +92,7 @@ def test_another_stack_on_the_same_ports_says_who_has_them(platform: Platform) -
 
 @contextmanager
 def _load(platform: Platform) -> Iterator[None]:
-    """Inserts, updates and deletes at some hundred a second, until the block ends; outages of PostgreSQL are waited out."""
+    """Inserts, updates and deletes at some hundred a second until the block ends; outages are waited out."""
     stop = threading.Event()
     random = Random(7)
 
