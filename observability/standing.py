@@ -172,10 +172,11 @@ def _source_positions(settings: KafkaSettings) -> dict[str, SourcePosition]:
         place.offset = low
         reader.assign([place])
         while low < end:
-            messages = reader.consume(POSITIONS_AT_ONCE, TIMEOUT_SECONDS)
-            if not messages:
+            # `consume` waits for all it may take: wait for one, then take what is there.
+            first = reader.poll(TIMEOUT_SECONDS)
+            if first is None:
                 break
-            for message in messages:
+            for message in (first, *reader.consume(POSITIONS_AT_ONCE, 0)):
                 offset, error, value = message.offset() or 0, message.error(), message.value()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)
