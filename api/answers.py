@@ -37,19 +37,15 @@ class Answers:
         place = (ranking.pipeline, question)
         with self._lock:
             kept, body = self._kept.get(place, (None, b""))
-
-        def has(version: Version) -> bool:
-            return "*" in tags or version.etag in tags
-
-        answer = self._results.top(ranking, question, lambda version: version == kept or has(version))
-        version = answer if isinstance(answer, Version) else answer.version
-        headers = {"ETag": version.etag, "Cache-Control": "no-cache"}
-        if has(version):
-            return Response(status_code=304, headers=headers)
-        if not isinstance(answer, Version):
+        version = self._results.version(ranking)
+        if "*" in tags or version.etag in tags:
+            return Response(status_code=304, headers=_headers(version))
+        if version != kept:
+            answer = self._results.top(ranking, question)
+            version = answer.version
             body = shape.model_validate(shown(answer)).model_dump_json().encode()
             self._keep(place, version, body)
-        return Response(body, media_type="application/json", headers=headers)
+        return Response(body, media_type="application/json", headers=_headers(version))
 
     def _keep(self, place: tuple[str, Question], version: Version, body: bytes) -> None:
         with self._lock:
@@ -57,3 +53,7 @@ class Answers:
             self._kept.move_to_end(place)
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
+
+
+def _headers(version: Version) -> dict[str, str]:
+    return {"ETag": version.etag, "Cache-Control": "no-cache"}

@@ -113,12 +113,12 @@ TOP_SALESMEN = Ranking(
 
 
 class Results:
-    """The results database, read only, a REPEATABLE READ snapshot per answer."""
+    """The results database, read only: a version is one statement, an answer one REPEATABLE READ snapshot."""
 
     def __init__(self, url: str) -> None:
         self._engine: Engine = create_engine(
             url,
-            isolation_level="REPEATABLE READ",
+            isolation_level="AUTOCOMMIT",
             pool_size=CONNECTIONS,
             max_overflow=0,
             pool_timeout=PATIENCE_SECONDS,
@@ -148,9 +148,18 @@ class Results:
 
         return sorted({CITY, SALESMAN} - self._once_more(ask))
 
-    def top(self, ranking: Ranking, question: Question, seen: Callable[[Version], bool]) -> Answer | Version:
-        """The answer, or only its version if the reader has seen that. Raises NoActiveGeneration."""
-        return self._once_more(lambda connection: _answer(connection, ranking, question, seen))
+    def version(self, ranking: Ranking) -> Version:
+        """The version that an answer would have now. Raises NoActiveGeneration."""
+        return _version(self._once_more(lambda connection: _fresh(connection, ranking)))
+
+    def top(self, ranking: Ranking, question: Question) -> Answer:
+        """The answer, all of it from one snapshot. Raises NoActiveGeneration."""
+
+        def ask(connection: Connection) -> Answer:
+            snapshot = connection.execution_options(isolation_level="REPEATABLE READ")
+            return _answer(snapshot, ranking, question)
+
+        return self._once_more(ask)
 
     def _once_more(self, ask: Callable[[Connection], T]) -> T:
         """A pooled connection may be dead since the database restarted: reading again is harmless."""
@@ -170,15 +179,19 @@ def _prepare(connection: Any, _: object) -> None:
     connection.commit()
 
 
-def _answer(
-    connection: Connection, ranking: Ranking, question: Question, seen: Callable[[Version], bool]
-) -> Answer | Version:
+def _fresh(connection: Connection, ranking: Ranking) -> Row[Any]:
     fresh = connection.exec_driver_sql(_FRESHNESS, {"pipeline": ranking.pipeline}).one_or_none()
     if fresh is None:
         raise NoActiveGeneration(ranking.pipeline)
-    version = Version(fresh.promotion_number, fresh.apply_number)
-    if seen(version):
-        return version
+    return fresh
+
+
+def _version(fresh: Row[Any]) -> Version:
+    return Version(fresh.promotion_number, fresh.apply_number)
+
+
+def _answer(connection: Connection, ranking: Ranking, question: Question) -> Answer:
+    fresh = _fresh(connection, ranking)
     window = _window(connection, ranking, question.day, fresh.generation, fresh.calendar, fresh.time_zone)
     rows: list[Row[Any]] = []
     summary: list[Row[Any]] = []
@@ -192,7 +205,7 @@ def _answer(
         rows = list(connection.exec_driver_sql(ranking.top, selected | {"limit": question.limit}))
         summary = list(connection.exec_driver_sql(ranking.summary, selected))
     return Answer(
-        version=version,
+        version=_version(fresh),
         generation=fresh.generation,
         time_zone=fresh.time_zone,
         window=window,
