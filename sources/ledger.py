@@ -86,11 +86,13 @@ class Ledger:
             raise Interrupted(f"the schema registry does not answer: {error}") from error
 
     def close(self) -> None:
-        """Let the producer go; what was not committed is aborted."""
+        """Let the producer go; what was not committed is aborted by the next one, or by the broker.
+
+        Its own `close` would abort first, and wait for ever for a broker that is away.
+        """
         if self._producer is not None:
-            producer, self._producer = self._producer, None
-            producer.purge()
-            producer.close()
+            self._producer.purge()
+            self._producer = None
 
     def write(
         self,

@@ -20,6 +20,7 @@ from uuid import uuid4
 import psycopg2.extensions
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from contracts import kafka
@@ -29,6 +30,7 @@ from contracts.settings import SalesDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from sources.ledger import Ledger, Position
 from sources.postgres.capture import Capture, Topics
+from stack import databases
 from stack.embedded import Embedded
 from stack.postgres import connect
 
@@ -61,11 +63,23 @@ class Sales:
     def capture(self) -> Capture:
         return Capture(self.stack.kafka, self.settings, self.topics)
 
+    def as_capture_role(self) -> Sales:
+        """The same with the role that capture has in the embedded stack."""
+        database = make_url(self.settings.sales_db_url.get_secret_value()).database
+        assert database is not None
+        url = self.stack.postgres(database, databases.CAPTURE).render_as_string(hide_password=False)
+        return replace(self, settings=self.settings.model_copy(update={"sales_db_url": SecretStr(url)}))
+
+    def start(self) -> Running:
+        """Capture in a thread of this process, whose end is awaited by the test."""
+        running = Running(self.capture())
+        running.start()
+        return running
+
     @contextmanager
     def capturing(self) -> Iterator[Running]:
         """Capture in a thread of this process, ended in order."""
-        running = Running(self.capture())
-        running.start()
+        running = self.start()
         try:
             yield running
         finally:
@@ -177,6 +191,13 @@ class Running:
             self._capture.run(self._stop)
         except BaseException as error:
             self.error = error
+
+    def as_capture_role(self) -> Sales:
+        """The same with the role that capture has in the embedded stack."""
+        database = make_url(self.settings.sales_db_url.get_secret_value()).database
+        assert database is not None
+        url = self.stack.postgres(database, databases.CAPTURE).render_as_string(hide_password=False)
+        return replace(self, settings=self.settings.model_copy(update={"sales_db_url": SecretStr(url)}))
 
     def start(self) -> None:
         self._thread.start()

@@ -1,17 +1,302 @@
-"""Change capture: what is in the table is in the log, exactly once."""
+"""The design's "Change capture": what an event says, what stops capture, and what the frontier promises."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
-from tests.integration.sources.conftest import Sales
+import pytest
+
+from sources.errors import Refused
+from sources.ledger import Position
+from sources.postgres.stream import lsn_number
+from stack import databases
+from tests.integration.sources.conftest import Running, Sales
+
+SALE = "insert into public.sales values ('{}', '2026-05-04 03:02:01.000001+00', 'Köln', 'DE', 's1', 'Anna', 'TV', 2, {}, 'EUR')"
 
 
-def test_the_log_adds_up_to_the_table(sales: Sales) -> None:
-    sales.run("insert into public.sales values ('a', now(), 'Berlin', 'DE', 's1', 'Anna', 'TV', 2, 19.99, 'EUR')")
+def captured(sales: Sales, running: Running, condition: str = "done") -> None:
+    sales.wait(lambda: sales.phase() == condition, running)
+
+
+def refused(sales: Sales, running: Running) -> str:
+    """The line that capture ends with."""
+    sales.wait(lambda: not running.is_alive())
+    assert isinstance(running.error, Refused)
+    line = str(running.error)
+    assert "\n" not in line
+    return line
+
+
+def test_an_event_says_what_the_row_said(sales: Sales) -> None:
     with sales.capturing() as running:
-        sales.wait(lambda: sales.position() and sales.position().frontier.year > 1970, running)
-        sales.run("insert into public.sales select 'b' || n, now(), 'Berlin', 'DE', 's1', 'Anna', 'TV', 2, n, 'EUR' from generate_series(1, 100) n")
-        sales.run("update public.sales set amount = amount + 1 where sale_id < 'b5'")
-        sales.run("delete from public.sales where sale_id like 'b9%'")
+        captured(sales, running)
+        before = datetime.now(UTC) - timedelta(seconds=1)
+        sales.run(SALE.format("a", "19.9901"))
+        ((key, event),) = sales.wait(lambda: sales.log(sales.topics.events), running)
+    assert key == b"a"
+    assert before < event.pop("recorded_at") < datetime.now(UTC)
+    assert event == {
+        "source": "postgres", "seq": 1, "sale_id": "a", "operation": "SALE",
+        "sold_at": datetime(2026, 5, 4, 3, 2, 1, 1, tzinfo=UTC), "city": "Köln", "country": "DE", "salesman_id": "s1",
+        "salesman_name": "Anna", "product": "TV", "quantity": 2, "amount": Decimal("19.9901"), "currency": "EUR",
+    }  # fmt: skip
+
+
+def test_one_commit_alone_is_sent_at_once(sales: Sales) -> None:
+    """Not with the next tick: ten sales, one after the other, each in the log before the next is made."""
+    with sales.capturing() as running:
+        captured(sales, running)
+        started = time.monotonic()
+        for number in range(10):
+            sales.run(SALE.format(number, 1))
+            sales.wait(lambda n=number: sales.position().next_seq == n + 2, running)
+        assert time.monotonic() - started < 10
+
+
+def test_update_of_equal_columns_emits_nothing(sales: Sales) -> None:
+    with sales.capturing() as running:
+        captured(sales, running)
+        sales.run(
+            "alter table public.sales add note text",
+            SALE.replace("values", "(sale_id, sold_at, city, country, salesman_id, salesman_name, product, quantity, amount, currency) values").format("a", 1),
+            "update public.sales set note = 'read'",
+            "update public.sales set city = city",
+            "update public.sales set city = 'Bonn', note = 'moved'",
+        )  # fmt: skip
+        sales.wait(lambda: sales.position().next_seq == 4, running)
+    assert [(e["operation"], e["city"], e["quantity"]) for e in sales.events()] == [
+        ("SALE", "Köln", 2), ("REVERSAL", "Köln", -2), ("SALE", "Bonn", 2)
+    ]  # fmt: skip
+
+
+def test_an_unchanged_large_value_comes_from_the_old_row(sales: Sales) -> None:
+    large = "string_agg(md5(n::text), '')"
+    with sales.capturing() as running:
+        captured(sales, running)
+        sales.run(
+            f"insert into public.sales select 'a', now(), 'Bonn', 'DE', 's1', 'Anna', {large}, 1, 1, 'EUR' from generate_series(1, 500) n",
+            "alter table public.sales alter product set storage external",
+            "update public.sales set amount = 2",
+            "update public.sales set sale_id = 'b'",
+        )
+        sales.wait(lambda: sales.position().next_seq == 6, running)
         sales.wait(sales.is_equal, running)
-    assert sales.seqs_are_unique()
+    assert {len(event["product"]) for event in sales.events()} == {16_000}
+
+
+def test_what_no_event_can_hold_is_a_dead_letter_with_both_halves(sales: Sales) -> None:
+    sales.run(SALE.format("old", "'NaN'"))
+    with sales.capturing() as running:
+        captured(sales, running)
+        sales.run(
+            SALE.format("a", "'NaN'"),
+            SALE.format("b", 1),
+            "update public.sales set sold_at = 'infinity' where sale_id = 'b'",
+            "delete from public.sales where sale_id = 'a'",
+            "update public.sales set sold_at = now() where sale_id = 'b'",
+        )
+        sales.wait(lambda: len(sales.log(sales.topics.dead_letters)) == 5, running)
+        sales.wait(lambda: len(sales.events()) == 3, running)
+    letters = [value for _, value in sales.log(sales.topics.dead_letters)]
+    assert [letter["reason"] for letter in letters] == [
+        "sale: amount is NaN",
+        "sale: amount is NaN",
+        "sale: sold_at is outside of the years 1 to 9999",
+        "reversal: amount is NaN",
+        "reversal: sold_at is outside of the years 1 to 9999",
+    ]
+    assert {letter["origin"] for letter in letters} == {"public.sales"}
+    assert [json.loads(letter["value"])["sale_id"] for letter in letters] == ["old", "a", "b", "a", "b"]
+    assert json.loads(letters[2]["value"])["sold_at"] == "infinity"
+    assert len({key for key, _ in sales.log(sales.topics.dead_letters)}) == 5
+    sales.run("delete from public.sales where amount = 'NaN'")
+    assert sales.is_equal()
+
+
+def test_a_rolled_back_change_is_no_event(sales: Sales) -> None:
+    with sales.capturing() as running:
+        captured(sales, running)
+        sales.run("begin", SALE.format("a", 1), "savepoint s", SALE.format("b", 1), "rollback to s", "commit")
+        sales.run("begin", SALE.format("c", 1), "rollback")
+        sales.run(SALE.format("d", 1))
+        sales.wait(lambda: sales.position().next_seq == 3, running)
+    assert {event["sale_id"] for event in sales.events()} == {"a", "d"}
+
+
+STOPPERS = {
+    "truncate": ("truncate public.sales", "TRUNCATE"),
+    "no old row": ("alter table public.sales replica identity default; delete from public.sales", "replica identity full"),
+    "dropped column": ("alter table public.sales drop city; delete from public.sales", "no column city"),
+    "another dropped column": ("alter table public.sales drop product; insert into public.sales values ('b', now(), 'B', 'DE', 's', 's', 1, 1, 'EUR')", "no column product"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stopper", STOPPERS)
+def test_a_change_that_cannot_be_reversed_stops_before_the_position_moves(sales: Sales, stopper: str) -> None:
+    """What came before is in the log, and a restart stops at the same place instead of passing it."""
+    statement, reason = STOPPERS[stopper]
+    running = sales.start()
+    captured(sales, running)
+    sales.run(SALE.format("a", 1))
+    sales.wait(lambda: sales.position().next_seq == 2, running)
+    ((before,),) = sales.run("select pg_current_wal_insert_lsn()")
+    sales.run(statement)
+    assert reason in refused(sales, running)
+    position = sales.position()
+    assert position is not None
+    assert position.next_seq == 2
+    # Between its own messages PostgreSQL writes some of its own, but the position stays in front of this commit.
+    assert lsn_number(position.detail["lsn"]) <= lsn_number(before) + 100_000
+    again = sales.start()
+    assert reason in refused(sales, again)
+    assert len(sales.events()) == 1
+
+
+def test_a_slot_that_is_gone_stops_capture(sales: Sales) -> None:
+    with sales.capturing() as running:
+        captured(sales, running)
+    sales.run(f"select pg_drop_replication_slot('{sales.settings.sales_slot}')")
+    assert "is gone" in refused(sales, sales.start())
+    # Made again under its name it is another slot: what happened meanwhile is not in it.
+    sales.run(SALE.format("a", 1))
+    sales.run(f"select pg_create_logical_replication_slot('{sales.settings.sales_slot}', 'pgoutput')")
+    assert "beyond the ledger's" in refused(sales, sales.start())
+
+
+def test_a_slot_that_nobody_knows_is_left_alone(sales: Sales) -> None:
+    sales.run(f"select pg_create_logical_replication_slot('{sales.settings.sales_slot}', 'pgoutput')")
+    line = refused(sales, sales.start())
+    assert f"select pg_drop_replication_slot('{sales.settings.sales_slot}');" in line
+    assert sales.run(f"select count(*) from pg_replication_slots where slot_name = '{sales.settings.sales_slot}'") == [(1,)]
+
+
+def test_another_server_stops_capture(sales: Sales) -> None:
+    """A position is of one system and one timeline."""
+    with sales.capturing() as running:
+        captured(sales, running)
+    for change in ({"system": "1"}, {"timeline": 7}, {"slot": "other"}):
+        ledger = sales.ledger()
+        ledger.open()
+        right = ledger.position
+        assert right is not None
+        ledger.write(Position(right.next_seq, right.frontier, {**right.detail, **change}), {})
+        assert "Positions of one mean nothing on the other" in refused(sales, sales.start())
+        ledger.open()
+        ledger.write(right, {})
+        ledger.close()
+
+
+MISSING = {
+    "publication": ("drop publication electrored_sales", "create publication electrored_sales for table public.sales;"),
+    "table in it": ("alter publication electrored_sales drop table public.sales", "alter publication electrored_sales add table public.sales;"),
+    "deletes": ("alter publication electrored_sales set (publish = 'insert')", "set (publish = 'insert, update, delete, truncate');"),
+    "rows": ("alter publication electrored_sales set table public.sales where (country = 'DE')", "alter publication electrored_sales set table public.sales;"),
+    "columns": ("alter table public.sales replica identity default; alter publication electrored_sales set table public.sales (sale_id, city)", "alter publication electrored_sales set table public.sales;"),
+    "table": ("drop table public.sales", "there is no table public.sales"),
+    "key": ("alter table public.sales drop constraint sales_pkey", "alter table public.sales add primary key (sale_id);"),
+    "privilege": (f"revoke select on public.sales from {databases.CAPTURE}", f'grant select on public.sales to "{databases.CAPTURE}";'),
+    "column": ("alter table public.sales drop amount", "no column amount"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_what_is_missing_is_said_with_the_sql_to_run(sales: Sales, missing: str) -> None:
+    statement, line = MISSING[missing]
+    sales.run(statement)
+    assert line in refused(sales, sales.as_capture_role().start())
+    assert sales.run(f"select count(*) from pg_replication_slots where slot_name = '{sales.settings.sales_slot}'") == [(0,)]
+
+
+def test_the_least_privileged_role_can_capture(sales: Sales) -> None:
+    sales.run(SALE.format("a", 1))
+    with sales.as_capture_role().capturing() as running:
+        captured(sales, running)
+        sales.run(SALE.format("b", 1))
+        sales.wait(sales.is_equal, running)
+
+
+def test_the_frontier_moves_in_silence_and_never_back(sales: Sales) -> None:
+    """About once a second, also when nobody sells and when only other tables are written."""
+    with sales.capturing() as running:
+        captured(sales, running)
+        sales.run("create table other (n int)", "insert into other values (1)")
+        start = datetime.now(UTC)
+        sales.wait(lambda: sales.position().frontier > start + timedelta(seconds=2), running)
+    frontiers = [value[1]["frontier"] for key, value in sales.log(sales.topics.positions) if key == b"postgres"]
+    assert frontiers == sorted(frontiers)
+    assert frontiers[-1] <= datetime.now(UTC)
+
+
+def test_nothing_is_recorded_at_or_before_a_published_frontier(sales: Sales) -> None:
+    """Also when a commit's own time is older: a transaction that was open at the frontier, or a clock that went back."""
+    with sales.capturing() as running:
+        captured(sales, running)
+        sales.wait(lambda: sales.position().frontier.year > 1970, running)
+    ledger = sales.ledger()
+    ledger.open()
+    position = ledger.position
+    assert position is not None
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    ledger.write(Position(position.next_seq, ahead, position.detail), {})
+    ledger.close()
+    with sales.capturing() as running:
+        sales.run(SALE.format("a", 1))
+        (event,) = sales.wait(sales.events, running)
+    assert event["recorded_at"] == ahead + timedelta(microseconds=1)
+    assert sales.position().frontier == ahead
+
+
+def test_the_snapshot_holds_the_frontier_at_the_epoch(sales: Sales) -> None:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    sales.run(SALE.format("a", 1))
+    with sales.capturing() as running:
+        sales.wait(lambda: sales.position() and sales.position().frontier > epoch, running)
+    values = [value for key, (_, value) in sales.log(sales.topics.positions) if key == b"postgres"]
+    unfinished = [v["frontier"] for v in values if json.loads(v["detail"])["snapshot"] != "done"]
+    assert len(unfinished) >= 3
+    assert set(unfinished) == {epoch}
+    (event,) = sales.events()
+    assert event["recorded_at"] == event["sold_at"]
+
+
+def test_the_slot_does_not_hold_back_wal_that_is_not_ours(sales: Sales) -> None:
+    with sales.capturing() as running:
+        captured(sales, running)
+        sales.run("create table other as select generate_series(1, 10000)")
+        ((end,),) = sales.run("select pg_current_wal_lsn()")
+        query = f"select confirmed_flush_lsn >= '{end}' from pg_replication_slots where slot_name = '{sales.settings.sales_slot}'"
+        sales.wait(lambda: sales.run(query) == [(True,)], running)
+
+
+def test_a_stalled_predecessor_gives_the_slot_up(sales: Sales) -> None:
+    """A process that hangs still holds the slot; whoever has fenced it ends its connection."""
+    process = sales.process()
+    try:
+        sales.wait(lambda: sales.phase() == "done")
+        process.send_signal(signal.SIGSTOP)
+        sales.run(SALE.format("a", 1))
+        started = time.monotonic()
+        with sales.capturing() as running:
+            sales.wait(sales.is_equal, running)
+            assert time.monotonic() - started < 10
+            process.send_signal(signal.SIGCONT)
+            assert process.wait(60) == 1
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_help_needs_no_environment() -> None:
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-m", "sources", "postgres", "--help"], env=environment, capture_output=True, timeout=60
+    )
+    assert done.returncode == 0
