@@ -70,6 +70,7 @@ class Ground:
         self.dead = replace(DEAD_LETTERS, name=f"{DEAD_LETTERS.name}-{self.suffix}")
         original = PIPELINES[self.name, CURRENT[self.name]]
         self.pipeline = replace(original, name=f"{self.name}-{self.suffix}", source=self.source)
+        self.admin = connect.admin(self.kafka)
         connect.ensure_topics(self.kafka, [self.positions, self.late, self.dead])
         self.registry = Registry(self.kafka)
         self.codec = self.registry.codec(self.source.subject, load(self.source.schema))
@@ -269,5 +270,5 @@ class Ground:
         self.results.dispose()
         names = [topic.name for topic in self.generation.names.all]
         names += [self.source.name, self.positions.name, self.late.name, self.dead.name]
-        for future in connect.admin(self.kafka).delete_topics(names, operation_timeout=10).values():
+        for future in self.admin.delete_topics(names, operation_timeout=10).values():
             future.exception()

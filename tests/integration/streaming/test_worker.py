@@ -106,10 +106,9 @@ def test_a_committed_offset_without_progress_is_fatal(ground: Ground) -> None:
 
 def test_progress_stands_when_kafka_forgot_the_groups_offsets(ground: Ground) -> None:
     _settle_and_stop(ground, 500)
-    admin = connect.admin(ground.kafka)
     groups = [ground.generation.names.group_id(step) for step in ("combine", "merge")]
-    for deleted in admin.delete_consumer_groups(groups).values():
-        deleted.result()
+    for deleted in ground.admin.delete_consumer_groups(groups).values():
+        deleted.result(30)
     ground.worker()
     ground.feed(500)
     ground.settled()
@@ -141,8 +140,8 @@ def test_a_re_created_topic_stops_the_worker(ground: Ground) -> None:
     worker = ground.worker()
     ground.feed(300)
     ground.settled()
-    admin = connect.admin(ground.kafka)
-    admin.delete_topics([ground.source.name], operation_timeout=10)[ground.source.name].result()
+    admin = ground.admin
+    admin.delete_topics([ground.source.name], operation_timeout=10)[ground.source.name].result(30)
     wait_until(lambda: ground.source.name not in admin.list_topics(timeout=10).topics, what="deletion")
     connect.ensure_topics(ground.kafka, [ground.source])
     assert worker.wait(60) == 1
@@ -161,15 +160,12 @@ def _settle_and_stop(ground: Ground, events: int) -> None:
 
 def _move_committed_offset(ground: Ground, step: str, topic: str, partition: int, by: int) -> None:
     group = ground.generation.names.group_id(step)
-    asked = connect.admin(ground.kafka).list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-    found = {place.partition: place.offset for place in asked[group].result().topic_partitions}
+    asked = ground.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+    found = {place.partition: place.offset for place in asked[group].result(30).topic_partitions}
     _set_committed_offset(ground, step, topic, partition, found[partition] + by)
 
 
 def _set_committed_offset(ground: Ground, step: str, topic: str, partition: int, offset: int) -> None:
     group = ground.generation.names.group_id(step)
-    wanted = [TopicPartition(topic, partition, offset)]
-    changed = connect.admin(ground.kafka).alter_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group, wanted)]
-    )
-    changed[group].result()
+    wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition, offset)])
+    ground.admin.alter_consumer_group_offsets([wanted])[group].result(30)
