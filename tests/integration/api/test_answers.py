@@ -94,7 +94,10 @@ def test_totals_are_strings_of_exact_decimals(client: TestClient, filled: Filled
 def test_the_latest_window_that_has_data_is_the_default(client: TestClient, filled: Filled) -> None:
     filled.city("Old", "1", window_start=DAY - timedelta(days=1), window_end=DAY)
     filled.city("New", "1")
-    tomorrow = {"window_start": DAY + timedelta(days=1), "window_end": DAY + timedelta(days=2)}
+    tomorrow: dict[str, Any] = {
+        "window_start": DAY + timedelta(days=1),
+        "window_end": DAY + timedelta(days=2),
+    }
     filled.city("Hidden", "0", sales_count=0, **tomorrow)
     assert ask(client, CITIES)["window"] == {
         "start": "2026-11-22T00:00:00Z",
