@@ -1,0 +1,115 @@
+"""The first generation: made once, whatever happened the last time, and loaded as it was made."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, select
+from sqlalchemy.pool import NullPool
+
+from contracts import kafka as connect
+from contracts.settings import ResultsDbSettings
+from contracts.tables import active_generations
+from contracts.topics import SALES_EVENTS
+from stack import databases
+from stack.embedded import Embedded
+from streaming import generations
+from streaming.engine.pipeline import Parameters, Pipeline
+from streaming.generations import Generation
+from streaming.pipelines import CURRENT, PIPELINES
+
+ROOT = Path(__file__).parents[3]
+PARAMETERS = Parameters("Europe/Berlin", timedelta(minutes=90), "calendar-month")
+
+
+@pytest.fixture
+def pipeline() -> Pipeline:
+    suffix = uuid4().hex[:8]
+    source = replace(SALES_EVENTS, name=f"sales-events-{suffix}")
+    original = PIPELINES["top-salesman-by-country", CURRENT["top-salesman-by-country"]]
+    return replace(original, name=f"{original.name}-{suffix}", source=source)
+
+
+def create(stack: Embedded, results_db: ResultsDbSettings, pipeline: Pipeline) -> Generation:
+    results = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
+    return generations.create(stack.kafka, results, pipeline, PARAMETERS, reason="test", created_by="test")
+
+
+def test_is_loaded_as_it_was_made(stack: Embedded, results_db: ResultsDbSettings, pipeline: Pipeline) -> None:
+    made = create(stack, results_db, pipeline)
+    results = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
+    assert generations.load_live(results, pipeline.name) == [made]
+    assert made.parameters == PARAMETERS
+    assert made.start_offsets == dict.fromkeys(range(8), 0)
+    found = connect.describe_topics(stack.kafka, made.topics)
+    assert {name: (topic.id, topic.partitions) for name, topic in made.topics.items()} == found
+    with results.connect() as connection:
+        pointers = connection.execute(
+            select(active_generations).where(active_generations.c.pipeline == pipeline.name)
+        ).all()
+    assert pointers == [(pipeline.name, 1, 1)]
+
+
+def test_a_crash_before_the_row_is_completed_by_the_next_call(
+    stack: Embedded, results_db: ResultsDbSettings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(generations, "_insert", _crash)
+        with pytest.raises(InterruptedError):
+            create(stack, results_db, pipeline)
+    first = create(stack, results_db, pipeline)
+    assert create(stack, results_db, pipeline) == first
+
+
+def test_two_at_once_agree(stack: Embedded, results_db: ResultsDbSettings, pipeline: Pipeline) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        one, other = (threads.submit(create, stack, results_db, pipeline) for _ in range(2))
+        assert one.result() == other.result()
+
+
+def test_setup_and_init_may_run_any_number_of_times(stack: Embedded) -> None:
+    """On the catalogue's own names, which no other test writes to."""
+    name = f"results_{uuid4().hex[:12]}"
+    databases.create_database(stack.postgres(), name, owner=databases.WRITER)
+    databases.provision_results(stack.postgres(name))
+    url = stack.postgres(name, databases.WRITER).render_as_string(hide_password=False)
+    for command in ("contracts setup", "streaming init", "contracts setup", "streaming init"):
+        done = _run(stack, url, *command.split())
+        assert done.returncode == 0, done.stderr
+    results = create_engine(url, poolclass=NullPool)
+    for pipeline in CURRENT:
+        assert [found.number for found in generations.load_live(results, pipeline)] == [1]
+    databases.drop_database(stack.postgres(), name)
+
+
+def test_a_worker_without_its_pipeline_says_so_in_one_line(
+    stack: Embedded, results_db: ResultsDbSettings
+) -> None:
+    done = _run(stack, results_db.results_db_url.get_secret_value(), "streaming", "work", "no-such-pipeline")
+    assert done.returncode == 1
+    assert "no-such-pipeline has no generation" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _run(stack: Embedded, results_url: str, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "ELECTRORED_KAFKA_BOOTSTRAP": stack.bootstrap,
+        "ELECTRORED_SCHEMA_REGISTRY_URL": stack.registry_url,
+        "ELECTRORED_RESULTS_DB_URL": results_url,
+    }
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def _crash(*_: object) -> None:
+    raise InterruptedError

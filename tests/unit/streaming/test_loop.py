@@ -1,0 +1,242 @@
+"""The loop without a broker: when it commits, and in which order things happen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, Message, TopicPartition
+
+from streaming.engine import loop as module
+from streaming.engine.errors import Abortable, Fatal
+from streaming.engine.loop import Loop, Parts
+from streaming.engine.progress import Progress
+from streaming.engine.restore import Positions
+from streaming.engine.step import Output
+from streaming.engine.transactions import OutcomeUnknown
+
+TOPIC = "events"
+
+
+def event(partition: int, offset: int, failure: KafkaError | None = None) -> Message:
+    """A message, or what is told instead of one."""
+    return Message(topic=TOPIC, partition=partition, offset=offset, value=b"", error=failure)
+
+
+@dataclass
+class World:
+    """A consumer, a step, transactions and a restorer that write down what happens, in one log."""
+
+    log: list[Any] = field(default_factory=list)
+    arriving: list[list[Message]] = field(default_factory=list)
+    rebalance: Callable[[World], None] | None = None
+    outcome: list[Exception] = field(default_factory=list)
+    accepted: dict[int, Progress] = field(default_factory=dict)
+    overlay: dict[int, int] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    name: str = "combine"
+    input_topic: str = TOPIC
+
+    # the consumer
+
+    def subscribe(self, _: list[str], **callbacks: Any) -> None:
+        self.callbacks = callbacks
+
+    def poll(self, _: float) -> Message | None:
+        if not self.arriving:
+            return None
+        return self.arriving[0].pop(0)
+
+    def consume(self, _: int, __: float) -> list[Message]:
+        rebalance, self.rebalance = self.rebalance, None
+        if rebalance is not None:
+            rebalance(self)
+        return self.arriving.pop(0)
+
+    def consumer_group_metadata(self) -> bytes:
+        return b"metadata"
+
+    def incremental_assign(self, places: list[TopicPartition]) -> None:
+        if places:
+            self.log.append(("read on", {place.partition: place.offset for place in places}))
+
+    def incremental_unassign(self, places: list[TopicPartition]) -> None:
+        self.log.append(("stop reading", sorted(place.partition for place in places)))
+
+    def get_watermark_offsets(self, _: TopicPartition, cached: bool) -> tuple[int, int]:
+        return 0, 0
+
+    # the step
+
+    def begin(self, partition: int, progress: Progress) -> None:
+        self.accepted[partition] = progress
+
+    def forget(self, partition: int) -> None:
+        self.log.append(("forget", partition))
+        del self.accepted[partition]
+
+    def add(self, messages: list[Message]) -> int:
+        for message in messages:
+            self.overlay[message.partition()] = message.offset() + 1
+        return len(messages)
+
+    def pending(self) -> bool:
+        return bool(self.overlay)
+
+    def take(self) -> Output:
+        self.log.append("take")
+        return Output([], {partition: Progress(offset) for partition, offset in self.overlay.items()})
+
+    def accept(self) -> None:
+        self.log.append("accept")
+        self.accepted |= {partition: Progress(offset) for partition, offset in self.overlay.items()}
+        self.overlay.clear()
+
+    def reset(self) -> None:
+        self.log.append("reset")
+        self.overlay.clear()
+
+    def progress(self, partition: int) -> Progress:
+        return self.accepted[partition]
+
+    # transactions and restorer
+
+    def commit(self, _: Any, offsets: dict[tuple[str, int], int], __: object) -> dict[tuple[str, int], int]:
+        if self.outcome:
+            raise self.outcome.pop(0)
+        self.log.append(("commit", {partition: offset for (_, partition), offset in offsets.items()}))
+        return {}
+
+    def submit(self, partition: int) -> Future[Progress]:
+        self.log.append(("read back", partition))
+        done: Future[Progress] = Future()
+        done.set_result(self.accepted.get(partition, Progress(0)))
+        return done
+
+    def encode(self, _: object) -> bytes:
+        return b""
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def loop(world: World) -> Loop:
+    """With partitions 0 and 1 assigned and read back."""
+    anything: Any = world
+    positions = Positions("test.combine", "combine", "group", TOPIC, "id", "progress", {0: 0, 1: 0})
+    made = Loop(Parts(anything, anything, anything, anything, positions, anything))
+    made.join()
+    world.callbacks["on_assign"](world, [TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)])
+    made.turn()
+    assert made.ready == {0, 1}
+    world.log.clear()
+    return made
+
+
+def give_up(callback: str, *partitions: int) -> Callable[[World], None]:
+    return lambda world: world.callbacks[callback](world, [TopicPartition(TOPIC, p) for p in partitions])
+
+
+def test_commits_at_once_when_the_poll_drained_the_input(world: World, loop: Loop) -> None:
+    world.arriving = [[event(0, 5), event(1, 8)]]
+    loop.turn()
+    assert world.log == []
+    loop.turn()
+    assert world.log == ["take", ("commit", {0: 6, 1: 9}), "accept"]
+
+
+def test_commits_under_load_when_enough_has_come(
+    world: World, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMMIT_EVENTS", 3)
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 3600)
+    world.arriving = [[event(0, 5), event(0, 6)], [event(0, 7)], [event(0, 8)]]
+    loop.turn()
+    assert world.log == []
+    loop.turn()
+    assert world.log == ["take", ("commit", {0: 8}), "accept"]
+
+
+def test_rule_5_on_revoke_commits_before_it_gives_up(world: World, loop: Loop) -> None:
+    world.arriving = [[event(0, 5), event(1, 8)], [event(0, 6), event(1, 9)]]
+    loop.turn()
+    world.rebalance = give_up("on_revoke", 1)
+    loop.turn()
+    assert world.log == ["take", ("commit", {0: 6, 1: 9}), "accept", ("stop reading", [1]), ("forget", 1)]
+    # What came in that poll from the partition that was given up is left to its next owner.
+    assert world.overlay == {0: 7}
+
+
+def test_rule_5_on_lost_aborts(world: World, loop: Loop) -> None:
+    world.arriving = [[event(0, 5), event(1, 8)], [event(0, 6)]]
+    loop.turn()
+    world.rebalance = give_up("on_lost", 1)
+    loop.turn()
+    assert world.log == ["reset", ("stop reading", [1]), ("forget", 1)]
+    assert world.overlay == {}
+    world.log.clear()
+    loop.turn()
+    assert world.log == [("stop reading", [0]), ("read on", {0: 0})]
+
+
+def test_rule_5_after_an_abort_the_overlay_is_dropped_and_read_again(world: World, loop: Loop) -> None:
+    world.outcome = [Abortable("refused")]
+    world.arriving = [[event(0, 5), event(1, 8)]]
+    loop.turn()
+    loop.turn()
+    loop.turn()
+    assert world.log == ["take", "reset", ("stop reading", [0, 1]), ("read on", {0: 0, 1: 0})]
+
+
+def test_rule_5_after_an_unknown_outcome_progress_is_asked(world: World, loop: Loop) -> None:
+    world.outcome = [OutcomeUnknown("no answer")]
+    world.arriving = [[event(0, 5)]]
+    loop.turn()
+    loop.turn()
+    loop.turn()
+    assert world.log == [
+        "take",
+        "reset",
+        ("stop reading", [0, 1]),
+        ("forget", 0),
+        ("read back", 0),
+        ("forget", 1),
+        ("read back", 1),
+        ("read on", {0: 0, 1: 0}),
+    ]
+
+
+def test_an_end_tells_how_far_was_consumed(world: World, loop: Loop) -> None:
+    end = KafkaError(KafkaError._PARTITION_EOF)
+    world.arriving = [[event(0, 5), event(0, 9, end), event(7, 4, end)]]
+    loop.turn()
+    assert world.overlay == {0: 6}
+    assert loop.consumed(0) == 9
+    assert loop.consumed(1) == 0
+
+
+def test_rule_5_an_end_seen_before_an_abort_counts_no_more(world: World, loop: Loop) -> None:
+    world.outcome = [Abortable("refused")]
+    world.arriving = [[event(0, 5), event(0, 9, KafkaError(KafkaError._PARTITION_EOF))]]
+    loop.turn()
+    loop.turn()
+    assert loop.consumed(0) == 0
+
+
+@pytest.mark.parametrize("code", [KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_ID])
+def test_a_lost_position_is_fatal(world: World, loop: Loop, code: int) -> None:
+    world.arriving = [[event(0, 5), event(0, -1, KafkaError(code))]]
+    with pytest.raises(Fatal, match="partition 0"):
+        loop.turn()
+
+
+def test_a_passing_failure_is_not(world: World, loop: Loop) -> None:
+    world.arriving = [[event(0, 5), event(0, -1, KafkaError(KafkaError._TRANSPORT))]]
+    loop.turn()
+    assert world.overlay == {0: 6}
