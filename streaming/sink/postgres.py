@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -42,7 +43,10 @@ class StateSink:
     def run(self, stop: threading.Event) -> None:
         """Follow until told to stop. Raises Fatal when a person has to look."""
         flow = f"{self._followed.pipeline.name}.g{self._followed.number}.sink"
-        with self._reader as reader:
+        lag = LAG.labels(flow)
+        with self._reader as reader, ExitStack() as leaving:
+            # What is followed no more is not behind either.
+            leaving.callback(LAG.remove, flow)
             checked = partial(check, self._kafka, self._followed)
             retried(checked, stop)
             self._applied = retried(self._rows.open, stop)
@@ -54,7 +58,7 @@ class StateSink:
                 if messages:
                     retried(partial(self._apply, messages), stop)
                     EVENTS.labels(flow).inc(len(messages))
-                LAG.labels(flow).set(reader.lag())
+                lag.set(reader.lag())
                 if time.monotonic() > check_at:
                     retried(checked, stop)
                     check_at = time.monotonic() + CHECK_SECONDS
