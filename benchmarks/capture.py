@@ -26,7 +26,8 @@ from benchmarks.figures import Figure
 from contracts import kafka
 from contracts.settings import SalesDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS
-from sources.postgres.capture import Capture, Topics
+from sources.postgres.capture import Capture
+from sources.postgres.writer import Topics
 from stack import databases
 from stack.embedded import Embedded, running
 from stack.postgres import connect

@@ -12,7 +12,8 @@ from contracts.settings import KafkaSettings, SalesDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS
 from observability import logs, metrics
 from sources.errors import SourceError
-from sources.postgres.capture import Capture, Topics
+from sources.postgres.capture import Capture
+from sources.postgres.writer import Topics
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -35,7 +36,9 @@ def postgres() -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     try:
-        Capture(KafkaSettings(), SalesDbSettings(), Topics(SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS)).run(stop)
+        Capture(KafkaSettings(), SalesDbSettings(), Topics(SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS)).run(
+            stop
+        )
     except SourceError as error:
         logs.get(__name__).error("stopped", reason=str(error))
         raise SystemExit(1) from error

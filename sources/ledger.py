@@ -178,7 +178,7 @@ class Ledger:
         # Named, because its answer would never come if the client went before.
         client = kafka.admin(self._settings)
         future = client.list_offsets(
-            {partition: OffsetSpec.latest()},
+            {partition: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
             request_timeout=kafka.TIMEOUT_SECONDS,
         )[partition]
@@ -191,7 +191,9 @@ class Ledger:
             self._settings, f"sources.{self._source}", subscribed=False, overrides={"fetch.wait.max.ms": 20}
         )
         try:
-            first, _ = consumer.get_watermark_offsets(TopicPartition(self._topic.name, 0), kafka.TIMEOUT_SECONDS)
+            first, _ = consumer.get_watermark_offsets(
+                TopicPartition(self._topic.name, 0), kafka.TIMEOUT_SECONDS
+            )
             consumer.assign([TopicPartition(self._topic.name, 0, first)])
             yield from _until(consumer, first, end)
         finally:
@@ -207,9 +209,9 @@ def _until(consumer: Consumer, reached: int, end: int) -> Iterable[tuple[bytes, 
         error = message.error()
         if error is None:
             yield cast(bytes, message.key()), message.value()
-            reached = message.offset() + 1
+            reached = cast(int, message.offset()) + 1
         elif error.code() == KafkaError._PARTITION_EOF:
-            reached = max(reached, message.offset())
+            reached = max(reached, cast(int, message.offset()))
         elif error.retriable():
             _log.warning("reading the position back", reason=str(error))
         else:
@@ -221,7 +223,9 @@ def _produce(producer: Producer, topic: str, records: Sequence[Record]) -> None:
     queued = producer.produce_batch(topic, messages)
     if queued != len(messages):
         reason = next(message["_error"] for message in messages if "_error" in message)
-        raise KafkaException(reason if isinstance(reason, KafkaError) else KafkaError(KafkaError._FAIL, str(reason)))
+        raise KafkaException(
+            reason if isinstance(reason, KafkaError) else KafkaError(KafkaError._FAIL, str(reason))
+        )
 
 
 def _meaning(error: Exception) -> SourceError:

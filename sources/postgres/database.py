@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import psycopg2
 from psycopg2 import errors, extensions, extras, sql
@@ -14,6 +13,7 @@ from sqlalchemy import make_url
 
 from contracts.settings import SalesDbSettings
 from sources.errors import Interrupted, Refused
+from sources.postgres.replication import Replication
 from sources.postgres.rows import COLUMNS
 from sources.postgres.stream import check_columns, lsn_number
 
@@ -38,15 +38,14 @@ class Slot:
     confirmed_lsn: int
     wal_status: str | None
     active_pid: int | None
-    exists_for: str
 
 
 @dataclass(frozen=True)
 class Now:
-    """The server's flushed WAL and clock, asked together, and what the slot holds back."""
+    """The server's flushed WAL and its clock, in microseconds, asked together; and what the slot holds back."""
 
     lsn: int
-    at: datetime
+    at_micros: int
     retained_bytes: int
 
 
@@ -78,17 +77,27 @@ class Database:
         self.connection.autocommit = True
 
     def _connect(self, **more: Any) -> extensions.connection:
+        return cast(extensions.connection, psycopg2.connect(**self._parameters, **more))
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
         url = self._url
-        return psycopg2.connect(
-            host=url.host, port=url.port, user=url.username, password=url.password, dbname=url.database,
-            connect_timeout=CONNECT_SECONDS, application_name="electrored-capture", client_encoding="UTF8",
+        return {
+            "host": url.host, "port": url.port, "user": url.username, "password": url.password, "dbname": url.database,
+            "connect_timeout": CONNECT_SECONDS, "application_name": "electrored-capture", "client_encoding": "UTF8",
             # A peer that vanished without a word is noticed in seconds, not in the hours of the default.
-            keepalives_idle=5, keepalives_interval=2, keepalives_count=3, **dict(url.query), **more,
-        )  # fmt: skip
+            "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, **dict(url.query),
+        }  # fmt: skip
 
     def replication(self) -> extras.LogicalReplicationConnection:
-        """A connection of its own for the stream."""
+        """A connection that understands the replication commands."""
         return self._connect(connection_factory=extras.LogicalReplicationConnection)  # type: ignore[return-value]
+
+    def stream(self, start_lsn: int) -> Replication:
+        """The slot's stream from there on, on a connection of its own."""
+        publication = self.publication.replace('"', '""')
+        options = {"proto_version": "1", "publication_names": f'"{publication}"', "binary": "true"}
+        return Replication(self._parameters, self.slot, start_lsn, options)
 
     def close(self) -> None:
         self.connection.close()
@@ -109,15 +118,21 @@ class Database:
     def check(self) -> None:
         """Raise Refused, with the SQL to run, unless capture can work here."""
         if self.connection.server_version < OLDEST_SERVER:
-            raise Refused(f"PostgreSQL 15 or newer is needed, this is {self.connection.server_version // 10_000}")
+            raise Refused(
+                f"PostgreSQL 15 or newer is needed, this is {self.connection.server_version // 10_000}"
+            )
         ((wal_level, encoding, may_replicate),) = self.ask(
             "select current_setting('wal_level'), current_setting('server_encoding'), rolreplication or rolsuper "
             "from pg_roles where rolname = current_user"
         )
         if wal_level != "logical":
-            raise Refused("wal_level must be logical: alter system set wal_level = logical; and restart PostgreSQL")
+            raise Refused(
+                "wal_level must be logical: alter system set wal_level = logical; and restart PostgreSQL"
+            )
         if encoding == "SQL_ASCII":
-            raise Refused("the database's encoding is SQL_ASCII: nobody can say which characters its texts hold")
+            raise Refused(
+                "the database's encoding is SQL_ASCII: nobody can say which characters its texts hold"
+            )
         if not may_replicate:
             raise Refused(f'the role may not replicate: alter role "{self._url.username}" replication;')
         self._check_table()
@@ -137,16 +152,20 @@ class Database:
         if not may_read:
             raise Refused(f'the role may not read: grant select on {self.name} to "{self._url.username}";')
         columns = self.ask(
-            "select attname, atttypid from pg_attribute where attrelid = %s and attnum > 0 and not attisdropped", (oid,)
+            "select attname, atttypid from pg_attribute where attrelid = %s and attnum > 0 and not attisdropped",
+            (oid,),
         )
         check_columns(self.name, {name: int(kind) for name, kind in columns})
         keys = self.ask(
-            "select a.attname from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey) "
+            "select a.attname from pg_index i "
+            "join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey) "
             "where i.indrelid = %s and i.indisprimary",
             (oid,),
         )
         if keys != [("sale_id",)]:
-            raise Refused(f"the primary key of {self.name} must be sale_id: alter table {self.name} add primary key (sale_id);")
+            raise Refused(
+                f"the primary key of {self.name} must be sale_id: alter table {self.name} add primary key (sale_id);"
+            )
 
     def _check_publication(self) -> None:
         found = self.ask(
@@ -155,7 +174,8 @@ class Database:
         )
         if not found:
             raise Refused(
-                f"there is no publication {self.publication}: create publication {self.publication} for table {self.name};"
+                f"there is no publication {self.publication}: "
+                f"create publication {self.publication} for table {self.name};"
             )
         if found != [(True,)]:
             raise Refused(
@@ -163,7 +183,8 @@ class Database:
                 "set (publish = 'insert, update, delete, truncate');"
             )
         tables = self.ask(
-            "select rowfilter, attnames from pg_publication_tables where pubname = %s and schemaname = %s and tablename = %s",
+            "select rowfilter, attnames from pg_publication_tables "
+            "where pubname = %s and schemaname = %s and tablename = %s",
             (self.publication, self.schema, self.table),
         )
         if not tables:
@@ -201,9 +222,10 @@ class Database:
         ((lsn, status, pid, database, plugin),) = found
         if database != self._url.database or plugin != "pgoutput":
             raise Refused(
-                f"the slot {self.slot} belongs to {plugin} in the database {database}: set ELECTRORED_SALES_SLOT to another"
+                f"the slot {self.slot} belongs to {plugin} in the database {database}: "
+                "set ELECTRORED_SALES_SLOT to another name"
             )
-        return Slot(lsn_number(lsn) if lsn else 0, status, pid, database)
+        return Slot(lsn_number(lsn) if lsn else 0, status, pid)
 
     def create_slot(self, replication: extensions.connection) -> tuple[int, str]:
         """Make the slot; gives where its stream begins, and the `pg_snapshot` of what is before that.
@@ -212,7 +234,9 @@ class Database:
         """
         with replication.cursor() as cursor:
             cursor.execute(
-                sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(sql.Identifier(self.slot))
+                sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(
+                    sql.Identifier(self.slot)
+                )
             )
             row = cursor.fetchone()
         if row is None:
@@ -246,7 +270,7 @@ class Database:
     def now(self) -> Now:
         """Raises Refused when the slot is gone or lost."""
         found = self.ask(
-            "select pg_current_wal_flush_lsn(), clock_timestamp(), wal_status, "
+            "select pg_current_wal_flush_lsn(), (extract(epoch from clock_timestamp()) * 1000000)::bigint, wal_status, "
             "pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn) from pg_replication_slots where slot_name = %s",
             (self.slot,),
         )
@@ -260,10 +284,14 @@ class Database:
 
 def gone(slot: str, how: str) -> str:
     return (
-        f"the replication slot {slot} {how}: changes since the ledger's position are not known any more, and nothing is "
-        "guessed. Start anew with another slot and empty topics"
+        f"the replication slot {slot} {how}: changes since the ledger's position are not known any more, and "
+        "nothing is guessed. Start anew with another slot and empty topics"
     )
 
 
 def _names(value: Any) -> set[str]:
-    return set(value) if isinstance(value, list) else {name.strip('"') for name in str(value).strip("{}").split(",")}
+    return (
+        set(value)
+        if isinstance(value, list)
+        else {name.strip('"') for name in str(value).strip("{}").split(",")}
+    )

@@ -13,13 +13,15 @@ BEGIN, COMMIT, RELATION, INSERT, UPDATE, DELETE, TRUNCATE, TYPE, ORIGIN = b"BCRI
 # Seconds from the Unix epoch to PostgreSQL's, 2000-01-01.
 EPOCH_MICROS = 946_684_800 * 1_000_000
 
-_NULL, _UNCHANGED, _TEXT, _BINARY = b"nutb"
+_NULL, _UNCHANGED, _BINARY = b"nub"
 _NEW, _OLD, _KEY = b"NOK"
 _u16 = struct.Struct(">H").unpack_from
 _u32 = struct.Struct(">I").unpack_from
 _begin = struct.Struct(">QqI").unpack_from
 _commit = struct.Struct(">BQQq").unpack_from
 _column = struct.Struct(">Ii").unpack_from
+_value = struct.Struct(">BI").unpack_from
+_VALUE_BYTES = 5
 
 
 class ProtocolError(ValueError):
@@ -71,8 +73,6 @@ class Relation:
 class Change(NamedTuple):
     """A row's change: a new row, an old one, or both. `old_is_key`: only the key of the old row is there."""
 
-    kind: int
-    relid: int
     old: Row | None
     new: Row | None
     old_is_key: bool
@@ -104,22 +104,33 @@ def relation(data: bytes) -> Relation:
     return Relation(relid, schema, name, identity, tuple(columns))
 
 
+def relid(data: bytes) -> int:
+    """The table of an INSERT, UPDATE or DELETE."""
+    return int(_u32(data, 1)[0])
+
+
+def inserted(data: bytes) -> Row:
+    """The row of an INSERT: what `change` gives as well, but an INSERT is what there is most of."""
+    if data[5] != _NEW:
+        raise ProtocolError(f"no INSERT begins with {data[:6].hex()}")
+    return row(data, 6)[0]
+
+
 def change(data: bytes) -> Change:
     """An INSERT, UPDATE or DELETE."""
     kind = data[0]
-    (relid,) = _u32(data, 1)
     mark = data[5]
-    if kind == INSERT and mark == _NEW:
-        return Change(kind, relid, None, row(data, 6)[0], False)
+    if kind == INSERT:
+        return Change(None, inserted(data), False)
     if kind == UPDATE and mark == _NEW:
-        return Change(kind, relid, None, row(data, 6)[0], False)
+        return Change(None, row(data, 6)[0], False)
     if kind == UPDATE and mark in (_OLD, _KEY):
         old, at = row(data, 6)
         if data[at] != _NEW:
             raise ProtocolError(f"an update's new row begins with {data[at]:#x}")
-        return Change(kind, relid, old, row(data, at + 1)[0], mark == _KEY)
+        return Change(old, row(data, at + 1)[0], mark == _KEY)
     if kind == DELETE and mark in (_OLD, _KEY):
-        return Change(kind, relid, row(data, 6)[0], None, mark == _KEY)
+        return Change(row(data, 6)[0], None, mark == _KEY)
     raise ProtocolError(f"no row change begins with {data[:6].hex()}")
 
 
@@ -132,26 +143,51 @@ def truncated(data: bytes) -> tuple[int, ...]:
 def row(data: bytes, at: int) -> tuple[Row, int]:
     """The values of a row and where it ends. Values stay as they were sent: decoding them is the reader's."""
     (count,) = _u16(data, at)
-    at += 2
+    start = at + 2
+    at = start
     values: Row = []
     append = values.append
-    for _ in range(count):
-        kind = data[at]
-        if kind == _BINARY:
-            start = at + 5
-            at = start + _u32(data, at + 1)[0]
-            append(data[start:at])
-        elif kind == _NULL:
-            append(None)
-            at += 1
-        elif kind == _UNCHANGED:
-            append(UNCHANGED)
-            at += 1
-        else:
-            raise ProtocolError(f"a value of kind {chr(kind)!r}, where binary was asked for")
+    try:
+        for _ in range(count):
+            # Kind and length at once; a value without a length has only the first, hence the way out at the end.
+            kind, length = _value(data, at)
+            if kind == _BINARY:
+                at += 5
+                end = at + length
+                append(data[at:end])
+                at = end
+            else:
+                append(_absent(kind))
+                at += 1
+    except struct.error:
+        return _row_at_the_end(data, start, count)
     if at > len(data):
         raise ProtocolError("a row ends after its message")
     return values, at
+
+
+def _row_at_the_end(data: bytes, at: int, count: int) -> tuple[Row, int]:
+    """The same for a row whose last values have no length and which ends with its message."""
+    values: Row = []
+    for _ in range(count):
+        if at >= len(data):
+            raise ProtocolError("a row ends after its message")
+        if data[at] == _BINARY and at + _VALUE_BYTES <= len(data):
+            start = at + _VALUE_BYTES
+            at = start + _u32(data, at + 1)[0]
+            values.append(data[start:at])
+        else:
+            values.append(_absent(data[at]))
+            at += 1
+    return values, at
+
+
+def _absent(kind: int) -> Unchanged | None:
+    if kind == _NULL:
+        return None
+    if kind == _UNCHANGED:
+        return UNCHANGED
+    raise ProtocolError(f"a value of kind {chr(kind)!r}, where binary was asked for")
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:

@@ -19,7 +19,8 @@ from sources.postgres.pgoutput import EPOCH_MICROS
 
 # The columns that capture needs, in the order in which a row is handed around.
 COLUMNS = (
-    "sale_id", "sold_at", "city", "country", "salesman_id", "salesman_name", "product", "quantity", "amount", "currency",
+    "sale_id", "sold_at", "city", "country", "salesman_id", "salesman_name", "product",
+    "quantity", "amount", "currency",
 )  # fmt: skip
 # A row's values in that order, as they were sent; None is NULL.
 Values = Sequence[bytes | None]
@@ -95,8 +96,10 @@ class Encoder:
 _OPERATIONS = (avro.string(b"SALE"), avro.string(b"REVERSAL"))
 
 
-def _event(head: bytes, reversal: bool, values: Any, recorded: bytes | None, prefix: Callable[[int], bytes]) -> bytes:
-    """One event. A NULL shows as a TypeError or AttributeError: asking for it first would cost more than all the rest."""
+def _event(
+    head: bytes, reversal: bool, values: Any, recorded: bytes | None, prefix: Callable[[int], bytes]
+) -> bytes:
+    """One event. A NULL shows as a TypeError or AttributeError: to ask for it first would cost every row."""
     sale_id, sold, city, country, salesman_id, salesman_name, product, quantity, amount, currency = values
     sold_at = _i64(sold)[0] + EPOCH_MICROS
     if not _FIRST <= sold_at < _LAST:
@@ -136,7 +139,7 @@ def unscaled(data: bytes) -> int:
         value = value * 10_000 + digit
     shift = weight + 2 - count
     if shift >= 0:
-        value *= 10_000**shift
+        value *= int(10_000**shift)
     else:
         value, rest = divmod(value, 10_000**-shift)
         if rest:

@@ -90,7 +90,7 @@ class Snapshot:
         return bool(self.ranges) and self.ranges[-1].upper_key is None
 
     def read(self) -> Chunk | None:
-        """The next chunk, or None when no snapshot yet sees all that was left to it: let the stream go on and try again."""
+        """The next chunk; None when no snapshot yet sees all that was left to it: let the stream go on meanwhile."""
         connection = self._database.connection
         for _ in range(RETAKES):
             with connection.cursor() as cursor:
@@ -104,15 +104,21 @@ class Snapshot:
                 finally:
                     cursor.execute("rollback")
             time.sleep(RETAKE_SECONDS)
-        _log.warning("a commit is not visible yet; does it wait for a standby?", transactions=sorted(self.unseen)[:10])
+        _log.warning(
+            "a commit is not visible yet; does it wait for a standby?", transactions=sorted(self.unseen)[:10]
+        )
         return None
 
     def _read(self, snapshot: str) -> Chunk:
         after = self.ranges[-1].upper_key if self.ranges else None
-        query = sql.SQL("copy (select {} from only {} {} order by {} limit {}) to stdout (format binary)").format(
+        query = sql.SQL(
+            "copy (select {} from only {} {} order by {} limit {}) to stdout (format binary)"
+        ).format(
             sql.SQL(", ").join(map(sql.Identifier, COLUMNS)),
             self._database.identifier,
-            sql.SQL("where {} > {}").format(self._key, sql.Literal(after)) if after is not None else sql.SQL(""),
+            sql.SQL("where {} > {}").format(self._key, sql.Literal(after))
+            if after is not None
+            else sql.SQL(""),
             self._key,
             sql.Literal(CHUNK_ROWS),
         )

@@ -19,7 +19,7 @@ from sources.postgres.rows import COLUMNS, Half
 # More changes than any transaction has.
 _ALL = 1 << 62
 _TEXTS = {25: "text", 1043: "varchar", 1042: "char"}
-_TYPES = {name: _TEXTS for name in COLUMNS} | {
+_TYPES = dict.fromkeys(COLUMNS, _TEXTS) | {
     # A blank-padded key would compare differently here and there.
     "sale_id": {25: "text", 1043: "varchar"},
     "sold_at": {1184: "timestamptz"},
@@ -38,11 +38,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the stream stands: every transaction whose commit is below `lsn` is done, and `rows` changes of the one at `cut`."""
+    """Every transaction whose commit stands below `lsn` is done, and `rows` changes of the one at `cut`."""
 
     lsn: int
     cut: int = 0
     rows: int = 0
+
+
+START = Place(0)
 
 
 class Stream:
@@ -80,14 +83,16 @@ class Stream:
         """Take one message. Raises Refused for a change that no event can express, before anything is taken of it."""
         kind = data[0]
         if kind == pgoutput.INSERT or kind == pgoutput.UPDATE or kind == pgoutput.DELETE:
-            change = pgoutput.change(data)
-            pick = self._tables[change.relid]
+            pick = self._tables[pgoutput.relid(data)]
             if pick is None:
                 return
             if self._rows < self._skip:
                 self._rows += 1
                 return
-            self._take(change, pick)
+            if kind == pgoutput.INSERT:
+                self._halves.append((False, pick(pgoutput.inserted(data))))
+            else:
+                self._take(pgoutput.change(data), pick)
             self._rows += 1
             self.size += 1
         elif kind == pgoutput.BEGIN:
@@ -141,12 +146,10 @@ class Stream:
         self.size += 1
 
     def _take(self, change: Change, pick: Callable[[Row], Any]) -> None:
+        """Take an UPDATE or a DELETE."""
         old, new = change.old, change.new
         if old is None:
-            if new is None or change.kind != pgoutput.INSERT:
-                raise self._irreversible("the old row did not come with it")
-            self._halves.append((False, pick(new)))
-            return
+            raise self._irreversible("the old row did not come with it")
         if change.old_is_key:
             raise self._irreversible("only the key of the old row came with it")
         before = pick(old)
@@ -173,8 +176,9 @@ class Stream:
             schema, table = self._wanted
             raise Refused(
                 f"{schema}.{table} was truncated in the transaction that is committed at "
-                f"{lsn_text(self._begin.lsn if self._begin else 0)}: a TRUNCATE does not say which rows it took, so they "
-                "cannot be reversed (a DELETE does). The log still holds them: start anew with another slot and empty topics"
+                f"{lsn_text(self._begin.lsn if self._begin else 0)}: a TRUNCATE does not say which rows "
+                "it took, so they cannot be reversed (a DELETE does). The log still holds them: "
+                "start anew with another slot and empty topics"
             )
 
     def _picker(self, relation: Relation) -> Callable[[Row], Any] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sources.postgres.database import Identity
-from sources.postgres.stream import Place, lsn_number, lsn_text
+from sources.postgres.stream import START, Place, lsn_number, lsn_text
 
 # opening: the slot is being made; reading: chunks are outstanding; passing: the stream has not yet passed what
 # the chunks saw; done: the stream alone.
@@ -24,7 +24,7 @@ class Where:
 
     identity: Identity
     slot: str
-    place: Place = Place(0)
+    place: Place = START
     phase: Phase = "opening"
     base: str = ""
     until: int = 0

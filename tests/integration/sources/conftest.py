@@ -29,7 +29,8 @@ from contracts.schemas import load
 from contracts.settings import SalesDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from sources.ledger import Ledger, Position
-from sources.postgres.capture import Capture, Topics
+from sources.postgres.capture import Capture
+from sources.postgres.writer import Topics
 from stack import databases
 from stack.embedded import Embedded
 from stack.postgres import connect
@@ -92,10 +93,14 @@ class Sales:
             "ELECTRORED_SCHEMA_REGISTRY_URL": self.stack.kafka.schema_registry_url,
             "ELECTRORED_SALES_DB_URL": self.settings.sales_db_url.get_secret_value(),
             "ELECTRORED_SALES_SLOT": self.settings.sales_slot,
-            "TEST_TOPICS": ",".join((self.topics.events.name, self.topics.positions.name, self.topics.dead_letters.name)),
+            "TEST_TOPICS": ",".join(
+                (self.topics.events.name, self.topics.positions.name, self.topics.dead_letters.name)
+            ),
             **(more or {}),
         }
-        return subprocess.Popen([sys.executable, Path(__file__).with_name("process.py")], cwd=ROOT, env=environment, **options)
+        return subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("process.py")], cwd=ROOT, env=environment, **options
+        )
 
     def wait(self, condition: Callable[[], Any], running: Running | None = None) -> Any:
         """The first true value of the condition; fails when it does not come, or when capture ended."""
@@ -133,6 +138,11 @@ class Sales:
         _, record = found[-1]
         return Position(record["next_seq"], record["frontier"], json.loads(record["detail"]))
 
+    def slots(self) -> int:
+        """How many slots there are by capture's name."""
+        query = f"select count(*) from pg_replication_slots where slot_name = '{self.settings.sales_slot}'"
+        return int(self.run(query)[0][0])
+
     def phase(self) -> str:
         """How far the snapshot is."""
         position = self.position()
@@ -149,14 +159,17 @@ class Sales:
     def ledger(self) -> Ledger:
         """A second holder of capture's ledger: opening it fences the first."""
         return Ledger(
-            self.stack.kafka, "postgres", f"sources.postgres.{self.settings.sales_slot}", self.topics.positions
+            self.stack.kafka,
+            "postgres",
+            f"sources.postgres.{self.settings.sales_slot}",
+            self.topics.positions,
         )
 
     def totals_of_log(self) -> dict[tuple[str, ...], tuple[int, int, Decimal]]:
-        """Count, quantity and amount by everything that does not vary within a sale; nothing that adds up to nothing."""
+        """Count, quantity and amount by all that is not added up, without what adds up to nothing."""
         totals: dict[tuple[str, ...], list[Any]] = {}
         for event in self.events():
-            key = tuple(event[name] for name in _NAMES) + (event["sold_at"],)
+            key = (*(event[name] for name in _NAMES), event["sold_at"])
             total = totals.setdefault(key, [0, 0, Decimal(0)])
             total[0] += 1 if event["operation"] == "SALE" else -1
             total[1] += event["quantity"]
@@ -238,6 +251,8 @@ def _committed(consumer: Consumer, topic: Topic) -> Iterator[tuple[bytes, bytes 
 def sales(stack: Embedded, sales_db: SalesDbSettings) -> Sales:
     """A fresh table with fresh topics."""
     suffix = uuid4().hex[:12]
-    topics = Topics(*(replace(t, name=f"{t.name}-{suffix}") for t in (SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS)))
+    topics = Topics(
+        *(replace(t, name=f"{t.name}-{suffix}") for t in (SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS))
+    )
     kafka.ensure_topics(stack.kafka, (topics.events, topics.positions, topics.dead_letters))
     return Sales(stack, sales_db, topics)

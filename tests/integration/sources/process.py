@@ -10,7 +10,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import sources.__main__ as process
-
 from sources.postgres import snapshot
 
 if rows := os.environ.get("TEST_CHUNK_ROWS"):

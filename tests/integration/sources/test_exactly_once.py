@@ -37,7 +37,11 @@ def test_slot_is_confirmed_only_after_the_commit(sales: Sales, monkeypatch: pyte
     write = Ledger.write
 
     def writing(self: Ledger, position: Position, *rest: Any, **more: Any) -> None:
-        if position.detail["snapshot"] != "opening" and self.position and self.position.detail["snapshot"] != "opening":
+        if (
+            position.detail["snapshot"] != "opening"
+            and self.position
+            and self.position.detail["snapshot"] != "opening"
+        ):
             written.append((confirmed(sales), lsn_number(self.position.detail["lsn"])))
         write(self, position, *rest, **more)
 
@@ -123,7 +127,9 @@ def test_an_unknown_outcome_is_settled_by_the_position(
     monkeypatch.setattr(capture, "BACKOFF_SECONDS", (0.01,))
     with sales.capturing() as running:
         for number in range(12):
-            sales.run(ROWS.format(number, 30), f"update public.sales set city = 'Ulm' where sale_id = '{number}-1'")
+            sales.run(
+                ROWS.format(number, 30), f"update public.sales set city = 'Ulm' where sale_id = '{number}-1'"
+            )
         sales.wait(sales.is_equal, running)
     assert lost
     assert sales.seqs_are_unique()
@@ -191,7 +197,9 @@ def test_a_big_transaction_is_cut(sales: Sales, monkeypatch: pytest.MonkeyPatch)
     assert sales.is_equal()
 
 
-def test_a_cut_transaction_is_gone_on_with_after_a_kill(sales: Sales, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_transaction_is_gone_on_with_after_a_kill(
+    sales: Sales, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever comes next skips exactly the rows that are in the log."""
     monkeypatch.setattr(capture, "BATCH_CHANGES", 500)
     monkeypatch.setattr(capture, "BACKOFF_SECONDS", (0.01,))
@@ -209,9 +217,9 @@ def test_a_cut_transaction_is_gone_on_with_after_a_kill(sales: Sales, monkeypatc
     with sales.capturing() as running:
         sales.wait(lambda: sales.phase() == "done", running)
         sales.run(
-            ROWS.format("a", 20_000) + "; update public.sales set amount = amount + 1, city = 'Ulm' where sale_id like '%7'"
+            ROWS.format("a", 20_000)
+            + "; update public.sales set amount = amount + 1, city = 'Ulm' where sale_id like '%7'"
         )
         sales.wait(sales.is_equal, running)
     assert failures == 5
     assert sales.seqs_are_unique()
-

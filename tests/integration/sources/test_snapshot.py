@@ -12,7 +12,6 @@ import psycopg2
 import pytest
 
 from sources.postgres import snapshot
-
 from tests.integration.sources.conftest import Sales
 
 HISTORY = """
@@ -21,7 +20,10 @@ select 'h' || md5(n::text), '2026-01-01'::timestamptz + n * interval '1 minute',
        'Name ' || n % 50, 'P' || n % 20, 1 + n % 5, (n % 1000) / 7.0, 'EUR'
 from generate_series(1, {}) n
 """
-INSERT = "insert into public.sales values (%s, now(), 'Berlin', 'DE', 's1', 'Anna', 'TV', %s, %s, 'EUR') on conflict do nothing"
+INSERT = (
+    "insert into public.sales values (%s, now(), 'Berlin', 'DE', 's1', 'Anna', 'TV', %s, %s, 'EUR') "
+    "on conflict do nothing"
+)
 
 
 class Writers:
@@ -30,7 +32,9 @@ class Writers:
     def __init__(self, sales: Sales, count: int) -> None:
         self._sales = sales
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._write, args=(seed,), daemon=True) for seed in range(count)]
+        self._threads = [
+            threading.Thread(target=self._write, args=(seed,), daemon=True) for seed in range(count)
+        ]
         self.transactions = 0
         self.errors: list[BaseException] = []
 
@@ -53,14 +57,23 @@ class Writers:
                     key = dice.choice("0123456789abcdef") + dice.choice("0123456789abcdef")
                     if what < 0.4:
                         names += 1
-                        cursor.execute(INSERT, (f"h{key}-{seed}-{names}", dice.randint(1, 9), dice.randint(1, 99_999) / 100))
+                        cursor.execute(
+                            INSERT,
+                            (f"h{key}-{seed}-{names}", dice.randint(1, 9), dice.randint(1, 99_999) / 100),
+                        )
                     elif what < 0.7:
-                        cursor.execute(_ONE.format("update public.sales set amount = amount + 0.01, city = 'Ulm'"), (f"h{key}",))
+                        cursor.execute(
+                            _ONE.format("update public.sales set amount = amount + 0.01, city = 'Ulm'"),
+                            (f"h{key}",),
+                        )
                     elif what < 0.85:
                         cursor.execute(_ONE.format("delete from public.sales"), (f"h{key}",))
                     else:
                         names += 1
-                        cursor.execute(_ONE.format(f"update public.sales set sale_id = 'h{key[::-1]}-r{seed}-{names}'"), (f"h{key}",))
+                        cursor.execute(
+                            _ONE.format(f"update public.sales set sale_id = 'h{key[::-1]}-r{seed}-{names}'"),
+                            (f"h{key}",),
+                        )
                     if dice.random() < 0.005:
                         # A long transaction: chunks are read while it is open.
                         time.sleep(0.5)

@@ -11,7 +11,7 @@ from sources.postgres.stream import Place, Stream, check_columns, lsn_number, ls
 from tests.unit.sources import wire
 
 
-def stream(place: Place = Place(0), *messages: bytes) -> Stream:
+def stream(place: Place, *messages: bytes) -> Stream:
     made = Stream("public", "sales", place)
     for message in (wire.relation(), *messages):
         made.feed(message)
@@ -32,7 +32,10 @@ def test_an_insert_is_a_sale_and_a_delete_a_reversal() -> None:
 
 
 def test_an_update_is_a_reversal_and_a_sale() -> None:
-    assert halves(stream(Place(0), wire.begin(10), wire.update([*A], [*B]), wire.commit(10, 20))) == [(True, A), (False, B)]
+    assert halves(stream(Place(0), wire.begin(10), wire.update([*A], [*B]), wire.commit(10, 20))) == [
+        (True, A),
+        (False, B),
+    ]
 
 
 def test_update_of_equal_columns_emits_nothing() -> None:
@@ -49,7 +52,10 @@ def test_update_of_equal_columns_emits_nothing() -> None:
 def test_an_unchanged_large_value_comes_from_the_old_row() -> None:
     new: list[object] = [*wire.sale("b", product=None)]
     new[6] = wire.UNCHANGED
-    assert halves(stream(Place(0), wire.begin(10), wire.update([*A], new), wire.commit(10, 20))) == [(True, A), (False, B)]
+    assert halves(stream(Place(0), wire.begin(10), wire.update([*A], new), wire.commit(10, 20))) == [
+        (True, A),
+        (False, B),
+    ]
 
 
 def test_columns_may_stand_in_any_order_among_others() -> None:
@@ -69,7 +75,9 @@ def test_other_tables_of_the_publication_are_passed_over() -> None:
     assert halves(made) == []
 
 
-@pytest.mark.parametrize("message", [wire.update([*A], [*B], b"K"), wire.update(None, [*B]), wire.delete([*A], b"K")])
+@pytest.mark.parametrize(
+    "message", [wire.update([*A], [*B], b"K"), wire.update(None, [*B]), wire.delete([*A], b"K")]
+)
 def test_a_change_without_the_old_row_stops_before_the_position_moves(message: bytes) -> None:
     made = stream(Place(5), wire.begin(10), wire.insert([*A]))
     with pytest.raises(Refused, match="replica identity full"):
@@ -137,7 +145,9 @@ def test_silence_moves_the_place_only_between_transactions() -> None:
 
 
 def test_segments_keep_transactions_apart() -> None:
-    made = stream(Place(0), wire.begin(10, xid=1), wire.insert([*A]), wire.commit(10, 20), wire.begin(30, xid=2))
+    made = stream(
+        Place(0), wire.begin(10, xid=1), wire.insert([*A]), wire.commit(10, 20), wire.begin(30, xid=2)
+    )
     made.feed(wire.insert([*B]))
     assert [(s.begin.xid, len(s.halves)) for s in made.take()] == [(1, 1), (2, 1)]
     assert made.take() == []

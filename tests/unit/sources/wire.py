@@ -34,7 +34,12 @@ def numeric(value: Decimal, scale: int = 4) -> bytes:
     while groups and groups[-1] == 0:
         groups.pop()
     return struct.pack(
-        f">HhHH{len(groups)}H", len(groups), weight if groups else 0, 0x4000 if sign and groups else 0, scale, *groups
+        f">HhHH{len(groups)}H",
+        len(groups),
+        weight if groups else 0,
+        0x4000 if sign and groups else 0,
+        scale,
+        *groups,
     )
 
 
@@ -55,7 +60,9 @@ def sale(sale_id: str = "a", amount: str | bytes | None = "1.5", **other: bytes 
     return list((row | other).values())
 
 
-def relation(relid: int = RELID, name: str = "sales", columns: dict[str, int] | None = None, identity: str = "f") -> bytes:
+def relation(
+    relid: int = RELID, name: str = "sales", columns: dict[str, int] | None = None, identity: str = "f"
+) -> bytes:
     columns = TYPES if columns is None else columns
     out = b"R" + struct.pack(">I", relid) + b"public\0" + name.encode() + b"\0" + identity.encode()
     out += struct.pack(">H", len(columns))

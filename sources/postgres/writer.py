@@ -1,0 +1,120 @@
+"""Halves of events → one Kafka transaction with the position, written while the next batch is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from contracts.registry import Registry
+from contracts.schemas import load
+from contracts.settings import KafkaSettings
+from contracts.topics import Topic
+from observability import metrics
+from sources.ledger import DeadLetters, Ledger, Position, Range, Record
+from sources.postgres.rows import EPOCH, Encoder, Half, as_json
+from sources.postgres.stream import Segment
+from sources.postgres.where import Where
+
+SOURCE = "postgres"
+_MICROSECOND = timedelta(microseconds=1)
+_events = metrics.EVENTS.labels("capture")
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Where capture writes to."""
+
+    events: Topic
+    positions: Topic
+    dead_letters: Topic
+
+
+@dataclass
+class Batch:
+    """Records of one Kafka transaction, and the seq after them."""
+
+    seq: int
+    events: list[Record] = field(default_factory=list)
+    dead: list[Record] = field(default_factory=list)
+
+
+class Writer:
+    """Has at most one transaction under way, in a thread of its own; everything else is the caller's thread.
+
+    A batch builds on the one before it before that is committed. That is safe because a failure ends the session:
+    the next one begins with the ledger's position.
+    """
+
+    def __init__(self, kafka: KafkaSettings, topics: Topics, ledger: Ledger, table: str) -> None:
+        self._topics = topics
+        self._ledger = ledger
+        self._table = table
+        schema_id = Registry(kafka).register(topics.events.subject, load(topics.events.schema))
+        self._encoder = Encoder(schema_id, SOURCE)
+        self._dead_letters = DeadLetters(kafka, topics.dead_letters)
+        self._thread = ThreadPoolExecutor(1, "writer")
+        self._under_way: Future[None] | None = None
+        self._next_seq = 1
+        # As handed over, not as committed.
+        self.where: Where
+        self.frontier = 0
+
+    def start(self, position: Position, where: Where) -> None:
+        """Go on from what the ledger says."""
+        self.where = where
+        self._next_seq = position.next_seq
+        self.frontier = 0 if position.frontier is None else (position.frontier - EPOCH) // _MICROSECOND
+
+    @property
+    def is_busy(self) -> bool:
+        return self._under_way is not None
+
+    def changes(self, segments: Sequence[Segment]) -> Batch:
+        """Events of the stream: recorded when they were committed, and always after the frontier."""
+        batch = Batch(self._next_seq)
+        for segment in segments:
+            self._encode(
+                batch, segment.halves, max(segment.begin.committed_at, self.frontier + 1), segment.begin.lsn
+            )
+        return batch
+
+    def rows(self, halves: Iterable[Half]) -> Batch:
+        """Events of a snapshot's rows: recorded when they were sold."""
+        batch = Batch(self._next_seq)
+        self._encode(batch, halves, None, self.where.place.lsn)
+        return batch
+
+    def _encode(self, batch: Batch, halves: Iterable[Half], recorded_at: int | None, lsn: int) -> None:
+        batch.seq, refused = self._encoder.encode(halves, recorded_at, batch.seq, batch.events)
+        for found in refused:
+            reversal, values = found.half
+            # It takes a seq of its own, so that its key is never used again.
+            key = f"{self._table}/0/{lsn}/{batch.seq}"
+            reason = f"{'reversal' if reversal else 'sale'}: {found.reason}"
+            batch.dead.append(self._dead_letters.record(key, self._table, lsn, reason, as_json(values)))
+            batch.seq += 1
+
+    def write(self, batch: Batch, where: Where, frontier: int, ranges: Iterable[Range] = ()) -> None:
+        """Begin to write; waits for the transaction before. Raises what that one raised."""
+        self.settle()
+        done = where.phase == "done" and self.where.phase != "done"
+        position = Position(batch.seq, EPOCH + frontier * _MICROSECOND, where.to_json())
+        self.where, self.frontier, self._next_seq = where, frontier, batch.seq
+        self._under_way = self._thread.submit(self._commit, batch, position, tuple(ranges), done)
+
+    def _commit(self, batch: Batch, position: Position, ranges: tuple[Range, ...], done: bool) -> None:
+        records = {self._topics.events.name: batch.events, self._topics.dead_letters.name: batch.dead}
+        self._ledger.write(position, records, ranges, forget_ranges=done)
+        _events.inc(len(batch.events))
+
+    def settle(self) -> None:
+        """Wait until what was handed over is committed. Raises what its writing raised."""
+        if self._under_way is not None:
+            under_way, self._under_way = self._under_way, None
+            under_way.result()
+
+    def close(self) -> None:
+        """Wait for the thread, whatever becomes of its transaction: the ledger is nobody's else meanwhile."""
+        self._thread.shutdown()
