@@ -8,7 +8,7 @@ import typer
 import uvicorn
 
 from api.main import create_app
-from contracts.settings import ApiSettings
+from contracts.settings import ApiSettings, from_environment
 from observability import logs, metrics
 
 
@@ -16,7 +16,7 @@ def serve() -> None:
     """Serve the API from the results database. Settings come from ELECTRORED_* variables."""
     logs.configure("api")
     metrics.serve()
-    settings = ApiSettings()
+    settings = from_environment(ApiSettings)
     # uvicorn stops in order and then raises the signal again; being told to stop is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     # Requests are counted in /metrics; a log line for each would cost as much as the answer.

@@ -7,7 +7,7 @@ import typer
 from contracts.kafka import ensure_topics
 from contracts.migrate import upgrade
 from contracts.registry import Registry
-from contracts.settings import KafkaSettings, ResultsDbSettings
+from contracts.settings import KafkaSettings, ResultsDbSettings, from_environment
 from contracts.topics import PUBLIC
 
 app = typer.Typer(no_args_is_help=True, help="The nouns every room shares.")
@@ -21,8 +21,8 @@ def _named() -> None:
 @app.command()
 def setup() -> None:
     """Migrate the results database, make the public topics, register their schemas; may run any number of times."""
-    kafka = KafkaSettings()
-    upgrade(ResultsDbSettings().results_db_url.get_secret_value())
+    kafka = from_environment(KafkaSettings)
+    upgrade(from_environment(ResultsDbSettings).results_db_url.get_secret_value())
     ensure_topics(kafka, PUBLIC)
     Registry(kafka).register_public()
 

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 def _known_zone(name: str) -> str:
-    ZoneInfo(name)
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{name} is no time zone; a name like Europe/Berlin is") from error
     return name
 
 
 class _Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ELECTRORED_", extra="ignore", frozen=True)
+
+
+S = TypeVar("S", bound=_Settings)
+
+
+def from_environment(kind: type[S]) -> S:
+    """The settings of a process that starts. Ends it with one line per variable that is missing or wrong."""
+    try:
+        return kind()
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False, include_input=False):
+            name = "ELECTRORED_" + str(problem["loc"][0]).upper()
+            lines.append(f"error: {name}: {problem['msg']}; `electrored env` shows what a running stack uses")
+        raise SystemExit("\n".join(lines)) from error
 
 
 class KafkaSettings(_Settings):

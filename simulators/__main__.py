@@ -15,7 +15,7 @@ from typing import Annotated
 import psycopg2
 import typer
 
-from contracts.settings import SalesDbSettings
+from contracts.settings import SalesDbSettings, from_environment
 from simulators import sales as world
 from simulators.till import Till, run, utc_now
 
@@ -72,7 +72,7 @@ def sales(
 @contextmanager
 def _opened_till(stop: threading.Event) -> Iterator[Till]:
     """The till for the length of a command; a database that stays away is one clear line and exit code 1."""
-    till = Till(SalesDbSettings().sales_db_url.get_secret_value(), stop)
+    till = Till(from_environment(SalesDbSettings).sales_db_url.get_secret_value(), stop)
     try:
         yield till
     except psycopg2.Error as error:

@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from contracts.settings import KafkaSettings, SalesDbSettings
+from contracts.settings import KafkaSettings, SalesDbSettings, from_environment
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS
 from observability import logs, metrics
 from sources.errors import SourceError
@@ -36,9 +36,11 @@ def postgres() -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     try:
-        Capture(KafkaSettings(), SalesDbSettings(), Topics(SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS)).run(
-            stop
-        )
+        Capture(
+            from_environment(KafkaSettings),
+            from_environment(SalesDbSettings),
+            Topics(SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS),
+        ).run(stop)
     except SourceError as error:
         logs.get(__name__).error("stopped", reason=str(error))
         raise SystemExit(1) from error

@@ -13,7 +13,7 @@ import typer
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from contracts.settings import KafkaSettings, ResultsDbSettings, WindowSettings
+from contracts.settings import KafkaSettings, ResultsDbSettings, WindowSettings, from_environment
 from observability import logs, metrics
 from streaming import generations
 from streaming.engine.errors import EngineError, Fatal
@@ -29,14 +29,19 @@ _log = logs.get(__name__)
 def init() -> None:
     """Make the first generation of every pipeline that has none: topics, schemas, row, pointer."""
     logs.configure("init")
-    windows = WindowSettings()
+    windows = from_environment(WindowSettings)
     results = create_engine(_results_url(), poolclass=NullPool)
     for name, version in CURRENT.items():
         pipeline = PIPELINES[name, version]
         calendar = windows.salesman_calendar if pipeline.calendar == "30-days" else pipeline.calendar
         parameters = Parameters(windows.time_zone, windows.grace, calendar)
         generation = generations.create(
-            KafkaSettings(), results, pipeline, parameters, reason="first generation", created_by="init"
+            from_environment(KafkaSettings),
+            results,
+            pipeline,
+            parameters,
+            reason="first generation",
+            created_by="init",
         )
         _log.info("generation is there", generation=str(generation), version=generation.version)
 
@@ -66,7 +71,9 @@ def work(
                 f"{generation} needs version {generation.version} of {pipeline}, which this code does not have"
             )
         metrics.serve()
-        Worker(KafkaSettings(), PIPELINES[version], generation, slot, state_dir / "state").run(stop)
+        Worker(
+            from_environment(KafkaSettings), PIPELINES[version], generation, slot, state_dir / "state"
+        ).run(stop)
 
 
 @app.command()
@@ -78,7 +85,7 @@ def sink() -> None:
     stop = _stopped_by_signal()
     metrics.serve()
     with _one_line_errors():
-        postgres.run(KafkaSettings(), ResultsDbSettings(), stop)
+        postgres.run(from_environment(KafkaSettings), from_environment(ResultsDbSettings), stop)
 
 
 @app.command()
@@ -90,7 +97,7 @@ def publish() -> None:
     stop = _stopped_by_signal()
     metrics.serve()
     with _one_line_errors():
-        publisher.run(KafkaSettings(), ResultsDbSettings(), stop)
+        publisher.run(from_environment(KafkaSettings), from_environment(ResultsDbSettings), stop)
 
 
 @contextmanager
@@ -111,7 +118,7 @@ def _stopped_by_signal() -> threading.Event:
 
 
 def _results_url() -> str:
-    return ResultsDbSettings().results_db_url.get_secret_value()
+    return from_environment(ResultsDbSettings).results_db_url.get_secret_value()
 
 
 if __name__ == "__main__":
