@@ -125,8 +125,8 @@ class Worker:
         try:
             loop.run(stop)
         except BaseException as error:
+            # `run` raises it: from here it would only be printed, with the way it came.
             self._errors.append(error)
-            raise
         finally:
             stop.set()
 
