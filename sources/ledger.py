@@ -7,13 +7,16 @@ then reads the position back, so that what is read is final.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
+import httpx
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import OffsetSpec
+from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts import kafka
 from contracts.registry import Codec, Registry
@@ -74,16 +77,16 @@ class Ledger:
         self.close()
         try:
             if self._codec is None:
-                self._codec = Registry(self._settings).codec(self._topic.subject, load(self._topic.schema))
+                with registry_answers():
+                    self._codec = Registry(self._settings).codec(
+                        self._topic.subject, load(self._topic.schema)
+                    )
             self._producer = kafka.transactional_producer(self._settings, self._transactional_id)
             self._producer.init_transactions(kafka.TIMEOUT_SECONDS)
             self._read_back(self._codec)
         except KafkaException as error:
             self.close()
             raise _meaning(error) from error
-        except OSError as error:
-            self.close()
-            raise Interrupted(f"the schema registry does not answer: {error}") from error
 
     def close(self) -> None:
         """Let the producer go; what was not committed is aborted by the next one, or by the broker.
@@ -228,6 +231,15 @@ def _produce(producer: Producer, topic: str, records: Sequence[Record]) -> None:
         )
 
 
+@contextmanager
+def registry_answers() -> Iterator[None]:
+    """Turn a registry that is away, or still starting, into Interrupted."""
+    try:
+        yield
+    except (httpx.HTTPError, SchemaRegistryError) as error:
+        raise Interrupted(f"the schema registry: {error}") from error
+
+
 def _meaning(error: Exception) -> SourceError:
     cause = error.args[0] if error.args else None
     if isinstance(cause, KafkaError) and cause.code() in _FENCES:
@@ -249,8 +261,8 @@ class DeadLetters:
     """Encoder of what cannot be taken."""
 
     def __init__(self, settings: KafkaSettings, topic: Topic) -> None:
-        codec = Registry(settings).codec(topic.subject, load(topic.schema))
-        self._codec = codec
+        with registry_answers():
+            self._codec = Registry(settings).codec(topic.subject, load(topic.schema))
 
     def record(self, key: str, origin: str, offset: int, reason: str, value: bytes | None) -> Record:
         return key.encode(), self._codec.encode(

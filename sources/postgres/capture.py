@@ -76,8 +76,8 @@ class Session:
 
     def __init__(self, kafka: KafkaSettings, sales: SalesDbSettings, topics: Topics, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._writer = Writer(kafka, topics, ledger, sales.sales_table)
         self._database = Database(sales)
-        self._writer = Writer(kafka, topics, ledger, self._database.name)
         self._streams = ExitStack()
 
     def run(self, stop: threading.Event) -> None:
@@ -91,7 +91,7 @@ class Session:
                 self._look_around()
                 drained = self._fill(stop)
                 self._commit(drained)
-                if self._writer.where.phase == "reading" and not self._stream.is_inside:
+                if self._writer.where.phase == "reading":
                     self._read_chunk()
             self._settle()
         finally:

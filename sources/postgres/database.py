@@ -51,12 +51,12 @@ class Now:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn a lost connection into Interrupted; what a person has to mend stays what it is."""
+    """Turn what the server says into Interrupted: the next session's checks find what a person has to mend."""
     try:
         yield
     except errors.InsufficientPrivilege as error:
         raise Refused(f"PostgreSQL: {_line(error)}") from error
-    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+    except psycopg2.Error as error:
         raise Interrupted(f"PostgreSQL: {_line(error)}") from error
 
 

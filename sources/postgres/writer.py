@@ -12,7 +12,7 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from observability import metrics
-from sources.ledger import DeadLetters, Ledger, Position, Range, Record
+from sources.ledger import DeadLetters, Ledger, Position, Range, Record, registry_answers
 from sources.postgres.rows import EPOCH, Encoder, Half, as_json
 from sources.postgres.stream import Segment
 from sources.postgres.where import Where
@@ -51,7 +51,8 @@ class Writer:
         self._topics = topics
         self._ledger = ledger
         self._table = table
-        schema_id = Registry(kafka).register(topics.events.subject, load(topics.events.schema))
+        with registry_answers():
+            schema_id = Registry(kafka).register(topics.events.subject, load(topics.events.schema))
         self._encoder = Encoder(schema_id, SOURCE)
         self._dead_letters = DeadLetters(kafka, topics.dead_letters)
         self._thread = ThreadPoolExecutor(1, "writer")
