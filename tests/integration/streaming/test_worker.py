@@ -82,7 +82,14 @@ def test_a_zombie_is_fenced(ground: Ground) -> None:
     ground.settled()
     ground.feed(300)
     zombie.send_signal(signal.SIGCONT)
-    assert zombie.wait(60) == 1
+
+    def ended() -> bool:
+        # It notices when it has something to commit.
+        ground.feed(50)
+        return zombie.poll() is not None
+
+    wait_until(ended, what="end of the zombie")
+    assert zombie.returncode == 1
     ground.settled()
     assert replacement.poll() is None
     assert ground.logged(0, "FATAL", "fenced")
