@@ -32,8 +32,9 @@ from benchmarks.figures import Figure
 from contracts import kafka as connect
 from contracts.registry import Registry
 from contracts.schemas import load
-from contracts.settings import KafkaSettings
+from contracts.settings import KafkaSettings, LogSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SALES_EVENTS, SOURCE_POSITIONS, GenerationTopics
+from observability import logs
 from observability.metrics import EVENTS
 from stack.embedded import running
 from streaming.engine.pipeline import Parameters, Pipeline
@@ -213,7 +214,9 @@ def _drain(ground: Ground, events: int) -> None:
 def _in_child(function: Any, *arguments: Any) -> Any:
     """The function's result, from a process that did nothing else."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
+    # It says nothing on stdout, which is for the figures.
+    quiet = ("benchmark", LogSettings(log_level="WARNING"))
+    with context.Pool(1, initializer=logs.configure, initargs=quiet) as pool:
         return pool.apply(function, arguments)
 
 
