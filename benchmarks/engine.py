@@ -46,7 +46,7 @@ from streaming.pipelines import CURRENT, PIPELINES
 TARGET_PER_CPU_SECOND = 383_000
 TARGET_OF_KCAT = 1 / 3
 # As many as make librdkafka's batches full; a bigger transaction changes nothing.
-PRELOAD_TRANSACTION = 50_000
+PRELOAD_TRANSACTION = 20_000
 DAYS = 30
 # A log is nearly in order of time: shops report at once, a few later.
 DISORDER_SECONDS = 6 * 3600
@@ -98,7 +98,7 @@ def preload(ground: Ground, events: int) -> None:
     chance = Random(1)
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for first in range(0, events, PRELOAD_TRANSACTION):
-        producer.begin_transaction()
+        values = []
         for seq in range(first, min(first + PRELOAD_TRANSACTION, events)):
             sold_at = start + timedelta(days=DAYS * seq / events, seconds=chance.randrange(DISORDER_SECONDS))
             city = chance.randrange(200)
@@ -119,7 +119,11 @@ def preload(ground: Ground, events: int) -> None:
                 "amount": Decimal(chance.randrange(10**7)).scaleb(-4),
                 "currency": "EUR",
             }
-            producer.produce(ground.pipeline.source.name, codec.encode(event), sale_id.encode())
+            values.append((sale_id.encode(), codec.encode(event)))
+        # Encoded before it begins: a transaction that lasts for seconds runs out of time on a busy machine.
+        producer.begin_transaction()
+        for key, value in values:
+            producer.produce(ground.pipeline.source.name, value, key)
         producer.commit_transaction(60)
 
 
