@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -18,12 +17,13 @@ from typing import Annotated, NoReturn
 import psutil
 import typer
 from filelock import FileLock
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from contracts.settings import StackSettings
 from stack import display, doctor, orphans, status
+from stack.addresses import GIVEN
 from stack.errors import StackError
 from stack.layout import Layout, Options
 from stack.programs import Platform
@@ -55,10 +55,10 @@ def up(
     layout.options()
     lock = layout.lock()
     _refuse_if_detached(layout)
-    options = Options(port_offset, simulate, history_days, detach, owner_pid=os.getpid())
+    settings = StackSettings()
+    options = Options(port_offset, simulate, history_days, detach, _noted(settings), os.getpid())
     lines = display.Lines(console)
-    stack = Stack(layout, options, StackSettings(), lines)
-    options = replace(options, given=stack.platform.given)
+    stack = Stack(layout, options, settings, lines)
     layout.note(options)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -97,7 +97,8 @@ def down(state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
         if not Supervisor(layout).is_running() and not orphans.find(layout.folder):
             console.print("It is not up.")
             return
-        _stop(Stack(layout, options or Options(), StackSettings(), lines), lines, console)
+        options = options or Options()
+        _stop(Stack(layout, options, StackSettings.model_validate(options.given), lines), lines, console)
     finally:
         lock.release()
 
@@ -242,7 +243,17 @@ def _platform(state_dir: Path) -> Platform:
     options = layout.options()
     if options is None:
         raise StackError(f"nothing was started in {layout.folder} yet", "start it: electrored up")
-    return Platform(layout, options, StackSettings())
+    return Platform(layout, options, StackSettings.model_validate(options.given))
+
+
+def _noted(settings: StackSettings) -> dict[str, str]:
+    """What was given, in plain text: the other commands may be run where it is not set."""
+    values = {name: getattr(settings, name) for name in GIVEN.values()}
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _print_addresses(console: Console, platform: Platform) -> None:

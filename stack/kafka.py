@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,3 +146,15 @@ def is_ready(bootstrap: str) -> bool:
     except KafkaException:
         return False
     return True
+
+
+def is_reachable(bootstrap: str) -> bool:
+    """Whether one of the addresses accepts connections; who we are is for the processes to prove."""
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), READY_TIMEOUT_SECONDS).close()
+        except (OSError, ValueError):
+            continue
+        return True
+    return False

@@ -27,8 +27,8 @@ class Options:
     history_days: int = 30
     # A detached stack lives on its own; one in the foreground belongs to the command that shows it.
     detached: bool = False
-    # Addresses that were given by setting, and therefore not started: `kafka`, `registry`, `sales`, …
-    given: list[str] = field(default_factory=list)
+    # Settings of servers that were given and therefore not started: they may hold passwords.
+    given: dict[str, str] = field(default_factory=dict)
     # The command that holds the lock of the state folder as long as it lives.
     owner_pid: int = 0
 
@@ -85,6 +85,7 @@ class Layout:
 
     def note(self, options: Options) -> None:
         draft = self.record.with_suffix(".new")
+        draft.touch(mode=0o600)
         draft.write_text(json.dumps({"format": FORMAT} | asdict(options), indent=2))
         draft.replace(self.record)
 

@@ -162,6 +162,7 @@ def connect(url: URL) -> psycopg2.extensions.connection:
         password=url.password,
         dbname=url.database,
         connect_timeout=10,
+        **dict(url.query),
     )
     connection.autocommit = True
     return connection

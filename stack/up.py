@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from contracts.kafka import admin
-from contracts.settings import KafkaSettings, StackSettings
-from stack import databases, java, orphans, postgres, registry
+from contracts.settings import StackSettings
+from stack import databases, java, kafka, orphans, postgres, registry
 from stack.errors import StackError
 from stack.layout import Layout, Options
 from stack.ports import require_free
@@ -62,6 +61,7 @@ class Stack:
         """
         started_at = datetime.now(UTC)
         self._clear()
+        self._check_given()
         self._check()
         self._download()
         try:
@@ -155,16 +155,12 @@ class Stack:
             self.supervisor.start_process("registry")
         for program in programs.values():
             self._wait(program)
-        self._check_given()
 
     def _check_given(self) -> None:
-        """Whether what is not ours answers."""
+        """Whether what is not ours answers, before anything of ours is started."""
         platform = self.platform
-        settings = KafkaSettings(
-            kafka_bootstrap=platform.bootstrap, schema_registry_url=platform.registry_url
-        )
         answers: dict[str, Callable[[], bool]] = {
-            "kafka": lambda: bool(admin(settings).list_topics(timeout=10).brokers),
+            "kafka": lambda: kafka.is_reachable(platform.bootstrap),
             "registry": lambda: registry.is_ready(platform.registry_url),
             "sales": lambda: postgres.is_ready(platform.sales_url(databases.CAPTURE)),
             "results": lambda: postgres.is_ready(platform.results_url(databases.WRITER)),
@@ -172,11 +168,7 @@ class Stack:
         }
         for name in platform.given:
             self._reporter.doing(f"asking the given {name}")
-            try:
-                there = answers[name]()
-            except Exception as error:
-                raise _unreachable(name) from error
-            if not there:
+            if not answers[name]():
                 raise _unreachable(name)
             self._reporter.done(f"{name}: the given one is used")
 
@@ -257,6 +249,7 @@ class Stack:
                 )
             time.sleep(0.2)
         self._reporter.done(f"a fresh watermark came through ({time.monotonic() - began:.1f} s)")
+        self._reporter.done(f"results: {self.platform.api_url}/docs")
 
     def _start_dagster(self) -> None:
         home = self.layout.dagster_home

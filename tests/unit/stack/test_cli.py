@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,31 @@ def test_help_names_every_command() -> None:
     assert done.returncode == 0
     for command in ("up", "down", "status", "env", "logs", "doctor", "reset"):
         assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ELECTRORED_KAFKA_BOOTSTRAP", "127.0.0.1:1"),
+        ("ELECTRORED_SCHEMA_REGISTRY_URL", "http://127.0.0.1:1/apis/ccompat/v7"),
+        ("ELECTRORED_SALES_DB_URL", "postgresql+psycopg2://me:mine@127.0.0.1:1/shop"),
+        ("ELECTRORED_RESULTS_DB_URL", "postgresql+psycopg2://me:mine@127.0.0.1:1/results"),
+    ],
+)
+def test_a_given_server_that_does_not_answer_is_said_before_anything_starts(
+    tmp_path: Path, variable: str, value: str
+) -> None:
+    done = _electrored("up", "--detach", "--state-dir", str(tmp_path / "state"), **{variable: value})
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: {variable} is set, and nothing answers there",
+        "  → correct it, or unset it to have one started",
+    ]
+    assert not (tmp_path / "state" / "postgres").exists()
+
+
+def test_what_was_given_is_known_to_later_commands_without_its_setting(tmp_path: Path) -> None:
+    noted = {"format": FORMAT, "given": {"kafka_bootstrap": "kafka.example:9092"}}
+    (tmp_path / "stack.json").write_text(json.dumps(noted))
+    done = _electrored("env", "--state-dir", str(tmp_path))
+    assert "ELECTRORED_KAFKA_BOOTSTRAP=kafka.example:9092" in done.stdout.splitlines()

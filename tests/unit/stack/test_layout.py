@@ -14,7 +14,9 @@ from stack.secrets import passwords
 
 
 def test_options_are_read_back_as_they_were_noted(tmp_path: Path) -> None:
-    options = Options(port_offset=100, simulate=False, history_days=3, detached=True, given=["kafka"])
+    options = Options(
+        port_offset=100, simulate=False, history_days=3, detached=True, given={"kafka_bootstrap": "k:1"}
+    )
     Layout(tmp_path).note(options)
     assert Layout(tmp_path).options() == options
 

@@ -1,0 +1,161 @@
+"""Where everything is: our own servers or those that were given by setting, and which role each process gets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import SecretStr
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from contracts.settings import StackSettings
+from stack import databases, probes
+from stack.errors import StackError
+from stack.kafka import Kafka
+from stack.layout import Layout, Options
+from stack.ports import LOOPBACK, Ports
+from stack.postgres import SUPERUSER, Postgres
+from stack.registry import Registry
+from stack.secrets import passwords
+
+# What need not be ours, and the setting that says so.
+GIVEN = {
+    "kafka": "kafka_bootstrap",
+    "registry": "schema_registry_url",
+    "sales": "sales_db_url",
+    "results": "results_db_url",
+    "dagster": "dagster_db_url",
+}
+
+
+class Addresses:
+    """Every address of one stack, and the environments that tell it to the processes."""
+
+    def __init__(self, layout: Layout, options: Options, settings: StackSettings) -> None:
+        self.layout, self.options, self.settings = layout, options, settings
+        self.ports = Ports.with_offset(options.port_offset)
+        self.passwords = passwords(layout.secrets, (SUPERUSER, *databases.ROLES))
+        self.kafka = Kafka(layout.folder / "kafka", self.ports.kafka, self.ports.kafka_controller)
+        self.postgres = Postgres(layout.folder / "postgres", self.ports.postgres, self.passwords[SUPERUSER])
+        self.registry = Registry(
+            layout.folder / "registry",
+            self.ports.registry,
+            self.ports.registry_management,
+            self._url(databases.REGISTRY, databases.REGISTRY_ROLE),
+        )
+
+    def _url(self, database: str, role: str) -> URL:
+        return self.postgres.url(database, role, self.passwords[role])
+
+    def watermark(self) -> datetime | None:
+        """How far the results are, as readers see it; None while some partition has not said."""
+        return probes.watermark(self.results_url(databases.READER))
+
+    # What is used: ours, unless an address was given.
+
+    @property
+    def bootstrap(self) -> str:
+        return self.settings.kafka_bootstrap or self.kafka.bootstrap
+
+    @property
+    def registry_url(self) -> str:
+        return self.settings.schema_registry_url or self.registry.url
+
+    def sales_url(self, role: str) -> URL:
+        return _given(self.settings, "sales") or self._url(databases.SALES, role)
+
+    def results_url(self, role: str) -> URL:
+        return _given(self.settings, "results") or self._url(databases.RESULTS, role)
+
+    @property
+    def dagster_url(self) -> URL:
+        return _given(self.settings, "dagster") or self._url(databases.DAGSTER, databases.DAGSTER_ROLE)
+
+    @property
+    def given(self) -> list[str]:
+        """Names of what is used and not started."""
+        return [name for name, setting in GIVEN.items() if getattr(self.settings, setting) is not None]
+
+    @property
+    def needs_postgres(self) -> bool:
+        return not {"registry", "sales", "results", "dagster"} <= set(self.given)
+
+    @property
+    def simulates(self) -> bool:
+        """Never into a database that is not ours."""
+        return self.options.simulate and "sales" not in self.given
+
+    # Environments: one variable, per process its own role.
+
+    def kafka_environment(self) -> dict[str, str]:
+        return {
+            "ELECTRORED_KAFKA_BOOTSTRAP": self.bootstrap,
+            "ELECTRORED_SCHEMA_REGISTRY_URL": self.registry_url,
+        }
+
+    def sales_environment(self, role: str) -> dict[str, str]:
+        return {"ELECTRORED_SALES_DB_URL": _text(self.sales_url(role))}
+
+    def results_environment(self, role: str) -> dict[str, str]:
+        return {"ELECTRORED_RESULTS_DB_URL": _text(self.results_url(role))}
+
+    @property
+    def setup_environment(self) -> dict[str, str]:
+        """For `contracts setup` and `streaming init`: the owner of the results database."""
+        return self.kafka_environment() | self.results_environment(databases.WRITER)
+
+    @property
+    def history_environment(self) -> dict[str, str]:
+        return self.sales_environment(databases.SHOP)
+
+    @property
+    def dagster_environment(self) -> dict[str, str]:
+        return (
+            self.kafka_environment()
+            | self.results_environment(databases.READER)
+            | {
+                "DAGSTER_HOME": str(self.layout.dagster_home),
+                "DAGSTER_DISABLE_TELEMETRY": "yes",
+                "ELECTRORED_DAGSTER_DB_URL": _text(self.dagster_url),
+                "ELECTRORED_DAGSTER_CODE_HOST": LOOPBACK,
+                "ELECTRORED_DAGSTER_CODE_PORT": str(self.ports.dagster_code),
+            }
+        )
+
+    @property
+    def connection_environment(self) -> dict[str, str]:
+        """What a person or a tool needs to connect, with the roles that are meant for them."""
+        return {
+            **self.kafka_environment(),
+            **self.sales_environment(databases.SHOP),
+            **self.results_environment(databases.READER),
+            "ELECTRORED_API_URL": self.api_url,
+            "ELECTRORED_DAGSTER_URL": self.dagster_web_url,
+            "ELECTRORED_CSV_INBOX": str(self.layout.csv_inbox),
+        }
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.api}"
+
+    @property
+    def dagster_web_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.dagster}"
+
+
+def _given(settings: StackSettings, database: str) -> URL | None:
+    """The URL that was set for the database. Raises StackError if it is none."""
+    secret: SecretStr | None = getattr(settings, f"{database}_db_url")
+    if secret is None:
+        return None
+    try:
+        return make_url(secret.get_secret_value())
+    except ArgumentError:
+        raise StackError(
+            f"the setting ELECTRORED_{database.upper()}_DB_URL is no database URL",
+            "write it as postgresql+psycopg2://user:password@host:port/database",
+        ) from None
+
+
+def _text(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
