@@ -155,15 +155,16 @@ def is_ready(url: URL) -> bool:
 
 def connect(url: URL) -> psycopg2.extensions.connection:
     """A connection in autocommit mode."""
-    connection = psycopg2.connect(
-        host=url.host,
-        port=url.port,
-        user=url.username,
-        password=url.password,
-        dbname=url.database,
-        connect_timeout=10,
+    parameters: dict[str, Any] = {
+        "host": url.host,
+        "port": url.port,
+        "user": url.username,
+        "password": url.password,
+        "dbname": url.database,
+        "connect_timeout": 10,
         **dict(url.query),
-    )
+    }
+    connection: psycopg2.extensions.connection = psycopg2.connect(**parameters)
     connection.autocommit = True
     return connection
 
