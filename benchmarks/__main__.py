@@ -46,13 +46,14 @@ def main(
     wanted = set(only or What)
     # Progress and failures on stderr: stdout is for the figures.
     console = Console(stderr=True)
-    console.print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before it began"
+    console.print(machine)
     figures: list[Figure] = []
     failed = [step for step in _steps(wanted) if not _measured(step, figures, console)]
     if as_json:
         sys.stdout.write(json.dumps([dataclasses.asdict(figure) for figure in figures], indent=2) + "\n")
     else:
-        Console().print(table(figures))
+        Console().print(table(figures, machine))
     raise typer.Exit(1 if failed else 0)
 
 

@@ -37,8 +37,9 @@ def shown(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def table(figures: Sequence[Figure]) -> Table:
-    made = Table(title="ElectroRed, measured")
+def table(figures: Sequence[Figure], machine: str) -> Table:
+    """The figures, with the machine they are of: on a busy one a missed target says little."""
+    made = Table(title="ElectroRed, measured", caption=machine)
     for name, justify in (
         ("what", "left"),
         ("figure", "right"),
