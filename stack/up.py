@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -175,11 +176,15 @@ class Stack:
     def _prepare(self) -> None:
         """Tables, topics, schemas, the first generation; past sales before change capture looks."""
         platform = self.platform
-        self._step("setup", ["contracts", "setup"], platform.setup_environment)
-        self._step("init", ["streaming", "init"], platform.setup_environment)
-        if platform.simulates and self.options.history_days:
-            arguments = ["simulators", "history", "--days", str(self.options.history_days)]
-            self._step("history", arguments, platform.history_environment)
+        days = self.options.history_days if platform.simulates else 0
+        # Another database than the other two steps', so it need not wait for them.
+        with ThreadPoolExecutor(1) as aside:
+            arguments = ["simulators", "history", "--days", str(days)]
+            history = aside.submit(self._step, "history", arguments, platform.history_environment) if days else None
+            self._step("setup", ["contracts", "setup"], platform.setup_environment)
+            self._step("init", ["streaming", "init"], platform.setup_environment)
+            if history is not None:
+                history.result()
 
     def _step(self, name: str, arguments: Sequence[str], environment: dict[str, str]) -> None:
         self._run(name, [sys.executable, "-m", *arguments], environment)

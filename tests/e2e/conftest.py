@@ -107,9 +107,9 @@ def remove(platform: Platform) -> None:
     assert not left, f"`down` left {left}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
-    """Up and detached for the whole session; nobody sells but the tests."""
+    """Up and detached for the tests of a module, and gone for those of others; nobody sells but the tests."""
     made = new_platform()
     try:
         made.up("--no-simulate")
