@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
+import numpy as np
 import polars as pl
 
 from contracts.registry import HEADER_BYTES, header
@@ -19,6 +20,7 @@ from streaming.engine.step import Assigned, Message, Output, OutRecord
 from streaming.engine.windows import from_micros, to_micros
 
 WATERMARK_KEY = b"watermark"
+_PARTITION = "_partition"
 # Branches of the state topic's union.
 _TOTAL, _WATERMARK = zigzag(0), zigzag(1)
 
@@ -53,10 +55,10 @@ class Merge:
         self._store = store
         self._topics = topics
         self._assigned = Assigned()
-        self._partials: dict[int, list[pl.DataFrame]] = {}
+        self._partials: list[pl.DataFrame] = []
         self._totals: dict[int, dict[bytes, bytes]] = {}
         self._schema = pipeline.group_schema("Partial")
-        self._key = [field.name for field in pipeline.key_fields]
+        self._key = [_PARTITION, *(field.name for field in pipeline.key_fields)]
         self._columns = [field.name for field in pipeline.fields]
         self._join = [expr for aggregate in pipeline.aggregates for expr in aggregate.join()]
         self._value_prefix = header(topics.state_schema_id) + _TOTAL
@@ -66,7 +68,6 @@ class Merge:
 
     def forget(self, partition: int) -> None:
         self._assigned.forget(partition)
-        self._partials.pop(partition, None)
 
     def progress(self, partition: int) -> Progress:
         return self._assigned.accepted(partition)
@@ -80,36 +81,41 @@ class Merge:
     def add(self, messages: Sequence[Message]) -> int:
         """Raises Fatal for a value that combine of this generation did not write: the topic is not ours alone."""
         # Per record, but a record is one commit of combine, not an event.
-        bodies: dict[int, list[bytes]] = {}
-        counts: dict[int, int] = {}
+        bodies: list[bytes] = []
+        counts: list[int] = []
         for message in messages:
-            partition = message.partition()
             watermarks, count, body = self._parse(message)
-            bodies.setdefault(partition, []).append(body)
-            counts[partition] = counts.get(partition, 0) + count
-            before = self._assigned.current(partition)
-            newest = dict(before.watermarks)
-            for source, at in watermarks.items():
-                newest[source] = max(at, newest.get(source, at))
-            progress = replace(
-                before, next_offset=message.offset() + 1, watermarks=newest, events=before.events + count
+            bodies.append(body)
+            counts.append(count)
+            self._advance(message, watermarks, count)
+        if sum(counts):
+            partitions = np.repeat([message.partition() for message in messages], counts)
+            frame = read_records(self._schema, len(partitions), b"".join(bodies))
+            self._partials.append(
+                frame.select(*self._columns, pl.Series(_PARTITION, partitions, dtype=pl.Int32))
             )
-            self._assigned.advance(partition, progress)
-        for partition, count in counts.items():
-            if count:
-                self._partials.setdefault(partition, []).append(
-                    read_records(self._schema, count, b"".join(bodies[partition])).select(self._columns)
-                )
-        return sum(counts.values())
+        return sum(counts)
+
+    def _advance(self, message: Message, watermarks: Mapping[str, datetime], count: int) -> None:
+        before = self._assigned.current(message.partition())
+        newest = dict(before.watermarks)
+        for source, at in watermarks.items():
+            newest[source] = max(at, newest.get(source, at))
+        self._assigned.advance(
+            message.partition(),
+            replace(
+                before, next_offset=message.offset() + 1, watermarks=newest, events=before.events + count
+            ),
+        )
 
     def take(self) -> Output:
-        records: list[OutRecord] = []
-        for partition, frames in self._partials.items():
-            totals = self._add_to_totals(partition, pl.concat(frames))
-            self._totals[partition] = totals
-            records += [
-                OutRecord(self._topics.state_topic, partition, key, value) for key, value in totals.items()
-            ]
+        if self._partials:
+            self._totals = self._add_to_totals(pl.concat(self._partials))
+        records = [
+            OutRecord(self._topics.state_topic, partition, key, value)
+            for partition, totals in self._totals.items()
+            for key, value in totals.items()
+        ]
         changed = self._assigned.changed
         for partition, progress in changed.items():
             records += self._watermark_record(partition, progress)
@@ -146,18 +152,44 @@ class Merge:
         count, at = read_zigzag(value, at)
         return watermarks, count, value[at : len(value) - 1] if count else b""
 
-    def _add_to_totals(self, partition: int, partials: pl.DataFrame) -> dict[bytes, bytes]:
-        """New totals of the groups that have partials, by key."""
+    def _add_to_totals(self, partials: pl.DataFrame) -> dict[int, dict[bytes, bytes]]:
+        """New totals of the groups that have partials, by partition and key; all partitions at once."""
         groups = partials.group_by(self._key).agg(self._join)
-        known = self._store.get_many(partition, group_keys(groups, self._pipeline))
+        known = self._known(groups)
+        if not known.is_empty():
+            columns = [*self._columns, _PARTITION]
+            groups = (
+                pl.concat([known.select(columns), groups.select(columns)]).group_by(self._key).agg(self._join)
+            )
+        totals: dict[int, dict[bytes, bytes]] = {}
+        rows = zip(
+            groups[_PARTITION].to_list(),
+            group_keys(groups, self._pipeline),
+            encode_rows(groups.select(self._columns)),
+            strict=True,
+        )
+        for partition, key, row in rows:
+            totals.setdefault(partition, {})[key] = self._value_prefix + row
+        return totals
+
+    def _known(self, groups: pl.DataFrame) -> pl.DataFrame:
+        """The totals so far of those groups that have one."""
+        keys: dict[int, list[bytes]] = {}
+        for partition, key in zip(
+            groups[_PARTITION].to_list(), group_keys(groups, self._pipeline), strict=True
+        ):
+            keys.setdefault(partition, []).append(key)
         start = len(self._value_prefix)
-        present = [value[start:] for value in known if value is not None]
-        if present:
-            totals = read_records(self._schema, len(present), b"".join(present)).select(self._columns)
-            groups = pl.concat([totals, groups.select(self._columns)]).group_by(self._key).agg(self._join)
-        groups = groups.select(self._columns)
-        values = [self._value_prefix + row for row in encode_rows(groups)]
-        return dict(zip(group_keys(groups, self._pipeline), values, strict=True))
+        bodies: list[bytes] = []
+        partitions: list[int] = []
+        for partition, of_partition in keys.items():
+            found = [
+                value[start:] for value in self._store.get_many(partition, of_partition) if value is not None
+            ]
+            bodies += found
+            partitions += [partition] * len(found)
+        frame = read_records(self._schema, len(bodies), b"".join(bodies))
+        return frame.with_columns(pl.Series(_PARTITION, partitions, dtype=pl.Int32))
 
     def _watermark_record(self, partition: int, progress: Progress) -> list[OutRecord]:
         """The minimum over all inputs, if it moved; none while an input has not been heard of."""
