@@ -180,7 +180,9 @@ class Stack:
         # Another database than the other two steps', so it need not wait for them.
         with ThreadPoolExecutor(1) as aside:
             arguments = ["simulators", "history", "--days", str(days)]
-            history = aside.submit(self._step, "history", arguments, platform.history_environment) if days else None
+            history = (
+                aside.submit(self._step, "history", arguments, platform.history_environment) if days else None
+            )
             self._step("setup", ["contracts", "setup"], platform.setup_environment)
             self._step("init", ["streaming", "init"], platform.setup_environment)
             if history is not None:
