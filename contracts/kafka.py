@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, Uuid
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+    Uuid,
+)
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from contracts.settings import KafkaSettings
@@ -82,8 +90,19 @@ def admin(settings: KafkaSettings) -> AdminClient:
     return AdminClient(_common(settings))
 
 
+# What a broker answers for a topic that was made just now.
+_NOT_YET = (
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+)
+
+
 def ensure_topics(settings: KafkaSettings, topics: Iterable[Topic]) -> None:
-    """Create the topics that are missing. Raises ValueError when an existing one has another partition count."""
+    """Create the topics that are missing; when it returns, every partition has a leader and takes requests.
+
+    Raises ValueError when an existing one has another partition count.
+    """
     client = admin(settings)
     wanted = {topic.name: topic for topic in topics}
     created = client.create_topics(
@@ -99,19 +118,30 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[Topic]) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
-    # A broker says "created" a moment before it can describe the topic.
-    described = retry(
-        retry=retry_if_exception(lambda error: _code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART),
+    # A broker says "created" a moment before it can describe a topic, and that one before its leader takes requests.
+    patiently = retry(
+        retry=retry_if_exception(lambda error: _code(error) in _NOT_YET),
         stop=stop_after_delay(TIMEOUT_SECONDS),
         wait=wait_fixed(0.05),
         reraise=True,
-    )(describe_topics)(settings, wanted)
+    )
+    described = patiently(describe_topics)(settings, wanted)
+    patiently(_ask_leaders)(
+        client, [TopicPartition(name, p) for name, t in described.items() for p in range(t[1])]
+    )
     for name, (_, partitions) in described.items():
         if partitions != wanted[name].partitions:
             raise ValueError(
                 f"topic {name} has {partitions} partitions, expected {wanted[name].partitions}: "
                 "the count is fixed at creation, because it decides which partition owns a key"
             )
+
+
+def _ask_leaders(client: AdminClient, partitions: list[TopicPartition]) -> None:
+    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    specs = dict.fromkeys(partitions, latest)
+    for future in client.list_offsets(specs, request_timeout=TIMEOUT_SECONDS).values():
+        future.result()
 
 
 def _code(error: BaseException) -> int | None:

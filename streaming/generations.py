@@ -118,7 +118,9 @@ def _insert(connection: Connection, row: Mapping[str, Any]) -> None:
 
 def _start_offsets(kafka: KafkaSettings, topic: str, partitions: int) -> dict[str, int]:
     """The beginning of the log, as it is now."""
-    return {str(p): offset for p, offset in beginnings(connect.admin(kafka), topic, range(partitions)).items()}
+    return {
+        str(p): offset for p, offset in beginnings(connect.admin(kafka), topic, range(partitions)).items()
+    }
 
 
 def _from_row(row: Mapping[Any, Any]) -> Generation:

@@ -50,7 +50,10 @@ def _passes(error: BaseException) -> bool:
 
 
 @retry(
-    retry=retry_if_exception(_passes), stop=stop_after_delay(PATIENCE_SECONDS), wait=wait_fixed(0.1), reraise=True
+    retry=retry_if_exception(_passes),
+    stop=stop_after_delay(PATIENCE_SECONDS),
+    wait=wait_fixed(0.1),
+    reraise=True,
 )
 def _answer(admin: AdminClient, topic: str, partitions: Iterable[int], spec: OffsetSpec) -> dict[int, int]:
     asked = _ask(admin, [TopicPartition(topic, partition) for partition in partitions], spec)

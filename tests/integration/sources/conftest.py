@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import psycopg2.extensions
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
@@ -226,32 +226,12 @@ class Running:
             raise self.error
 
 
-_NO_LEADER_YET = (
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-)
-
-
-def _ends(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
-    """First and next offset; a partition that was made just now has no leader yet."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while True:
-        try:
-            low, high = consumer.get_watermark_offsets(partition, 10)
-            return low, high
-        except KafkaException as error:
-            if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
 def _committed(consumer: Consumer, topic: Topic) -> Iterator[tuple[bytes, bytes | None]]:
     """What is committed below the ends of all partitions as they are now, in the order of each."""
     missing = {}
     starts = []
     for number in range(topic.partitions):
-        low, high = _ends(consumer, TopicPartition(topic.name, number))
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic.name, number), 10)
         starts.append(TopicPartition(topic.name, number, low))
         if high > low:
             missing[number] = high
