@@ -16,6 +16,8 @@ import polars as pl
 
 # Sums of numeric(18,4) over any history that fits a disk stay below 38 digits.
 MONEY = pl.Decimal(38, 4)
+# Longer than any name; short enough that a total always fits into a record.
+MOST_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ class Late:
 class GreatestBy:
     """`column` of the event that is greatest by `by`, whose values are kept as `<prefix>_<name>`.
 
-    `by` has to name an event uniquely, or the answer would depend on the order of arrival.
+    `by` has to name an event uniquely, or the answer would depend on the order of arrival. A text is shown, not judged:
+    it is cut to 200 characters, and a NUL, which PostgreSQL cannot hold, is replaced.
     """
 
     column: Field
@@ -152,10 +155,13 @@ class GreatestBy:
     def collect(self) -> Sequence[pl.Expr]:
         # polars' max() of a struct answers nulls; sort_by costs 0.1 µs an event and is right.
         order = [field.name for field in self.by]
-        return [
+        newest = [
             pl.col(name).sort_by(order).last().alias(field.name)
             for name, field in zip(self.reads, self.fields, strict=True)
         ]
+        if self.column.dtype == pl.String:
+            newest[0] = newest[0].str.head(MOST_CHARACTERS).str.replace_all("\0", "\ufffd", literal=True)
+        return newest
 
     def join(self) -> Sequence[pl.Expr]:
         order = [field.name for field in self.fields[1:]]

@@ -181,9 +181,13 @@ class Decoder:
         return f"does not decode as {writer.get('name', 'a record')}, schema id {schema_id_of(value)}"
 
     def _writer(self, schema_id: int) -> Any:
-        if schema_id not in self._writers:
-            self._writers[schema_id] = self._lookup(schema_id)
-        return self._writers[schema_id]
+        found = self._writers.get(schema_id)
+        if found is None:
+            found = self._lookup(schema_id)
+        if found is not None:
+            # Only what is there is remembered: an id that is unknown today may be registered tomorrow.
+            self._writers[schema_id] = found
+        return found
 
     def _present(self, writer: Any) -> list[str]:
         names = {f["name"] for f in writer["fields"]}

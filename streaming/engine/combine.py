@@ -18,6 +18,13 @@ from streaming.engine.progress import Progress
 from streaming.engine.step import Assigned, Message, Output, OutRecord
 from streaming.engine.windows import MICROSECOND, assign, from_micros, to_micros
 
+# Kafka's clients and brokers refuse a record of over a million bytes, frame included.
+MOST_BYTES = 500_000
+# What is told of one event holds the event; a longer one is cut, its place in the log is told beside.
+MOST_EMBEDDED_BYTES = 900_000
+# An Avro array without items.
+NO_GROUPS = NO_WATERMARKS = zigzag(0)
+
 
 @dataclass(frozen=True)
 class CombineOutputs:
@@ -196,7 +203,7 @@ class Combine:
             "partition": message.partition(),
             "offset": message.offset(),
             "reason": reason,
-            "value": message.value(),
+            "value": _embedded(message),
         }
         # No generation in the key: whoever reads the log and refuses the event says the same of it.
         key = f"{self.input_topic}/{message.partition()}/{message.offset()}".encode()
@@ -230,7 +237,7 @@ class Combine:
             "origin": self.input_topic,
             "partition": message.partition(),
             "offset": message.offset(),
-            "event": message.value(),
+            "event": _embedded(message),
         }
         key = f"{self.input_topic}/{message.partition()}/{message.offset()}/{self._pipeline.name}".encode()
         self._records.append(OutRecord(self._out.late_topic, None, key, self._out.late_codec.encode(record)))
@@ -238,7 +245,7 @@ class Combine:
     # -- partials
 
     def _partial_records(self) -> list[OutRecord]:
-        """One record per partials partition that has groups, and to every partition when a watermark moved."""
+        """Records for each partials partition that has groups, and for every partition when a watermark moved."""
         owned: Mapping[int, pl.DataFrame] = {}
         if self._partials:
             groups = pl.concat(self._partials)
@@ -246,29 +253,40 @@ class Combine:
                 groups = groups.group_by(self._key).agg(self._join)
             owned = by_owner(groups, self._pipeline, self._out.partials_partitions)
         watermarks = self._encode_watermarks()
+        prefix = header(self._out.partials_schema_id)
         partitions = range(self._out.partials_partitions) if self._watermarks else sorted(owned)
-        return [
-            OutRecord(
-                self._out.partials_topic,
-                partition,
-                None,
-                header(self._out.partials_schema_id) + watermarks + encode_array(owned.get(partition)),
-            )
-            for partition in partitions
-        ]
+        records = []
+        for partition in partitions:
+            blocks = encode_arrays(owned.get(partition)) or [NO_GROUPS]
+            # A watermark stands behind everything that it covers, so the last record carries it.
+            heads = [NO_WATERMARKS] * (len(blocks) - 1) + [watermarks]
+            records += [
+                OutRecord(self._out.partials_topic, partition, None, prefix + head + block)
+                for head, block in zip(heads, blocks, strict=True)
+            ]
+        return records
 
     def _encode_watermarks(self) -> bytes:
         items = b"".join(
             zigzag(partition) + zigzag(to_micros(at)) for partition, at in self._watermarks.items()
         )
-        return (zigzag(len(self._watermarks)) + items if items else b"") + zigzag(0)
+        return (zigzag(len(self._watermarks)) + items if items else b"") + NO_WATERMARKS
 
 
-def encode_array(groups: pl.DataFrame | None) -> bytes:
-    """An Avro array of group records: one block and the end, or the end alone."""
+def _embedded(message: Message) -> bytes | None:
+    value = message.value()
+    return None if value is None else value[:MOST_EMBEDDED_BYTES]
+
+
+def encode_arrays(groups: pl.DataFrame | None) -> list[bytes]:
+    """Avro arrays of group records, one block each, halved until each fits into a record."""
     if groups is None or groups.is_empty():
-        return zigzag(0)
-    return zigzag(groups.height) + encode_block(groups) + zigzag(0)
+        return []
+    block = encode_block(groups)
+    if len(block) > MOST_BYTES and groups.height > 1:
+        middle = groups.height // 2
+        return encode_arrays(groups[:middle]) + encode_arrays(groups[middle:])
+    return [zigzag(groups.height) + block + NO_GROUPS]
 
 
 def group_keys(groups: pl.DataFrame, pipeline: Pipeline) -> list[bytes]:

@@ -146,11 +146,11 @@ class Driver:
         )
         store = MemoryStore()
         self._combines = [Combine(pipeline, parameters, 1, decoder, outputs) for _ in range(workers)]
-        self._merges = [Merge(pipeline, store, merge_topics) for _ in range(workers)]
+        self.merges = [Merge(pipeline, store, merge_topics) for _ in range(workers)]
         for partition in range(input_partitions):
             self._combines[partition % workers].begin(partition, Progress(next_offset=0))
         for partition in range(state_partitions):
-            self._merges[partition % workers].begin(partition, Progress(next_offset=0))
+            self.merges[partition % workers].begin(partition, Progress(next_offset=0))
 
     def event(self, event: Mapping[str, Any], partition: int | None = None) -> None:
         """Append one event to the input log."""
@@ -164,7 +164,7 @@ class Driver:
 
     def merge(self, partition: int, most: int | None = None, *, commit: bool = True) -> int:
         return self._transact(
-            self._merges[partition % len(self._merges)], self.partials, [partition], most, commit
+            self.merges[partition % len(self.merges)], self.partials, [partition], most, commit
         )
 
     def watermark(self, partition: int, at: datetime) -> None:
@@ -186,7 +186,7 @@ class Driver:
         return self._combines[partition % len(self._combines)].progress(partition)
 
     def merge_progress(self, partition: int) -> Progress:
-        return self._merges[partition % len(self._merges)].progress(partition)
+        return self.merges[partition % len(self.merges)].progress(partition)
 
     def late_events(self) -> list[dict[str, Any]]:
         """What was told of late facts."""

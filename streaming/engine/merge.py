@@ -98,6 +98,12 @@ class Merge:
 
     def _advance(self, message: Message, watermarks: Mapping[str, datetime], count: int) -> None:
         before = self._assigned.current(message.partition())
+        if message.offset() < before.next_offset:
+            # Partials carry no seq: one that is added twice could not be told from two.
+            raise Fatal(
+                f"{self.input_topic} partition {message.partition()} gave offset {message.offset()} again, "
+                f"everything below {before.next_offset} was added"
+            )
         newest = dict(before.watermarks)
         for source, at in watermarks.items():
             newest[source] = max(at, newest.get(source, at))

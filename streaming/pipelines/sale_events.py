@@ -6,6 +6,7 @@ Validity looks only at what a sale and its reversal have in common, so that both
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import polars as pl
 
@@ -27,8 +28,20 @@ def _micros(day: object) -> int:
     return int(moment.timestamp()) * 1_000_000
 
 
-def _not_empty(column: str) -> Check:
-    return Check(f"{column} is empty", pl.col(column).str.len_bytes() > 0, (column,))
+# A group's key is a key of the results database too, where an index entry ends at 2,704 bytes.
+MOST_KEY_BYTES = 256
+MOST_SALE_ID_BYTES = 1_000
+# As in the sales table: numeric(18,4).
+AMOUNT_LIMIT = Decimal(10**14)
+
+
+def _text(column: str, most: int = MOST_KEY_BYTES) -> tuple[Check, ...]:
+    length = pl.col(column).str.len_bytes()
+    return (
+        Check(f"{column} is empty", length > 0, (column,)),
+        Check(f"{column} is longer than {most} bytes", length <= most, (column,)),
+        Check(f"{column} holds a NUL", ~pl.col(column).str.contains("\0", literal=True), (column,)),
+    )
 
 
 CHECKS = (
@@ -42,11 +55,14 @@ CHECKS = (
         pl.col("sold_at").is_between(_micros(FIRST_DAY), _micros(LAST_DAY), closed="left"),
         ("sold_at",),
     ),
-    _not_empty("sale_id"),
-    _not_empty("country"),
-    _not_empty("city"),
-    _not_empty("salesman_id"),
+    *_text("sale_id", MOST_SALE_ID_BYTES),
+    *_text("country"),
+    *_text("city"),
+    *_text("salesman_id"),
     Check(
         "currency is not three capital letters", pl.col("currency").str.contains("^[A-Z]{3}$"), ("currency",)
+    ),
+    Check(
+        "amount has more than 14 digits before the point", pl.col("amount").abs() < AMOUNT_LIMIT, ("amount",)
     ),
 )

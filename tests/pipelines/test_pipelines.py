@@ -119,6 +119,10 @@ def test_the_shown_name_is_that_of_the_newest_sale() -> None:
         ({"sale_id": ""}, "sale_id is empty"),
         ({"currency": "eur"}, "currency is not three capital letters"),
         ({"currency": "EUR\n"}, "currency is not three capital letters"),
+        ({"city": "B" * 257}, "city is longer than 256 bytes"),
+        ({"salesman_id": "ß" * 129}, "salesman_id is longer than 256 bytes"),
+        ({"country": "D\0E"}, "country holds a NUL"),
+        ({"sale_id": "s" * 1001}, "sale_id is longer than 1000 bytes"),
     ],
     ids=str,
 )
@@ -209,6 +213,50 @@ def test_an_aborted_watermark_is_sent_again() -> None:
     driver.run()
     assert driver.watermarks() == {0: NOON}
     assert only(driver)["sales_count"] == 1
+
+
+def test_a_shown_name_is_cut_and_never_refused() -> None:
+    driver = Driver(SALESMAN, Parameters("UTC", GRACE, "30-days"))
+    driver.event(event(0, salesman_name="A\0" + "d" * 300))
+    driver.run()
+    assert only(driver)["salesman_name"] == "A\ufffd" + "d" * 198
+
+
+def test_an_amount_of_the_tables_precision_is_taken() -> None:
+    driver = city_driver()
+    driver.event(event(0, amount=Decimal("99999999999999.9999")))
+    driver.run()
+    assert only(driver)["total"] == Decimal("99999999999999.9999")
+
+
+def test_partials_of_many_groups_are_cut_into_records_that_kafka_takes() -> None:
+    driver = city_driver(input_partitions=1, state_partitions=1)
+    for seq in range(4_000):
+        driver.event(event(seq, city=f"{seq:0250}"))
+    driver.watermark(0, NOON)
+    driver.combine(0)
+    driver.watermark(0, NOON + timedelta(seconds=1))
+    sizes = [len(record.value() or b"") for record in driver.partials.records[0]]
+    assert max(sizes) < 1_000_000 < sum(sizes)
+    driver.run()
+    assert len(driver.totals()) == 4_000
+    assert driver.watermarks() == {0: NOON + timedelta(seconds=1)}
+
+
+def test_a_huge_value_is_told_of_in_a_record_that_kafka_takes() -> None:
+    driver = city_driver(input_partitions=1)
+    driver.log.append(0, b"x", b"junk" * 250_000)
+    driver.run()
+    (record,) = driver.dead.records[0]
+    assert len(record.value() or b"") < 1_000_000
+
+
+def test_merge_refuses_a_record_that_comes_again() -> None:
+    driver = city_driver(input_partitions=1, state_partitions=1)
+    driver.event(event(0))
+    driver.run()
+    with pytest.raises(Fatal, match="gave offset 0 again"):
+        driver.merges[0].add(driver.partials.records[0])
 
 
 def test_merge_refuses_what_combine_did_not_write() -> None:

@@ -142,6 +142,14 @@ def test_a_field_the_writer_lacks_has_its_default_or_is_a_reason(registry: Memor
     assert decoded.frame["city"].to_list() == ["unknown"]
 
 
+def test_an_unknown_schema_id_is_asked_for_again(registry: MemoryRegistry, values: list[bytes]) -> None:
+    known = False
+    late = Decoder(SCHEMA, COLUMNS, lambda schema_id: registry.find(schema_id) if known else None)
+    assert len(late.decode(values[:1]).bad) == 1
+    known = True
+    assert late.decode(values[:1]).bad == []
+
+
 def test_null_in_a_nullable_writer_field_is_bad(registry: MemoryRegistry) -> None:
     nullable = SCHEMA | {
         "fields": [f | {"type": ["null", "string"]} if f["name"] == "city" else f for f in SCHEMA["fields"]]
