@@ -113,6 +113,7 @@ class Combine:
         frame, duplicates = self._without_duplicates(frame)
         frame = self._without_invalid(frame, messages, dead)
         late = self._group(frame, messages)
+        future = self._future(frame)
         for partition, row in last_row.items():
             before = self._assigned.current(partition)
             self._assigned.advance(
@@ -125,6 +126,7 @@ class Combine:
                     duplicates=before.duplicates + duplicates[partition],
                     late=before.late + late[partition],
                     dead=before.dead + dead[partition],
+                    future=before.future + future[partition],
                 ),
             )
         return len(messages)
@@ -208,6 +210,12 @@ class Combine:
         # No generation in the key: whoever reads the log and refuses the event says the same of it.
         key = f"{self.input_topic}/{message.partition()}/{message.offset()}".encode()
         self._records.append(OutRecord(self._out.dead_topic, None, key, self._out.dead_codec.encode(record)))
+
+    def _future(self, frame: pl.DataFrame) -> Counter[int]:
+        """How many facts say that they happen after they were recorded, by partition: a clock or a typing error."""
+        events = self._pipeline.events
+        ahead = frame.filter(pl.col(events.event_time) > pl.col(events.recorded_time))
+        return Counter(ahead["partition"].to_list())
 
     # -- grouping
 

@@ -42,6 +42,9 @@ DUPLICATES = Counter("electrored_duplicates_total", "Events dropped because they
 LATE = Counter(
     "electrored_late_total", "Events recorded after their window's end and grace; counted", ["flow"]
 )
+FUTURE = Counter(
+    "electrored_future_total", "Events whose event time lies after their recording; counted", ["flow"]
+)
 DEAD = Counter("electrored_dead_letters_total", "Events that could not be taken", ["flow"])
 
 _log = logs.get(__name__)
@@ -329,6 +332,7 @@ class Loop:
         DUPLICATES.labels(self.flow).inc(after.duplicates - before.duplicates)
         LATE.labels(self.flow).inc(after.late - before.late)
         DEAD.labels(self.flow).inc(after.dead - before.dead)
+        FUTURE.labels(self.flow).inc(after.future - before.future)
 
     def _measure(self) -> None:
         """Lag as the last fetches saw it; markers count, so it is a bound."""

@@ -19,6 +19,7 @@ class Progress:
     duplicates: int = 0
     late: int = 0
     dead: int = 0
+    future: int = 0
 
     def to_record(self, topic_id: str) -> dict[str, Any]:
         """As the `progress` schema has it."""

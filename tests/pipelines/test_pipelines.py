@@ -215,6 +215,15 @@ def test_an_aborted_watermark_is_sent_again() -> None:
     assert only(driver)["sales_count"] == 1
 
 
+def test_a_sale_in_the_future_is_counted_and_reported() -> None:
+    driver = city_driver(input_partitions=1)
+    driver.event(event(0, sold_at=NOON + timedelta(microseconds=1)))
+    driver.event(event(1))
+    driver.run()
+    assert only(driver)["sales_count"] == 2
+    assert driver.progress(0).future == 1
+
+
 def test_a_shown_name_is_cut_and_never_refused() -> None:
     driver = Driver(SALESMAN, Parameters("UTC", GRACE, "30-days"))
     driver.event(event(0, salesman_name="A\0" + "d" * 300))
