@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -17,14 +18,12 @@ from observability import logs
 from streaming.engine.errors import Abortable, Fatal
 from streaming.engine.failures import is_fenced
 from streaming.engine.step import OutRecord
+from streaming.engine.watchdog import watching
 
 # One call's wait for the broker; a broker that restarts is back in about 5 s.
 CALL_SECONDS = 10.0
 # Then the answer is given up: longer than an election, shorter than a person's patience.
 PATIENCE_SECONDS = 60.0
-# librdkafka's send_offsets_to_transaction never returns if the broker went away in the middle of it, whatever timeout
-# it is given (its issue 5456): beyond its own timeout and this it is not coming back.
-STUCK_SECONDS = CALL_SECONDS + 5.0
 # Above it a producer that cannot send makes room before it takes more.
 FULL_QUEUE_WAIT_SECONDS = 0.1
 
@@ -52,14 +51,7 @@ class Transactions:
     def __init__(self, make_producer: Callable[[], Producer], flow: str) -> None:
         self._make_producer = make_producer
         self._flow = flow
-        self._producer = self._open()
-        self._asked_at: float | None = None
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether a call does not come back. Only the end of the process helps: the producer cannot be closed."""
-        asked_at = self._asked_at
-        return asked_at is not None and time.monotonic() - asked_at > STUCK_SECONDS
+        self._producer: Producer | None = self._open()
 
     def commit(
         self, records: Iterable[OutRecord], offsets: Mapping[tuple[str, int], int], group_metadata: object
@@ -69,40 +61,45 @@ class Transactions:
         Gives the offset after the last record that went to each explicitly chosen partition. Raises Abortable when
         it was aborted, OutcomeUnknown when the answer did not come, Fatal when this producer was fenced.
         """
+        producer = self._producer
+        if producer is None:
+            raise Fatal(f"{self._flow}: the producer was given up before; a new process goes on")
         started = time.perf_counter()
         consumed = [
             TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()
         ]
         delivered: Delivered = {}
         try:
-            self._producer.begin_transaction()
-            self._produce(records, delivered)
-            self._retried(lambda seconds: self._send_offsets(consumed, group_metadata, seconds))
-            self._retried(self._producer.commit_transaction)
+            producer.begin_transaction()
+            self._produce(producer, records, delivered)
+            self._retried(partial(producer.send_offsets_to_transaction, consumed, group_metadata))
+            self._retried(producer.commit_transaction)
         except KafkaException as error:
-            raise self._resolve(error.args[0]) from error
+            raise self._resolve(producer, error.args[0]) from error
         TRANSACTIONS.labels(self._flow, "committed").inc()
         SECONDS.labels(self._flow).observe(time.perf_counter() - started)
         return delivered
 
     def close(self) -> None:
-        """Give the producer up; a transaction that is open is aborted, by the broker if not by us."""
-        try:
-            self._producer.close()
-        except KafkaException as error:
-            # A fenced producer says so once more while it is closed; that must not hide why it was given up.
-            _log.info("producer closed with an error", flow=self._flow, reason=error.args[0].str())
+        """Let the producer go; what it did not commit is aborted by its successor, or by the broker.
 
-    def _produce(self, records: Iterable[OutRecord], delivered: Delivered) -> None:
+        Its own `close` would abort first, and wait for ever for a broker that is away.
+        """
+        if self._producer is not None:
+            with watching(self._flow):
+                self._producer.purge()
+                self._producer = None
+
+    def _produce(self, producer: Producer, records: Iterable[OutRecord], delivered: Delivered) -> None:
         last: dict[tuple[str, int], OutRecord] = {}
         for record in records:
             if record.partition is None:
-                self._send(record, None)
+                _send(producer, record, None)
                 continue
             # Within a partition order is kept, so the last report says it all; one callback a record would cost.
             place = (record.topic, record.partition)
             if place in last:
-                self._send(last[place], None)
+                _send(producer, last[place], None)
             last[place] = record
 
         def note(error: KafkaError | None, message: Message) -> None:
@@ -112,34 +109,15 @@ class Transactions:
                 )
 
         for record in last.values():
-            self._send(record, note)
-
-    def _send(self, record: OutRecord, on_delivery: Callable[..., None] | None) -> None:
-        arguments: dict[str, Any] = {"key": record.key}
-        if record.partition is not None:
-            arguments["partition"] = record.partition
-        if on_delivery is not None:
-            arguments["on_delivery"] = on_delivery
-        while True:
-            try:
-                self._producer.produce(record.topic, record.value, **arguments)
-                return
-            except BufferError:
-                self._producer.poll(FULL_QUEUE_WAIT_SECONDS)
-
-    def _send_offsets(self, consumed: list[TopicPartition], group_metadata: object, seconds: float) -> None:
-        self._asked_at = time.monotonic()
-        try:
-            self._producer.send_offsets_to_transaction(consumed, group_metadata, seconds)
-        finally:
-            self._asked_at = None
+            _send(producer, record, note)
 
     def _retried(self, call: Callable[[float], None], patience: float = PATIENCE_SECONDS) -> None:
         """The call, again while the broker says that this is safe."""
         deadline = time.monotonic() + patience
         while True:
             try:
-                call(CALL_SECONDS)
+                with watching(self._flow):
+                    call(CALL_SECONDS)
                 return
             except KafkaException as error:
                 failure: KafkaError = error.args[0]
@@ -147,7 +125,7 @@ class Transactions:
                     raise
                 _log.warning("transaction call is retried", flow=self._flow, reason=failure.str())
 
-    def _resolve(self, failure: KafkaError) -> Exception:
+    def _resolve(self, producer: Producer, failure: KafkaError) -> Exception:
         """Bring the producer back to a state without a transaction, and say what became of the last one."""
         if is_fenced(failure):
             TRANSACTIONS.labels(self._flow, "fenced").inc()
@@ -157,7 +135,7 @@ class Transactions:
             )
         if failure.txn_requires_abort():
             try:
-                self._retried(self._producer.abort_transaction)
+                self._retried(producer.abort_transaction)
             except KafkaException as error:
                 failure = error.args[0]
             else:
@@ -174,6 +152,20 @@ class Transactions:
         try:
             self._retried(producer.init_transactions)
         except KafkaException as error:
-            producer.close()
+            producer.purge()
             raise Fatal(f"{self._flow}: Kafka does not take the producer: {error.args[0].str()}") from error
         return producer
+
+
+def _send(producer: Producer, record: OutRecord, on_delivery: Callable[..., None] | None) -> None:
+    arguments: dict[str, Any] = {"key": record.key}
+    if record.partition is not None:
+        arguments["partition"] = record.partition
+    if on_delivery is not None:
+        arguments["on_delivery"] = on_delivery
+    while True:
+        try:
+            producer.produce(record.topic, record.value, **arguments)
+            return
+        except BufferError:
+            producer.poll(FULL_QUEUE_WAIT_SECONDS)

@@ -7,10 +7,7 @@ group whole on one worker. If either dies, both stop, with the reason.
 from __future__ import annotations
 
 import gc
-import logging
-import os
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,6 @@ from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, Topic
-from observability import logs
 from streaming.engine.blocks import Decoder
 from streaming.engine.combine import Combine, CombineOutputs
 from streaming.engine.loop import Attendant, Loop, Parts
@@ -47,23 +43,6 @@ READING = {
 }
 # Cycles are few here; what makes collections dear is that they look at every message of a poll.
 COLLECT_SECONDS = 10.0
-# How soon a call that does not come back is seen.
-WATCH_SECONDS = 1.0
-
-_log = logs.get(__name__)
-
-
-def _end_if_stuck(loop: Loop) -> None:
-    """End the process if a call into librdkafka does not come back; a new one fences this one and goes on.
-
-    At once and without any cleaning up, because that would wait for the same call.
-    """
-    if loop.parts.transactions.is_stuck:
-        _log.warning(
-            "a transaction call does not come back; the process ends and is started again", flow=loop.flow
-        )
-        logging.shutdown()
-        os._exit(1)
 
 
 class Worker:
@@ -109,13 +88,8 @@ class Worker:
         gc.disable()
         for thread in threads:
             thread.start()
-        collected_at = time.monotonic()
-        while not stop.wait(WATCH_SECONDS):
-            for loop in loops:
-                _end_if_stuck(loop)
-            if time.monotonic() - collected_at > COLLECT_SECONDS:
-                gc.collect()
-                collected_at = time.monotonic()
+        while not stop.wait(COLLECT_SECONDS):
+            gc.collect()
         for thread in threads:
             thread.join()
         if self._errors:

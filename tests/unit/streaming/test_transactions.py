@@ -67,8 +67,8 @@ class FakeProducer:
     def abort_transaction(self, _: float) -> None:
         self._called("abort")
 
-    def close(self) -> None:
-        self._called("close")
+    def purge(self) -> None:
+        self._called("purge")
 
 
 def transactions(**fails: list[KafkaError]) -> tuple[Transactions, list[str]]:
@@ -120,7 +120,7 @@ def test_without_a_clear_answer_the_producer_is_replaced(call: str) -> None:
     over, log = transactions(**{call: [KafkaError(KafkaError._TIMED_OUT, "no answer")]})
     with pytest.raises(OutcomeUnknown):
         commit(over)
-    assert log[-3:] == [call, "close", "init"]
+    assert log[-3:] == [call, "purge", "init"]
     commit(over)
 
 
@@ -128,7 +128,7 @@ def test_an_abort_that_fails_leaves_the_outcome_unknown() -> None:
     over, log = transactions(offsets=[abortable()], abort=[KafkaError(KafkaError._TIMED_OUT, "no answer")])
     with pytest.raises(OutcomeUnknown):
         commit(over)
-    assert log[-3:] == ["abort", "close", "init"]
+    assert log[-3:] == ["abort", "purge", "init"]
 
 
 @pytest.mark.parametrize(
