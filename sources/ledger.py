@@ -24,7 +24,7 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from observability import logs
-from sources.errors import Fenced, Interrupted, SourceError
+from sources.errors import Fenced, Interrupted, Refused, SourceError
 
 _log = logs.get(__name__)
 
@@ -244,6 +244,10 @@ def _meaning(error: Exception) -> SourceError:
     cause = error.args[0] if error.args else None
     if isinstance(cause, KafkaError) and cause.code() in _FENCES:
         return Fenced("another process has taken over this source; this one ends")
+    if isinstance(cause, KafkaError) and cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return Refused(
+            f"a record is larger than Kafka takes, and would be again: raise max.message.bytes ({error})"
+        )
     return Interrupted(f"Kafka: {error}")
 
 

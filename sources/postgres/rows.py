@@ -37,8 +37,13 @@ _INFINITE = {(1 << 63) - 1: "infinity", -(1 << 63): "-infinity"}
 _LIMIT = 10**18
 # Every digit in front of the point of an amount below the limit has a weight below this.
 _WEIGHT = 4
-# Below the 1 MiB that a broker takes by default, with room for what stands around a record.
-MAX_BYTES = 1_000_000
+# A record's value and its key, which is the sale_id once more. Kafka's clients send records of 1,000,000 bytes by
+# default, framing included; what an event adds to its row is below 100 bytes.
+MAX_BYTES = 900_000
+# What a dead letter shows of a row is for people …
+SHOWN_BYTES = 10_000
+# … so of a larger one every value is cut, to what fits even if each character is an escape of six bytes.
+_SHOWN_CHARACTERS = 150
 
 _i64 = struct.Struct(">q").unpack
 _i32 = struct.Struct(">i").unpack
@@ -83,7 +88,8 @@ class Encoder:
                     value = _event(head + avro.long(seq), reversal, values, recorded, lengths)
                 except IndexError:
                     value = _event(head + avro.long(seq), reversal, values, recorded, avro.long)
-                if len(value) > MAX_BYTES:
+                # The row's size, not the event's: a sale and its reversal are judged alike.
+                if sum(map(len, values)) + len(values[0]) > MAX_BYTES:  # type: ignore[arg-type]
                     raise Inexpressible(f"the row is larger than {MAX_BYTES} bytes")
             except (Inexpressible, TypeError, AttributeError) as error:
                 dead.append(Dead(index, (reversal, values), _reason(error, values)))
@@ -159,7 +165,7 @@ def _reason(error: Exception, values: Values) -> str:
 
 
 def as_json(values: Values) -> bytes:
-    """A row for people: what a dead letter shows."""
+    """A row for people: what a dead letter shows, at most SHOWN_BYTES."""
     readers: dict[str, Callable[[bytes], object]] = {
         "sold_at": _timestamp_text,
         "quantity": lambda data: _i32(data)[0],
@@ -169,7 +175,16 @@ def as_json(values: Values) -> bytes:
         name: None if value is None else readers.get(name, bytes.decode)(value)
         for name, value in zip(COLUMNS, values, strict=True)
     }
-    return json.dumps(shown, ensure_ascii=False).encode()
+    whole = json.dumps(shown, ensure_ascii=False).encode()
+    if len(whole) <= SHOWN_BYTES:
+        return whole
+    cut = {name: _cut(value) if isinstance(value, str) else value for name, value in shown.items()}
+    return json.dumps(cut, ensure_ascii=False).encode()
+
+
+def _cut(text: str) -> str:
+    rest = len(text) - _SHOWN_CHARACTERS
+    return text if rest <= 0 else f"{text[:_SHOWN_CHARACTERS]}… and {rest} characters more"
 
 
 def _timestamp_text(data: bytes) -> str:

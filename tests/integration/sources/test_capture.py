@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import uuid4
 
 import pytest
 
+from contracts import kafka
 from sources.errors import Refused
 from sources.ledger import Position
 from sources.postgres.stream import lsn_number
@@ -124,6 +127,38 @@ def test_what_no_event_can_hold_is_a_dead_letter_with_both_halves(sales: Sales) 
     assert len({key for key, _ in sales.log(sales.topics.dead_letters)}) == 5
     sales.run("delete from public.sales where amount = 'NaN'")
     assert sales.is_equal()
+
+
+def test_a_row_that_kafka_would_not_take_is_a_dead_letter(sales: Sales) -> None:
+    """With its reversal, and capture goes on; the largest row that is an event goes through."""
+    sales.run(SALE.format("small", 1))
+    with sales.capturing() as running:
+        captured(sales, running)
+        sales.run(
+            SALE.format("a", 1).replace("'TV'", "repeat('x', 2000000)"),
+            SALE.format("b", 1).replace("'TV'", "repeat('x', 899900)"),
+            "delete from public.sales where sale_id in ('a', 'b')",
+        )
+        sales.wait(lambda: len(sales.events()) == 3, running)
+        sales.wait(lambda: len(sales.log(sales.topics.dead_letters)) == 2, running)
+    letters = [value for _, value in sales.log(sales.topics.dead_letters)]
+    assert [letter["reason"] for letter in letters] == [
+        "sale: the row is larger than 900000 bytes",
+        "reversal: the row is larger than 900000 bytes",
+    ]
+    assert all(len(letter["value"]) < 10_000 for letter in letters)
+
+
+@pytest.mark.parametrize("size", [10_000, 2_000_000])
+def test_a_record_that_is_too_large_needs_a_person(sales: Sales, size: int) -> None:
+    """For the broker or already for the client: to try again would end in the same place for ever."""
+    topic = replace(sales.topics.events, name=f"small-{uuid4().hex}", config={"max.message.bytes": "5000"})
+    kafka.ensure_topics(sales.stack.kafka, [topic])
+    ledger = sales.ledger()
+    ledger.open()
+    with pytest.raises(Refused, match="larger than Kafka takes"):
+        ledger.write(Position(), {topic.name: [(b"a", os.urandom(size))]})
+    ledger.close()
 
 
 def test_a_rolled_back_change_is_no_event(sales: Sales) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from contracts.registry import header
 from contracts.schemas import load
 from sources import avro
-from sources.postgres.rows import COLUMNS, MAX_BYTES, Dead, Encoder, as_json, unscaled
+from sources.postgres.rows import COLUMNS, MAX_BYTES, SHOWN_BYTES, Dead, Encoder, as_json, unscaled
 from tests.unit.sources import wire
 
 SCHEMA = fastavro.parse_schema(load("sale_event"))
@@ -132,6 +132,39 @@ def test_both_halves_of_what_no_event_can_hold_are_dead(
     found = encode(wire.sale(**changed), reversal)
     assert isinstance(found, Dead)
     assert found.reason == reason
+
+
+def sized(column: str, length: int) -> list[bytes | None]:
+    row = wire.sale()
+    row[COLUMNS.index(column)] = b"x" * length
+    return row
+
+
+@pytest.mark.parametrize("column", ["sale_id", "product"])
+def test_a_sale_and_its_reversal_are_judged_alike(column: str) -> None:
+    """At the limit both are events that Kafka's clients send, beyond it neither is."""
+    times = 2 if column == "sale_id" else 1
+    bare = sized(column, 0)
+    room = (MAX_BYTES - sum(len(value or b"") for value in [*bare, bare[0]])) // times
+    for reversal in (False, True):
+        value = encode(sized(column, room), reversal)
+        assert isinstance(value, bytes)
+        assert len(value) + (room if column == "sale_id" else 0) < MAX_BYTES + 100
+        assert isinstance(encode(sized(column, room + 1), reversal), Dead)
+
+
+@pytest.mark.parametrize("text", ["x", "\x01", "😀"])
+def test_a_large_dead_row_is_cut(text: str) -> None:
+    large = (text * 400_000).encode()
+    row = wire.sale(amount="9" * 5_000)
+    shown = as_json(
+        [
+            v if name in ("sold_at", "quantity", "amount") else large
+            for name, v in zip(COLUMNS, row, strict=True)
+        ]
+    )
+    assert len(shown) <= SHOWN_BYTES
+    assert json.loads(shown)["product"] == text * 150 + "… and 399850 characters more"
 
 
 def test_a_dead_row_is_shown_as_it_is() -> None:
