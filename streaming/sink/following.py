@@ -9,14 +9,15 @@ from typing import TypeVar
 
 from confluent_kafka import KafkaException
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.exc import InterfaceError, OperationalError
-from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_exponential
 
 from contracts.settings import ResultsDbSettings
 from observability import logs
+from streaming.engine.errors import Fatal
 
 # How soon a new generation is followed, and a retired one left.
 TICK_SECONDS = 1.0
@@ -30,7 +31,8 @@ _CONNECT = {
 }
 # Enough to know what is wrong; a whole statement with its values is neither readable nor anybody's business.
 _REASON_CHARACTERS = 200
-_AWAY = (OperationalError, InterfaceError, KafkaException)
+# What PostgreSQL refuses however often it is asked: bad data, a constraint, a missing table or right, a limit.
+_REFUSED = ("22", "23", "42", "54")
 
 Follower = Callable[[threading.Event], None]
 T = TypeVar("T")
@@ -51,9 +53,12 @@ def connect(results: ResultsDbSettings, name: str) -> Engine:
 
 
 def retried(call: Callable[[], T], stop: threading.Event) -> T:
-    """The call's result; a server that is away is waited for. Raises Stopping if told to stop meanwhile."""
+    """The call's result; a server that is away is waited for.
+
+    Raises Stopping if told to stop meanwhile, Fatal if the results database would refuse the same call again.
+    """
     retrying = Retrying(
-        retry=retry_if_exception_type(_AWAY),
+        retry=retry_if_exception(_is_away),
         wait=wait_exponential(multiplier=0.05, max=2),
         stop=stop_when_event_set(stop),
         sleep=sleep_using_event(stop),
@@ -63,6 +68,25 @@ def retried(call: Callable[[], T], stop: threading.Event) -> T:
         return retrying(call)
     except RetryError as error:
         raise Stopping from error
+    except DBAPIError as error:
+        if not _is_refused(error):
+            raise
+        raise Fatal(f"the results database refuses ({_sqlstate(error)}): {reason(error)}") from error
+
+
+def _is_away(error: BaseException) -> bool:
+    if isinstance(error, (OperationalError, InterfaceError)):
+        return not _is_refused(error)
+    return isinstance(error, KafkaException)
+
+
+def _is_refused(error: DBAPIError) -> bool:
+    return _sqlstate(error).startswith(_REFUSED)
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    """PostgreSQL's five characters; empty if it did not answer."""
+    return getattr(error.orig, "pgcode", None) or ""
 
 
 def _warn(state: RetryCallState) -> None:

@@ -1,0 +1,60 @@
+"""A server that is away is waited for; a question that is refused is not asked again."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
+
+from streaming.engine.errors import Fatal
+from streaming.sink.following import retried
+
+
+class Answer(Exception):
+    """As psycopg2 raises it: text of several lines, and PostgreSQL's code if it answered."""
+
+    def __init__(self, pgcode: str | None) -> None:
+        super().__init__("what is wrong\nDETAIL: a customer's data")
+        self.pgcode = pgcode
+
+
+def asked(error: type[DBAPIError], pgcode: str | None) -> int:
+    """How often a call is made that fails once."""
+    asked = 0
+
+    def call() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise error("INSERT", {"a": "value"}, Answer(pgcode))
+
+    retried(call, threading.Event())
+    return asked
+
+
+@pytest.mark.parametrize("pgcode", [None, "57P01", "40001", "53100", "53300", "08006"])
+def test_a_server_that_is_away_is_asked_again(pgcode: str | None) -> None:
+    assert asked(OperationalError, pgcode) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "pgcode"),
+    [
+        (DataError, "22003"),
+        (IntegrityError, "23514"),
+        (ProgrammingError, "42P01"),
+        (ProgrammingError, "42501"),
+        (OperationalError, "54000"),
+        (OperationalError, "22P05"),
+    ],
+)
+def test_what_is_refused_is_fatal_with_one_line(error: type[DBAPIError], pgcode: str) -> None:
+    with pytest.raises(Fatal) as raised:
+        asked(error, pgcode)
+    assert str(raised.value) == f"the results database refuses ({pgcode}): what is wrong"
+
+
+def test_an_error_that_nobody_thought_of_keeps_its_name() -> None:
+    with pytest.raises(ProgrammingError):
+        asked(ProgrammingError, None)
