@@ -18,7 +18,7 @@ from sources.errors import Interrupted
 from sources.ledger import Ledger
 from sources.postgres import opening
 from sources.postgres.database import Database, translated
-from sources.postgres.frontier import Frontier
+from sources.postgres.frontier import PERIOD_SECONDS, Frontier
 from sources.postgres.replication import Replication
 from sources.postgres.snapshot import Snapshot
 from sources.postgres.stream import Stream, lsn_text
@@ -79,6 +79,9 @@ class Session:
         self._writer = Writer(kafka, topics, ledger, sales.sales_table)
         self._database = Database(sales)
         self._streams = ExitStack()
+        # When to look around again, and when the position was last handed to the writer.
+        self._look_at = 0.0
+        self._written_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Read, write and confirm until `stop`; raises what ends it otherwise."""
@@ -115,14 +118,17 @@ class Session:
         _log.info("capturing", table=database.name, slot=database.slot, lsn=lsn, snapshot=where.phase)
 
     def _look_around(self) -> None:
-        """About once a second: ask for the server's WAL and clock, show where we are."""
+        """About once a second, whatever the stream does: ask for the server's WAL and clock, show where we are."""
         clock = time.monotonic()
-        if not self._frontier.may_ask(clock):
+        if clock < self._look_at:
             return
+        self._look_at = clock + PERIOD_SECONDS
         gc.collect(0)
         now = self._database.now()
-        self._frontier.asked(now.lsn, now.at_micros, clock)
-        # The answer says how far the stream is, even when there is nothing for us in it.
+        if self._frontier.may_ask:
+            self._frontier.asked(now.lsn, now.at_micros, clock)
+        # The answer says how far the stream is, even when there is nothing for us in it. In a long transaction it is
+        # also the one sign of life, without which the server ends the stream after wal_sender_timeout.
         self._feed.ask()
         _lag.set(max(0, now.lsn - self._writer.where.place.lsn))
         _retained.set(now.retained_bytes)
@@ -158,9 +164,9 @@ class Session:
         )
 
     def _wait(self) -> bool:
-        """Wait for the stream, at most until the frontier wants to be looked at; gives whether something came."""
+        """Wait for the stream, at most until it is time to look around; gives whether something came."""
         self._settle()
-        seconds = self._frontier.wait(time.monotonic())
+        seconds = max(0.0, self._look_at - time.monotonic())
         readable, _, _ = select.select([self._feed], [], [], seconds)
         return bool(readable)
 
@@ -183,10 +189,14 @@ class Session:
         if not stream.is_inside:
             moved = self._frontier.candidate(place.lsn, stream.committed_at, time.monotonic())
         if moved is None and where.phase == writer.where.phase and not any(s.halves for s in segments):
-            return
+            # Nothing for the log; but in a long transaction a restart shall not begin at its first row again.
+            is_on = stream.is_inside and place != writer.where.place
+            if not is_on or time.monotonic() < self._written_at + PERIOD_SECONDS:
+                return
         frontier = moved if moved is not None and where.phase == "done" else writer.frontier
         batch = writer.changes(segments)
         self._settle()
+        self._written_at = time.monotonic()
         writer.write(batch, where, frontier)
         self._frontier.published = frontier
 

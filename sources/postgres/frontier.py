@@ -19,12 +19,10 @@ class Frontier:
         self._question: tuple[int, int] | None = None
         self._next_at = 0.0
 
-    def wait(self, clock: float) -> float:
-        """Seconds until the next question or the next look at an old one."""
-        return max(0.0, self._next_at - clock)
-
-    def may_ask(self, clock: float) -> bool:
-        return self._question is None and clock >= self._next_at
+    @property
+    def may_ask(self) -> bool:
+        """Whether there is no open question; how often to ask is the caller's."""
+        return self._question is None
 
     def asked(self, lsn: int, at: int, clock: float) -> None:
         self._question = (lsn, at)

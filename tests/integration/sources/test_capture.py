@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,8 @@ import pytest
 from contracts import kafka
 from sources.errors import Refused
 from sources.ledger import Position
-from sources.postgres.stream import lsn_number
+from sources.postgres.capture import Session
+from sources.postgres.stream import Stream, lsn_number
 from stack import databases
 from tests.integration.sources.conftest import Running, Sales
 
@@ -169,6 +171,85 @@ def test_a_rolled_back_change_is_no_event(sales: Sales) -> None:
         sales.run(SALE.format("d", 1))
         sales.wait(lambda: sales.position().next_seq == 3, running)
     assert {event["sale_id"] for event in sales.events()} == {"a", "d"}
+
+
+def test_a_long_transaction_with_nothing_for_us_is_passed(
+    sales: Sales, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes longer than wal_sender_timeout: the server hears of us, and the position moves within it."""
+    feed, sessions = Stream.feed, []
+
+    def slowly(stream: Stream, data: bytes) -> None:
+        time.sleep(0.001)
+        feed(stream, data)
+
+    def counted(session: Session, stop: threading.Event) -> None:
+        sessions.append(session)
+        run(session, stop)
+
+    run = Session.run
+    monkeypatch.setattr(Session, "run", counted)
+    (database,) = sales.run("select current_database()")[0]
+    sales.run(f"alter database {database} set wal_sender_timeout = '3s'")
+    with sales.capturing() as running:
+        captured(sales, running)
+        sales.run("alter table public.sales add note int", SALE.format("a", 1))
+        sales.wait(sales.events, running)
+        monkeypatch.setattr(Stream, "feed", slowly)
+        sales.run(
+            "do $$ begin for n in 1..8000 loop update public.sales set note = n; end loop; end $$",
+            SALE.format("b", 1),
+        )
+        sales.wait(lambda: len(sales.events()) == 2, running)
+    assert len(sessions) == 1
+    rows = [
+        json.loads(v["detail"])["rows"] for k, (_, v) in sales.log(sales.topics.positions) if k == b"postgres"
+    ]
+    within = [n for n in rows if n]
+    assert len(within) >= 4
+    assert within == sorted(within)
+
+
+def test_a_pause_within_a_transaction_costs_nothing(sales: Sales, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server stands still in the middle of one: capture waits, and looks around once a second."""
+    feed, streams = Stream.feed, set()
+
+    def slowly(stream: Stream, data: bytes) -> None:
+        streams.add(stream)
+        time.sleep(0.001)
+        feed(stream, data)
+
+    with sales.capturing() as running:
+        captured(sales, running)
+        sales.run("alter table public.sales add note text", SALE.format("a", 1))
+        sales.wait(sales.events, running)
+        query = f"select active_pid from pg_replication_slots where slot_name = '{sales.settings.sales_slot}'"
+        ((pid,),) = sales.run(query)
+        # More than the buffers between the two hold, so the server is still sending when it is stopped.
+        monkeypatch.setattr(Stream, "feed", slowly)
+        sales.run(
+            "do $$ begin for n in 1..3000 loop update public.sales set note = repeat('x', 8000) || n; end loop; end $$"
+        )
+        sales.wait(lambda: any(stream.place.rows for stream in streams), running)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            (stream,) = streams
+            sales.wait(lambda: stands_still(stream), running)
+            before = time.process_time()
+            time.sleep(3)
+            used = time.process_time() - before
+            assert stream.is_inside
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        sales.run(SALE.format("b", 1))
+        sales.wait(lambda: len(sales.events()) == 2, running)
+    assert used < 1
+
+
+def stands_still(stream: Stream) -> bool:
+    rows = stream.place.rows
+    time.sleep(0.5)
+    return rows == stream.place.rows
 
 
 STOPPERS = {
