@@ -19,6 +19,8 @@ _LOST = frozenset(
 )
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 
+_TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+
 
 def is_lost(failure: KafkaError) -> bool:
     """Whether reading can not go on where it was."""
@@ -28,6 +30,11 @@ def is_lost(failure: KafkaError) -> bool:
 def is_fenced(failure: KafkaError) -> bool:
     """Whether the broker takes nothing more from this producer."""
     return failure.code() in _FENCED
+
+
+def is_too_large(failure: KafkaError) -> bool:
+    """Whether a record or a batch of them is larger than the client or the topic allows."""
+    return failure.code() in _TOO_LARGE
 
 
 def is_end(failure: KafkaError) -> bool:

@@ -7,7 +7,7 @@ answer clearly and was replaced, so that the progress topic has to be asked; `Fa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from prometheus_client import Counter, Histogram
 
 from observability import logs
 from streaming.engine.errors import Abortable, Fatal
-from streaming.engine.failures import is_fenced
+from streaming.engine.failures import is_fenced, is_too_large
 from streaming.engine.step import OutRecord
 from streaming.engine.watchdog import watching
 
@@ -54,12 +54,13 @@ class Transactions:
         self._producer: Producer | None = self._open()
 
     def commit(
-        self, records: Iterable[OutRecord], offsets: Mapping[tuple[str, int], int], group_metadata: object
+        self, records: Sequence[OutRecord], offsets: Mapping[tuple[str, int], int], group_metadata: object
     ) -> Delivered:
         """All records and the consumed offsets in one transaction.
 
         Gives the offset after the last record that went to each explicitly chosen partition. Raises Abortable when
-        it was aborted, OutcomeUnknown when the answer did not come, Fatal when this producer was fenced.
+        it was aborted, OutcomeUnknown when the answer did not come, Fatal when this producer was fenced or a record
+        is too large for Kafka.
         """
         producer = self._producer
         if producer is None:
@@ -75,6 +76,8 @@ class Transactions:
             self._retried(partial(producer.send_offsets_to_transaction, consumed, group_metadata))
             self._retried(producer.commit_transaction)
         except KafkaException as error:
+            if is_too_large(error.args[0]):
+                raise self._too_large(records, error.args[0]) from error
             raise self._resolve(producer, error.args[0]) from error
         TRANSACTIONS.labels(self._flow, "committed").inc()
         SECONDS.labels(self._flow).observe(time.perf_counter() - started)
@@ -125,19 +128,35 @@ class Transactions:
                     raise
                 _log.warning("transaction call is retried", flow=self._flow, reason=failure.str())
 
+    def _fenced(self, failure: KafkaError) -> Fatal:
+        TRANSACTIONS.labels(self._flow, "fenced").inc()
+        return Fatal(
+            f"{self._flow}: the producer was fenced ({failure.str()}): another process took its transactional id, "
+            "or the broker ended a transaction that ran out of time; a new process goes on from the progress topic"
+        )
+
+    def _too_large(self, records: Sequence[OutRecord], failure: KafkaError) -> Fatal:
+        """Again would be refused again. The transaction stays open for the next producer, which aborts it."""
+        TRANSACTIONS.labels(self._flow, "refused").inc()
+        largest = max(records, key=_size)
+        return Fatal(
+            f"{self._flow}: Kafka refuses what is too large ({failure.str()}): the largest record has "
+            f"{_size(largest):,} bytes, for topic {largest.topic}; nothing of this transaction counts, and no restart "
+            "helps before it is allowed there"
+        )
+
     def _resolve(self, producer: Producer, failure: KafkaError) -> Exception:
         """Bring the producer back to a state without a transaction, and say what became of the last one."""
         if is_fenced(failure):
-            TRANSACTIONS.labels(self._flow, "fenced").inc()
-            return Fatal(
-                f"{self._flow}: the producer was fenced ({failure.str()}): another process took its transactional id, "
-                "or the broker ended a transaction that ran out of time; a new process goes on from the progress topic"
-            )
+            return self._fenced(failure)
         if failure.txn_requires_abort():
             try:
                 self._retried(producer.abort_transaction)
             except KafkaException as error:
                 failure = error.args[0]
+                # Seen only now if the broker ended the transaction, or gave the id away, since its last answer.
+                if is_fenced(failure):
+                    return self._fenced(failure)
             else:
                 TRANSACTIONS.labels(self._flow, "aborted").inc()
                 return Abortable(f"{self._flow}: {failure.str()}")
@@ -155,6 +174,10 @@ class Transactions:
             producer.purge()
             raise Fatal(f"{self._flow}: Kafka does not take the producer: {error.args[0].str()}") from error
         return producer
+
+
+def _size(record: OutRecord) -> int:
+    return len(record.key or b"") + len(record.value or b"")
 
 
 def _send(producer: Producer, record: OutRecord, on_delivery: Callable[..., None] | None) -> None:

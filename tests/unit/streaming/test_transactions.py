@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streaming.engine.errors import Abortable, Fatal
 from streaming.engine.step import OutRecord
@@ -139,6 +139,34 @@ def test_a_fenced_producer_does_not_come_back(code: int) -> None:
     with pytest.raises(Fatal, match="fenced"):
         commit(over)
     assert log.count("init") == 1
+
+
+def test_a_producer_that_is_fenced_while_it_aborts_does_not_come_back() -> None:
+    over, log = transactions(offsets=[abortable()], abort=[KafkaError(KafkaError._FENCED, "fenced")])
+    with pytest.raises(Fatal, match="fenced"):
+        commit(over)
+    assert log.count("init") == 1
+
+
+def test_a_record_that_is_too_large_is_fatal_at_once_and_named() -> None:
+    """By librdkafka's own answer: it refuses above its message.max.bytes before anything is sent."""
+    broker = Producer({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
+    (address,) = (f"{b.host}:{b.port}" for b in broker.list_topics(timeout=10).brokers.values())
+    config = {"bootstrap.servers": address, "transactional.id": "id", "message.max.bytes": 10_000}
+    over = Transactions(lambda: Producer(config), "flow")
+    large = OutRecord("state", 0, b"a key", b"x" * 20_000)
+    with pytest.raises(Fatal, match=r"20,005 bytes, for topic state;"):
+        over.commit([RECORDS[0], large], {}, None)
+    over.close()
+
+
+@pytest.mark.parametrize("call", ["offsets", "commit"])
+def test_a_record_that_the_broker_finds_too_large_is_fatal_at_once(call: str) -> None:
+    refused = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, "too large", txn_requires_abort=True)
+    over, log = transactions(**{call: [refused]})
+    with pytest.raises(Fatal, match="for topic state"):
+        commit(over)
+    assert log[-1] == call
 
 
 def test_a_broker_that_refuses_the_producer_is_fatal() -> None:
