@@ -62,9 +62,13 @@ def work(
         live = generations.load_live(create_engine(_results_url(), poolclass=NullPool), pipeline)
         if not live:
             raise Fatal(
-                f"{pipeline} has no generation: is the name right, did `python -m streaming init` run?"
+                f"{pipeline} has no generation to work on: is the name right, did `python -m streaming init` run, "
+                "are all of them retired?"
             )
-        generation = next(found for found in live if found.state == "active")
+        generation = next((found for found in live if found.state == "active"), None)
+        if generation is None:
+            states = ", ".join(f"g{found.number} {found.state}" for found in live)
+            raise Fatal(f"{pipeline} has no active generation, only {states}")
         version = (pipeline, generation.version)
         if version not in PIPELINES:
             raise Fatal(

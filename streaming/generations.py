@@ -61,14 +61,13 @@ def create(
     reason: str,
     created_by: str,
 ) -> Generation:
-    """The pipeline's first generation, made active; the one that is there if there is one.
+    """The pipeline's first generation, made active; the active or else the newest one if it ever had any.
 
     Topics and schemas come first, row and pointer last and together: a crash anywhere leaves what the next call finds
     and completes, and nobody works on a generation before it has everything.
     """
-    for generation in load_live(results, pipeline.name):
-        if generation.number == FIRST:
-            return generation
+    if (found := load_newest(results, pipeline.name)) is not None:
+        return found
     names = GenerationTopics(pipeline.name, FIRST)
     connect.ensure_topics(kafka, [pipeline.source, *names.all])
     registry = Registry(kafka)
@@ -90,7 +89,22 @@ def create(
     }
     with results.begin() as connection:
         _insert(connection, row)
-    return next(found for found in load_live(results, pipeline.name) if found.number == FIRST)
+    made = load_newest(results, pipeline.name)
+    assert made is not None
+    return made
+
+
+def load_newest(results: Engine, pipeline: str) -> Generation | None:
+    """The active generation, or the one made last if none is; None if the pipeline never had any."""
+    wanted = (
+        select(generations)
+        .where(generations.c.pipeline == pipeline)
+        .order_by((generations.c.state == "active").desc(), generations.c.number.desc())
+        .limit(1)
+    )
+    with results.connect() as connection:
+        row = connection.execute(wanted).mappings().one_or_none()
+    return None if row is None else _from_row(row)
 
 
 def load_live(results: Engine, pipeline: str) -> list[Generation]:

@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from contracts import kafka as connect
 from contracts.settings import ResultsDbSettings
 from contracts.tables import active_generations
+from contracts.tables import generations as table
 from contracts.topics import SALES_EVENTS
 from stack import databases
 from stack.embedded import Embedded
@@ -25,6 +26,7 @@ from streaming import generations
 from streaming.engine.pipeline import Parameters, Pipeline
 from streaming.generations import Generation
 from streaming.pipelines import CURRENT, PIPELINES
+from tests.integration.streaming.ground import wait_until
 
 ROOT = Path(__file__).parents[3]
 PARAMETERS = Parameters("Europe/Berlin", timedelta(minutes=90), "calendar-month")
@@ -96,6 +98,39 @@ def test_a_worker_without_its_pipeline_says_so_in_one_line(
     done = _run(stack, results_db.results_db_url.get_secret_value(), "streaming", "work", "no-such-pipeline")
     assert done.returncode == 1
     assert "no-such-pipeline has no generation" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_pipeline_whose_first_generation_is_history_gets_no_other_first_one(
+    stack: Embedded, results_db: ResultsDbSettings, pipeline: Pipeline
+) -> None:
+    made = create(stack, results_db, pipeline)
+    results = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
+    with results.begin() as connection:
+        connection.execute(table.update().values(state="retired"))
+    admin, state = connect.admin(stack.kafka), made.names.state.name
+    admin.delete_topics([state])[state].result()
+    assert create(stack, results_db, pipeline) == replace(made, state="retired")
+    # Its topics are not made anew either; Kafka forgets a moment after it has answered.
+    wait_until(lambda: state not in admin.list_topics(timeout=10).topics, what="deletion")
+    # Of several, the active one, whatever came after it.
+    with results.begin() as connection:
+        row = connection.execute(select(table)).mappings().one()
+        for number, state in ((2, "active"), (3, "building")):
+            connection.execute(table.insert().values({**row, "number": number, "state": state}))
+    assert create(stack, results_db, pipeline) == replace(made, number=2, state="active")
+
+
+def test_a_worker_without_an_active_generation_says_so_in_one_line(
+    stack: Embedded, results_db: ResultsDbSettings, pipeline: Pipeline
+) -> None:
+    create(stack, results_db, pipeline)
+    url = results_db.results_db_url.get_secret_value()
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        connection.execute(table.update().values(state="standby"))
+    done = _run(stack, url, "streaming", "work", pipeline.name)
+    assert done.returncode == 1
+    assert "no active generation, only g1 standby" in done.stderr
     assert "Traceback" not in done.stderr
 
 
