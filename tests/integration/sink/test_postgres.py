@@ -17,6 +17,7 @@ from contracts.settings import KafkaSettings, ResultsDbSettings
 from stack.embedded import Embedded
 from streaming.engine.errors import Fatal
 from streaming.sink import rows as rows_module
+from streaming.sink.following import retried
 from streaming.sink.postgres import StateSink, run
 from tests.integration.sink.conftest import DAY, Make
 
@@ -266,6 +267,29 @@ def test_the_database_goes_away_and_the_sink_goes_on_where_it_was(
         engine.dispose()
         until(lambda: made.rows()["Berlin"][0] == 2, "rows after the outage")
     assert died == []
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        "SELECT 1 / 0",
+        "INSERT INTO active_generations VALUES (NULL, NULL, NULL)",
+        "SELECT * FROM no_such_table",
+        "SELECT lpad('x', 2000000000)",
+    ],
+)
+def test_what_the_database_refuses_is_not_asked_again(engine: Engine, refused: str) -> None:
+    asked = 0
+
+    def call() -> None:
+        nonlocal asked
+        asked += 1
+        assert asked == 1
+        with engine.connect() as connection:
+            connection.execute(text(refused))
+
+    with pytest.raises(Fatal, match="the results database refuses"):
+        retried(call, threading.Event())
 
 
 def test_rows_are_there_at_once_and_not_when_a_poll_has_run_out(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
@@ -59,9 +59,12 @@ class Public:
                 shown[city] = str(value["total"])
         return shown
 
-    def until(self, expected: dict[str, str]) -> None:
+    def until(self, expected: dict[str, str], died: Sequence[BaseException] = ()) -> None:
+        """Wait for the truth; what the publisher died of says more than that it did not come."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while self.truth() != expected:
+            if died:
+                raise died[0]
             assert time.monotonic() < deadline, f"{self.truth()} is not {expected}"
 
     def close(self) -> None:
@@ -93,6 +96,7 @@ def publishing(kafka: KafkaSettings, results: ResultsDbSettings) -> Iterator[lis
     finally:
         stop.set()
         thread.join(TIMEOUT_SECONDS)
+        assert not thread.is_alive()
 
 
 def test_outsiders_see_totals_with_their_schema_and_no_hidden_group(
@@ -168,11 +172,13 @@ def test_a_promotion_while_nobody_publishes_is_caught_up(
     promote(1)
     one.write([one.total("Old", "1")])
     two.write([two.total("New", "2")])
-    with publishing(stack.kafka, results_db):
-        public.until({"Old": "1.0000"})
+    with publishing(stack.kafka, results_db) as died:
+        public.until({"Old": "1.0000"}, died)
+    assert died == []
     promote(2)
-    with publishing(stack.kafka, results_db):
-        public.until({"New": "2.0000"})
+    with publishing(stack.kafka, results_db) as died:
+        public.until({"New": "2.0000"}, died)
+    assert died == []
 
 
 def test_killed_while_comparing_it_compares_again_and_writes_only_what_is_missing(
