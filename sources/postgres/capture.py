@@ -125,6 +125,7 @@ class Session:
         self._look_at = clock + PERIOD_SECONDS
         gc.collect(0)
         now = self._database.now()
+        self._database.watch()
         if self._frontier.may_ask:
             self._frontier.asked(now.lsn, now.at_micros, clock)
         # The answer says how far the stream is, even when there is nothing for us in it. In a long transaction it is

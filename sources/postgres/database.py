@@ -73,6 +73,9 @@ class Database:
         self.publication = settings.sales_publication
         self.slot = settings.sales_slot
         self._url = make_url(settings.sales_db_url.get_secret_value())
+        # The table that is captured, whatever its name; 0 until it is known.
+        self.oid = 0
+        self._seen: list[tuple[Any, ...]] = []
         self.connection = self._connect()
         self.connection.autocommit = True
 
@@ -115,8 +118,37 @@ class Database:
             cursor.execute(query, arguments)
             return cursor.fetchall() if cursor.description else []
 
-    def check(self) -> None:
-        """Raise Refused, with the SQL to run, unless capture can work here."""
+    def watch(self) -> None:
+        """Raise Refused when the table is not published whole any more, or is not the one that `check` found.
+
+        Asks the catalog only, because a look at the table itself would wait for whoever has locked it.
+        """
+        if self._look() == self._seen:
+            return
+        try:
+            self.check(self.oid)
+        except Refused as error:
+            raise Refused(
+                f"{error} Found while capture ran: what was changed in between is not in the log; if that can be, "
+                "start anew with another slot and empty topics"
+            ) from error
+
+    def _look(self) -> list[tuple[Any, ...]]:
+        """Changes with every change of the publication, of what it holds of the table, and of the table's name."""
+        return self.ask(
+            "select oid, xmin::text, '', '' from pg_publication where pubname = %(publication)s "
+            "union all select r.oid, r.xmin::text, '', '' from pg_publication_rel r "
+            "join pg_publication p on p.oid = r.prpubid where p.pubname = %(publication)s and r.prrelid = %(oid)s "
+            "union all select r.oid, r.xmin::text, '', '' from pg_publication_namespace r "
+            "join pg_publication p on p.oid = r.pnpubid where p.pubname = %(publication)s "
+            "union all select c.oid, '', n.nspname, c.relname from pg_class c "
+            "join pg_namespace n on n.oid = c.relnamespace "
+            "where c.oid = %(oid)s or (n.nspname = %(schema)s and c.relname = %(table)s) order by 1, 2, 3, 4",
+            {"publication": self.publication, "oid": self.oid, "schema": self.schema, "table": self.table},
+        )
+
+    def check(self, oid: int = 0) -> None:
+        """Raise Refused, with the SQL to run, unless capture can work here; `oid` is the table's if it is known."""
         if self.connection.server_version < OLDEST_SERVER:
             raise Refused(
                 f"PostgreSQL 15 or newer is needed, this is {self.connection.server_version // 10_000}"
@@ -135,10 +167,34 @@ class Database:
             )
         if not may_replicate:
             raise Refused(f'the role may not replicate: alter role "{self._url.username}" replication;')
-        self._check_table()
+        self.check_name(oid)
+        self.oid = self._check_table()
+        # Before the publication is checked, so that a change after this look is seen by the next.
+        self._seen = self._look()
         self._check_publication()
 
-    def _check_table(self) -> None:
+    def check_name(self, oid: int) -> None:
+        """A known table must have kept its name: under another one its changes would be nobody's."""
+        if not oid:
+            return
+        names = self.ask(
+            "select n.nspname || '.' || c.relname, c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+            "where c.oid = %s or (n.nspname = %s and c.relname = %s)",
+            (oid, self.schema, self.table),
+        )
+        now = {int(found): name for name, found in names}
+        if now.get(oid, self.name) != self.name:
+            raise Refused(
+                f"the table {self.name} that was captured (oid {oid}) is now {now[oid]}: rename it back."
+            )
+        if now and oid not in now:
+            raise Refused(
+                f"{self.name} is another table than the one that was captured (oid {oid}), which is gone: "
+                "start anew with another slot and empty topics."
+            )
+
+    def _check_table(self) -> int:
+        """Gives the table's oid."""
         found = self.ask(
             "select c.oid, c.relkind, has_table_privilege(c.oid, 'select') from pg_class c "
             "join pg_namespace n on n.oid = c.relnamespace where n.nspname = %s and c.relname = %s",
@@ -166,6 +222,7 @@ class Database:
             raise Refused(
                 f"the primary key of {self.name} must be sale_id: alter table {self.name} add primary key (sale_id);"
             )
+        return int(oid)
 
     def _check_publication(self) -> None:
         found = self.ask(

@@ -37,7 +37,7 @@ def begin(ledger: Ledger, database: Database, replication: extensions.connection
                 f"select pg_drop_replication_slot('{database.slot}');"
             )
         # Written first, so that a slot that is found after a crash is known to be ours.
-        position = Position(1, EPOCH, Where(identity, database.slot).to_json())
+        position = Position(1, EPOCH, Where(identity, database.slot, table=database.oid).to_json())
         ledger.write(position, {})
     else:
         position = ledger.position
@@ -49,6 +49,8 @@ def begin(ledger: Ledger, database: Database, replication: extensions.connection
             f"{identity.timeline}. Positions of one mean nothing on the other: connect the former, or start anew with "
             "empty topics"
         )
+    database.check_name(where.table)
+    where = replace(where, table=database.oid)
     if where.phase == "opening":
         return _make_slot(ledger, database, replication, slot, where)
     _check_slot(database, slot, where)

@@ -19,7 +19,8 @@ class Where:
     """Where capture stands on which server, and how far the snapshot is.
 
     `until`: the WAL position that ends the phase `passing`. `base`: the slot's own snapshot. `unseen`: transactions
-    whose changes were left to a chunk, and that were not visible yet when this was written.
+    whose changes were left to a chunk, and that were not visible yet when this was written. `table`: its oid; 0 in
+    what was written before it was kept.
     """
 
     identity: Identity
@@ -29,6 +30,7 @@ class Where:
     base: str = ""
     until: int = 0
     unseen: tuple[int, ...] = ()
+    table: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -42,6 +44,7 @@ class Where:
             "base": self.base,
             "until": lsn_text(self.until),
             "unseen": list(self.unseen),
+            "table": self.table,
         }
 
     @classmethod
@@ -54,4 +57,5 @@ class Where:
             detail["base"],
             lsn_number(detail["until"]),
             tuple(detail["unseen"]),
+            detail.get("table", 0),
         )
