@@ -18,6 +18,7 @@ from sources.errors import Interrupted
 from sources.ledger import Ledger
 from sources.postgres import opening
 from sources.postgres.database import Database, translated
+from sources.postgres.events import EventsTopic
 from sources.postgres.frontier import PERIOD_SECONDS, Frontier
 from sources.postgres.replication import Replication
 from sources.postgres.snapshot import Snapshot
@@ -32,6 +33,8 @@ BATCH_SECONDS = 0.05
 BATCH_CHANGES = 20_000
 # The clock is read this seldom within a batch.
 _LOOK = 256
+# A topic that is made again or gets more partitions is noticed this late.
+TOPIC_SECONDS = 15.0
 # After a failure: soon, because the usual one is a restart of a server; then slower.
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -77,10 +80,12 @@ class Session:
     def __init__(self, kafka: KafkaSettings, sales: SalesDbSettings, topics: Topics, ledger: Ledger) -> None:
         self._ledger = ledger
         self._writer = Writer(kafka, topics, ledger, sales.sales_table)
+        self._events = EventsTopic(kafka, topics.events)
         self._database = Database(sales)
         self._streams = ExitStack()
-        # When to look around again, and when the position was last handed to the writer.
+        # When to look around again, when at the topic, and when the position was last handed to the writer.
         self._look_at = 0.0
+        self._topic_at = time.monotonic() + TOPIC_SECONDS
         self._written_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
@@ -106,7 +111,7 @@ class Session:
     def _start(self) -> None:
         database = self._database
         with closing(database.replication()) as replication:
-            position, where = opening.begin(self._ledger, database, replication)
+            position, where = opening.begin(self._ledger, database, replication, self._events)
         self._writer.start(position, where)
         self._frontier = Frontier(self._writer.frontier)
         self._stream = Stream(database.schema, database.table, where.place)
@@ -126,6 +131,9 @@ class Session:
         gc.collect(0)
         now = self._database.now()
         self._database.watch()
+        if clock >= self._topic_at:
+            self._topic_at = clock + TOPIC_SECONDS
+            self._events.check(self._writer.where.topic)
         if self._frontier.may_ask:
             self._frontier.asked(now.lsn, now.at_micros, clock)
         # The answer says how far the stream is, even when there is nothing for us in it. In a long transaction it is

@@ -13,6 +13,7 @@ from observability import logs
 from sources.errors import Refused
 from sources.ledger import Ledger, Position
 from sources.postgres.database import Database, Slot, gone
+from sources.postgres.events import EventsTopic
 from sources.postgres.rows import EPOCH
 from sources.postgres.stream import Place, lsn_text
 from sources.postgres.where import Where
@@ -20,8 +21,10 @@ from sources.postgres.where import Where
 _log = logs.get(__name__)
 
 
-def begin(ledger: Ledger, database: Database, replication: extensions.connection) -> tuple[Position, Where]:
-    """1. fence a predecessor  2. read the position  3. check it against the server.
+def begin(
+    ledger: Ledger, database: Database, replication: extensions.connection, events: EventsTopic
+) -> tuple[Position, Where]:
+    """1. fence a predecessor  2. read the position  3. check it against the server and the topic of the events.
 
     Gives where to stream from, the slot made and free. Raises Refused with what a person can do.
     """
@@ -29,6 +32,7 @@ def begin(ledger: Ledger, database: Database, replication: extensions.connection
     database.check()
     slot = database.find_slot()
     identity = database.identity(replication)
+    topic = events.identity()
     if ledger.position is None:
         if slot is not None:
             raise Refused(
@@ -37,7 +41,9 @@ def begin(ledger: Ledger, database: Database, replication: extensions.connection
                 f"select pg_drop_replication_slot('{database.slot}');"
             )
         # Written first, so that a slot that is found after a crash is known to be ours.
-        position = Position(1, EPOCH, Where(identity, database.slot, table=database.oid).to_json())
+        position = Position(
+            1, EPOCH, Where(identity, database.slot, table=database.oid, topic=topic).to_json()
+        )
         ledger.write(position, {})
     else:
         position = ledger.position
@@ -50,7 +56,9 @@ def begin(ledger: Ledger, database: Database, replication: extensions.connection
             "empty topics"
         )
     database.check_name(where.table)
-    where = replace(where, table=database.oid)
+    if where.topic[0]:
+        events.check(where.topic)
+    where = replace(where, table=database.oid, topic=topic)
     if where.phase == "opening":
         return _make_slot(ledger, database, replication, slot, where)
     _check_slot(database, slot, where)

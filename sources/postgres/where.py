@@ -20,7 +20,7 @@ class Where:
 
     `until`: the WAL position that ends the phase `passing`. `base`: the slot's own snapshot. `unseen`: transactions
     whose changes were left to a chunk, and that were not visible yet when this was written. `table`: its oid; 0 in
-    what was written before it was kept.
+    what was written before it was kept. `topic`: the id and the partition count of the events' topic; likewise.
     """
 
     identity: Identity
@@ -31,6 +31,7 @@ class Where:
     until: int = 0
     unseen: tuple[int, ...] = ()
     table: int = 0
+    topic: tuple[str, int] = ("", 0)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -45,6 +46,8 @@ class Where:
             "until": lsn_text(self.until),
             "unseen": list(self.unseen),
             "table": self.table,
+            "topic": self.topic[0],
+            "partitions": self.topic[1],
         }
 
     @classmethod
@@ -58,4 +61,5 @@ class Where:
             lsn_number(detail["until"]),
             tuple(detail["unseen"]),
             detail.get("table", 0),
+            (detail.get("topic", ""), detail.get("partitions", 0)),
         )

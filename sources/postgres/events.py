@@ -1,0 +1,39 @@
+"""The topic that the events are in: the one that holds what the ledger says was written, and no other of its name."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaException
+
+from contracts import kafka
+from contracts.settings import KafkaSettings
+from contracts.topics import Topic
+from sources.errors import Interrupted, Refused
+
+
+class EventsTopic:
+    """The events' topic as the broker knows it."""
+
+    def __init__(self, settings: KafkaSettings, topic: Topic) -> None:
+        self._settings = settings
+        self._name = topic.name
+
+    def identity(self) -> tuple[str, int]:
+        """Its id and its partition count. Raises Interrupted when there is no answer, or no such topic."""
+        try:
+            return kafka.describe_topics(self._settings, [self._name])[self._name]
+        except KafkaException as error:
+            raise Interrupted(f"Kafka: {error}") from error
+
+    def check(self, known: tuple[str, int]) -> None:
+        """Raise Refused when it is not what it was: the events before would be lost, or their keys elsewhere."""
+        topic_id, partitions = self.identity()
+        if topic_id != known[0]:
+            raise Refused(
+                f"the topic {self._name} was made again: its id was {known[0]} and is {topic_id}, and what was "
+                "captured before is not in it. Start anew with another slot and empty topics"
+            )
+        if partitions != known[1]:
+            raise Refused(
+                f"the topic {self._name} had {known[1]} partitions and has {partitions}: the events of a sale would be "
+                "in two of them. Start anew with another slot and empty topics"
+            )
