@@ -212,54 +212,6 @@ def test_a_long_transaction_with_nothing_for_us_is_passed(
     assert within == sorted(within)
 
 
-def test_a_pause_within_a_transaction_costs_nothing(sales: Sales, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server stands still in the middle of one: capture waits, and looks around once a second."""
-    feed, look, streams = Stream.feed, Session._look_around, set()
-    looks = []
-
-    def slowly(stream: Stream, data: bytes) -> None:
-        streams.add(stream)
-        time.sleep(0.001)
-        feed(stream, data)
-
-    def counted(session: Session) -> None:
-        looks.append(session)
-        look(session)
-
-    monkeypatch.setattr(Session, "_look_around", counted)
-    with sales.capturing() as running:
-        captured(sales, running)
-        sales.run("alter table public.sales add note text", SALE.format("a", 1))
-        sales.wait(sales.events, running)
-        query = f"select active_pid from pg_replication_slots where slot_name = '{sales.settings.sales_slot}'"
-        ((pid,),) = sales.run(query)
-        # More than the buffers between the two hold, so the server is still sending when it is stopped.
-        monkeypatch.setattr(Stream, "feed", slowly)
-        sales.run(
-            "do $$ begin for n in 1..3000 loop update public.sales set note = repeat('x', 8000) || n; end loop; end $$"
-        )
-        sales.wait(lambda: any(stream.place.rows for stream in streams), running)
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            (stream,) = streams
-            sales.wait(lambda: stands_still(stream), running)
-            looks.clear()
-            time.sleep(3)
-            # Once a second; a loop that does not wait would be here thousands of times.
-            assert 1 <= len(looks) <= 10
-            assert stream.is_inside
-        finally:
-            os.kill(pid, signal.SIGCONT)
-        sales.run(SALE.format("b", 1))
-        sales.wait(lambda: len(sales.events()) == 2, running)
-
-
-def stands_still(stream: Stream) -> bool:
-    rows = stream.place.rows
-    time.sleep(0.5)
-    return rows == stream.place.rows
-
-
 STOPPERS = {
     "truncate": ("truncate public.sales", "TRUNCATE"),
     "no old row": (
