@@ -73,7 +73,9 @@ class Transactions:
         try:
             producer.begin_transaction()
             self._produce(producer, records, delivered)
-            self._retried(partial(producer.send_offsets_to_transaction, consumed, group_metadata))
+            # Never again after a time-out: by then the broker may have ended the transaction, and offsets that reach
+            # it afterwards would be committed with the next one, without their records.
+            self._retried(partial(producer.send_offsets_to_transaction, consumed, group_metadata), patience=0)
             self._retried(producer.commit_transaction)
         except KafkaException as error:
             if is_too_large(error.args[0]):
