@@ -2,8 +2,7 @@
 
 `collect` turns the events of a group into a partial; `join` turns partials (or a total and partials) into one. Both
 give the same fields, so the order, the batching and the number of workers cannot change a total. In frames, timestamps
-are
-64-bit microseconds since the Unix epoch, UTC.
+are 64-bit microseconds since the Unix epoch, UTC.
 """
 
 from __future__ import annotations
