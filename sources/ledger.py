@@ -88,6 +88,18 @@ class Ledger:
             self.close()
             raise _meaning(error) from error
 
+    def check_ownership(self) -> None:
+        """Raises Fenced if another process has taken over: opening again would take the source back from it.
+
+        Says nothing while the producer is closed, since only its successor could ask.
+        """
+        if self._producer is None or self.position is None:
+            return
+        try:
+            self.write(self.position, {})
+        except Interrupted as error:
+            _log.warning("ownership could not be checked", reason=str(error))
+
     def close(self) -> None:
         """Let the producer go; what was not committed is aborted by the next one, or by the broker.
 

@@ -69,6 +69,7 @@ class Capture:
                     failures = 0 if lasted > 2 * BACKOFF_SECONDS[-1] else failures + 1
                     wait = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
                     _log.warning("interrupted", reason=str(error), again_in_seconds=wait)
+                    ledger.check_ownership()
                     stop.wait(wait)
         finally:
             ledger.close()
