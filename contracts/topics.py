@@ -41,6 +41,14 @@ SALES_EVENTS = Topic(
     "sale_event",
     FOREVER | {"message.timestamp.type": "LogAppendTime"},
 )
+# Kept and spread as the sales are: the join of both reads either one from its beginning.
+PAYMENT_CONFIRMATIONS = Topic(
+    "payment-confirmations",
+    "sale_id",
+    SALES_PARTITIONS,
+    "payment_confirmation",
+    FOREVER | {"message.timestamp.type": "LogAppendTime"},
+)
 SOURCE_POSITIONS = Topic("source-positions", "source", 1, "source_position", COMPACTED)
 LATE_EVENTS = Topic(
     "late-events", "origin/partition/offset/pipeline", SALES_PARTITIONS, "late_event", FOREVER
@@ -51,6 +59,7 @@ TOP_SALESMAN_BY_COUNTRY = Topic("top-salesman-by-country", "group", 4, "salesman
 
 PUBLIC = (
     SALES_EVENTS,
+    PAYMENT_CONFIRMATIONS,
     SOURCE_POSITIONS,
     LATE_EVENTS,
     DEAD_LETTERS,
