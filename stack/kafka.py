@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +75,6 @@ class Kafka:
             "group.consumer.min.session.timeout.ms": "5000",
             "group.consumer.heartbeat.interval.ms": "1000",
             "group.consumer.min.heartbeat.interval.ms": "1000",
-            # A killed broker is let in again when its former session has run out; by default that takes 9 s.
-            "broker.session.timeout.ms": "4000",
-            "broker.heartbeat.interval.ms": "1000",
             "group.initial.rebalance.delay.ms": "0",
             # How soon a dead producer's transaction is seen to have run out; by default after 10 s.
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
@@ -114,7 +112,8 @@ class Kafka:
 
     @property
     def command(self) -> list[str]:
-        return [*self._java(*HEAP, "-XX:MaxGCPauseMillis=20"), "kafka.Kafka", str(self._config)]
+        java = [*self._java(*HEAP, "-XX:MaxGCPauseMillis=20"), "kafka.Kafka", str(self._config)]
+        return [sys.executable, "-m", "stack.broker", str(self.folder), *java]
 
     @property
     def environment(self) -> dict[str, str]:

@@ -19,6 +19,7 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
     ConsumerGroupTopicPartitions,
+    KafkaError,
     KafkaException,
     Message,
     TopicPartition,
@@ -34,7 +35,8 @@ from streaming.engine.offsets import ask_ends
 from streaming.engine.progress import Progress, progress_key
 from streaming.engine.state import StateStore
 
-REQUEST_SECONDS = 10.0
+# An answer takes milliseconds; without one the question is put again, by a new client.
+REQUEST_SECONDS = 5.0
 # A dead owner's transaction runs out after 5 s, so the wait for stable offsets asks this often.
 RETRY_SECONDS = 0.2
 # The newest progress of a busy partition is among the last records; a quiet one is found from the beginning.
@@ -86,13 +88,14 @@ class Restorer:
         self,
         positions: Positions,
         codec: Codec,
-        admin: AdminClient,
+        make_admin: Callable[[], AdminClient],
         make_consumer: Callable[[Mapping[str, Any]], Consumer],
         state: State | None = None,
     ) -> None:
         self._at = positions
         self._codec = codec
-        self._admin = admin
+        self._make_admin = make_admin
+        self._admin = make_admin()
         self._consumer = make_consumer(READING)
         self._state = state
         self._stopping = threading.Event()
@@ -170,6 +173,10 @@ class Restorer:
             except KafkaException as error:
                 if is_lost(error.args[0]):
                     raise Fatal(f"{self._at.flow}: {what}: {error.args[0].str()}") from error
+                if error.args[0].code() == KafkaError._TIMED_OUT:
+                    # Seen after a broker's restart: one client's questions to the group's coordinator were never
+                    # answered again, while everybody else's were.
+                    self._admin = self._make_admin()
                 if time.monotonic() > warn_at:
                     _log.warning(
                         "waiting for Kafka", flow=self._at.flow, what=what, reason=error.args[0].str()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,11 @@ class Worker:
                 ),
                 consumer=connect.consumer(self._kafka, positions.group_id, overrides=READING),
                 restorer=Restorer(
-                    positions, codec, self._admin, self._reader(f"{positions.group_id}.restore"), state
+                    positions,
+                    codec,
+                    partial(connect.admin, self._kafka),
+                    self._reader(f"{positions.group_id}.restore"),
+                    state,
                 ),
                 positions=positions,
                 progress_codec=codec,

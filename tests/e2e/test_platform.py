@@ -201,18 +201,11 @@ def assert_exact_eventually(platform: Platform) -> int:
         os.kill(pid, signal.SIGCONT)
 
 
-# Last in the file: what it may leave behind stands still, and the others share the platform.
-@pytest.mark.xfail(
-    reason="docs/known-defects.md 1: a killed broker may leave a transaction open for ever", strict=False
-)
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_or_doubled_when_kafka_is_killed_under_load(platform: Platform) -> None:
     _kill_under_load(platform, "kafka")
 
 
-@pytest.mark.xfail(
-    reason="docs/known-defects.md 1: a killed broker may leave a transaction open for ever", strict=False
-)
 @pytest.mark.timeout(600)
 def test_everything_killed_at_once_recovers_with_nothing_lost(platform: Platform) -> None:
     supervisor = int((platform.folder / "supervisord.pid").read_text())

@@ -31,9 +31,6 @@ def own_stack() -> Iterator[Embedded]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.xfail(
-    reason="docs/known-defects.md 1: a killed broker may leave a transaction open for ever", strict=False
-)
 def test_kafka_killed_in_the_middle_of_a_load(own_stack: Embedded, tmp_path: Path) -> None:
     url = databases.create_database(own_stack.postgres(), "results_killed").render_as_string(
         hide_password=False

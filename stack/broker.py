@@ -1,0 +1,139 @@
+"""`python -m stack.broker FOLDER JAVA…`: becomes the Kafka broker; one that was killed is fenced first.
+
+A broker that was killed finds itself in the cluster's metadata as the living leader of every partition. It loads its
+transactions, then loses all leaders when its former session runs out, and takes partitions that have no leader for
+deleted ones (KAFKA-20734, seen in 4.3.1, in 4.4.0 too): it skips the markers of every transaction that was just being
+ended. Those stay open for ever. So the controller runs alone for a moment and fences the dead broker; the new one then
+starts without partitions and leads them from when it is whole.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import FrameType
+
+# About 3 s on a machine with nothing else to do.
+FENCING_SECONDS = 60.0
+# Nobody is there to send a heartbeat, so nobody is waited for.
+OVERRIDES = {
+    "process.roles": "controller",
+    "broker.session.timeout.ms": "100",
+    "broker.heartbeat.interval.ms": "50",
+}
+LOG4J = """\
+status = warn
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{ISO8601} %-5p %c{1} %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+logger.controller.name = org.apache.kafka.controller
+logger.controller.level = info
+"""
+_REGISTRATION = re.compile(
+    r"(?:RegisterBrokerRecord|BrokerRegistrationChangeRecord)\(.*\bfenced=(true|false|-?\d)"
+)
+_IS_FENCED = {"true": True, "1": True, "false": False, "-1": False}
+_PR_SET_PDEATHSIG = 1
+
+
+def was_killed(folder: Path) -> bool:
+    """Whether a broker has been here that did not say goodbye."""
+    data = folder / "data"
+    return (data / "__cluster_metadata-0").exists() and not (data / ".kafka_cleanshutdown").exists()
+
+
+def fence(folder: Path, java: Sequence[str]) -> None:
+    """Let the controller alone fence the broker that was killed, and stop it again.
+
+    Repeatable: killed in the middle, the next start does it again. Raises SystemExit with the controller's last lines.
+    """
+    _write_configuration(folder)
+    options = [*java[:-2], "-XX:TieredStopAtLevel=1"]
+    at = next(i for i, option in enumerate(options) if option.startswith("-Dlog4j2.configurationFile="))
+    options[at] = f"-Dlog4j2.configurationFile={folder / 'fencing.log4j2.properties'}"
+    controller = subprocess.Popen(
+        [*options, java[-2], str(folder / "fencing.properties")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+    )
+
+    def on_signal(_signal: int, _frame: FrameType | None) -> None:
+        controller.kill()
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    deadline = threading.Timer(FENCING_SECONDS, controller.kill)
+    deadline.start()
+    try:
+        assert controller.stdout is not None
+        said = _until_fenced(controller.stdout)
+    finally:
+        deadline.cancel()
+        controller.terminate()
+        controller.communicate()
+    if said:
+        raise SystemExit(
+            "\n".join([*said[-20:], f"the killed broker of {folder} could not be fenced; see above"])
+        )
+
+
+def _write_configuration(folder: Path) -> None:
+    lines = (folder / "server.properties").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines)
+    listeners = settings["listeners"].split(",")
+    settings["listeners"] = next(address for address in listeners if address.startswith("CONTROLLER://"))
+    del settings["advertised.listeners"]
+    settings |= OVERRIDES
+    (folder / "fencing.properties").write_text(
+        "".join(f"{name}={value}\n" for name, value in settings.items())
+    )
+    (folder / "fencing.log4j2.properties").write_text(LOG4J)
+
+
+def _until_fenced(lines: Iterable[str]) -> list[str]:
+    """Read the controller's log until its broker is fenced, or known not to have been let in: then nothing is given.
+
+    What is given otherwise is all that it said before it ended.
+    """
+    said: list[str] = []
+    fenced, active = True, False
+    for line in lines:
+        said.append(line.rstrip())
+        if found := _REGISTRATION.search(line):
+            fenced = _IS_FENCED.get(found[1], fenced)
+        # The log was read to its end by then, so that the registration is the last one.
+        active = active or "Activated periodic tasks" in line
+        if active and fenced:
+            return []
+    return said or ["the controller ended without a word"]
+
+
+def _end_with_parent() -> None:
+    """A controller that outlived its parent would hold the folder's lock against the next start."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    folder, java = Path(sys.argv[1]), sys.argv[2:]
+    if was_killed(folder):
+        print("the broker was killed: it is fenced before it starts again", flush=True)
+        fence(folder, java)
+    os.execv(java[0], java)
+
+
+if __name__ == "__main__":
+    main()
