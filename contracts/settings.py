@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Annotated, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 def _known_zone(name: str) -> str:
@@ -16,6 +16,10 @@ def _known_zone(name: str) -> str:
     except (KeyError, ValueError) as error:
         raise ValueError(f"{name} is no time zone; a name like Europe/Berlin is") from error
     return name
+
+
+def _split(value: object) -> object:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
 class _Settings(BaseSettings):
@@ -58,6 +62,23 @@ class SalesDbSettings(_Settings):
     sales_table: str = "public.sales"
     sales_publication: str = "electrored_sales"
     sales_slot: str = "electrored_sales"
+
+
+class SoapCredentials(_Settings):
+    """Who asks the payment service; the service's simulator knows the same."""
+
+    soap_username: str
+    soap_password: SecretStr
+
+
+class SoapSettings(SoapCredentials):
+    """Where the payment service is. Its WSDL is shipped with the code; a `?wsdl` at the address's end says nothing."""
+
+    soap_wsdl: str
+    # Comma-separated; every other host is refused, whatever an address or an answer says.
+    soap_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ("127.0.0.1", "localhost")
+    # Send a digest of the password instead of the password itself.
+    soap_digest: bool = False
 
 
 class ResultsDbSettings(_Settings):
