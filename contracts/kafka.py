@@ -87,7 +87,9 @@ def consumer(
 
 
 def admin(settings: KafkaSettings) -> AdminClient:
-    return AdminClient(_common(settings))
+    # Leaders are asked for again after so long. With the default of 15 min a restarted broker refuses every question about
+    # offsets until then, because the client names the leader's former epoch.
+    return AdminClient(_common(settings) | {"metadata.max.age.ms": 5_000})
 
 
 # What a broker answers for a topic that was made just now.

@@ -35,7 +35,7 @@ from streaming.engine.offsets import ask_ends
 from streaming.engine.progress import Progress, progress_key
 from streaming.engine.state import StateStore
 
-# An answer takes milliseconds; without one the question is put again, by a new client.
+# An answer takes milliseconds; without one the question is put again.
 REQUEST_SECONDS = 5.0
 # A dead owner's transaction runs out after 5 s, so the wait for stable offsets asks this often.
 RETRY_SECONDS = 0.2
@@ -173,9 +173,9 @@ class Restorer:
             except KafkaException as error:
                 if is_lost(error.args[0]):
                     raise Fatal(f"{self._at.flow}: {what}: {error.args[0].str()}") from error
-                if error.args[0].code() == KafkaError._TIMED_OUT:
-                    # Seen after a broker's restart: one client's questions to the group's coordinator were never
-                    # answered again, while everybody else's were.
+                if error.args[0].code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
+                    # After a broker's restart one client's questions may never be answered again: it keeps to what it
+                    # knew of leaders and coordinators, while everybody else's are answered.
                     self._admin = self._make_admin()
                 if time.monotonic() > warn_at:
                     _log.warning(
