@@ -8,12 +8,13 @@ from types import FrameType
 
 import typer
 
-from contracts.settings import KafkaSettings, SalesDbSettings, from_environment
-from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS
+from contracts.settings import KafkaSettings, SalesDbSettings, SoapSettings, from_environment
+from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS
 from observability import logs, metrics
 from sources.errors import SourceError
 from sources.postgres.capture import Capture
 from sources.postgres.writer import Topics
+from sources.soap import poll as payments
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -43,6 +44,22 @@ def postgres() -> None:
         ).run(stop)
     except SourceError as error:
         logs.get(__name__).error("stopped", reason=str(error))
+        raise SystemExit(1) from error
+
+
+soap = typer.Typer(no_args_is_help=True)
+app.add_typer(soap, name="soap", help="Payment confirmations of a SOAP service.")
+
+
+@soap.command("poll")
+def soap_poll() -> None:
+    """Read everything that the payment service confirmed since the last poll, and end."""
+    logs.configure("sources-soap")
+    topics = payments.Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
+    try:
+        payments.poll(from_environment(KafkaSettings), from_environment(SoapSettings), topics)
+    except SourceError as error:
+        logs.get(__name__).error("the poll ended", reason=str(error))
         raise SystemExit(1) from error
 
 

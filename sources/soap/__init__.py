@@ -1,0 +1,1 @@
+"""SOAP payments: what the payment service confirmed, page by page, into payment-confirmations."""

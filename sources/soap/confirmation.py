@@ -1,0 +1,59 @@
+"""A payment confirmation, and the rules that make it valid: those that the pipelines check again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from decimal import Decimal
+
+from contracts.payments import (
+    AMOUNT_LIMIT,
+    FIRST_CONFIRMED_DAY,
+    LAST_CONFIRMED_DAY,
+    MOST_PAYMENT_ID_BYTES,
+    MOST_SALE_ID_BYTES,
+    STATUSES,
+)
+
+_FIRST, _LAST = (datetime.combine(day, time(), UTC) for day in (FIRST_CONFIRMED_DAY, LAST_CONFIRMED_DAY))
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the service says about one payment of one sale."""
+
+    payment_id: str
+    sale_id: str
+    amount: Decimal
+    currency: str
+    status: str
+    confirmed_at: datetime
+
+
+def refusal(found: Confirmation) -> str | None:
+    """Why a confirmation cannot be an event; None if it can."""
+    for name, text, most in (
+        ("payment_id", found.payment_id, MOST_PAYMENT_ID_BYTES),
+        ("sale_id", found.sale_id, MOST_SALE_ID_BYTES),
+    ):
+        if not text:
+            return f"{name} is empty"
+        if len(text.encode()) > most:
+            return f"{name} is longer than {most} bytes"
+        if "\0" in text:
+            return f"{name} holds a NUL"
+    if len(found.currency) != 3 or not (
+        found.currency.isascii() and found.currency.isalpha() and found.currency.isupper()
+    ):
+        return "currency is not three capital letters"
+    if found.status not in STATUSES:
+        return f"status is neither {' nor '.join(STATUSES)}"
+    if not found.amount.is_finite() or abs(found.amount) >= AMOUNT_LIMIT:
+        return "amount has more than 14 digits before the point"
+    if found.amount * 10_000 % 1:
+        return "amount has more than 4 decimals"
+    if found.confirmed_at.tzinfo is None:
+        return "confirmed_at is without a time zone"
+    if not _FIRST <= found.confirmed_at < _LAST:
+        return f"confirmed_at is not between {FIRST_CONFIRMED_DAY} and {LAST_CONFIRMED_DAY}"
+    return None

@@ -1,0 +1,25 @@
+"""What can go wrong between us and a payment service.
+
+SourceError
+├── Interrupted
+│   └── Unavailable   may pass: no connection, no whole answer in time, HTTP 5xx; asked again after a while
+└── Refused
+    ├── Faulted       the service says no, in its own words: a SOAP fault, expired credentials
+    └── Untrusted     what came is no answer that we may read: a DTD, too much, from elsewhere, against the WSDL
+"""
+
+from __future__ import annotations
+
+from sources.errors import Interrupted, Refused
+
+
+class Unavailable(Interrupted):
+    """No whole answer now; the same question may be answered later."""
+
+
+class Faulted(Refused):
+    """The service refused, in its own words."""
+
+
+class Untrusted(Refused):
+    """What came is nothing that may be read; asking again would bring the same."""

@@ -1,0 +1,44 @@
+"""Payment confirmations → events in Avro, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from contracts.registry import header
+from sources import avro
+from sources.ledger import Record
+from sources.soap.confirmation import Confirmation
+
+SOURCE = "soap"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Encoder:
+    """Makes events of valid confirmations; one writer schema."""
+
+    def __init__(self, schema_id: int) -> None:
+        self._head = header(schema_id) + avro.string(SOURCE.encode())
+
+    def encode(self, confirmations: Iterable[Confirmation], recorded_at: datetime, seq: int) -> list[Record]:
+        """Key and value of each one's event, numbered from `seq`."""
+        recorded = avro.long((recorded_at - EPOCH) // _MICROSECOND)
+        records = []
+        for number, found in enumerate(confirmations, seq):
+            sale_id = found.sale_id.encode()
+            value = b"".join(
+                (
+                    self._head,
+                    avro.long(number),
+                    avro.string(found.payment_id.encode()),
+                    avro.string(sale_id),
+                    avro.decimal(int(found.amount.scaleb(4))),
+                    avro.string(found.currency.encode()),
+                    avro.string(found.status.encode()),
+                    avro.long((found.confirmed_at - EPOCH) // _MICROSECOND),
+                    recorded,
+                )
+            )
+            records.append((sale_id, value))
+        return records

@@ -1,0 +1,232 @@
+"""One poll: everything that the payment service confirmed since the last one → payment-confirmations.
+
+Each page's confirmations, dead letters and new cursor are one Kafka transaction, so a poll that is killed is gone on
+with by the next one, behind the last page that counted. The frontier moves with the last page, to the time at
+which the poll began: what was confirmed later may be missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from confluent_kafka import KafkaException
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
+
+from contracts.kafka import describe_topics
+from contracts.registry import Registry
+from contracts.schemas import load
+from contracts.settings import KafkaSettings, SoapSettings
+from contracts.topics import Topic
+from observability import logs
+from sources.errors import Interrupted, Refused
+from sources.ledger import DeadLetters, Ledger, Position, Record, registry_answers
+from sources.soap.client import Bad, Page, PaymentService
+from sources.soap.errors import Unavailable
+from sources.soap.events import EPOCH, SOURCE, Encoder
+from sources.soap.transport import Limits
+
+_log = logs.get(__name__)
+
+# A page is one Kafka transaction, which may last about 50 ms; 500 events take a tenth of that.
+PAGE = 500
+# Asked in vain so often, with waits of about 0.5, 1, 2 and 4 s between: more is the next poll's business.
+ATTEMPTS = 5
+# A service that hangs is asked again no longer than this.
+ASKING_SECONDS = 120.0
+# A poll that takes longer is ended between two pages: the schedule is 5 minutes, and a service that has more and more
+# to say without an end shall be noticed.
+POLL_SECONDS = 240.0
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Where a poll writes to."""
+
+    confirmations: Topic
+    positions: Topic
+    dead_letters: Topic
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a complete poll did. `amounts`: sum of what was confirmed and refunded, by currency, as it came."""
+
+    pages: int
+    confirmations: int
+    dead: int
+    amounts: Mapping[str, Decimal]
+    cursor_before: str
+    cursor_after: str
+    seconds: float
+
+
+@dataclass
+class _Tally:
+    """What the pages that are committed had."""
+
+    pages: int = 0
+    confirmations: int = 0
+    dead: int = 0
+    amounts: dict[str, Decimal] = field(default_factory=dict)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def poll(
+    kafka: KafkaSettings,
+    soap: SoapSettings,
+    topics: Topics,
+    *,
+    limits: Limits | None = None,
+    page: int = PAGE,
+    seconds: float = POLL_SECONDS,
+    now: Callable[[], datetime] = utc_now,
+) -> Result:
+    """Read to the end of what the service has; blocks, up to some minutes.
+
+    Raises what ends it: Faulted with the service's own words, Untrusted, Unavailable after all attempts, Refused for a
+    service without an end, Fenced when another poll took over, Interrupted when Kafka does not answer. What was
+    read until then is kept, and the cursor stands behind it.
+    """
+    service = PaymentService(soap, limits)
+    ledger = Ledger(kafka, SOURCE, f"sources.{SOURCE}", topics.positions)
+    try:
+        return _Poll(kafka, topics, ledger, service, now).run(page, seconds)
+    finally:
+        ledger.close()
+
+
+class _Poll:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        topics: Topics,
+        ledger: Ledger,
+        service: PaymentService,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._topics = topics
+        self._ledger = ledger
+        self._service = service
+        ledger.open()
+        with registry_answers():
+            schema = load(topics.confirmations.schema)
+            self._encoder = Encoder(Registry(kafka).register(topics.confirmations.subject, schema))
+        self._dead_letters = DeadLetters(kafka, topics.dead_letters)
+        self._topic = _identity(kafka, topics.confirmations)
+        # Until the first poll is complete, nothing can be said about any time.
+        self._position = ledger.position or Position(1, EPOCH, {"cursor": "", "topic": self._topic})
+        _same_topic(topics.confirmations, self._position.detail["topic"], self._topic)
+        # After the ledger is ours: what another poll still wrote was recorded before.
+        self._began_at = now()
+        self._frontier = self._position.frontier or EPOCH
+        # After the published frontier even if the clock went back: nothing is recorded where all was said to be known.
+        self._recorded_at = max(self._began_at, self._frontier + timedelta(microseconds=1))
+        self._tally = _Tally()
+
+    def run(self, limit: int, seconds: float) -> Result:
+        started = time.monotonic()
+        before = cursor = str(self._position.detail["cursor"])
+        seen = {cursor}
+        while True:
+            page = _ask(self._service, cursor, limit)
+            _refuse_to_turn_in_circles(page, cursor, seen)
+            self._write(cursor, page)
+            cursor = page.next_cursor
+            seen.add(cursor)
+            elapsed = time.monotonic() - started
+            if not page.more:
+                break
+            if elapsed > seconds:
+                raise Refused(
+                    f"the service still had more after {self._tally.pages} pages in {elapsed:.0f} s; "
+                    f"they are kept, and the next poll goes on behind the cursor {cursor!r}"
+                )
+        tally = self._tally
+        result = Result(
+            tally.pages, tally.confirmations, tally.dead, dict(tally.amounts), before, cursor, elapsed
+        )
+        _log.info("polled", pages=result.pages, confirmations=result.confirmations, dead=result.dead)
+        return result
+
+    def _write(self, cursor: str, page: Page) -> None:
+        """One page → one Kafka transaction, everything prepared before it begins."""
+        position = self._position
+        events = self._encoder.encode(page.good, self._recorded_at, position.next_seq)
+        dead = [self._dead_letter(cursor, found) for found in page.bad]
+        frontier = self._frontier if page.more else max(self._frontier, self._began_at)
+        moved = Position(
+            position.next_seq + len(events), frontier, {"cursor": page.next_cursor, "topic": self._topic}
+        )
+        records = {self._topics.confirmations.name: events, self._topics.dead_letters.name: dead}
+        self._ledger.write(moved, records)
+        self._position = moved
+        self._tally.pages += 1
+        self._tally.confirmations += len(events)
+        self._tally.dead += len(dead)
+        for found in page.good:
+            amounts = self._tally.amounts
+            amounts[found.currency] = amounts.get(found.currency, Decimal(0)) + found.amount
+        _log.debug("page", cursor=page.next_cursor, confirmations=len(events), dead=len(dead))
+
+    def _dead_letter(self, cursor: str, found: Bad) -> Record:
+        # A cursor stands at one place for ever, so the key is the record's own.
+        key = f"{SOURCE}/0/{cursor}/{found.index}"
+        reason = f"behind cursor {cursor!r}: {found.reason}"
+        return self._dead_letters.record(key, SOURCE, found.index, reason, found.xml)
+
+
+def _refuse_to_turn_in_circles(page: Page, cursor: str, seen: set[str]) -> None:
+    """A cursor that was passed may come again only as the last one, and only if nothing came before it."""
+    is_end = page.next_cursor == cursor and not (page.more or page.good or page.bad)
+    if page.next_cursor in seen and not is_end:
+        raise Refused(
+            f"behind the cursor {cursor!r} the service gives the cursor {page.next_cursor!r}, which was passed "
+            "before: the same confirmations would come for ever"
+        )
+
+
+def _ask(service: PaymentService, cursor: str, limit: int) -> Page:
+    """A page, asked for again while what hinders it may pass."""
+
+    def warn(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        _log.warning("the payment service is asked again", reason=str(error), attempt=state.attempt_number)
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(Unavailable),
+        wait=wait_exponential_jitter(0.5, max=8, jitter=0.5),
+        stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(ASKING_SECONDS),
+        before_sleep=warn,
+        reraise=True,
+    )
+    return retrying(service.page, cursor, limit)
+
+
+def _identity(kafka: KafkaSettings, topic: Topic) -> list[str | int]:
+    """Id and partition count, as the position's JSON keeps them."""
+    try:
+        return list(describe_topics(kafka, [topic.name])[topic.name])
+    except KafkaException as error:
+        raise Interrupted(f"Kafka: {error}") from error
+
+
+def _same_topic(topic: Topic, known: list[str | int], found: list[str | int]) -> None:
+    if known != found:
+        raise Refused(
+            f"the topic {topic.name} was made again or has other partitions: it was {known} and is {found}, and what "
+            "was polled before is not in it. Remove the position of soap from source-positions to poll from the start"
+        )

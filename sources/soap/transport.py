@@ -1,0 +1,141 @@
+"""HTTP as a SOAP client needs it, within limits: bytes, seconds, hosts. What zeep asks for goes through here.
+
+zeep's own transport reads a whole answer whatever its size, follows redirects, waits for a server that sends a byte
+now and then, unpacks what is packed, and opens any address or file that a document names.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from lxml import etree
+from zeep.exceptions import ExternalReferenceForbidden
+
+from sources.soap.errors import Unavailable, Untrusted
+
+# What a proxy or a server says when it is busy, starting or broken; a fault comes as 500 too, with an envelope.
+PASSING = (408, 425, 429, 500, 502, 503, 504)
+_XML = ("text/xml", "application/xml")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait and how much to read for one answer."""
+
+    connect_seconds: float = 5.0
+    # Between two pieces of an answer.
+    read_seconds: float = 30.0
+    # For everything, from the name's address to the last byte: a server that drips is ended by this one.
+    total_seconds: float = 60.0
+    # A page of the largest allowed records is 10 MB; usual ones are far below 1 MB.
+    answer_bytes: int = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What zeep reads of an HTTP response."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+    encoding: str = "utf-8"
+
+
+class Transport:
+    """Opens the shipped document and asks one allowed address, nothing else."""
+
+    def __init__(self, document: Path, address: str, hosts: tuple[str, ...], limits: Limits) -> None:
+        """Raises Untrusted for an address that the allow list has not."""
+        self._document = str(document)
+        self._address = _checked(address, hosts)
+        self._limits = limits
+
+    def load(self, url: str) -> bytes:
+        """The shipped document. Raises ExternalReferenceForbidden for everything that it may name."""
+        if url != self._document:
+            raise ExternalReferenceForbidden(url)
+        return Path(url).read_bytes()
+
+    def post_xml(self, address: str, envelope: etree._Element, headers: Mapping[str, str]) -> Answer:
+        """Ask, and give the whole answer. Raises Unavailable or Untrusted.
+
+        In a thread of its own, because a server that sends its headers byte by byte keeps every other limit.
+        """
+        message = etree.tostring(envelope, xml_declaration=True, encoding="utf-8")
+        limits = self._limits
+        timeout = httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds)
+        # No proxies, no .netrc, no cookies: whoever is asked is in the settings. A client of its own for each
+        # question, so that a late answer to one is never read as the answer to the next.
+        client = httpx.Client(timeout=timeout, trust_env=False, follow_redirects=False)
+        found: Future[Answer] = Future()
+
+        def ask() -> None:
+            try:
+                found.set_result(self._ask(client, message, headers))
+            except BaseException as error:
+                found.set_exception(error)
+
+        threading.Thread(target=ask, name="soap", daemon=True).start()
+        try:
+            return found.result(limits.total_seconds)
+        except TimeoutError as error:
+            raise Unavailable(f"no whole answer within {limits.total_seconds:g} s") from error
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+        finally:
+            # Also ends the thread, with the next byte or with the read limit.
+            client.close()
+
+    def _ask(self, client: httpx.Client, message: bytes, headers: Mapping[str, str]) -> Answer:
+        deadline = time.monotonic() + self._limits.total_seconds
+        # Unpacked: a limit on packed bytes would be none.
+        asked = {**headers, "Accept-Encoding": "identity"}
+        with client.stream("POST", self._address, content=message, headers=asked) as response:
+            _judge(response)
+            body = bytearray()
+            for piece in response.iter_raw():
+                body += piece
+                if len(body) > self._limits.answer_bytes:
+                    raise Untrusted(f"the answer is larger than {self._limits.answer_bytes} bytes")
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+        return Answer(response.status_code, response.headers, bytes(body))
+
+
+def _checked(address: str, hosts: tuple[str, ...]) -> str:
+    """The address to ask: without the `?wsdl` that people know a service by."""
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise Untrusted(f"the payment service's address is none: {error}") from error
+    if url.scheme not in ("http", "https") or url.userinfo:
+        raise Untrusted("the payment service's address is to begin with http:// or https://, without a user")
+    if url.host not in hosts:
+        raise Untrusted(
+            f"{url.host} is not among the hosts allowed by ELECTRORED_SOAP_HOSTS: {', '.join(hosts)}"
+        )
+    return str(url.copy_with(query=None, fragment=None))
+
+
+def _judge(response: httpx.Response) -> None:
+    """Raise what status and headers say already, before a byte of the body is read."""
+    status, headers = response.status_code, response.headers
+    if 300 <= status < 400:
+        raise Untrusted(
+            f"the service sends us elsewhere (HTTP {status} to {headers.get('Location', 'nowhere')})"
+        )
+    is_xml = headers.get("Content-Type", "").split(";")[0].strip().lower() in _XML
+    if status != 200 and not (status == 500 and is_xml):
+        if status in PASSING:
+            raise Unavailable(f"HTTP {status}")
+        raise Untrusted(f"HTTP {status}")
+    if not is_xml:
+        raise Untrusted(f"the answer is no XML but {headers.get('Content-Type', 'of no type')}")
+    if headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Untrusted(f"the answer is packed ({headers['Content-Encoding']}), which was not asked for")
