@@ -1,4 +1,4 @@
-"""`python -m simulators history|sales`: rows for the sales database, reproducible by seed."""
+"""`python -m simulators history|sales|payments`: rows for the sales database, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import Annotated
 
 import psycopg2
 import typer
 
-from contracts.settings import SalesDbSettings, from_environment
+from contracts.settings import SalesDbSettings, SoapCredentials, from_environment
 from simulators import sales as world
 from simulators.till import Till, run, utc_now
 
@@ -67,6 +68,27 @@ def sales(
         _log.info("selling: %g changes a second, seed %d, start %s", rate, seed, start_at.isoformat())
         changes = islice(world.live(seed, start_at, rate, update_share, delete_share), limit)
         _log.info("stopped after %d changes", run(till, changes, stop))
+
+
+@app.command()
+def payments(
+    journal: Annotated[Path, typer.Option(help="File of the list of confirmations; made if it is missing.")],
+    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8080,
+    delay_seconds: Annotated[float, typer.Option(min=0, help="Usual time from sale to payment.")] = 120.0,
+    seed: Annotated[int, typer.Option(help="Decides which sales are paid, and how.")] = 0,
+) -> None:
+    """Serve payment confirmations of the sales in the database over SOAP, until stopped."""
+    # Here, so that the other commands start without them.
+    import uvicorn
+
+    from simulators.payments.service import service
+
+    sales_db, credentials = from_environment(SalesDbSettings), from_environment(SoapCredentials)
+    made = service(sales_db, credentials, journal, seed, timedelta(seconds=delay_seconds))
+    # uvicorn stops in order and then raises the signal again; being told to stop is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    # Loopback alone: it is a simulator, and whoever reaches it may tell it to fail.
+    uvicorn.run(made, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=2)
 
 
 @contextmanager
