@@ -145,6 +145,12 @@ class _Sieve:
     def reset(self) -> None:
         self.is_fault, self.kept, self.bad = False, None, []
 
+    def egress(
+        self, envelope: etree._Element, headers: Any, _operation: Any, _options: Any
+    ) -> tuple[etree._Element, Any]:
+        """Called by zeep with each question."""
+        return envelope, headers
+
     def ingress(self, envelope: etree._Element, headers: Any, _operation: Any) -> tuple[etree._Element, Any]:
         """Called by zeep with each answer, faults included."""
         self.is_fault = envelope.find(_FAULT) is not None
