@@ -47,10 +47,14 @@ class Registry:
         return int(self._client.register_schema(subject, Schema(json.dumps(schema), "AVRO")))
 
     def register_public(self) -> None:
-        """Register the schemas of all public topics, FULL_TRANSITIVE: old and new readers both go on."""
+        """Register the schemas of all public topics, each held to its topic's compatibility from now on."""
+        known = set(self._client.get_subjects())
         for topic in PUBLIC:
+            # Before, because the rule may have changed; and a registry may know no rule for what it does not know.
+            if topic.subject in known:
+                self._client.set_compatibility(topic.subject, topic.compatibility)
             self.register(topic.subject, load(topic.schema))
-            self._client.set_compatibility(topic.subject, "FULL_TRANSITIVE")
+            self._client.set_compatibility(topic.subject, topic.compatibility)
 
     def schema(self, schema_id: int) -> Any:
         """The writer schema as parsed JSON. Raises SchemaRegistryError for an unknown id."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -85,6 +86,16 @@ class ResultsDbSettings(_Settings):
     """The results database: the writer's role for the sink, the reader's for the API."""
 
     results_db_url: SecretStr
+
+
+class CsvSettings(_Settings):
+    """The folder that files of sales are put in, and what its files look like."""
+
+    csv_inbox: Path
+    # A file that was not renamed into place is taken when nobody has written to it for so long.
+    csv_settle_seconds: float = Field(default=5.0, ge=0)
+    # 12,50 instead of 12.50; the separator of the columns is found in the first line.
+    csv_decimal_comma: bool = False
 
 
 class WindowSettings(_Settings):

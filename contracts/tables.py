@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Index,
     Integer,
     MetaData,
     Numeric,
@@ -119,4 +120,31 @@ salesman_totals = Table(
     Column("apply_number", BigInteger, nullable=False),
     PrimaryKeyConstraint("generation", "window_start", "country", "salesman_id", "currency"),
     postgresql_with=HOT,
+)
+
+# A cache of `sales-events`: the sale that counts for every sale_id of the CSV files. `seq` is its event's.
+csv_sales = Table(
+    "csv_sales",
+    metadata,
+    Column("sale_id", ID, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("sold_at", BigInteger, nullable=False, comment="microseconds of the Unix epoch"),
+    Column("city", Text, nullable=False),
+    Column("country", Text, nullable=False),
+    Column("salesman_id", Text, nullable=False),
+    Column("salesman_name", Text, nullable=False),
+    Column("product", Text, nullable=False),
+    Column("quantity", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False, comment="ten-thousandths"),
+    Column("currency", Text, nullable=False),
+    Index("csv_sales_seq", "seq"),
+)
+
+# What `csv_sales` reflects: every event of the source below `next_seq`, all of them below the offsets.
+csv_cache = Table(
+    "csv_cache",
+    metadata,
+    Column("topic_id", Text, primary_key=True, comment="of sales-events: a topic made anew has another"),
+    Column("next_seq", BigInteger, nullable=False),
+    Column("offsets", JSONB, nullable=False, comment='{"<partition>": next offset}'),
 )

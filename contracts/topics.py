@@ -20,13 +20,17 @@ SALES_PARTITIONS = 8
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic as it is created. `schema` names a file in `contracts/schemas`; `key` is documentation."""
+    """A topic as it is created. `schema` names a file in `contracts/schemas`; `key` is documentation.
+
+    FULL_TRANSITIVE: old and new readers of outsiders both go on.
+    """
 
     name: str
     key: str
     partitions: int
     schema: str
     config: Mapping[str, str] = field(default_factory=dict)
+    compatibility: str = "FULL_TRANSITIVE"
 
     @property
     def subject(self) -> str:
@@ -49,7 +53,10 @@ PAYMENT_CONFIRMATIONS = Topic(
     "payment_confirmation",
     FOREVER | {"message.timestamp.type": "LogAppendTime"},
 )
-SOURCE_POSITIONS = Topic("source-positions", "source", 1, "source_position", COMPACTED)
+# Read by our own processes only, which are started together: a source may get a kind of record of its own.
+SOURCE_POSITIONS = Topic(
+    "source-positions", "source", 1, "source_position", COMPACTED, compatibility="BACKWARD_TRANSITIVE"
+)
 LATE_EVENTS = Topic(
     "late-events", "origin/partition/offset/pipeline", SALES_PARTITIONS, "late_event", FOREVER
 )

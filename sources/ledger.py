@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import httpx
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
@@ -33,6 +33,9 @@ READ_BACK_SECONDS = 4 * kafka.TRANSACTION_TIMEOUT_MS / 1_000
 _FENCES = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
 
+FileState = Literal["TAKING", "DONE", "REJECTED", "LOST", "RETRACTED"]
+
+
 @dataclass(frozen=True)
 class Position:
     """Where a source stands. `frontier` None holds no window back, the epoch holds every window back."""
@@ -49,6 +52,24 @@ class Range:
     number: int
     upper_key: str | None
     snapshot: str
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file that the source knows by its content; the events of its rows have `first_seq` ≤ seq < `next_seq`.
+
+    `rows` are done; `detail` is the place behind them and what became of them. `entered_at` is their recorded_at.
+    """
+
+    sha256: str
+    name: str
+    size: int
+    entered_at: datetime
+    state: FileState
+    first_seq: int
+    next_seq: int
+    rows: int = 0
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 # Key and value of a record to write.
@@ -68,6 +89,7 @@ class Ledger:
         # Filled by `open`; None: this source has never written.
         self.position: Position | None = None
         self.ranges: tuple[Range, ...] = ()
+        self.files: dict[str, FileEntry] = {}
 
     def open(self) -> None:
         """Fence any predecessor, end its transaction, and read the position back.
@@ -116,8 +138,9 @@ class Ledger:
         ranges: Iterable[Range] = (),
         *,
         forget_ranges: bool = False,
+        files: Iterable[FileEntry] = (),
     ) -> None:
-        """Write records by topic, finished ranges and the position, all or nothing.
+        """Write records by topic, finished ranges, files and the position, all or nothing.
 
         When it returns, everything is committed. When it raises, the caller starts again from `position` after
         `open`: whether this transaction counted is then known, because the position says so.
@@ -125,8 +148,9 @@ class Ledger:
         producer, codec = self._producer, self._codec
         if producer is None or codec is None:
             raise Interrupted("the ledger is not open")
-        ranges = tuple(ranges)
+        ranges, files = tuple(ranges), tuple(files)
         own: list[Record] = [(self._range_key(r.number), self._encode_range(codec, r)) for r in ranges]
+        own += [(self._file_key(f.sha256), self._encode_file(codec, f)) for f in files]
         own.append((self._source.encode(), self._encode_position(codec, position)))
         gone = [self._range_key(r.number) for r in self.ranges] if forget_ranges else []
         try:
@@ -143,9 +167,13 @@ class Ledger:
             raise _meaning(error) from error
         self.position = position
         self.ranges = () if forget_ranges else self.ranges + ranges
+        self.files.update((found.sha256, found) for found in files)
 
     def _range_key(self, number: int) -> bytes:
         return f"{self._source}/range/{number}".encode()
+
+    def _file_key(self, sha256: str) -> bytes:
+        return f"{self._source}/file/{sha256}".encode()
 
     def _encode_position(self, codec: Codec, position: Position) -> bytes:
         return codec.encode(
@@ -173,11 +201,16 @@ class Ledger:
             )
         )
 
+    def _encode_file(self, codec: Codec, found: FileEntry) -> bytes:
+        record = {**vars(found), "source": self._source, "detail": json.dumps(found.detail)}
+        return codec.encode(("electrored.FileEntry", record))
+
     def _read_back(self, codec: Codec) -> None:
         """Everything below the end that any transaction, open ones included, had reached when this began."""
         end = self._end_offset()
         position: Position | None = None
         ranges: dict[bytes, Range] = {}
+        files: dict[str, FileEntry] = {}
         for key, value in self._committed_below(end):
             if key == self._source.encode():
                 position = _position(codec, value) if value is not None else None
@@ -185,7 +218,11 @@ class Ledger:
                 ranges.pop(key, None)
                 if value is not None:
                     ranges[key] = _range(codec, value)
+            elif key.startswith(f"{self._source}/file/".encode()) and value is not None:
+                found = _file(codec, value)
+                files[found.sha256] = found
         self.position = position
+        self.files = files
         self.ranges = tuple(sorted(ranges.values(), key=lambda r: r.number))
 
     def _end_offset(self) -> int:
@@ -271,6 +308,12 @@ def _position(codec: Codec, value: bytes) -> Position:
 def _range(codec: Codec, value: bytes) -> Range:
     _, record = codec.decode(value)
     return Range(record["number"], record["upper_key"], record["snapshot"])
+
+
+def _file(codec: Codec, value: bytes) -> FileEntry:
+    _, record = codec.decode(value)
+    names = (field.name for field in fields(FileEntry))
+    return FileEntry(**{name: record[name] for name in names} | {"detail": json.loads(record["detail"])})
 
 
 class DeadLetters:

@@ -1,0 +1,1 @@
+"""Files of sales, from a folder into the log."""
