@@ -18,6 +18,9 @@ from stack.postgres import SUPERUSER, Postgres
 from stack.registry import Registry
 from stack.secrets import passwords
 
+# Who asks the simulated payment service.
+SOAP_USER = "electrored_payments"
+
 # What need not be ours, and the setting that says so.
 GIVEN = {
     "kafka": "kafka_bootstrap",
@@ -34,7 +37,7 @@ class Addresses:
     def __init__(self, layout: Layout, options: Options, settings: StackSettings) -> None:
         self.layout, self.options, self.settings = layout, options, settings
         self.ports = Ports.with_offset(options.port_offset)
-        self.passwords = passwords(layout.secrets, (SUPERUSER, *databases.ROLES))
+        self.passwords = passwords(layout.secrets, (SUPERUSER, *databases.ROLES, SOAP_USER))
         self.kafka = Kafka(layout.folder / "kafka", self.ports.kafka, self.ports.kafka_controller)
         self.postgres = Postgres(layout.folder / "postgres", self.ports.postgres, self.passwords[SUPERUSER])
         self.registry = Registry(
@@ -100,6 +103,17 @@ class Addresses:
         return {"ELECTRORED_RESULTS_DB_URL": _text(self.results_url(role))}
 
     @property
+    def soap_environment(self) -> dict[str, str]:
+        """The simulated payment service's; of a company's own nothing is known here, its settings are passed on."""
+        if not self.simulates:
+            return {}
+        return {
+            "ELECTRORED_SOAP_WSDL": f"{self.payments_url}?wsdl",
+            "ELECTRORED_SOAP_USERNAME": SOAP_USER,
+            "ELECTRORED_SOAP_PASSWORD": self.passwords[SOAP_USER],
+        }
+
+    @property
     def setup_environment(self) -> dict[str, str]:
         """For `contracts setup` and `streaming init`: the owner of the results database."""
         return self.kafka_environment() | self.results_environment(databases.WRITER)
@@ -113,6 +127,7 @@ class Addresses:
         return (
             self.kafka_environment()
             | self.results_environment(databases.READER)
+            | self.soap_environment
             | {
                 "DAGSTER_HOME": str(self.layout.dagster_home),
                 "DAGSTER_DISABLE_TELEMETRY": "yes",
@@ -129,6 +144,7 @@ class Addresses:
             **self.kafka_environment(),
             **self.sales_environment(databases.SHOP),
             **self.results_environment(databases.READER),
+            **self.soap_environment,
             "ELECTRORED_API_URL": self.api_url,
             "ELECTRORED_DAGSTER_URL": self.dagster_web_url,
             "ELECTRORED_CSV_INBOX": str(self.layout.csv_inbox),
@@ -137,6 +153,10 @@ class Addresses:
     @property
     def api_url(self) -> str:
         return f"http://{LOOPBACK}:{self.ports.api}"
+
+    @property
+    def payments_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.payments}/payments"
 
     @property
     def dagster_web_url(self) -> str:

@@ -24,6 +24,7 @@ class Ports:
     postgres: int = 5432
     api: int = 8082
     dagster: int = 3001
+    payments: int = 8080
     dagster_code: int = 4266
     # One port for each of our processes from here on.
     metrics: int = 9200

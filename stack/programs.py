@@ -108,7 +108,19 @@ class Platform(Addresses):
                     lambda: True,
                 )
             )
+            programs.append(self._payments())
         return programs
+
+    def _payments(self) -> Program:
+        journal = str(self.layout.folder / "payments.sqlite3")
+        return Program(
+            "payments",
+            _module("simulators", "payments", "--port", str(self.ports.payments), "--journal", journal),
+            self.sales_environment(databases.SHOP) | self.soap_environment,
+            lambda: probes.http_ok(f"http://{LOOPBACK}:{self.ports.payments}/health"),
+            listens={"the payment service": self.ports.payments},
+            address=f"{self.payments_url}?wsdl",
+        )
 
     def _ours(self, name: str, arguments: list[str], environment: dict[str, str]) -> Program:
         port = self._next_metrics_port

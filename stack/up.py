@@ -33,7 +33,7 @@ DEATHS = 4
 NEEDED_BYTES = 500 * 1024 * 1024
 # In what order things stop: first whoever brings work, last what everybody stands on.
 STOP_ORDER = (
-    {"dagster-web", "dagster-daemon", "dagster-code", "simulator", "api", "capture"},
+    {"dagster-web", "dagster-daemon", "dagster-code", "simulator", "payments", "api", "capture"},
     {"worker-city", "worker-salesman", "sink", "publisher"},
     {"registry", "kafka"},
     {"postgres"},

@@ -27,6 +27,7 @@ def _role(platform: Platform, program: str, variable: str) -> str:
     [
         ("capture", "ELECTRORED_SALES_DB_URL", databases.CAPTURE),
         ("simulator", "ELECTRORED_SALES_DB_URL", databases.SHOP),
+        ("payments", "ELECTRORED_SALES_DB_URL", databases.SHOP),
         ("sink", "ELECTRORED_RESULTS_DB_URL", databases.WRITER),
         ("api", "ELECTRORED_RESULTS_DB_URL", databases.READER),
         ("publisher", "ELECTRORED_RESULTS_DB_URL", databases.READER),
@@ -79,7 +80,8 @@ def test_a_sales_database_of_ones_own_is_never_sold_into(tmp_path: Path) -> None
     url = "postgresql+psycopg2://me:mine@db.example/shop"
     platform = _platform(tmp_path, sales_db_url=url)
     names = [program.name for program in platform.all()]
-    assert "simulator" not in names
+    assert {"simulator", "payments"}.isdisjoint(names)
+    assert "ELECTRORED_SOAP_WSDL" not in platform.connection_environment
     assert "postgres" in names
     (capture,) = [program for program in platform.all() if program.name == "capture"]
     assert capture.environment["ELECTRORED_SALES_DB_URL"] == url
@@ -94,4 +96,15 @@ def test_postgresql_stays_off_when_every_database_is_given(tmp_path: Path) -> No
 
 def test_without_simulation_nothing_sells(tmp_path: Path) -> None:
     platform = _platform(tmp_path, Options(simulate=False))
-    assert "simulator" not in [program.name for program in platform.all()]
+    assert {"simulator", "payments"}.isdisjoint(program.name for program in platform.all())
+
+
+def test_who_polls_and_who_is_polled_know_the_same_address_and_password(tmp_path: Path) -> None:
+    platform = _platform(tmp_path, Options(port_offset=100))
+    printed = platform.connection_environment
+    assert printed["ELECTRORED_SOAP_WSDL"] == "http://127.0.0.1:8180/payments?wsdl"
+    programs = {program.name: program for program in platform.all()}
+    for name in ("payments", "dagster-code"):
+        environment = programs[name].environment
+        for variable in ("ELECTRORED_SOAP_USERNAME", "ELECTRORED_SOAP_PASSWORD"):
+            assert environment[variable] == printed[variable]
