@@ -29,6 +29,10 @@ _log = logs.get(__name__)
 
 # About 100 ms of reading and writing: the stream rests that long.
 CHUNK_ROWS = 10_000
+# The same for rows with long texts, and far below the gigabyte that the producer's queue holds.
+CHUNK_BYTES = 16_000_000
+# What of a row may be long.
+_TEXTS = tuple(name for name in COLUMNS if name not in ("sold_at", "quantity", "amount"))
 # A commit becomes visible within microseconds of reaching the log, except where it waits for a standby.
 RETAKES, RETAKE_SECONDS = 50, 0.002
 _XID_SPAN = 1 << 32
@@ -111,23 +115,49 @@ class Snapshot:
 
     def _read(self, snapshot: str) -> Chunk:
         after = self.ranges[-1].upper_key if self.ranges else None
+        upper = self._upper(after)
         query = sql.SQL(
-            "copy (select {} from only {} {} order by {} limit {}) to stdout (format binary)"
+            "copy (select {} from only {} where {} order by {}) to stdout (format binary)"
         ).format(
             sql.SQL(", ").join(map(sql.Identifier, COLUMNS)),
             self._database.identifier,
-            sql.SQL("where {} > {}").format(self._key, sql.Literal(after))
-            if after is not None
-            else sql.SQL(""),
+            self._within(after, upper),
             self._key,
-            sql.Literal(CHUNK_ROWS),
         )
         out = io.BytesIO()
         with self._database.connection.cursor() as cursor:
             cursor.copy_expert(query, out)
-        rows = list(copied_rows(out.getvalue()))
-        upper = cast(bytes, rows[-1][0]).decode() if len(rows) == CHUNK_ROWS else None
-        return Chunk(Range(len(self.ranges), upper, snapshot), rows)
+        return Chunk(Range(len(self.ranges), upper, snapshot), list(copied_rows(out.getvalue())))
+
+    def _upper(self, after: str | None) -> str | None:
+        """The key that a chunk ends with, by rows or by bytes, whichever comes first; None if the table ends before.
+
+        A chunk has at least one row. The length of a text is known without fetching it from where it is kept.
+        """
+        query = sql.SQL(
+            "select k from (select {key} k, row_number() over all_before n, sum({bytes}) over all_before b "
+            "from only {table} where {within} window all_before as (order by {key} rows unbounded preceding) "
+            "order by {key} limit {rows}) chunk where n = {rows} or b >= {limit} order by n limit 1"
+        ).format(
+            key=self._key,
+            bytes=sql.SQL(" + ").join(
+                sql.SQL("coalesce(octet_length({}), 0)").format(sql.Identifier(name)) for name in _TEXTS
+            ),
+            table=self._database.identifier,
+            within=self._within(after, None),
+            rows=sql.Literal(CHUNK_ROWS),
+            limit=sql.Literal(CHUNK_BYTES),
+        )
+        found = self._database.ask(query)
+        return found[0][0] if found else None
+
+    def _within(self, after: str | None, upper: str | None) -> sql.Composable:
+        bounds = [
+            sql.SQL("{} {} {}").format(self._key, sql.SQL(sign), sql.Literal(bound))
+            for sign, bound in ((">", after), ("<=", upper))
+            if bound is not None
+        ]
+        return sql.SQL(" and ").join(bounds) if bounds else sql.SQL("true")
 
     def written(self, chunk: Chunk) -> None:
         """The chunk is in the log: from here on the stream may bring changes to its range."""

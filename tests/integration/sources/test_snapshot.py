@@ -162,3 +162,32 @@ def test_a_change_between_any_two_chunks_counts_once(sales: Sales, monkeypatch: 
         sales.wait(lambda: sales.phase() == "done" and sales.is_equal(), running)
     assert len(taken) > 4
     assert sales.seqs_are_unique()
+
+
+def test_a_chunk_ends_after_so_many_bytes(sales: Sales, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of 64 kB: a chunk holds as many as its limit allows, one at least, and never what fills a queue."""
+    monkeypatch.setattr(snapshot, "CHUNK_BYTES", 200_000)
+    sales.run(
+        "insert into public.sales select 'k' || lpad(n::text, 3, '0'), now(), 'Bonn', 'DE', 's1', 'Anna', "
+        "(select string_agg(md5(n || '/' || m), '') from generate_series(1, case n when 7 then 8000 else 2000 end) m), "
+        "1, 1, 'EUR' from generate_series(1, 20) n"
+    )
+    chunks: list[int] = []
+    read = snapshot.Snapshot.read
+
+    def reading(self: snapshot.Snapshot) -> snapshot.Chunk | None:
+        # To a row that is read and to one that is not: the ranges have the keys that their chunks ended with.
+        sales.run(
+            "update public.sales set amount = amount + 1 where sale_id in ('k001', 'k004', 'k005', 'k020')"
+        )
+        chunk = read(self)
+        if chunk is not None:
+            chunks.append(len(chunk.rows))
+        return chunk
+
+    monkeypatch.setattr(snapshot.Snapshot, "read", reading)
+    with sales.capturing() as running:
+        sales.wait(lambda: sales.phase() == "done" and sales.is_equal(), running)
+    # The seventh row is larger than the limit: the chunk that comes to it ends with it.
+    assert chunks == [4, 3, 4, 4, 4, 1]
+    assert sales.seqs_are_unique()
