@@ -157,7 +157,7 @@ class _Sieve:
         page = envelope.find(f"{{{ENVELOPE}}}Body/{_RESPONSE}")
         if page is None:
             return envelope, headers
-        # libxml2 would open what these name.
+        # Whether what these name is opened is up to libxml2's version.
         for element in page.iter():
             if any(name.startswith(f"{{{_XSI}}}") and "ocation" in name for name in element.attrib):
                 raise Untrusted("the answer names a schema of its own")

@@ -50,7 +50,9 @@ def refusal(found: Confirmation) -> str | None:
         return f"status is neither {' nor '.join(STATUSES)}"
     if not found.amount.is_finite() or abs(found.amount) >= AMOUNT_LIMIT:
         return "amount has more than 14 digits before the point"
-    if found.amount * 10_000 % 1:
+    _, digits, exponent = found.amount.as_tuple()
+    # In digits, because arithmetic rounds to the context's 28.
+    if isinstance(exponent, int) and exponent < -4 and any(digits[exponent + 4 :]):
         return "amount has more than 4 decimals"
     if found.confirmed_at.tzinfo is None:
         return "confirmed_at is without a time zone"

@@ -208,7 +208,7 @@ def _ask(service: PaymentService, cursor: str, limit: int) -> Page:
 
     retrying = Retrying(
         retry=retry_if_exception_type(Unavailable),
-        wait=wait_exponential_jitter(0.5, max=8, jitter=0.5),
+        wait=wait_exponential_jitter(multiplier=0.5, max=8, jitter=0.5),
         stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(ASKING_SECONDS),
         before_sleep=warn,
         reraise=True,

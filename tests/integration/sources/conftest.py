@@ -126,7 +126,7 @@ class Sales:
             self.stack.kafka, "test", subscribed=False, overrides={"fetch.wait.max.ms": 20}
         )
         try:
-            return list(_committed(consumer, topic))
+            return list(committed(consumer, topic))
         finally:
             consumer.close()
 
@@ -226,7 +226,7 @@ class Running:
             raise self.error
 
 
-def _committed(consumer: Consumer, topic: Topic) -> Iterator[tuple[bytes, bytes | None]]:
+def committed(consumer: Consumer, topic: Topic) -> Iterator[tuple[bytes, bytes | None]]:
     """What is committed below the ends of all partitions as they are now, in the order of each."""
     missing = {}
     starts = []

@@ -1,18 +1,39 @@
-"""A payment service that answers what a test says, over real HTTP, and the settings to ask it with."""
+"""A payment service that answers what a test says, the simulated one, and fresh topics to poll into."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import httpx
 import pytest
 
-from contracts.settings import SoapSettings
+from contracts import kafka
+from contracts.registry import Registry
+from contracts.schemas import load
+from contracts.settings import SalesDbSettings, SoapSettings
+from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, Topic
 from simulators.payments import envelope
+from sources.ledger import Position
+from sources.soap.poll import Result, Topics, poll
+from stack import ports
+from stack.embedded import Embedded
+from tests.integration.sources.conftest import committed
+
+ROOT = Path(__file__).parents[4]
+DEADLINE_SECONDS = 60.0
 
 Entry = tuple[str, str, str, str, str, str]
 XML = {"Content-Type": "text/xml; charset=utf-8"}
@@ -120,3 +141,146 @@ def serving() -> Iterator[Server]:
 def server() -> Iterator[Server]:
     with serving() as found:
         yield found
+
+
+@dataclass
+class Polls:
+    """Fresh topics, and what is in them."""
+
+    stack: Embedded
+    topics: Topics
+
+    def poll(self, soap: SoapSettings, **options: Any) -> Result:
+        return poll(self.stack.kafka, soap, self.topics, **options)
+
+    def process(self, soap: SoapSettings, **more: str) -> subprocess.Popen[bytes]:
+        """A poll as a process of its own, to be killed."""
+        environment = os.environ | {
+            "ELECTRORED_KAFKA_BOOTSTRAP": self.stack.kafka.kafka_bootstrap,
+            "ELECTRORED_SCHEMA_REGISTRY_URL": self.stack.kafka.schema_registry_url,
+            "ELECTRORED_SOAP_WSDL": soap.soap_wsdl,
+            "ELECTRORED_SOAP_USERNAME": soap.soap_username,
+            "ELECTRORED_SOAP_PASSWORD": soap.soap_password.get_secret_value(),
+            "TEST_TOPICS": ",".join(
+                (self.topics.confirmations.name, self.topics.positions.name, self.topics.dead_letters.name)
+            ),
+            **more,
+        }
+        return subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("process.py")], cwd=ROOT, env=environment
+        )
+
+    def log(self, topic: Topic) -> list[tuple[bytes, Any]]:
+        """Keys and values of everything that is committed now, partition by partition."""
+        codec = Registry(self.stack.kafka).codec(topic.subject, load(topic.schema))
+        consumer = kafka.consumer(
+            self.stack.kafka, "test", subscribed=False, overrides={"fetch.wait.max.ms": 20}
+        )
+        try:
+            return [
+                (key, codec.decode(value)) for key, value in committed(consumer, topic) if value is not None
+            ]
+        finally:
+            consumer.close()
+
+    def confirmations(self) -> list[dict[str, Any]]:
+        """In the order of their seq."""
+        found = self.log(self.topics.confirmations)
+        assert all(key.decode() == value["sale_id"] for key, value in found)
+        return sorted((value for _, value in found), key=lambda value: value["seq"])
+
+    def payment_ids(self) -> list[str]:
+        return [found["payment_id"] for found in self.confirmations()]
+
+    def position(self) -> Position:
+        found = [value for key, value in self.log(self.topics.positions) if key == b"soap"]
+        _, record = found[-1]
+        return Position(record["next_seq"], record["frontier"], json.loads(record["detail"]))
+
+
+@pytest.fixture
+def polls(stack: Embedded) -> Polls:
+    suffix = uuid4().hex[:12]
+    topics = Topics(
+        *(
+            replace(topic, name=f"{topic.name}-{suffix}")
+            for topic in (PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
+        )
+    )
+    kafka.ensure_topics(stack.kafka, (topics.confirmations, topics.positions, topics.dead_letters))
+    return Polls(stack, topics)
+
+
+@dataclass
+class Service:
+    """The simulated payment service as a process of its own."""
+
+    sales: SalesDbSettings
+    folder: Path
+    port: int
+    running: subprocess.Popen[bytes] | None = None
+
+    def settings(self, **changes: object) -> SoapSettings:
+        return SoapSettings.model_validate(
+            {"soap_wsdl": f"{self.address}/payments", "soap_username": "me", "soap_password": "mine"}
+            | changes
+        )
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        environment = os.environ | {
+            "ELECTRORED_SALES_DB_URL": self.sales.sales_db_url.get_secret_value(),
+            "ELECTRORED_SOAP_USERNAME": "me",
+            "ELECTRORED_SOAP_PASSWORD": "mine",
+        }
+        arguments = ["--port", str(self.port), "--seed", "7", "--delay-seconds", "0"]
+        journal = ["--journal", str(self.folder / "payments.sqlite3")]
+        self.running = subprocess.Popen(
+            [sys.executable, "-m", "simulators", "payments", *arguments, *journal], cwd=ROOT, env=environment
+        )
+        wait(lambda: self._is_ready())
+
+    def _is_ready(self) -> bool:
+        assert self.running is not None
+        assert self.running.poll() is None, "the service ended"
+        try:
+            return httpx.get(f"{self.address}/health").is_success
+        except httpx.HTTPError:
+            return False
+
+    def kill(self) -> None:
+        assert self.running is not None
+        self.running.kill()
+        self.running.wait()
+
+    def stop(self) -> int:
+        assert self.running is not None
+        self.running.terminate()
+        return self.running.wait(DEADLINE_SECONDS)
+
+    def fails(self, **failure: object) -> None:
+        httpx.put(f"{self.address}/failure", json=failure).raise_for_status()
+
+
+def wait(condition: Callable[[], Any]) -> Any:
+    """The first true value of the condition; fails when it does not come."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.05)
+    return value
+
+
+@pytest.fixture
+def service(sales_db: SalesDbSettings, tmp_path: Path) -> Iterator[Service]:
+    (port,) = ports.free(1)
+    found = Service(sales_db, tmp_path, port)
+    found.start()
+    try:
+        yield found
+    finally:
+        if found.running is not None and found.running.poll() is None:
+            found.kill()

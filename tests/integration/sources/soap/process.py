@@ -1,0 +1,45 @@
+"""A poll as `python -m sources soap poll` runs it, but on a test's own topics; it kills itself where it is told to.
+
+TEST_KILL is `before N` or `after N`: kill -9 just before or just after the Nth commit, with every record sent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[4]))
+
+from confluent_kafka import Producer
+
+import sources.__main__ as process
+from contracts import kafka
+from sources.soap import poll
+
+if told := os.environ.get("TEST_KILL"):
+    when, number = told.split()
+
+    class Killing(Producer):
+        left = int(number)
+
+        def commit_transaction(self, *arguments: Any) -> None:
+            self.left -= 1
+            if self.left == 0 and when == "before":
+                self.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            super().commit_transaction(*arguments)
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    kafka.Producer = Killing  # type: ignore[misc]
+if rows := os.environ.get("TEST_PAGE"):
+    poll.poll.__kwdefaults__["page"] = int(rows)
+confirmations, positions, dead_letters = os.environ["TEST_TOPICS"].split(",")
+process.PAYMENT_CONFIRMATIONS = replace(process.PAYMENT_CONFIRMATIONS, name=confirmations)
+process.SOURCE_POSITIONS = replace(process.SOURCE_POSITIONS, name=positions)
+process.DEAD_LETTERS = replace(process.DEAD_LETTERS, name=dead_letters)
+process.app(["soap", "poll"])

@@ -1,0 +1,227 @@
+"""A poll brings every confirmation into the log exactly once, whatever the service says and whenever it is killed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from contracts import kafka
+from contracts.topics import PAYMENT_CONFIRMATIONS
+from simulators.payments import envelope
+from simulators.payments.envelope import SoapFault
+from sources.errors import Fenced, Refused
+from sources.soap import poll as module
+from sources.soap.errors import Faulted, Unavailable
+from sources.soap.poll import Result
+from tests.integration.sources.soap.conftest import Polls, Reply, Server, entry
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+FAULT = Reply(envelope.fault(SoapFault("soap:Server", "closed for the night")), 500)
+
+
+def at(moment: datetime) -> object:
+    return lambda: moment
+
+
+def ids(*numbers: int) -> list[str]:
+    return [f"p{number}" for number in numbers]
+
+
+def test_a_poll_reads_to_the_end_and_says_what_it_did(polls: Polls, server: Server) -> None:
+    server.has([entry(1), entry(2, currency="USD"), entry(3, status="REFUNDED")])
+    result = polls.poll(server.settings(), page=2, now=at(NOON))
+    assert replace(result, seconds=0) == Result(
+        2, 3, 0, {"EUR": Decimal("5"), "USD": Decimal("2.5")}, "", "3", 0
+    )
+    assert server.posts == [("", 2), ("2", 2)]
+    first = polls.confirmations()[0]
+    assert first == {
+        "source": "soap",
+        "seq": 1,
+        "payment_id": "p1",
+        "sale_id": "s1",
+        "amount": Decimal("1.5000"),
+        "currency": "EUR",
+        "status": "CONFIRMED",
+        "confirmed_at": datetime(2026, 11, 2, 12, tzinfo=UTC),
+        "recorded_at": NOON,
+    }
+    assert [found["seq"] for found in polls.confirmations()] == [1, 2, 3]
+
+
+def test_the_next_poll_goes_on_behind_the_last(polls: Polls, server: Server) -> None:
+    server.has([entry(1)])
+    polls.poll(server.settings())
+    server.has([entry(1), entry(2)])
+    result = polls.poll(server.settings())
+    assert (result.cursor_before, result.cursor_after, result.confirmations) == ("1", "2", 1)
+    assert polls.payment_ids() == ids(1, 2)
+
+
+def test_a_poll_that_finds_nothing_moves_the_frontier(polls: Polls, server: Server) -> None:
+    server.has([])
+    assert polls.poll(server.settings(), now=at(NOON)).confirmations == 0
+    assert polls.position().frontier == NOON
+    polls.poll(server.settings(), now=at(NOON + timedelta(minutes=5)))
+    assert polls.position().frontier == NOON + timedelta(minutes=5)
+
+
+def test_the_frontier_holds_everything_until_the_first_poll_was_complete(
+    polls: Polls, server: Server
+) -> None:
+    server.has([entry(1), entry(2)])
+    page = server.answer
+    server.answer = lambda cursor, limit: page(cursor, limit) if cursor == "" else FAULT
+    with pytest.raises(Faulted, match="Server: closed for the night"):
+        polls.poll(server.settings(), page=1, now=at(NOON))
+    # The first page counted: the cursor is behind it, and the fault moved nothing.
+    assert polls.payment_ids() == ids(1)
+    position = polls.position()
+    assert (position.frontier, position.detail["cursor"]) == (EPOCH, "1")
+    server.answer = page
+    polls.poll(server.settings(), now=at(NOON + timedelta(minutes=5)))
+    assert polls.payment_ids() == ids(1, 2)
+    assert polls.position().frontier == NOON + timedelta(minutes=5)
+
+
+def test_nothing_is_recorded_at_or_before_a_frontier_that_was_published(polls: Polls, server: Server) -> None:
+    server.has([entry(1)])
+    polls.poll(server.settings(), now=at(NOON))
+    server.has([entry(1), entry(2)])
+    # The clock went back.
+    polls.poll(server.settings(), now=at(NOON - timedelta(hours=1)))
+    assert [found["recorded_at"] for found in polls.confirmations()] == [NOON, NOON + MICROSECOND]
+    assert polls.position().frontier == NOON
+
+
+def test_a_bad_record_goes_to_dead_letters_and_the_page_goes_on(polls: Polls, server: Server) -> None:
+    server.has([entry(1), entry(2, amount="about 3"), entry(3), entry(4, sale_id="ß" * 501)])
+    result = polls.poll(server.settings(), page=3)
+    assert (result.pages, result.confirmations, result.dead) == (2, 2, 2)
+    assert polls.payment_ids() == ids(1, 3)
+    dead = polls.log(polls.topics.dead_letters)
+    assert [(key, found["origin"], found["offset"]) for key, found in dead] == [
+        (b"soap/0//1", "soap", 1),
+        (b"soap/0/3/0", "soap", 0),
+    ]
+    assert "about 3" in dead[0][1]["reason"]
+    assert b"<p:amount>about 3</p:amount>" in dead[0][1]["value"]
+    assert "longer than 1000 bytes" in dead[1][1]["reason"]
+
+
+def test_what_may_pass_is_asked_for_again(polls: Polls, server: Server) -> None:
+    server.has([entry(1)])
+    page = server.answer
+    bad = [Reply(b"busy", 503), Reply(b"<soap:Envel")]
+    server.answer = lambda cursor, limit: bad.pop() if bad else page(cursor, limit)
+    assert polls.poll(server.settings()).confirmations == 1
+    assert len(server.posts) == 3
+    assert polls.payment_ids() == ids(1)
+
+
+def test_a_service_that_stays_away_ends_the_poll(
+    polls: Polls, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ATTEMPTS", 3)
+    server.gives(Reply(b"busy", 503))
+    with pytest.raises(Unavailable, match="HTTP 503"):
+        polls.poll(server.settings())
+    assert len(server.posts) == 3
+    assert polls.log(polls.topics.positions) == []
+
+
+def test_a_fault_is_not_asked_for_again(polls: Polls, server: Server) -> None:
+    server.gives(FAULT)
+    with pytest.raises(Faulted):
+        polls.poll(server.settings())
+    assert len(server.posts) == 1
+
+
+@pytest.mark.parametrize("cursors", [["1", "1"], ["1", "2", "1"], [""]])
+@pytest.mark.parametrize("more", [True, False])
+def test_a_cursor_that_stands_or_turns_in_circles_ends_the_poll_before_anything_doubles(
+    polls: Polls, server: Server, cursors: list[str], more: bool
+) -> None:
+    def answer(_cursor: str, _limit: int) -> Reply:
+        number = len(server.posts)
+        is_last = number == len(cursors)
+        return Reply(envelope.page([entry(number)], cursors[number - 1], more if is_last else True))
+
+    server.answer = answer
+    with pytest.raises(Refused, match="was passed before"):
+        polls.poll(server.settings())
+    assert polls.payment_ids() == ids(*range(1, len(cursors)))
+
+
+def test_a_service_without_an_end_ends_the_poll_and_nothing_is_lost(polls: Polls, server: Server) -> None:
+    def answer(cursor: str, _limit: int) -> Reply:
+        number = int(cursor or 0) + 1
+        return Reply(envelope.page([entry(number)], str(number), True))
+
+    server.answer = answer
+    with pytest.raises(Refused, match="still had more after"):
+        polls.poll(server.settings(), seconds=0.2)
+    read = len(server.posts)
+    server.has([entry(number) for number in range(1, read + 2)])
+    polls.poll(server.settings())
+    assert polls.payment_ids() == ids(*range(1, read + 2))
+
+
+@pytest.mark.parametrize("kill", ["before 1", "after 1", "before 2", "after 2", "before 3", "after 3"])
+def test_a_poll_killed_around_a_commit_leaves_every_confirmation_exactly_once(
+    polls: Polls, server: Server, kill: str
+) -> None:
+    server.has([entry(number) for number in range(1, 12)])
+    killed = polls.process(server.settings(), TEST_KILL=kill, TEST_PAGE="4")
+    assert killed.wait(60) == -signal.SIGKILL
+    result = polls.poll(server.settings(), page=3)
+    assert result.cursor_after == "11"
+    found = polls.confirmations()
+    assert [one["payment_id"] for one in found] == ids(*range(1, 12))
+    assert [one["seq"] for one in found] == list(range(1, 12))
+
+
+def test_of_two_polls_the_later_takes_over_and_nothing_doubles(polls: Polls, server: Server) -> None:
+    server.has([entry(1), entry(2)])
+    page = server.answer
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slowly(cursor: str, limit: int) -> Reply:
+        if len(server.posts) == 2:
+            asked.set()
+            assert go_on.wait(60)
+        return page(cursor, limit)
+
+    server.answer = slowly
+    ended: list[BaseException] = []
+
+    def first() -> None:
+        try:
+            polls.poll(server.settings(), page=1)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert asked.wait(60)
+    polls.poll(server.settings(), page=1)
+    go_on.set()
+    thread.join(60)
+    assert [type(error) for error in ended] == [Fenced]
+    assert polls.payment_ids() == ids(1, 2)
+
+
+def test_a_topic_that_was_made_again_stops_the_poll(polls: Polls, server: Server) -> None:
+    server.has([entry(1)])
+    polls.poll(server.settings())
+    other = replace(PAYMENT_CONFIRMATIONS, name=f"{polls.topics.confirmations.name}-again")
+    kafka.ensure_topics(polls.stack.kafka, [other])
+    with pytest.raises(Refused, match="was made again"):
+        Polls(polls.stack, replace(polls.topics, confirmations=other)).poll(server.settings())
