@@ -140,11 +140,12 @@ csv_sales = Table(
     Index("csv_sales_seq", "seq"),
 )
 
-# What `csv_sales` reflects: every event of the source below `next_seq`, all of them below the offsets.
+# What `csv_sales` reflects: every event of the source below `next_seq`, and those below the offsets in the log.
 csv_cache = Table(
     "csv_cache",
     metadata,
     Column("topic_id", Text, primary_key=True, comment="of sales-events: a topic made anew has another"),
     Column("next_seq", BigInteger, nullable=False),
+    Column("seen", BigInteger, nullable=False, comment="the seq behind the greatest that was applied"),
     Column("offsets", JSONB, nullable=False, comment='{"<partition>": next offset}'),
 )

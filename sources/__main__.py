@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import typer
 
-from contracts.settings import KafkaSettings, SalesDbSettings, SoapSettings, from_environment
+from contracts.settings import (
+    CsvSettings,
+    KafkaSettings,
+    ResultsDbSettings,
+    SalesDbSettings,
+    SoapSettings,
+    from_environment,
+)
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS
 from observability import logs, metrics
 from sources.errors import SourceError
@@ -61,6 +71,77 @@ def soap_poll() -> None:
     except SourceError as error:
         logs.get(__name__).error("the poll ended", reason=str(error))
         raise SystemExit(1) from error
+
+
+csv = typer.Typer(no_args_is_help=True)
+app.add_typer(csv, name="csv", help="Files of sales in the inbox.")
+# pandas and polars take seconds to import, and change capture needs neither: hence the imports within.
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What a person can act on is one line, not a traceback."""
+    try:
+        yield
+    except SourceError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+@csv.command("take")
+def csv_take() -> None:
+    """Take every file that waits in the inbox and is complete, and end."""
+    from sources.csv.intake import take
+
+    logs.configure("sources-csv")
+    kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
+    with _one_line():
+        done = take(kafka, results, from_environment(CsvSettings))
+    for file in done.files:
+        counts = file.counts
+        typer.echo(
+            f"{file.name}: {file.outcome}{f' ({file.reason})' if file.reason else ''}: {counts.rows} rows, "
+            f"{counts.accepted} accepted, {counts.duplicates} duplicate, {counts.corrections} corrections, "
+            f"{counts.reversals} reversals, {counts.rejected} rejected"
+        )
+
+
+@csv.command("check")
+def csv_check(file: Path) -> None:
+    """Say what would become of a file, without taking it; exit code 1 if any row would be refused."""
+    from sources.csv.checking import check
+
+    with _one_line():
+        found = check(from_environment(ResultsDbSettings), from_environment(CsvSettings), file)
+    if found.reason:
+        typer.echo(f"{found.name}: no CSV of sales: {found.reason}")
+    for refusal in found.refusals:
+        typer.echo(f"{found.name}:{refusal.line}: {refusal.reason}")
+    counts = found.counts
+    if counts.rejected > len(found.refusals):
+        typer.echo(f"… and {counts.rejected - len(found.refusals)} more")
+    if found.ignored_columns:
+        typer.echo(f"columns that are passed over: {', '.join(found.ignored_columns)}")
+    typer.echo(
+        f"{counts.rows} rows: {counts.accepted} would be accepted ({counts.corrections} as corrections), "
+        f"{counts.duplicates} are duplicates, {counts.reversals} take a sale back, {counts.rejected} would be refused"
+    )
+    raise typer.Exit(0 if found.is_clean else 1)
+
+
+@csv.command("retract")
+def csv_retract(file: str) -> None:
+    """Take a file back: FILE is a path to its content, the name it was taken under, or its hash."""
+    from sources.csv.retracting import retract
+
+    logs.configure("sources-csv")
+    kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
+    with _one_line():
+        done = retract(kafka, results, from_environment(CsvSettings), file)
+    amount = ", ".join(f"{value} {currency}" for currency, value in done.amount.items()) or "0"
+    typer.echo(
+        f"{done.name}: {done.taken_back} sales taken back ({amount}); {done.left} left, corrected or taken back since"
+    )
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import polars as pl
 
 from sources.csv import rows
 from sources.csv.lines import MAX_RECORD_BYTES, Bad, Block, Place, blocks
-from sources.csv.rows import COLUMNS, OPERATION
+from sources.csv.rows import COLUMNS, OPERATION, SCHEMA
 
+NO_ROWS = pl.DataFrame(schema=SCHEMA)
 SEPARATORS = (",", ";")
 _BOM = b"\xef\xbb\xbf"
 _WIDE = {
@@ -53,6 +55,11 @@ class Part:
     good: pl.DataFrame
     bad: list[Bad]
     end: Place
+    _block: Block
+
+    def shown(self, line: int) -> bytes:
+        """How a good row looks in the file."""
+        return self._block.shown(int(np.searchsorted(self._block.lines, line)))
 
     @property
     def rows(self) -> int:
@@ -116,7 +123,7 @@ def _part(block: Block, found: Head, decimal_comma: bool) -> Part:
     bad = block.bad + [
         Bad(int(block.lines[row]), reason, block.shown(row)) for row, reason in checked.refused
     ]
-    return Part(checked.good, sorted(bad, key=lambda one: one.line), block.end)
+    return Part(checked.good, sorted(bad, key=lambda one: one.line), block.end, block)
 
 
 def _parse(text: bytes, found: Head) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -28,6 +28,8 @@ SCHEMA: dict[str, Any] = (
 # The limits of the pipelines, which would refuse the event.
 MOST_KEY_BYTES = 256
 MOST_SALE_ID_BYTES = 1_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 _INT_LIMIT = 1 << 31
 _MOMENT = (
     r"^(\d{4}-\d\d-\d\d)[T ]([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:\.(\d{1,6}))?)?"
@@ -36,7 +38,7 @@ _MOMENT = (
 
 
 def _micros(day: object) -> int:
-    return int(datetime.fromisoformat(f"{day}T00:00:00").replace(tzinfo=UTC).timestamp()) * 1_000_000
+    return (datetime.fromisoformat(f"{day}T00:00:00+00:00") - EPOCH) // MICROSECOND
 
 
 @dataclass(frozen=True)

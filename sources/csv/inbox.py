@@ -1,0 +1,227 @@
+"""The folder that files are put in. What is taken is a copy of ours, so nobody changes or removes it meanwhile.
+
+    inbox/sales_*.csv              what waits
+    inbox/.taking/<sha256>         the copy that is being taken, made while its content was hashed
+    inbox/processed/YYYY/MM/DD/    what was taken
+    inbox/rejected/                what was not, each with NAME.reason.txt
+
+Every step may be repeated: whoever comes after a kill finds either the file or its copy, and the ledger says which.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import fnmatch
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sources.errors import Refused
+
+PATTERN = "sales_*.csv"
+_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A file in the inbox as it was looked at. `problem`: why it can never be taken."""
+
+    name: str
+    status: os.stat_result
+    is_complete: bool
+    problem: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Its name as text, whatever bytes it is."""
+        return os.fsencode(self.name).decode(errors="replace")
+
+    @property
+    def since(self) -> float:
+        """When it was last changed, in seconds of the Unix epoch."""
+        return self.status.st_ctime
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A content that is ours now."""
+
+    sha256: str
+    size: int
+
+
+class Inbox:
+    """The folder; made with its own folders when they are missing."""
+
+    def __init__(self, folder: Path, settle_seconds: float) -> None:
+        self._folder = folder
+        self._settle_seconds = settle_seconds
+        self._taking = folder / ".taking"
+        self._rejected = folder / "rejected"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """One process at a time moves files here; the kernel lets go when it ends, however it ends."""
+        self._taking.mkdir(parents=True, exist_ok=True)
+        with (self._taking / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Refused(f"another process is taking the files of {self._folder}; wait for it") from None
+            yield
+
+    def waiting(self) -> list[Waiting]:
+        """What waits, oldest first; nothing is opened."""
+        found = []
+        try:
+            with os.scandir(self._folder) as entries:
+                names = [entry.name for entry in entries if fnmatch.fnmatchcase(entry.name, PATTERN)]
+        except FileNotFoundError:
+            return []
+        for name in names:
+            try:
+                status = (self._folder / name).lstat()
+            except FileNotFoundError:
+                continue
+            found.append(self._looked_at(name, status))
+        return sorted(found, key=lambda one: (one.status.st_mtime_ns, one.name))
+
+    def _looked_at(self, name: str, status: os.stat_result) -> Waiting:
+        if not stat.S_ISREG(status.st_mode):
+            return Waiting(name, status, True, f"it is {_kind(status.st_mode)}, not a regular file")
+        # A write sets both times alike; a rename, and whatever else says "finished", only the second. Where a file
+        # system does not say so, the file settles.
+        is_renamed = status.st_ctime_ns > status.st_mtime_ns
+        return Waiting(name, status, is_renamed or time.time() - status.st_ctime >= self._settle_seconds)
+
+    def copy(self, waiting: Waiting) -> Copy | None:
+        """Make the content ours; None if the file went, or was written to meanwhile: it is complete another time."""
+        try:
+            source = open_regular(self._folder / waiting.name)
+        except FileNotFoundError:
+            return None
+        partial = self._taking / "partial"
+        digest, size = hashlib.sha256(), 0
+        try:
+            before = os.fstat(source)
+            with partial.open("wb") as target:
+                while data := os.read(source, _AT_ONCE):
+                    digest.update(data)
+                    target.write(data)
+                    size += len(data)
+                target.flush()
+                os.fsync(target.fileno())
+            after = os.fstat(source)
+        finally:
+            os.close(source)
+        if _identity(before) != _identity(waiting.status) or _identity(after) != _identity(before):
+            partial.unlink()
+            return None
+        copy = Copy(digest.hexdigest(), size)
+        partial.rename(self.path_of(copy.sha256))
+        return copy
+
+    def path_of(self, sha256: str) -> Path:
+        """Where the copy is, if there is one."""
+        return self._taking / sha256
+
+    def copies(self) -> list[str]:
+        """The hashes of all copies that lie here."""
+        if not self._taking.exists():
+            return []
+        return [path.name for path in self._taking.iterdir() if len(path.name) == 64]
+
+    def let_go(self, waiting: Waiting) -> None:
+        """Remove the file whose content is ours, unless another took its place meanwhile."""
+        path = self._folder / waiting.name
+        try:
+            if _identity(path.lstat()) == _identity(waiting.status):
+                path.unlink()
+        except FileNotFoundError:
+            return
+
+    def drop(self, sha256: str) -> None:
+        """Remove a copy that is of no use."""
+        self.path_of(sha256).unlink(missing_ok=True)
+
+    def finish(self, sha256: str, name: str, at: datetime) -> None:
+        """Move the copy to where what was taken is kept, by the day of `at`; nothing if it is there already."""
+        self._move(sha256, self._folder / "processed" / f"{at:%Y/%m/%d}", name)
+
+    def reject(self, sha256: str, name: str, reason: str) -> None:
+        """Move the copy to where what cannot be taken is kept, the reason beside it."""
+        self._explain(self._free(self._rejected, name, sha256), reason)
+        self._move(sha256, self._rejected, name)
+
+    def reject_special(self, waiting: Waiting) -> None:
+        """The same for what is no regular file; it is moved as it is and never opened."""
+        target = self._free(self._rejected, waiting.name, f"{waiting.status.st_ino}")
+        self._explain(target, waiting.problem)
+        try:
+            (self._folder / waiting.name).rename(target)
+        except FileNotFoundError:
+            return
+
+    def _move(self, sha256: str, folder: Path, name: str) -> None:
+        try:
+            self.path_of(sha256).rename(self._free(folder, name, sha256))
+        except FileNotFoundError:
+            return
+
+    def _explain(self, target: Path, reason: str) -> None:
+        target.with_name(f"{target.name}.reason.txt").write_text(f"{reason}\n", encoding="utf-8")
+
+    @staticmethod
+    def _free(folder: Path, name: str, distinction: str) -> Path:
+        """A path in the folder that is nobody else's: a name may come again with another content."""
+        folder.mkdir(parents=True, exist_ok=True)
+        # A name of ours has neither a slash nor a NUL; one from the ledger is text that stood for one.
+        path = folder / Path(name).name
+        if os.path.lexists(path):
+            path = folder / f"{path.name.removesuffix('.csv')}.{distinction[:16]}.csv"
+        return path
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor to read a regular file, following no link and waiting for nobody. Raises Refused for another."""
+    try:
+        # Without O_NONBLOCK opening a FIFO would wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}") from error
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise Refused(f"{path} is {_kind(mode)}, not a regular file")
+    return fd
+
+
+def sha256_of(fd: int) -> str:
+    """The hash of a file's content, in flat memory."""
+    digest, offset = hashlib.sha256(), 0
+    while data := os.pread(fd, _AT_ONCE, offset):
+        digest.update(data)
+        offset += len(data)
+    return digest.hexdigest()
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    return next((name for is_kind, name in kinds if is_kind(mode)), "a device")

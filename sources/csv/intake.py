@@ -1,0 +1,238 @@
+"""Take what waits in the inbox: each file entered in the ledger, then block by block into the log."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
+from observability import logs
+from sources.csv import reading
+from sources.csv.inbox import Copy, Inbox, Waiting, open_regular
+from sources.csv.lines import Bad, Place
+from sources.csv.plan import Plan, plan
+from sources.csv.reading import Head, NoCsv, Part
+from sources.csv.results import PREVIEW_ROWS, Counts, FileResult, Taking
+from sources.csv.rows import COLUMNS, EPOCH, MICROSECOND
+from sources.csv.source import Source, Topics
+from sources.errors import Refused
+from sources.ledger import FileEntry
+
+_log = logs.get(__name__)
+
+# How often the cache notes how far the log is reflected: so much of it is read again after a kill.
+NOTE_SECONDS = 10.0
+UNKNOWN = "column operation: REVERSAL of a sale that no file has said, or that was taken back"
+
+
+def take(
+    kafka: KafkaSettings, results: ResultsDbSettings, settings: CsvSettings, topics: Topics | None = None
+) -> Taking:
+    """Take all that waits and is complete; a file of which a part was taken goes on where it was left.
+
+    Raises SourceError when it cannot go on: run it again.
+    """
+    started = time.monotonic()
+    inbox = Inbox(settings.csv_inbox, settings.csv_settle_seconds)
+    with inbox.held(), Source(kafka, results, topics or Topics()) as source:
+        intake = Intake(inbox, source, settings.csv_decimal_comma)
+        files = tuple(intake.run())
+    return Taking(files, intake.counts, time.monotonic() - started, tuple(intake.preview))
+
+
+@dataclass
+class Intake:
+    """One run."""
+
+    inbox: Inbox
+    source: Source
+    decimal_comma: bool
+    counts: Counts = field(default_factory=Counts)
+    preview: list[dict[str, Any]] = field(default_factory=list)
+    _noted_at: float = field(default_factory=time.monotonic)
+
+    def run(self) -> Iterator[FileResult]:
+        """1. end what a predecessor left  2. take the files, oldest first  3. hold nothing back."""
+        yield from self._finish_left()
+        for waiting in self.inbox.waiting():
+            if waiting.is_complete:
+                result = self._file(waiting)
+                _log.info("file", name=result.name, outcome=result.outcome, reason=result.reason or None)
+                yield result
+        self.source.release()
+        self.source.note_ends()
+
+    def _finish_left(self) -> Iterator[FileResult]:
+        for entry in sorted(self.source.files.values(), key=lambda one: one.entered_at):
+            if entry.state == "TAKING":
+                yield self._go_on(entry)
+        for sha256 in self.inbox.copies():
+            entered = self.source.files.get(sha256)
+            if entered is None:
+                # Copied and not yet entered: the file itself is still in the inbox.
+                self.inbox.drop(sha256)
+            else:
+                self._put_away(entered)
+
+    def _go_on(self, entry: FileEntry) -> FileResult:
+        if self.inbox.path_of(entry.sha256).exists():
+            return self._rows(entry)
+        reason = (
+            f"its copy is gone after row {entry.rows}; put the file in once more, what was taken counts once"
+        )
+        _log.error("a file is lost", name=entry.name, reason=reason)
+        self.source.enter(replace(entry, state="LOST"))
+        return FileResult(entry.name, "lost", entry.sha256, reason, counts_of(entry))
+
+    def _file(self, waiting: Waiting) -> FileResult:
+        if waiting.problem:
+            self.inbox.reject_special(waiting)
+            return FileResult(waiting.shown, "rejected", reason=waiting.problem)
+        try:
+            copy = self.inbox.copy(waiting)
+        except Refused as error:
+            return FileResult(waiting.shown, "refused", reason=str(error))
+        if copy is None:
+            return FileResult(waiting.shown, "changing", reason="it went or was written to while it was read")
+        known = self.source.files.get(copy.sha256)
+        if known is not None and known.state == "DONE":
+            self.inbox.let_go(waiting)
+            self.inbox.finish(copy.sha256, waiting.shown, known.entered_at)
+            return FileResult(waiting.shown, "copy", copy.sha256, f"its content was taken as {known.name}")
+        entry = self._enter(waiting, copy)
+        self.inbox.let_go(waiting)
+        if entry.state == "REJECTED":
+            self._put_away(entry)
+            return FileResult(entry.name, "rejected", entry.sha256, entry.detail["reason"])
+        return self._rows(entry)
+
+    def _enter(self, waiting: Waiting, copy: Copy) -> FileEntry:
+        entry = FileEntry(
+            copy.sha256, waiting.shown, copy.size, EPOCH, "TAKING", self.source.next_seq, self.source.next_seq
+        )
+        try:
+            with self._opened(entry) as (_, head):
+                place = head.body
+        except NoCsv as error:
+            entry = replace(entry, state="REJECTED", detail={"reason": str(error)})
+        else:
+            entry = replace(entry, detail=_detail(place, Counts()))
+        entry = replace(entry, entered_at=self.source.hold())
+        self.source.enter(entry)
+        return entry
+
+    @contextmanager
+    def _opened(self, entry: FileEntry) -> Iterator[tuple[int, Head]]:
+        fd = open_regular(self.inbox.path_of(entry.sha256))
+        try:
+            yield fd, reading.head(fd)
+        finally:
+            os.close(fd)
+
+    def _rows(self, entry: FileEntry) -> FileResult:
+        """Take its rows from where the entry stands; a block is read while the one before it is written."""
+        started = time.monotonic()
+        with self._opened(entry) as (fd, head), closing(_Writing(self.source)) as writing:
+            place = Place(entry.detail["offset"], entry.detail["line"])
+            parts = reading.parts(fd, head, place, self.decimal_comma)
+            part = next(parts, None)
+            while True:
+                following = None if part is None else next(parts, None)
+                writing.settle()
+                made, bad, counts = self._planned(part)
+                self.counts += counts
+                end = part.end if part is not None else place
+                entry = replace(
+                    entry,
+                    state="TAKING" if following is not None else "DONE",
+                    rows=entry.rows + counts.rows,
+                    next_seq=self.source.next_seq + made.events.height,
+                    detail=_detail(end, counts_of(entry) + counts),
+                )
+                writing.start(made, bad, entry)
+                if following is None:
+                    break
+                part = following
+                self._note_sometimes(writing)
+            writing.settle()
+        self._put_away(entry)
+        took = time.monotonic() - started
+        return FileResult(entry.name, "taken", entry.sha256, "", counts_of(entry), took, head.unknown)
+
+    def _planned(self, part: Part | None) -> tuple[Plan, list[Bad], Counts]:
+        if part is None:
+            return plan(reading.NO_ROWS, self.source.taken.find(reading.NO_ROWS["sale_id"])), [], Counts()
+        made = plan(part.good, self.source.taken.find(part.good["sale_id"].unique()))
+        bad = part.bad + [Bad(line, UNKNOWN, part.shown(line)) for line in made.unknown]
+        if len(self.preview) < PREVIEW_ROWS:
+            sold = made.events.filter(~made.events["reversal"]).head(PREVIEW_ROWS - len(self.preview))
+            self.preview += [_shown(row) for row in sold.select(COLUMNS).iter_rows(named=True)]
+        return made, bad, made.counts(part.rows, len(bad))
+
+    def _note_sometimes(self, writing: _Writing) -> None:
+        if time.monotonic() - self._noted_at >= NOTE_SECONDS:
+            writing.settle()
+            self.source.note_ends()
+            self._noted_at = time.monotonic()
+
+    def _put_away(self, entry: FileEntry) -> None:
+        """Move the copy to where a file in this state belongs."""
+        if entry.state == "DONE":
+            self.inbox.finish(entry.sha256, entry.name, entry.entered_at)
+        elif entry.state == "REJECTED":
+            self.inbox.reject(entry.sha256, entry.name, entry.detail["reason"])
+        else:
+            self.inbox.drop(entry.sha256)
+
+
+class _Writing:
+    """At most one transaction under way, in a thread; what it raised is raised by `settle`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._thread = ThreadPoolExecutor(1, "csv")
+        self._under_way: Future[None] | None = None
+
+    def start(self, made: Plan, bad: list[Bad], entry: FileEntry) -> None:
+        """Encode here, outside of the transaction; write there."""
+        events = self._source.encode(made, entry.entered_at)
+        dead = self._source.dead_letters(entry, bad)
+        self._under_way = self._thread.submit(self._source.write, made, events, dead, entry)
+
+    def settle(self) -> None:
+        if self._under_way is not None:
+            under_way, self._under_way = self._under_way, None
+            under_way.result()
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+def counts_of(entry: FileEntry) -> Counts:
+    """What became of a file's rows so far."""
+    return Counts(**entry.detail["counts"]) if "counts" in entry.detail else Counts()
+
+
+def _detail(place: Place, counts: Counts) -> dict[str, Any]:
+    return {"offset": place.offset, "line": place.line, "counts": asdict(counts)}
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    sold_at = EPOCH + row["sold_at"] * MICROSECOND
+    return row | {"sold_at": sold_at.isoformat(), "amount": str(Decimal(row["amount"]).scaleb(-4))}
+
+
+def waiting(settings: CsvSettings) -> list[Waiting]:
+    """What waits, for a sensor: nothing is opened, and nothing asked of Kafka."""
+    return Inbox(settings.csv_inbox, settings.csv_settle_seconds).waiting()
+
+
+def is_under_way(settings: CsvSettings) -> bool:
+    """Whether a run was cut off in the middle of a file: the next one goes on with it."""
+    return bool(Inbox(settings.csv_inbox, settings.csv_settle_seconds).copies())

@@ -1,0 +1,111 @@
+"""What came of files, for people and for Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+# How many rows a preview shows.
+PREVIEW_ROWS = 5
+# taken: all its rows are done. copy: its content was taken before. rejected: no CSV of sales. changing: it is written
+# to, and waits. refused: it could not be opened, and waits. lost: our copy of it went before its end.
+Outcome = Literal["taken", "copy", "rejected", "changing", "refused", "lost"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Every row is accepted, a duplicate, a reversal or rejected; a correction is one of the accepted.
+
+    `amount` is what the rows add to the totals, by currency, in ten-thousandths.
+    """
+
+    rows: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    corrections: int = 0
+    reversals: int = 0
+    rejected: int = 0
+    amount: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: Counts) -> Counts:
+        amount = dict(self.amount)
+        for currency, value in other.amount.items():
+            amount[currency] = amount.get(currency, 0) + value
+        return Counts(
+            self.rows + other.rows,
+            self.accepted + other.accepted,
+            self.duplicates + other.duplicates,
+            self.corrections + other.corrections,
+            self.reversals + other.reversals,
+            self.rejected + other.rejected,
+            amount,
+        )
+
+    @property
+    def amounts(self) -> dict[str, Decimal]:
+        """By currency, four decimals."""
+        return {currency: Decimal(value).scaleb(-4) for currency, value in sorted(self.amount.items())}
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """One file. `counts` are the file's, whichever runs took it; `seconds` are this run's."""
+
+    name: str
+    outcome: Outcome
+    sha256: str = ""
+    reason: str = ""
+    counts: Counts = Counts()
+    seconds: float = 0.0
+    ignored_columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Taking:
+    """One run. `counts` are this run's; `preview` are the first sales that it accepted."""
+
+    files: tuple[FileResult, ...]
+    counts: Counts
+    seconds: float
+    preview: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def rate(self) -> float:
+        """Rows a second, everything included."""
+        return self.counts.rows / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row that would be refused."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """What would become of a file. `refusals` are the first ones; `counts.rejected` says how many there are."""
+
+    name: str
+    counts: Counts
+    refusals: tuple[Refusal, ...] = ()
+    reason: str = ""
+    ignored_columns: tuple[str, ...] = ()
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.reason and not self.counts.rejected
+
+
+@dataclass(frozen=True)
+class Retraction:
+    """A file that was taken back. `left`: its sales that do not count any more, because they were corrected since."""
+
+    name: str
+    sha256: str
+    taken_back: int
+    left: int
+    amount: Mapping[str, Decimal]
