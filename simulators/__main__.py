@@ -1,4 +1,4 @@
-"""`python -m simulators history|sales|payments`: rows for the sales database, reproducible by seed."""
+"""`python -m simulators history|sales|csv|payments`: what the outside world does, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import Annotated
 import psycopg2
 import typer
 
-from contracts.settings import SalesDbSettings, SoapCredentials, from_environment
+from contracts.settings import CsvSettings, SalesDbSettings, SoapCredentials, from_environment
+from simulators import csv_files as branch
 from simulators import sales as world
 from simulators.till import Till, run, utc_now
 
@@ -89,6 +90,23 @@ def payments(
     signal.signal(signal.SIGTERM, lambda *_: None)
     # Loopback alone: it is a simulator, and whoever reaches it may tell it to fail.
     uvicorn.run(made, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=2)
+
+
+@app.command("csv")
+def csv_files(
+    every_seconds: Annotated[float, typer.Option(min=0.01, help="Between two files.")] = 10.0,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of a file.")] = 50,
+    seed: Seed = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after so many files.")] = None,
+) -> None:
+    """Drop files of sales into the inbox until stopped; some rows come again, some of them corrected."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    inbox = from_environment(CsvSettings).csv_inbox
+    seed = _chosen(seed)
+    _log.info("dropping files of %d rows into %s, seed %d", rows, inbox, seed)
+    _log.info("stopped after %d files", branch.run(inbox, seed, rows, every_seconds, stop, limit))
 
 
 @contextmanager

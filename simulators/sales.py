@@ -54,7 +54,7 @@ class Change:
 
 def history(seed: int, start: datetime, end: datetime, rows: int) -> Iterator[Sale]:
     """Exactly `rows` sales in `[start, end)`, ascending by time, denser in busy hours of day and week."""
-    shops = _Shops(random.Random(f"{seed}/history/{start.isoformat()}/{end.isoformat()}/{rows}"))
+    shops = Shops(random.Random(f"{seed}/history/{start.isoformat()}/{end.isoformat()}/{rows}"))
     hours = []
     while start < end:
         hours.append((start, min(HOUR, end - start)))
@@ -76,7 +76,7 @@ def live(
 
     The pace is even, so that a sale's `sold_at` is when it was due; the rhythm decides where it happens.
     """
-    shops = _Shops(random.Random(f"{seed}/live/{start.isoformat()}"))
+    shops = Shops(random.Random(f"{seed}/live/{start.isoformat()}"))
     recent: list[Sale] = []
     number = 0
     while True:
@@ -108,7 +108,7 @@ def _rhythm(local: datetime) -> float:
     return DAY_RHYTHM[local.hour] * WEEK_RHYTHM[local.weekday()]
 
 
-class _Shops:
+class Shops:
     """All shops of the world, drawing from one stream of random numbers."""
 
     def __init__(self, rng: random.Random) -> None:

@@ -123,6 +123,11 @@ class Addresses:
         return self.sales_environment(databases.SHOP)
 
     @property
+    def csv_environment(self) -> dict[str, str]:
+        """For who takes the files of the inbox: it writes the cache of what was taken."""
+        return self.setup_environment | {"ELECTRORED_CSV_INBOX": str(self.layout.csv_inbox)}
+
+    @property
     def dagster_environment(self) -> dict[str, str]:
         return (
             self.kafka_environment()

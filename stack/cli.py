@@ -26,7 +26,7 @@ from stack import display, doctor, orphans, status
 from stack.addresses import GIVEN
 from stack.errors import StackError
 from stack.layout import Layout, Options
-from stack.programs import Platform
+from stack.programs import PROJECT, Platform
 from stack.supervisor import Supervisor, SupervisorGone
 from stack.up import Stack
 
@@ -150,6 +150,36 @@ def logs(
         return
     with file.open("rb") as source:
         shutil.copyfileobj(source, sys.stdout.buffer)
+
+
+csv = typer.Typer(no_args_is_help=True)
+app.add_typer(csv, name="csv", help="Files of sales: look at one before it is taken, take one back.")
+
+
+@csv.command("check")
+def csv_check(
+    file: Annotated[Path, typer.Argument(help="The file, wherever it is.")],
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+) -> None:
+    """Say which rows of a file would be accepted, and why the others not; exit code 1 if any would be refused."""
+    _run_csv(state_dir, "check", str(file.absolute()))
+
+
+@csv.command("retract")
+def csv_retract(
+    file: Annotated[
+        str, typer.Argument(help="The file, or the name that it was taken under, or its SHA-256.")
+    ],
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+) -> None:
+    """Take back, by reversals, what a file said and still counts; what was corrected since is left."""
+    _run_csv(state_dir, "retract", str(Path(file).absolute()) if Path(file).is_file() else file)
+
+
+def _run_csv(state_dir: Path, *arguments: str) -> NoReturn:
+    command = [sys.executable, "-m", "sources", "csv", *arguments]
+    environment = os.environ | _platform(state_dir).csv_environment
+    raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
 
 
 @app.command("doctor")
