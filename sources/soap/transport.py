@@ -55,6 +55,8 @@ class Transport:
         self._document = str(document)
         self._address = _checked(address, hosts)
         self._limits = limits
+        # Reading the certificates takes longer than a page.
+        self._certificates = httpx.create_ssl_context(trust_env=False)
 
     def load(self, url: str) -> bytes:
         """The shipped document. Raises ExternalReferenceForbidden for everything that it may name."""
@@ -72,7 +74,9 @@ class Transport:
         timeout = httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds)
         # No proxies, no .netrc, no cookies: whoever is asked is in the settings. A client of its own for each
         # question, so that a late answer to one is never read as the answer to the next.
-        client = httpx.Client(timeout=timeout, trust_env=False, follow_redirects=False)
+        client = httpx.Client(
+            verify=self._certificates, timeout=timeout, trust_env=False, follow_redirects=False
+        )
         found: Future[Answer] = Future()
 
         def ask() -> None:
