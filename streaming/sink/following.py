@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception
@@ -33,6 +33,18 @@ _CONNECT = {
 _REASON_CHARACTERS = 200
 # What PostgreSQL refuses however often it is asked: bad data, a constraint, a missing table or right, a limit.
 _REFUSED = ("22", "23", "42", "54")
+# What Kafka refuses until somebody gives a right or a password: asking again is the same answer, more often.
+_FORBIDDEN = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError._AUTHENTICATION,
+    }
+)
 
 Follower = Callable[[threading.Event], None]
 T = TypeVar("T")
@@ -55,7 +67,7 @@ def connect(results: ResultsDbSettings, name: str) -> Engine:
 def retried(call: Callable[[], T], stop: threading.Event) -> T:
     """The call's result; a server that is away is waited for.
 
-    Raises Stopping if told to stop meanwhile, Fatal if the results database would refuse the same call again.
+    Raises Stopping if told to stop meanwhile, Fatal if the results database or Kafka would refuse the same call again.
     """
     retrying = Retrying(
         retry=retry_if_exception(_is_away),
@@ -72,12 +84,22 @@ def retried(call: Callable[[], T], stop: threading.Event) -> T:
         if not _is_refused(error):
             raise
         raise Fatal(f"the results database refuses ({_sqlstate(error)}): {reason(error)}") from error
+    except KafkaException as error:
+        raise Fatal(
+            f"Kafka refuses ({reason(error)}): give the user of ELECTRORED_KAFKA_SASL_USERNAME the right, or mend "
+            "ELECTRORED_KAFKA_SASL_PASSWORD, and start again"
+        ) from error
 
 
 def _is_away(error: BaseException) -> bool:
     if isinstance(error, (OperationalError, InterfaceError)):
         return not _is_refused(error)
-    return isinstance(error, KafkaException)
+    return isinstance(error, KafkaException) and not _is_forbidden(error)
+
+
+def _is_forbidden(error: KafkaException) -> bool:
+    cause = error.args[0] if error.args else None
+    return isinstance(cause, KafkaError) and cause.code() in _FORBIDDEN
 
 
 def _is_refused(error: DBAPIError) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 
 from streaming.engine.errors import Fatal
@@ -58,3 +59,39 @@ def test_what_is_refused_is_fatal_with_one_line(error: type[DBAPIError], pgcode:
 def test_an_error_that_nobody_thought_of_keeps_its_name() -> None:
     with pytest.raises(ProgrammingError):
         asked(ProgrammingError, None)
+
+
+def kafka_asked(code: int) -> int:
+    """How often a call is made that Kafka answers once with this code."""
+    asked = 0
+
+    def call() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise KafkaException(KafkaError(code, "what is wrong"))
+
+    retried(call, threading.Event())
+    return asked
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError.COORDINATOR_LOAD_IN_PROGRESS]
+)
+def test_a_broker_that_is_away_is_asked_again(code: int) -> None:
+    assert kafka_asked(code) == 2
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError._AUTHENTICATION,
+    ],
+)
+def test_a_right_that_is_missing_is_fatal_with_one_line(code: int) -> None:
+    with pytest.raises(Fatal, match="Kafka refuses .*what is wrong.*KAFKA_SASL_USERNAME") as raised:
+        kafka_asked(code)
+    assert "\n" not in str(raised.value)
