@@ -63,6 +63,8 @@ class SalesDbSettings(_Settings):
     sales_table: str = "public.sales"
     sales_publication: str = "electrored_sales"
     sales_slot: str = "electrored_sales"
+    # Capture stops when the publication was changed and tells a mark; here a person says that nothing was lost by it.
+    sales_publication_accepted: str = ""
 
 
 class SoapCredentials(_Settings):

@@ -20,6 +20,7 @@ from sources.postgres import opening
 from sources.postgres.database import Database, translated
 from sources.postgres.events import EventsTopic
 from sources.postgres.frontier import PERIOD_SECONDS, Frontier
+from sources.postgres.published import Published
 from sources.postgres.replication import Replication
 from sources.postgres.snapshot import Snapshot
 from sources.postgres.stream import Stream, lsn_text
@@ -83,6 +84,7 @@ class Session:
         self._writer = Writer(kafka, topics, ledger, sales.sales_table)
         self._events = EventsTopic(kafka, topics.events)
         self._database = Database(sales)
+        self._published = Published(self._database, sales.sales_publication_accepted)
         self._streams = ExitStack()
         # When to look around again, when at the topic, and when the position was last handed to the writer.
         self._look_at = 0.0
@@ -112,10 +114,12 @@ class Session:
     def _start(self) -> None:
         database = self._database
         with closing(database.replication()) as replication:
-            position, where = opening.begin(self._ledger, database, replication, self._events)
+            position, where = opening.begin(
+                self._ledger, database, self._published, replication, self._events
+            )
         self._writer.start(position, where)
         self._frontier = Frontier(self._writer.frontier)
-        self._stream = Stream(database.schema, database.table, where.place)
+        self._stream = Stream(database.schema, database.table, self._published.oid, where.place)
         self._snapshot: Snapshot | None = None
         if where.phase != "done":
             self._snapshot = Snapshot(database, where.base, self._ledger.ranges, where.unseen)
@@ -131,7 +135,7 @@ class Session:
         self._look_at = clock + PERIOD_SECONDS
         gc.collect(0)
         now = self._database.now()
-        self._database.watch()
+        self._published.watch()
         if clock >= self._topic_at:
             self._topic_at = clock + TOPIC_SECONDS
             self._events.check(self._writer.where.topic)

@@ -14,6 +14,7 @@ from sources.errors import Refused
 from sources.ledger import Ledger, Position
 from sources.postgres.database import Database, Slot, gone
 from sources.postgres.events import EventsTopic
+from sources.postgres.published import Published
 from sources.postgres.rows import EPOCH
 from sources.postgres.stream import Place, lsn_text
 from sources.postgres.where import Where
@@ -22,14 +23,18 @@ _log = logs.get(__name__)
 
 
 def begin(
-    ledger: Ledger, database: Database, replication: extensions.connection, events: EventsTopic
+    ledger: Ledger,
+    database: Database,
+    published: Published,
+    replication: extensions.connection,
+    events: EventsTopic,
 ) -> tuple[Position, Where]:
     """1. fence a predecessor  2. read the position  3. check it against the server and the topic of the events.
 
     Gives where to stream from, the slot made and free. Raises Refused with what a person can do.
     """
     ledger.open()
-    database.check()
+    published.check()
     slot = database.find_slot()
     identity = database.identity(replication)
     topic = events.identity()
@@ -41,9 +46,7 @@ def begin(
                 f"select pg_drop_replication_slot('{database.slot}');"
             )
         # Written first, so that a slot that is found after a crash is known to be ours.
-        position = Position(
-            1, EPOCH, Where(identity, database.slot, table=database.oid, topic=topic).to_json()
-        )
+        position = Position(1, EPOCH, Where(identity, database.slot).to_json())
         ledger.write(position, {})
     else:
         position = ledger.position
@@ -55,10 +58,12 @@ def begin(
             f"{identity.timeline}. Positions of one mean nothing on the other: connect the former, or start anew with "
             "empty topics"
         )
-    database.check_name(where.table)
+    published.check_name(where.table)
     if where.topic[0]:
         events.check(where.topic)
-    where = replace(where, table=database.oid, topic=topic)
+    if where.phase != "opening":
+        published.check_mark(where.published)
+    where = replace(where, table=published.oid, topic=topic, published=published.mark)
     if where.phase == "opening":
         return _make_slot(ledger, database, replication, slot, where)
     _check_slot(database, slot, where)

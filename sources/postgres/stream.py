@@ -51,8 +51,9 @@ START = Place(0)
 class Stream:
     """Reads messages in order from a place; `take` gives what came since the last time."""
 
-    def __init__(self, schema: str, table: str, place: Place) -> None:
+    def __init__(self, schema: str, table: str, oid: int, place: Place) -> None:
         self._wanted = (schema, table)
+        self._oid = oid
         self._done = place
         self._lsn = place.lsn
         self._tables: dict[int, Callable[[Row], Any] | None] = {}
@@ -181,8 +182,24 @@ class Stream:
                 "start anew with another slot and empty topics"
             )
 
+    def _misnamed(self, relation: Relation) -> Refused:
+        wanted, found = ".".join(self._wanted), f"{relation.schema}.{relation.name}"
+        what = (
+            f"{wanted} (oid {self._oid}) was called {found}"
+            if relation.relid == self._oid
+            else f"another table (oid {relation.relid}) was called {wanted}"
+        )
+        return Refused(
+            f"{what} when it was changed in the transaction that is committed at "
+            f"{lsn_text(self._begin.lsn if self._begin else 0)}, so the log cannot say what was sold: "
+            "start anew with another slot and empty topics"
+        )
+
     def _picker(self, relation: Relation) -> Callable[[Row], Any] | None:
-        if (relation.schema, relation.name) != self._wanted:
+        is_named = (relation.schema, relation.name) == self._wanted
+        if is_named != (relation.relid == self._oid):
+            raise self._misnamed(relation)
+        if not is_named:
             return None
         places = {column.name: place for place, column in enumerate(relation.columns)}
         types = {column.name: column.type_oid for column in relation.columns}

@@ -21,6 +21,7 @@ class Where:
     `until`: the WAL position that ends the phase `passing`. `base`: the slot's own snapshot. `unseen`: transactions
     whose changes were left to a chunk, and that were not visible yet when this was written. `table`: its oid; 0 in
     what was written before it was kept. `topic`: the id and the partition count of the events' topic; likewise.
+    `published`: the mark of the publication; likewise.
     """
 
     identity: Identity
@@ -32,6 +33,7 @@ class Where:
     unseen: tuple[int, ...] = ()
     table: int = 0
     topic: tuple[str, int] = ("", 0)
+    published: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -48,6 +50,7 @@ class Where:
             "table": self.table,
             "topic": self.topic[0],
             "partitions": self.topic[1],
+            "published": self.published,
         }
 
     @classmethod
@@ -62,4 +65,5 @@ class Where:
             tuple(detail["unseen"]),
             detail.get("table", 0),
             (detail.get("topic", ""), detail.get("partitions", 0)),
+            detail.get("published", ""),
         )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -374,18 +375,141 @@ def test_another_table_by_the_name_is_refused_at_a_start(sales: Sales) -> None:
     assert "is now public.sold" in refused(sales, sales.start())
 
 
-def test_changes_of_a_publication_that_leave_the_table_whole_go_unnoticed(sales: Sales) -> None:
+def test_changes_of_a_publication_that_are_not_about_the_table_go_unnoticed(sales: Sales) -> None:
     with sales.capturing() as running:
         captured(sales, running)
         sales.run(
             "create table other (n int primary key)",
             "alter publication electrored_sales add table other",
-            "alter publication electrored_sales set (publish = 'insert, update, delete, truncate')",
+            "alter publication electrored_sales set table other, public.sales",
+            "vacuum (full, freeze) pg_publication",
+            "vacuum (full, freeze) pg_publication_rel",
             SALE.format("a", 1),
         )
         looked = sales.position().frontier + timedelta(seconds=3)
         sales.wait(lambda: sales.position().frontier > looked, running)
         assert sales.is_equal()
+    with sales.capturing() as running:
+        sales.run(SALE.format("b", 1))
+        sales.wait(sales.is_equal, running)
+
+
+UNDONE = {
+    "table in it": (
+        "alter publication electrored_sales drop table public.sales",
+        "alter publication electrored_sales add table public.sales",
+    ),
+    "deletes": (
+        "alter publication electrored_sales set (publish = 'delete')",
+        "alter publication electrored_sales set (publish = 'insert, update, delete, truncate')",
+    ),
+    "rows": (
+        "alter publication electrored_sales set table public.sales where (country = 'FR')",
+        "alter publication electrored_sales set table public.sales",
+    ),
+    "publication": (
+        "drop publication electrored_sales",
+        "create publication electrored_sales for table public.sales",
+    ),
+}
+
+
+@pytest.mark.parametrize("at", ["while it runs", "at a start"])
+@pytest.mark.parametrize("change", UNDONE)
+def test_a_change_of_the_publication_that_was_undone_stops_capture(
+    sales: Sales, monkeypatch: pytest.MonkeyPatch, change: str, at: str
+) -> None:
+    """Between two looks a sale was left out; a person may say that nothing was lost, and only of this change."""
+    before, after = UNDONE[change]
+    running = sales.start()
+    captured(sales, running)
+    if at == "at a start":
+        running.stop()
+    sales.run(f"begin; {before}; commit; begin; {SALE.format('a', 1)}; commit; begin; {after}; commit")
+    if at == "while it runs":
+        refused(sales, running)
+    line = refused(sales, sales.start())
+    assert "start anew with another slot and empty topics" in line
+    setting = "ELECTRORED_SALES_PUBLICATION_ACCEPTED="
+    assert setting in line
+    sales.settings = sales.settings.model_copy(
+        update={"sales_publication_accepted": line.partition(setting)[2]}
+    )
+    with sales.capturing() as running:
+        sales.run(SALE.format("b", 1))
+        sales.wait(sales.events, running)
+    sales.settings = sales.settings.model_copy(update={"sales_publication_accepted": ""})
+    with sales.capturing() as running:
+        sales.run(SALE.format("c", 1))
+        sales.wait(lambda: len(sales.events()) == 2, running)
+    sales.run(before, after)
+    assert setting in refused(sales, sales.start())
+
+
+def test_a_sale_under_another_name_of_the_table_stops_capture(sales: Sales) -> None:
+    """The stream says by which name a table was changed; that it has its own name again does not hide it."""
+    running = sales.start()
+    captured(sales, running)
+    sales.run(SALE.format("a", 1))
+    sales.wait(sales.events, running)
+    running.stop()
+    sales.run(
+        "alter table public.sales rename to sold",
+        SALE.format("b", 1).replace("public.sales", "public.sold"),
+        "alter table public.sold rename to sales",
+    )
+    for _ in range(2):
+        assert "was called public.sold" in refused(sales, sales.start())
+
+
+def test_capture_does_not_spin_while_a_transaction_is_open(
+    sales: Sales, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while it is not committed, nor when its sender pauses in the middle of it: a look a second, and rest."""
+    fills: list[bool] = []
+    feed, fill = Stream.feed, Session._fill
+    streams: list[Stream] = []
+    sender = 0
+
+    def counted(session: Session, stop: threading.Event) -> bool:
+        fills.append(True)
+        return fill(session, stop)
+
+    def pausing(stream: Stream, data: bytes) -> None:
+        feed(stream, data)
+        if stream.size == 1_000 and not streams:
+            streams.append(stream)
+            os.kill(sender, signal.SIGSTOP)
+
+    def is_at_rest() -> bool:
+        """Over three looks of capture, in this process, which does nothing else."""
+        before, used, started = len(fills), time.process_time(), time.monotonic()
+        time.sleep(3)
+        assert len(fills) > before
+        return len(fills) - before <= 6 and time.process_time() - used < 0.2 * (time.monotonic() - started)
+
+    monkeypatch.setattr(Session, "_fill", counted)
+    monkeypatch.setattr(Stream, "feed", pausing)
+    writer = sales.connect()
+    writer.autocommit = False
+    with sales.capturing() as running, closing(writer):
+        captured(sales, running)
+        slot = f"slot_name = '{sales.settings.sales_slot}'"
+        ((sender,),) = sales.run(f"select active_pid from pg_replication_slots where {slot}")
+        with writer.cursor() as cursor:
+            cursor.execute(
+                f"insert into public.sales ({COLUMNS}) select n::text, now(), 'Bonn', 'DE', 's1', 'Anna', "
+                "repeat('x', 500), 1, 1, 'EUR' from generate_series(1, 40000) n"
+            )
+        sales.wait(is_at_rest, running)
+        writer.commit()
+        sales.wait(lambda: streams, running)
+        try:
+            sales.wait(is_at_rest, running)
+            assert streams[0].is_inside
+        finally:
+            os.kill(sender, signal.SIGCONT)
+        sales.wait(lambda: sales.position().next_seq == 40_001, running)
 
 
 @pytest.mark.parametrize("at", ["while it runs", "at a start"])

@@ -12,7 +12,7 @@ from tests.unit.sources import wire
 
 
 def stream(place: Place, *messages: bytes) -> Stream:
-    made = Stream("public", "sales", place)
+    made = Stream("public", "sales", wire.RELID, place)
     for message in (wire.relation(), *messages):
         made.feed(message)
     return made
@@ -40,7 +40,7 @@ def test_an_update_is_a_reversal_and_a_sale() -> None:
 
 def test_update_of_equal_columns_emits_nothing() -> None:
     columns = wire.TYPES | {"note": 25}
-    made = Stream("public", "sales", Place(0))
+    made = Stream("public", "sales", wire.RELID, Place(0))
     for message in (wire.relation(columns=columns), wire.begin(10), wire.update([*A, b"old"], [*A, b"new"])):
         made.feed(message)
     assert made.place == Place(0, 10, 1)
@@ -60,7 +60,7 @@ def test_an_unchanged_large_value_comes_from_the_old_row() -> None:
 
 def test_columns_may_stand_in_any_order_among_others() -> None:
     names = ["note", *reversed(wire.TYPES)]
-    made = Stream("public", "sales", Place(0))
+    made = Stream("public", "sales", wire.RELID, Place(0))
     made.feed(wire.relation(columns={name: wire.TYPES.get(name, 25) for name in names}))
     made.feed(wire.begin(10))
     made.feed(wire.insert([b"x", *reversed(A)]))
