@@ -1,0 +1,146 @@
+"""Records are what the csv module reads, wherever a block begins; what it could not read alone is set aside alone."""
+
+from __future__ import annotations
+
+import csv
+import os
+import tempfile
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sources.csv import lines
+from sources.csv.lines import Place, blocks
+
+COLUMNS = 3
+Found = tuple[list[tuple[int, tuple[str, ...]]], list[tuple[int, str]]]
+
+
+def read(content: bytes, block_bytes: int = 1 << 20) -> Found:
+    """Line and cells of each sound record, line and reason of each other."""
+    sound, bad = [], []
+    with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines, "BLOCK_BYTES", block_bytes)
+        file.write(content)
+        file.flush()
+        ends = [Place(0, 1)]
+        for block in blocks(file.fileno(), Place(0, 1), ",", COLUMNS):
+            rows = list(csv.reader(block.text.decode().splitlines(keepends=True)))
+            assert len(rows) == len(block.lines)
+            sound += [(int(line), tuple(row)) for line, row in zip(block.lines, rows, strict=True)]
+            bad += [(one.line, one.reason) for one in block.bad]
+            ends.append(block.end)
+        assert all(one.offset < other.offset for one, other in pairwise(ends))
+        assert ends[-1].offset >= os.fstat(file.fileno()).st_size
+    return sound, sorted(bad)
+
+
+def oracle(content: bytes) -> Found:
+    """The csv module, begun anew on the line behind one whose quote stays open."""
+    physical = content.decode().splitlines(keepends=True)
+    sound, bad = [], []
+    at = 0
+    while at < len(physical):
+        reader = csv.reader([*physical[at:], "end"])
+        begin = at
+        for row in reader:
+            if row == ["end"] and begin == len(physical):
+                at = begin
+                break
+            upto = at + reader.line_num
+            if upto > len(physical):
+                bad.append((begin + 1, ""))
+                at = begin + 1
+                break
+            if len(row) == COLUMNS:
+                sound.append((begin + 1, tuple(row)))
+            elif row:
+                bad.append((begin + 1, ""))
+            begin = upto
+    return sound, sorted(bad)
+
+
+CELLS = st.text(st.sampled_from('a", ;ü\n'), max_size=5)
+
+
+@given(
+    st.lists(st.lists(CELLS, min_size=2, max_size=4), max_size=12),
+    st.sampled_from((csv.QUOTE_ALL, csv.QUOTE_MINIMAL)),
+)
+def test_what_was_written_is_read(rows: list[list[str]], quoting: int) -> None:
+    with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as file:
+        csv.writer(file, quoting=quoting, lineterminator="\n").writerows(rows)  # type: ignore[call-overload]
+        file.seek(0)
+        content = file.read().encode()
+    sound, bad = read(content)
+    assert [cells for _, cells in sound] == [tuple(row) for row in rows if len(row) == COLUMNS]
+    assert len(bad) == sum(len(row) != COLUMNS for row in rows)
+
+
+@given(st.text(st.sampled_from('aü",\n'), max_size=80))
+def test_whatever_the_quotes_it_is_read_as_the_csv_module_does(text: str) -> None:
+    sound, bad = read(text.encode())
+    expected, refused = oracle(text.encode())
+    assert sound == expected
+    assert [line for line, _ in bad] == [line for line, _ in refused]
+
+
+RECORDS = (
+    "a,b,c\n", 'a,"b\nb",c\n', 'a,5" b,c\n', '"a,b,c\n', "a,b\n", "\n", "a,b\0,c\n", "x" * 50 + "\n", "ü,ü,ü\r\n",
+    "a\rb,c,d\n", '"a","b","c"\n',
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(RECORDS), max_size=40), st.integers(41, 120))
+def test_a_record_fares_alike_wherever_a_block_begins(texts: list[str], block_bytes: int) -> None:
+    content = "".join(texts).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines, "MAX_RECORD_BYTES", 40)
+        assert read(content, block_bytes) == read(content)
+
+
+def test_a_nul_is_refused_and_the_next_row_read() -> None:
+    assert read(b"a,b\0,c\nd,e,f\n") == ([(2, ("d", "e", "f"))], [(1, "holds a NUL")])
+
+
+def test_a_lone_carriage_return_is_refused() -> None:
+    for content in (b"a,b\rb,c\nd,e,f\n", b'a,"b\rb",c\nd,e,f\n'):
+        sound, bad = read(content)
+        assert sound == [(2, ("d", "e", "f"))]
+        assert bad == [(1, "holds a carriage return that ends no line")]
+
+
+def test_another_encoding_is_refused_row_by_row() -> None:
+    content = "a,b,c\nü,b,c\nd,ö,f\ng,h,i\n".encode("latin-1")
+    sound, bad = read(content)
+    assert [line for line, _ in sound] == [1, 4]
+    assert bad == [(2, "is not UTF-8"), (3, "is not UTF-8")]
+
+
+def test_a_quote_that_stays_open_costs_its_line_only() -> None:
+    sound, bad = read(b'a,"b,c\nd,e,f\n')
+    assert sound == [(2, ("d", "e", "f"))]
+    assert [line for line, _ in bad] == [1]
+    assert "quote" in bad[0][1]
+
+
+def test_a_line_that_is_too_long_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"a,b,c\n" + b"x" * (3 << 20) + b"\nd,e,f\n"
+    sound, bad = read(content)
+    assert [line for line, _ in sound] == [1, 3]
+    assert bad == [(2, "is longer than 65536 bytes")]
+
+
+def test_the_last_line_needs_no_line_feed() -> None:
+    assert read(b"a,b,c\nd,e,f")[0] == [(1, ("a", "b", "c")), (2, ("d", "e", "f"))]
+    assert read(b'a,b,"c"')[0] == [(1, ("a", "b", "c"))]
+
+
+def test_a_dead_letter_shows_a_cut_row() -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(b"a," + b"x" * 50_000 + b"\n")
+        file.flush()
+        (block,) = blocks(file.fileno(), Place(0, 1), ",", COLUMNS)
+    assert len(block.bad[0].raw) == lines.SHOWN_BYTES
