@@ -280,13 +280,23 @@ def _produce(producer: Producer, topic: str, records: Sequence[Record]) -> None:
         )
 
 
+# No right, no such thing, another schema, a schema that it takes for invalid: the same answer however often it is asked.
+_REGISTRY_REFUSALS = (400, 401, 403, 404, 409, 422)
+
+
 @contextmanager
 def registry_answers() -> Iterator[None]:
-    """Turn a registry that is away, or still starting, into Interrupted."""
+    """Turn a registry that is away, or still starting, into Interrupted; what it would refuse again into Refused."""
     try:
         yield
     except (httpx.HTTPError, SchemaRegistryError) as error:
-        raise Interrupted(f"the schema registry: {error}") from error
+        said = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, SchemaRegistryError) and error.http_status_code in _REGISTRY_REFUSALS:
+            raise Refused(
+                f"the schema registry refuses ({said}): is ELECTRORED_SCHEMA_REGISTRY_URL right, may we write there, "
+                "and does it hold another schema than this version's?"
+            ) from error
+        raise Interrupted(f"the schema registry: {said}") from error
 
 
 def _meaning(error: Exception) -> SourceError:

@@ -1,0 +1,31 @@
+"""A registry that is away is tried again; one that refuses needs a person. Both are one line."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from sources.errors import Interrupted, Refused
+from sources.ledger import registry_answers
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError("connection refused"),
+        SchemaRegistryError(503, 50301, "starting"),
+        SchemaRegistryError(-1, -1, "no JSON"),
+    ],
+)
+def test_a_registry_that_is_away_interrupts(error: Exception) -> None:
+    with pytest.raises(Interrupted, match="the schema registry: "), registry_answers():
+        raise error
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 422])
+def test_a_registry_that_refuses_needs_a_person(status: int) -> None:
+    with pytest.raises(Refused, match="ELECTRORED_SCHEMA_REGISTRY_URL") as raised, registry_answers():
+        raise SchemaRegistryError(status, status * 100, "not\nlike this")
+    assert "\n" not in str(raised.value)
+    assert "not like this" in str(raised.value)
