@@ -280,7 +280,7 @@ def _produce(producer: Producer, topic: str, records: Sequence[Record]) -> None:
         )
 
 
-# No right, no such thing, another schema, a schema that it takes for invalid: the same answer however often it is asked.
+# No right, no such thing, another schema, an invalid one: the same answer however often it is asked.
 _REGISTRY_REFUSALS = (400, 401, 403, 404, 409, 422)
 
 
