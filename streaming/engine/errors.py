@@ -23,3 +23,7 @@ class Abortable(EngineError):
 
 class Fatal(EngineError):
     """Going on could lose or double something; the message says what and what to do."""
+
+
+class Stopping(Exception):
+    """Told to stop while waiting for a server that is away. Not an error: whoever runs the thread ends it quietly."""

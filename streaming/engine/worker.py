@@ -18,17 +18,18 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts import kafka as connect
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, Topic
 from streaming.engine.blocks import Decoder
 from streaming.engine.combine import Combine, CombineOutputs
+from streaming.engine.errors import Stopping
 from streaming.engine.loop import Attendant, Loop, Parts
 from streaming.engine.merge import Merge, MergeTopics
 from streaming.engine.offsets import ends
 from streaming.engine.pipeline import Pipeline
 from streaming.engine.restore import Positions, Restorer, State
+from streaming.engine.schemas import PatientRegistry
 from streaming.engine.state import StateStore
 from streaming.engine.step import Step
 from streaming.engine.transactions import Transactions
@@ -67,7 +68,7 @@ class Worker:
         self._slot = slot
         self._folder = state_dir / f"{generation}.slot{slot}"
         self._source_positions, self._late, self._dead = positions, late, dead
-        self._registry = Registry(kafka)
+        self._registry = PatientRegistry(kafka)
         self._admin: AdminClient = connect.admin(kafka)
         self._errors: list[BaseException] = []
 
@@ -79,7 +80,11 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         """Both loops, each in a thread of its own."""
-        loops = self.loops()
+        self._registry.stop = stop
+        try:
+            loops = self.loops()
+        except Stopping:
+            return
         threads = [
             threading.Thread(target=self._guarded, args=(loop, stop), name=loop.flow, daemon=True)
             for loop in loops
@@ -99,6 +104,8 @@ class Worker:
     def _guarded(self, loop: Loop, stop: threading.Event) -> None:
         try:
             loop.run(stop)
+        except Stopping:
+            pass
         except BaseException as error:
             # `run` raises it: from here it would only be printed, with the way it came.
             self._errors.append(error)
@@ -193,7 +200,7 @@ class Worker:
         return make
 
     def _writer_schema(self, schema_id: int) -> Any:
-        """The schema, None if the registry does not know it; raises while the registry is away."""
+        """The schema, None if the registry does not know it; waits while the registry is away."""
         try:
             return self._registry.schema(schema_id)
         except SchemaRegistryError as error:

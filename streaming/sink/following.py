@@ -17,7 +17,7 @@ from tenacity.wait import wait_exponential
 
 from contracts.settings import ResultsDbSettings
 from observability import logs
-from streaming.engine.errors import Fatal
+from streaming.engine.errors import Fatal, Stopping
 
 # How soon a new generation is followed, and a retired one left.
 TICK_SECONDS = 1.0
@@ -51,10 +51,6 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 _log = logs.get(__name__)
-
-
-class Stopping(Exception):
-    """Told to stop while waiting for a server that is away."""
 
 
 def connect(results: ResultsDbSettings, name: str) -> Engine:

@@ -17,6 +17,7 @@ from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import GenerationTopics
 from observability import logs
 from observability.metrics import EVENTS, LAG
+from streaming.engine.schemas import PatientRegistry
 from streaming.sink.followed import Followed, live
 from streaming.sink.following import Follower, connect, follow, retried
 from streaming.sink.rows import Rows
@@ -87,7 +88,7 @@ def run(kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event)
     Raises Fatal when going on could overwrite newer rows, or needs a person.
     """
     engine = connect(results, "electrored-sink")
-    registry = Registry(kafka)
+    registry = PatientRegistry(kafka, stop)
 
     def sink(followed: Followed) -> Follower:
         return lambda stop: StateSink(kafka, engine, registry, followed).run(stop)

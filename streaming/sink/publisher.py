@@ -26,6 +26,7 @@ from observability import logs
 from observability.metrics import EVENTS, LAG
 from streaming.engine.errors import Abortable
 from streaming.engine.offsets import beginnings, ends
+from streaming.engine.schemas import PatientRegistry
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
 from streaming.sink.followed import Active, active
@@ -160,7 +161,7 @@ def _digest(value: bytes) -> bytes:
 def run(kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event) -> None:
     """Publish every pipeline's active generation, following promotions, until told to stop."""
     engine = connect(results, "electrored-publisher")
-    registry = Registry(kafka)
+    registry = PatientRegistry(kafka, stop)
 
     def publisher(shown: Active) -> Follower:
         return lambda stop: Publisher(kafka, registry, shown).run(stop)

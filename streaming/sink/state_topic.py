@@ -12,11 +12,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from contracts.kafka import consumer, describe_topics
 from contracts.settings import KafkaSettings
 from observability import logs
-from streaming.engine.errors import Fatal
+from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.failures import is_end, is_lost
 from streaming.engine.merge import WATERMARK_KEY
 from streaming.sink.followed import Followed
-from streaming.sink.following import Stopping
 
 # One transaction's worth when catching up: about a tenth of a second of work for the database.
 MAX_RECORDS = 20_000

@@ -1,0 +1,85 @@
+"""The schema registry as a process sees it that can wait: away is waited for, a refusal is one line."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import httpx
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception
+from tenacity.nap import sleep_using_event
+from tenacity.stop import stop_when_event_set
+from tenacity.wait import wait_exponential
+
+from contracts.registry import Registry
+from contracts.settings import KafkaSettings
+from observability import logs
+from streaming.engine.errors import Fatal, Stopping
+
+# A registry that starts answers so, or what stands before it does.
+_STARTING = frozenset({408, 425, 429})
+_UNKNOWN = 404
+
+T = TypeVar("T")
+
+_log = logs.get(__name__)
+
+
+class PatientRegistry(Registry):
+    """Asks until there is an answer or `stop` is set.
+
+    Raises Stopping when told to stop while it is away, Fatal for what it would refuse again; SchemaRegistryError stays
+    what it is for an unknown id, because that is an answer about a record.
+    """
+
+    def __init__(self, settings: KafkaSettings, stop: threading.Event | None = None) -> None:
+        super().__init__(settings)
+        self._url = settings.schema_registry_url
+        self.stop = stop or threading.Event()
+
+    def register(self, subject: str, schema: Any) -> int:
+        return self._asked(lambda: super(PatientRegistry, self).register(subject, schema), subject)
+
+    def schema(self, schema_id: int) -> Any:
+        return self._asked(lambda: super(PatientRegistry, self).schema(schema_id), f"schema {schema_id}")
+
+    def _asked(self, call: Callable[[], T], what: str) -> T:
+        retrying = Retrying(
+            retry=retry_if_exception(_may_pass),
+            wait=wait_exponential(multiplier=0.1, max=5),
+            stop=stop_when_event_set(self.stop),
+            sleep=sleep_using_event(self.stop),
+            before_sleep=self._warn,
+        )
+        try:
+            return retrying(call)
+        except RetryError as error:
+            raise Stopping from error
+        except SchemaRegistryError as error:
+            if error.http_status_code == _UNKNOWN:
+                raise
+            raise Fatal(
+                f"the schema registry at {self._url} refuses {what} ({_reason(error)}): is "
+                "ELECTRORED_SCHEMA_REGISTRY_URL right, may we write there, and is it held to another schema?"
+            ) from error
+
+    def _warn(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        _log.warning(
+            "the schema registry does not answer, retried",
+            url=self._url,
+            attempt=state.attempt_number,
+            reason=_reason(error),
+        )
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, SchemaRegistryError):
+        return error.http_status_code >= 500 or error.http_status_code in _STARTING
+    return isinstance(error, httpx.TransportError)
+
+
+def _reason(error: BaseException | None) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,86 @@
+"""A registry that is away is waited for; one that refuses is one line that says what, where and what to do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import httpx
+import pytest
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from contracts.settings import KafkaSettings
+from streaming.engine.errors import Fatal, Stopping
+from streaming.engine.schemas import PatientRegistry
+
+URL = "http://registry:8081"
+
+
+def registry(stop: threading.Event | None = None) -> PatientRegistry:
+    settings = KafkaSettings(kafka_bootstrap="kafka:9092", schema_registry_url=URL)
+    return PatientRegistry(settings, stop)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *answers: Exception | int) -> Callable[[], int]:
+    """The client's answers one after the other; gives how often it was asked."""
+    left = list(answers)
+
+    def answer(_client: object, _subject: str, _schema: object) -> int:
+        now = left.pop(0)
+        if isinstance(now, Exception):
+            raise now
+        return now
+
+    monkeypatch.setattr(SchemaRegistryClient, "register_schema", answer)
+    return lambda: len(answers) - len(left)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError("connection refused"),
+        httpx.ReadTimeout("timed out"),
+        SchemaRegistryError(503, 50301, "starting"),
+        SchemaRegistryError(429, 42901, "slowly"),
+    ],
+)
+def test_a_registry_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    asked = answering(monkeypatch, error, error, 7)
+    assert registry().register("sales-events-value", {"type": "string"}) == 7
+    assert asked() == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "who are you"), (403, "no"), (409, "incompatible\nschema")]
+)
+def test_a_registry_that_refuses_is_fatal_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, status: int, said: str
+) -> None:
+    asked = answering(monkeypatch, SchemaRegistryError(status, status * 100, said), 7)
+    with pytest.raises(Fatal) as raised:
+        registry().register("sales-events-value", {"type": "string"})
+    line = str(raised.value)
+    assert "\n" not in line
+    assert all(
+        part in line
+        for part in (URL, "sales-events-value", said.split()[0], "ELECTRORED_SCHEMA_REGISTRY_URL")
+    )
+    assert asked() == 1
+
+
+def test_an_unknown_id_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_client: object, _id: int) -> None:
+        raise SchemaRegistryError(404, 40403, "schema not found")
+
+    monkeypatch.setattr(SchemaRegistryClient, "get_schema", unknown)
+    with pytest.raises(SchemaRegistryError, match="not found"):
+        registry().schema(1)
+
+
+def test_told_to_stop_it_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    stop.set()
+    answering(monkeypatch, *[httpx.ConnectError("connection refused")] * 3)
+    with pytest.raises(Stopping):
+        registry(stop).register("sales-events-value", {"type": "string"})
