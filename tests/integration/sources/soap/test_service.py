@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import make_url
 
@@ -146,3 +147,8 @@ def test_the_command_polls_and_ends_and_the_service_stops_in_order(polls: Polls,
     assert len(polls.confirmations()) == len(expected)
     assert sum((e.amount for e in expected), Decimal(0)) == sum(f["amount"] for f in polls.confirmations())
     assert service.stop() == 0
+
+
+def test_the_service_gives_its_wsdl_with_its_own_address(service: Service) -> None:
+    for address in (f"{service.address}/payments", f"{service.address}/payments?wsdl"):
+        assert f'location="{service.address}/payments"' in httpx.get(address).text
