@@ -87,8 +87,8 @@ def consumer(
 
 
 def admin(settings: KafkaSettings) -> AdminClient:
-    # Leaders are asked for again after so long. With the default of 15 min a restarted broker refuses every question about
-    # offsets until then, because the client names the leader's former epoch.
+    # Leaders are asked for again after so long. With the default of 15 min a restarted broker refuses every question
+    # about offsets until then, because the client names the leader's former epoch.
     return AdminClient(_common(settings) | {"metadata.max.age.ms": 5_000})
 
 

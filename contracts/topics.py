@@ -101,8 +101,8 @@ class GenerationTopics:
 
     @property
     def progress(self) -> Topic:
-        """Progress of input partition p of either step is in partition p: the tail of one partition is enough."""
-        return Topic(self._name("progress"), "step/topic/partition", SALES_PARTITIONS, "progress", COMPACTED)
+        """One partition for all: a transaction pays for every partition that it touches, not for the records in it."""
+        return Topic(self._name("progress"), "step/topic/partition", 1, "progress", COMPACTED)
 
     @property
     def all(self) -> tuple[Topic, Topic, Topic]:

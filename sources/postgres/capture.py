@@ -30,6 +30,8 @@ _log = logs.get(__name__)
 
 # A Kafka transaction holds back every reader of its partitions: at most about 50 ms of changes …
 BATCH_SECONDS = 0.05
+# From the beginning of one transaction to that of the next, see the engine's loop.
+PAUSE_SECONDS = 0.02
 # … and no more than the producer's queue holds many times over, whatever the machine does in that time.
 BATCH_CHANGES = 20_000
 # The clock is read this seldom within a batch.
@@ -155,7 +157,7 @@ class Session:
         while True:
             message = read()
             if message is None:
-                if not stream.is_inside and self._has_something():
+                if not stream.is_inside and self._has_something() and self._has_rested():
                     return True
                 if not self._wait() or stop.is_set():
                     return not stream.is_inside
@@ -177,10 +179,17 @@ class Session:
             or self._frontier.is_answered(self._feed.wal_end)
         )
 
+    def _has_rested(self) -> bool:
+        """Whether the next transaction may begin: single commits that follow each other closely share one."""
+        return time.monotonic() >= self._written_at + PAUSE_SECONDS
+
     def _wait(self) -> bool:
         """Wait for the stream, at most until it is time to look around; gives whether something came."""
         self._settle()
-        seconds = max(0.0, self._look_at - time.monotonic())
+        until = self._look_at
+        if not self._stream.is_inside and self._has_something():
+            until = min(until, self._written_at + PAUSE_SECONDS)
+        seconds = max(0.0, until - time.monotonic())
         readable, _, _ = select.select([self._feed], [], [], seconds)
         return bool(readable)
 

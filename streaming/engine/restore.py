@@ -39,7 +39,8 @@ from streaming.engine.state import StateStore
 REQUEST_SECONDS = 5.0
 # A dead owner's transaction runs out after 5 s, so the wait for stable offsets asks this often.
 RETRY_SECONDS = 0.2
-# The newest progress of a busy partition is among the last records; a quiet one is found from the beginning.
+# Every commit writes the progress of all partitions of its worker, so the newest is among the last records unless that
+# worker rested while others went on; then it is found from the beginning.
 TAIL = 2_000
 BATCH = 10_000
 # Longer than a transaction may be open: something else is wrong, and a person may want to know.
@@ -112,8 +113,10 @@ class Restorer:
     def restore(self, partition: int) -> Progress:
         """Progress of the input partition, its state in the local store. Raises Fatal where going on could double."""
         committed = self._committed(partition)
-        topics = [self._at.progress_topic, *([self._state.topic] if self._state else [])]
-        ends = self._ends([TopicPartition(topic, partition) for topic in topics])
+        wanted = [TopicPartition(self._at.progress_topic, 0)]
+        if self._state is not None:
+            wanted.append(TopicPartition(self._state.topic, partition))
+        ends = self._ends(wanted)
         progress = self._decide(
             partition, committed, self._progress(partition, ends[self._at.progress_topic])
         )
@@ -191,7 +194,7 @@ class Restorer:
         starts = [end - TAIL, OFFSET_BEGINNING] if end > TAIL else [OFFSET_BEGINNING]
         for start in starts:
             newest: bytes | None = None
-            for messages, _ in self._read(self._at.progress_topic, partition, start, end):
+            for messages, _ in self._read(self._at.progress_topic, 0, start, end):
                 for message in messages:
                     newest = message.value() if message.key() == key else newest
             if newest is not None:

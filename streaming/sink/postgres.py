@@ -26,6 +26,9 @@ from streaming.sink.state_topic import Batch, Reader, check
 # A topic made anew is noticed by its offsets at once, or by this check of its id.
 CHECK_SECONDS = 10.0
 
+# From the beginning of one transaction to that of the next: what came meanwhile shares it.
+PAUSE_SECONDS = 0.02
+
 _log = logs.get(__name__)
 
 
@@ -56,10 +59,13 @@ class StateSink:
             check_at = time.monotonic() + CHECK_SECONDS
             while not stop.is_set():
                 messages = reader.take()
+                began = time.monotonic()
                 if messages:
                     retried(partial(self._apply, messages), stop)
                     EVENTS.labels(flow).inc(len(messages))
                 lag.set(reader.lag())
+                if messages:
+                    stop.wait(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
                 if time.monotonic() > check_at:
                     retried(checked, stop)
                     check_at = time.monotonic() + CHECK_SECONDS

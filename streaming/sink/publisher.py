@@ -9,6 +9,7 @@ these transactions holds the positions. So a crash in the middle compares again 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -35,6 +36,9 @@ from streaming.sink.state_topic import Batch, Reader, check
 
 # A transaction of about 50 ms: readers of the public topic wait for no more than that.
 TRANSACTION_RECORDS = 5_000
+# From the beginning of one transaction to that of the next. Nothing of ours reads the public topics, so they may come a
+# little later than the API if that leaves the machine to it.
+PAUSE_SECONDS = 0.1
 
 _log = logs.get(__name__)
 
@@ -76,11 +80,13 @@ class Publisher:
         _log.info("publishing", generation=str(self._followed), promotion=self._shown.promotion_number)
         while not stop.is_set():
             messages = reader.take()
+            began = time.monotonic()
             totals = Batch.of(messages).totals
             if totals:
                 records = [self._record(key, value) for key, value in totals.items()]
                 transactions.commit(records, self._offsets(reader.positions), self._group(reader))
                 EVENTS.labels(self._name).inc(len(messages))
+                stop.wait(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
             LAG.labels(self._name).set(reader.lag())
 
     def _positions(self, reader: Reader) -> dict[int, int] | None:
