@@ -103,7 +103,11 @@ class Intake:
         known = self.source.files.get(copy.sha256)
         if known is not None and known.state == "DONE":
             self.inbox.let_go(waiting)
-            self.inbox.finish(copy.sha256, waiting.shown, known.entered_at)
+            if known.name == waiting.shown:
+                # It lies there under this name already: put in twice, or not yet let go when a run was cut off.
+                self.inbox.drop(copy.sha256)
+            else:
+                self.inbox.finish(copy.sha256, waiting.shown, known.entered_at)
             return FileResult(waiting.shown, "copy", copy.sha256, f"its content was taken as {known.name}")
         entry = self._enter(waiting, copy)
         self.inbox.let_go(waiting)
