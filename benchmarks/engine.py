@@ -33,7 +33,14 @@ from contracts import kafka as connect
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, LogSettings
-from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SALES_EVENTS, SOURCE_POSITIONS, GenerationTopics
+from contracts.topics import (
+    DEAD_LETTERS,
+    LATE_EVENTS,
+    SALES_EVENTS,
+    SOURCE_POSITIONS,
+    GenerationTopics,
+    Topic,
+)
 from observability import logs
 from observability.metrics import EVENTS
 from stack.embedded import running
@@ -60,11 +67,16 @@ class Ground:
     pipeline: Pipeline
     suffix: str
 
+    @property
+    def source(self) -> Topic:
+        """The log; of a pipeline with several inputs the first."""
+        return self.pipeline.inputs[0].source
+
     @classmethod
     def make(cls, kafka: KafkaSettings, name: str) -> Ground:
         suffix = uuid4().hex[:8]
         source = replace(SALES_EVENTS, name=f"sales-events-{suffix}")
-        pipeline = replace(PIPELINES[name, CURRENT[name]], name=f"{name}-{suffix}", source=source)
+        pipeline = replace(PIPELINES[name, CURRENT[name]].over(source), name=f"{name}-{suffix}")
         ground = cls(kafka, pipeline, suffix)
         connect.ensure_topics(
             kafka, [source, *GenerationTopics(pipeline.name, 1).all, *ground.side_topics.values()]
@@ -77,22 +89,22 @@ class Ground:
         return {role: replace(topic, name=f"{topic.name}-{self.suffix}") for role, topic in sides.items()}
 
     def generation(self) -> Generation:
-        names = [self.pipeline.source, *GenerationTopics(self.pipeline.name, 1).all]
+        names = [self.source, *GenerationTopics(self.pipeline.name, 1).all]
         found = connect.describe_topics(self.kafka, [topic.name for topic in names])
         return Generation(
             pipeline=self.pipeline.name,
             number=1,
             version=self.pipeline.version,
             state="active",
-            parameters=Parameters("UTC", timedelta(hours=1), self.pipeline.calendar),
+            parameters=Parameters("UTC", timedelta(hours=1), self.pipeline.calendar or "1-day"),
             topics={name: TopicIdentity(*identity) for name, identity in found.items()},
-            start_offsets=dict.fromkeys(range(self.pipeline.source.partitions), 0),
+            start_offsets=dict.fromkeys(range(self.source.partitions), 0),
         )
 
 
 def preload(ground: Ground, events: int) -> None:
     """Sales of a month in 200 cities, each its own record, in order of time give or take some hours."""
-    codec = Registry(ground.kafka).codec(ground.pipeline.source.subject, load(ground.pipeline.source.schema))
+    codec = Registry(ground.kafka).codec(ground.source.subject, load(ground.source.schema))
     producer: Producer = connect.transactional_producer(ground.kafka, f"preload-{ground.suffix}")
     producer.init_transactions(30)
     chance = Random(1)
@@ -123,7 +135,7 @@ def preload(ground: Ground, events: int) -> None:
         # Encoded before it begins: a transaction that lasts for seconds runs out of time on a busy machine.
         producer.begin_transaction()
         for key, value in values:
-            producer.produce(ground.pipeline.source.name, value, key)
+            producer.produce(ground.source.name, value, key)
         producer.commit_transaction(60)
 
 
@@ -182,7 +194,7 @@ def consume_only(ground: Ground, events: int) -> tuple[str, float, float]:
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     kcat = shutil.which("kcat")
     if kcat:
-        topic = ground.pipeline.source.name
+        topic = ground.source.name
         command = [
             kcat,
             "-C",
@@ -207,7 +219,7 @@ def consume_only(ground: Ground, events: int) -> tuple[str, float, float]:
 
 def _drain(ground: Ground, events: int) -> None:
     reader = connect.consumer(ground.kafka, f"drain-{ground.suffix}", subscribed=False)
-    topic = ground.pipeline.source
+    topic = ground.source
     reader.assign([TopicPartition(topic.name, p, OFFSET_BEGINNING) for p in range(topic.partitions)])
     seen = 0
     while seen < events:

@@ -8,11 +8,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.topics import TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY, GenerationTopics, Topic
+from contracts.topics import (
+    ENRICHED_SALES,
+    PAYMENT_CONFIRMATIONS,
+    SALES_EVENTS,
+    TOP_SALES_BY_CITY,
+    TOP_SALESMAN_BY_COUNTRY,
+    GenerationTopics,
+    Topic,
+    combine_step,
+)
 
 SALES_DB, KAFKA, RESULTS_DB = "sales_db", "kafka", "results_db"
 # A pipeline bears the name of its public topic; its view the same with underscores, as SQL wants it.
-PIPELINES = (TOP_SALES_BY_CITY.name, TOP_SALESMAN_BY_COUNTRY.name)
+# What each reads.
+INPUTS = {
+    TOP_SALES_BY_CITY.name: (SALES_EVENTS,),
+    TOP_SALESMAN_BY_COUNTRY.name: (SALES_EVENTS,),
+    ENRICHED_SALES.name: (SALES_EVENTS, PAYMENT_CONFIRMATIONS),
+}
+PIPELINES = tuple(INPUTS)
 ROLES = ("partials", "state")
 
 
@@ -50,6 +65,13 @@ def internal_topic(pipeline: str, generation: int, role: str) -> Topic:
     """The topic that `internal` stands for in one generation."""
     topics = GenerationTopics(pipeline, generation)
     return {"partials": topics.partials, "state": topics.state}[role]
+
+
+def combine_groups(pipeline: str, generation: int) -> list[str]:
+    """The consumer groups that read a pipeline's inputs."""
+    names = [topic.name for topic in INPUTS[pipeline]]
+    topics = GenerationTopics(pipeline, generation)
+    return [topics.group_id(combine_step(names, name)) for name in names]
 
 
 def view_name(pipeline: str) -> str:

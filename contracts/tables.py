@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -119,6 +121,36 @@ salesman_totals = Table(
     Column("updated_at", MOMENT, nullable=False),
     Column("apply_number", BigInteger, nullable=False),
     PrimaryKeyConstraint("generation", "window_start", "country", "salesman_id", "currency"),
+    postgresql_with=HOT,
+)
+
+# A sale of one source with the payments of its sale_id. Not a total of a window: the key is the sale.
+joined_sales = Table(
+    "joined_sales",
+    metadata,
+    Column("generation", Integer, nullable=False),
+    Column("sale_id", ID, nullable=False),
+    Column("source", ID, nullable=False),
+    Column("currency", ID, nullable=False),
+    Column("sales_count", BigInteger, nullable=False, comment="0: reversed, and hidden"),
+    Column("quantity", BigInteger, nullable=False),
+    Column("amount", MONEY, nullable=False),
+    Column("sold_at", MOMENT, nullable=False),
+    Column("country", ID, nullable=False),
+    Column("city", ID, nullable=False),
+    Column("salesman_id", ID, nullable=False),
+    Column("salesman_name", Text, nullable=False),
+    Column("product", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("payments", JSONB, nullable=False, comment="of the sale_id; amounts are strings"),
+    Column(
+        "ambiguous", Boolean, nullable=False, comment="another source has the id too: no payment joins it"
+    ),
+    Column("updated_at", MOMENT, nullable=False),
+    Column("apply_number", BigInteger, nullable=False),
+    PrimaryKeyConstraint("generation", "sale_id", "source"),
+    Index("joined_sales_day", "generation", "sold_at"),
+    Index("joined_sales_ambiguous", "generation", "sale_id", postgresql_where=text("ambiguous")),
     postgresql_with=HOT,
 )
 

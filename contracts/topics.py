@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
@@ -63,6 +63,8 @@ LATE_EVENTS = Topic(
 DEAD_LETTERS = Topic("dead-letters", "origin/partition/offset", 1, "dead_letter", COMPACTED)
 TOP_SALES_BY_CITY = Topic("top-sales-by-city", "group", 4, "city_total", COMPACTED)
 TOP_SALESMAN_BY_COUNTRY = Topic("top-salesman-by-country", "group", 4, "salesman_total", COMPACTED)
+# Read by `sale_id`, as payments and sales are.
+ENRICHED_SALES = Topic("enriched-sales", "sale_id", 4, "enriched_sale", COMPACTED)
 
 PUBLIC = (
     SALES_EVENTS,
@@ -72,11 +74,17 @@ PUBLIC = (
     DEAD_LETTERS,
     TOP_SALES_BY_CITY,
     TOP_SALESMAN_BY_COUNTRY,
+    ENRICHED_SALES,
 )
 
 
 # One commit of combine is one record per partition, so these hold few, larger records.
 INTERNAL_PARTITIONS = 4
+
+
+def combine_step(inputs: Sequence[str], source: str) -> str:
+    """The name of the step that reads `source` for a pipeline with these inputs: each has a combine of its own."""
+    return "combine" if len(inputs) == 1 else f"combine.{source}"
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class GenerationTopics:
         return self.partials, self.state, self.progress
 
     def group_id(self, step: str) -> str:
-        """Consumer group of a step (`combine`, `merge`, `sink`)."""
+        """Consumer group of a step (`combine`, `combine.<input>`, `merge`, `sink`)."""
         return self._name(step)
 
     def transactional_id(self, step: str, slot: int) -> str:

@@ -12,7 +12,7 @@ import dagster as dg
 
 from contracts import datasets
 from contracts.datasets import ROLES, Dataset
-from contracts.topics import PUBLIC, SALES_EVENTS, SOURCE_POSITIONS
+from contracts.topics import PUBLIC, SOURCE_POSITIONS
 from electrored_dagster.graph import key
 from observability.standing import PipelineStanding, Standing
 
@@ -101,7 +101,7 @@ def _of_pipeline(standing: Standing, name: str, pipeline: PipelineStanding) -> I
             "writer_offsets_behind": behind[role],
             "watermark": _moment(pipeline.watermark),
         }
-        log_end = standing.topics[SALES_EVENTS.name]
+        log_end = sum(standing.topics[source.name] for source in datasets.INPUTS[name])
         yield Observed(datasets.internal(name, role), f"{pipeline.generation}/{log_end}", metadata)
     metadata = {
         "dagster/row_count": pipeline.rows,

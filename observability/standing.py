@@ -19,7 +19,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from sqlalchemy import Engine, text
 
-from contracts.datasets import PIPELINES, view_name
+from contracts.datasets import PIPELINES, combine_groups, view_name
 from contracts.kafka import admin, consumer
 from contracts.registry import Registry
 from contracts.schemas import load
@@ -84,7 +84,14 @@ def take(settings: KafkaSettings, results: Engine) -> Standing:
     client = admin(settings)
     stored = {name: found for name in PIPELINES if (found := _results(results, name)) is not None}
     topics = {name: GenerationTopics(name, found.generation) for name, found in stored.items()}
-    combined = {name: _committed(client, topics[name].group_id("combine")) for name in stored}
+    combined = {
+        name: {
+            place: offset
+            for group in combine_groups(name, found.generation)
+            for place, offset in _committed(client, group).items()
+        }
+        for name, found in stored.items()
+    }
     merged = {name: _committed(client, topics[name].group_id("merge")) for name in stored}
     sources = _source_positions(settings)
     internal = [topic for name in stored for topic in topics[name].all]

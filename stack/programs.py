@@ -18,7 +18,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 # A worker commits or aborts before it goes; PostgreSQL and Kafka write what they hold.
 STOP_SECONDS = 20
 # One worker for each pipeline; more are started by hand or by a cluster.
-PIPELINES = {"top-sales-by-city": "worker-city", "top-salesman-by-country": "worker-salesman"}
+PIPELINES = {
+    "top-sales-by-city": "worker-city",
+    "top-salesman-by-country": "worker-salesman",
+    "enriched-sales": "worker-enriched",
+}
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,9 @@ def init() -> None:
     results = create_engine(_results_url(), poolclass=NullPool)
     for name, version in CURRENT.items():
         pipeline = PIPELINES[name, version]
-        calendar = windows.salesman_calendar if pipeline.calendar == "30-days" else pipeline.calendar
+        calendar = (
+            windows.salesman_calendar if pipeline.calendar == "30-days" else pipeline.calendar or "1-day"
+        )
         parameters = Parameters(windows.time_zone, windows.grace, calendar)
         generation = generations.create(
             from_environment(KafkaSettings),

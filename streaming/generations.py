@@ -48,6 +48,10 @@ class Generation:
     def names(self) -> GenerationTopics:
         return GenerationTopics(self.pipeline, self.number)
 
+    def first_input(self, pipeline: Pipeline, number: int) -> int:
+        """Partitions of all inputs are counted through, in the order of the inputs: the number of the first one's."""
+        return sum(self.topics[found.source.name].partitions for found in pipeline.inputs[:number])
+
     def __str__(self) -> str:
         return f"{self.pipeline}.g{self.number}"
 
@@ -69,12 +73,13 @@ def create(
     if (found := load_newest(results, pipeline.name)) is not None:
         return found
     names = GenerationTopics(pipeline.name, FIRST)
-    connect.ensure_topics(kafka, [pipeline.source, *names.all])
+    sources = [found.source for found in pipeline.inputs]
+    connect.ensure_topics(kafka, [*sources, *names.all])
     registry = Registry(kafka)
     registry.register(names.partials.subject, pipeline.partial_schema())
     registry.register(names.state.subject, pipeline.state_schema())
     registry.register(names.progress.subject, load(names.progress.schema))
-    topics = connect.describe_topics(kafka, [pipeline.source.name, *(topic.name for topic in names.all)])
+    topics = connect.describe_topics(kafka, [topic.name for topic in (*sources, *names.all)])
     row = {
         "pipeline": pipeline.name,
         "number": FIRST,
@@ -82,7 +87,7 @@ def create(
         "state": "active",
         "parameters": parameters.to_json(),
         "topics": {name: {"id": topic_id, "partitions": count} for name, (topic_id, count) in topics.items()},
-        "start_offsets": _start_offsets(kafka, pipeline.source.name, topics[pipeline.source.name][1]),
+        "start_offsets": _start_offsets(kafka, {source.name: topics[source.name][1] for source in sources}),
         "reason": reason,
         "created_by": created_by,
         "created_at": datetime.now(UTC),
@@ -130,11 +135,13 @@ def _insert(connection: Connection, row: Mapping[str, Any]) -> None:
     )
 
 
-def _start_offsets(kafka: KafkaSettings, topic: str, partitions: int) -> dict[str, int]:
-    """The beginning of the log, as it is now."""
-    return {
-        str(p): offset for p, offset in beginnings(connect.admin(kafka), topic, range(partitions)).items()
-    }
+def _start_offsets(kafka: KafkaSettings, partitions: Mapping[str, int]) -> dict[str, int]:
+    """The beginnings of the logs, as they are now; the partitions of all counted through."""
+    offsets: list[int] = []
+    for topic, count in partitions.items():
+        found = beginnings(connect.admin(kafka), topic, range(count))
+        offsets += [found[partition] for partition in range(count)]
+    return {str(number): offset for number, offset in enumerate(offsets)}
 
 
 def _from_row(row: Mapping[Any, Any]) -> Generation:

@@ -165,3 +165,97 @@ class GreatestBy:
     def join(self) -> Sequence[pl.Expr]:
         order = [field.name for field in self.fields[1:]]
         return [pl.col(field.name).sort_by(order).last() for field in self.fields]
+
+
+@dataclass(frozen=True)
+class Each:
+    """The items of a group as a list: one for every value of `by`; a group of groups.
+
+    Of an item's facts `sums` are added, and `latest` are those of the fact that is greatest by `order`, which has to
+    name a fact uniquely. An item that came to nothing stays. `count` adds the signs; decimals are counted in
+    ten-thousandths: one item has at most one fact that stands, so 64 bits hold it.
+    """
+
+    name: str
+    by: tuple[Field, ...]
+    order: tuple[Field, ...]
+    latest: tuple[Field, ...]
+    sums: tuple[str, ...] = ()
+    count: str | None = None
+
+    @property
+    def item(self) -> tuple[Field, ...]:
+        """The columns of an item."""
+        counted = () if self.count is None else (whole(self.count),)
+        return (*self.by, *counted, *(whole(name) for name in self.sums), *self.order, *self.latest)
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        # Nullable throughout, as the vectorised writer writes them.
+        fields = [{"name": field.name, "type": ["null", field.avro]} for field in self.item]
+        record = {"type": "record", "name": f"{self.name}_item", "fields": fields}
+        dtype = pl.List(pl.Struct({field.name: field.dtype for field in self.item}))
+        return (Field(self.name, {"type": "array", "items": ["null", record]}, dtype),)
+
+    @property
+    def reads(self) -> Sequence[str]:
+        return tuple(field.name for field in self.item if field.name != self.count)
+
+    def collect(self, events: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+        """Events → the list of each group."""
+        columns = [pl.col(name) for name in key if name not in {field.name for field in self.item}]
+        if self.count is not None:
+            columns.append(pl.col("sign").alias(self.count))
+        columns += [_taken(events, name) for name in self.reads]
+        shown = [field.name for field in self.latest if field.dtype == pl.String]
+        cut = pl.col(shown).str.head(MOST_CHARACTERS).str.replace_all("\0", "\ufffd", literal=True)
+        return self._listed(events.select(columns).with_columns(cut), key)
+
+    def join(self, groups: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+        """Lists of several partials of each group → one."""
+        lists = groups.select(*key, self.name).filter(pl.col(self.name).is_not_null())
+        return self._listed(lists.explode(self.name).unnest(self.name), key)
+
+    def _listed(self, facts: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+        by = [field.name for field in self.by]
+        added = [field.name for field in self.item if field.name in (self.count, *self.sums)]
+        kept = [field.name for field in (*self.order, *self.latest)]
+        # Sorted once: the order within a group is kept, and `last` is cheap. So is a list in order of its keys.
+        items = (
+            facts.sort([field.name for field in self.order])
+            .group_by(*key, *by)
+            .agg(*(pl.col(name).sum() for name in added), *(pl.col(name).last() for name in kept))
+            .sort(by)
+        )
+        return items.group_by(key).agg(pl.struct(field.name for field in self.item).alias(self.name))
+
+
+def _taken(events: pl.DataFrame, name: str) -> pl.Expr:
+    """A column as an item has it; decimals as ten-thousandths."""
+    dtype, column = events.schema[name], pl.col(name)
+    if isinstance(dtype, pl.Decimal):
+        return column.to_physical().cast(pl.Int64)
+    return column
+
+
+def collect(events: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | Each]) -> pl.DataFrame:
+    """Events → one row of fields for each group."""
+    plain = [expr for found in aggregates if not isinstance(found, Each) for expr in found.collect()]
+    parts = [found.collect(events, key) for found in aggregates if isinstance(found, Each)]
+    return _side_by_side([events.group_by(key).agg(plain)] if plain else [], parts, key)
+
+
+def join(groups: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | Each]) -> pl.DataFrame:
+    """Partials and totals → one row of fields for each group."""
+    plain = [expr for found in aggregates if not isinstance(found, Each) for expr in found.join()]
+    parts = [found.join(groups, key) for found in aggregates if isinstance(found, Each)]
+    return _side_by_side([groups.group_by(key).agg(plain)] if plain else [], parts, key)
+
+
+def _side_by_side(
+    plain: Sequence[pl.DataFrame], parts: Sequence[pl.DataFrame], key: Sequence[str]
+) -> pl.DataFrame:
+    first, *others = [*plain, *parts]
+    for other in others:
+        first = first.join(other, on=list(key), how="full", coalesce=True)
+    return first

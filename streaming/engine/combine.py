@@ -13,7 +13,7 @@ import polars as pl
 
 from contracts.registry import Codec, header
 from streaming.engine.blocks import Decoder, encode_block, zigzag
-from streaming.engine.pipeline import Parameters, Pipeline
+from streaming.engine.pipeline import Input, Parameters, Pipeline
 from streaming.engine.progress import Progress
 from streaming.engine.step import Assigned, Message, Output, OutRecord
 from streaming.engine.windows import MICROSECOND, assign, from_micros, to_micros
@@ -28,7 +28,10 @@ NO_GROUPS = NO_WATERMARKS = zigzag(0)
 
 @dataclass(frozen=True)
 class CombineOutputs:
-    """Where combine writes: topics, partition count, and the codecs of what outsiders read."""
+    """Where combine writes: topics, partition count, and the codecs of what outsiders read.
+
+    `first_input` is the number that merge gives to partition 0 of the input: those of all inputs are counted through.
+    """
 
     partials_topic: str
     partials_partitions: int
@@ -37,6 +40,7 @@ class CombineOutputs:
     late_codec: Codec
     dead_topic: str
     dead_codec: Codec
+    first_input: int = 0
 
 
 class Combine:
@@ -45,18 +49,19 @@ class Combine:
     The result depends on the events alone: not on polls, commits, or the order between partitions.
     """
 
-    name = "combine"
-
     def __init__(
         self,
         pipeline: Pipeline,
+        found: Input,
         parameters: Parameters,
         generation: int,
         decoder: Decoder,
         outputs: CombineOutputs,
     ) -> None:
-        self.input_topic = pipeline.source.name
+        self.name = pipeline.step(found)
+        self.input_topic = found.source.name
         self._pipeline = pipeline
+        self._input = found
         self._parameters = parameters
         self._generation = generation
         self._decoder = decoder
@@ -66,10 +71,7 @@ class Combine:
         self._partials: list[pl.DataFrame] = []
         self._records: list[OutRecord] = []
         self._watermarks: dict[int, datetime] = {}
-        self._key = [field.name for field in pipeline.key_fields]
-        self._collect = [expr for aggregate in pipeline.aggregates for expr in aggregate.collect()]
-        self._join = [expr for aggregate in pipeline.aggregates for expr in aggregate.join()]
-        self._valid = pl.all_horizontal([check.holds for check in pipeline.checks])
+        self._valid = pl.all_horizontal([check.holds for check in found.checks])
 
     def begin(self, partition: int, progress: Progress) -> None:
         self._assigned.begin(partition, progress)
@@ -152,7 +154,7 @@ class Combine:
 
     def _last_seqs(self, frame: pl.DataFrame) -> dict[int, dict[str, int]]:
         """The greatest seq per partition and source, with what was seen before."""
-        source, seq = self._pipeline.events.source, self._pipeline.events.seq
+        source, seq = self._input.events.source, self._input.events.seq
         found: dict[int, dict[str, int]] = {}
         for partition, name, greatest in (
             frame.group_by("partition", source).agg(pl.col(seq).max()).iter_rows()
@@ -163,7 +165,7 @@ class Combine:
 
     def _without_duplicates(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, Counter[int]]:
         """Only events whose seq is above every one before it in its partition and source."""
-        source, seq = self._pipeline.events.source, self._pipeline.events.seq
+        source, seq = self._input.events.source, self._input.events.seq
         runs = frame.group_by("partition", source, maintain_order=True).agg(
             first=pl.col(seq).first(), ordered=(pl.col(seq).diff().fill_null(1) > 0).all()
         )
@@ -190,7 +192,7 @@ class Combine:
         if valid.all():
             return frame
         reason = pl.coalesce(
-            [pl.when(~check.holds).then(pl.lit(check.reason)) for check in self._pipeline.checks]
+            [pl.when(~check.holds).then(pl.lit(check.reason)) for check in self._input.checks]
         )
         for row, partition, why in (
             frame.filter(~valid).select("row", "partition", reason.alias("why")).iter_rows()
@@ -213,7 +215,7 @@ class Combine:
 
     def _future(self, frame: pl.DataFrame) -> Counter[int]:
         """How many facts say that they happen after they were recorded, by partition: a clock or a typing error."""
-        events = self._pipeline.events
+        events = self._input.events
         ahead = frame.filter(pl.col(events.event_time) > pl.col(events.recorded_time))
         return Counter(ahead["partition"].to_list())
 
@@ -223,12 +225,16 @@ class Combine:
         """Adds the partials of the events to the overlay. Returns how many were late, by partition."""
         if frame.is_empty():
             return Counter()
-        events = self._pipeline.events
+        events = self._input.events
+        frame = frame.with_columns(sign=events.sign)
+        if self._pipeline.calendar is None:
+            self._partials.append(self._pipeline.collect(self._input, frame))
+            return Counter()
         grace = self._parameters.grace // MICROSECOND
         frame = frame.hstack(assign(frame[events.event_time], self._calendar)).with_columns(
-            sign=events.sign, is_late=pl.col(events.recorded_time) >= pl.col("window_end") + grace
+            is_late=pl.col(events.recorded_time) >= pl.col("window_end") + grace
         )
-        self._partials.append(frame.group_by(self._key).agg(self._collect))
+        self._partials.append(self._pipeline.collect(self._input, frame))
         if not frame["is_late"].any():
             return Counter()
         late = frame.filter("is_late").select("row", "partition", "window_start", "window_end")
@@ -258,7 +264,7 @@ class Combine:
         if self._partials:
             groups = pl.concat(self._partials)
             if len(self._partials) > 1:
-                groups = groups.group_by(self._key).agg(self._join)
+                groups = self._pipeline.join(groups)
             owned = by_owner(groups, self._pipeline, self._out.partials_partitions)
         watermarks = self._encode_watermarks()
         prefix = header(self._out.partials_schema_id)
@@ -276,7 +282,8 @@ class Combine:
 
     def _encode_watermarks(self) -> bytes:
         items = b"".join(
-            zigzag(partition) + zigzag(to_micros(at)) for partition, at in self._watermarks.items()
+            zigzag(self._out.first_input + partition) + zigzag(to_micros(at))
+            for partition, at in self._watermarks.items()
         )
         return (zigzag(len(self._watermarks)) + items if items else b"") + NO_WATERMARKS
 
@@ -298,8 +305,15 @@ def encode_arrays(groups: pl.DataFrame | None) -> list[bytes]:
 
 
 def group_keys(groups: pl.DataFrame, pipeline: Pipeline) -> list[bytes]:
-    """The key of each group: window start and group columns, separated by `|`, with `\\` and `|` escaped."""
-    start = pl.from_epoch("window_start", time_unit="us").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    """The key of each group: window start and group columns, separated by `|`, with `\\` and `|` escaped.
+
+    Without windows the first part is empty: no key is that of a watermark or of a note in the local store.
+    """
+    start = (
+        pl.lit("")
+        if pipeline.calendar is None
+        else pl.from_epoch("window_start", time_unit="us").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    )
     parts = [
         pl.col(name).str.replace_all("\\", "\\\\", literal=True).str.replace_all("|", "\\|", literal=True)
         for name in pipeline.group_by

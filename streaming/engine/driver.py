@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -119,15 +119,21 @@ class Driver:
     ) -> None:
         self.registry = MemoryRegistry()
         self.pipeline = pipeline
-        event_schema = load(pipeline.source.schema)
-        self.event_codec = self.registry.codec(pipeline.source.subject, event_schema)
-        self.log = Log(input_partitions)
+        schemas = [load(found.source.schema) for found in pipeline.inputs]
+        self.event_codecs = [
+            self.registry.codec(found.source.subject, schema)
+            for found, schema in zip(pipeline.inputs, schemas, strict=True)
+        ]
+        self.logs = [Log(input_partitions) for _ in pipeline.inputs]
         self.partials = Log(state_partitions)
         self.state = Log(state_partitions)
         self.late = Log(1)
         self.dead = Log(1)
         self._topics = {"partials": self.partials, "state": self.state, "late": self.late, "dead": self.dead}
-        decoder = Decoder(event_schema, pipeline.reads, self.registry.find)
+        decoders = [
+            Decoder(schema, pipeline.reads(found), self.registry.find)
+            for found, schema in zip(pipeline.inputs, schemas, strict=True)
+        ]
         partial_id = self.registry.register("partials", pipeline.partial_schema())
         self.state_codec = self.registry.codec("state", pipeline.state_schema())
         self._late_codec = self.registry.codec("late", load("late_event"))
@@ -142,48 +148,78 @@ class Driver:
             dead_codec=self._dead_codec,
         )
         merge_topics = MergeTopics(
-            "partials", partial_id, "state", self.state_codec.schema_id, input_partitions
+            "partials",
+            partial_id,
+            "state",
+            self.state_codec.schema_id,
+            input_partitions * len(pipeline.inputs),
         )
         store = MemoryStore()
-        self._combines = [Combine(pipeline, parameters, 1, decoder, outputs) for _ in range(workers)]
+        self._combines = [
+            [
+                Combine(
+                    pipeline,
+                    found,
+                    parameters,
+                    1,
+                    decoders[number],
+                    replace(outputs, first_input=number * input_partitions),
+                )
+                for _ in range(workers)
+            ]
+            for number, found in enumerate(pipeline.inputs)
+        ]
         self.merges = [Merge(pipeline, store, merge_topics) for _ in range(workers)]
-        for partition in range(input_partitions):
-            self._combines[partition % workers].begin(partition, Progress(next_offset=0))
+        for combines in self._combines:
+            for partition in range(input_partitions):
+                combines[partition % workers].begin(partition, Progress(next_offset=0))
         for partition in range(state_partitions):
             self.merges[partition % workers].begin(partition, Progress(next_offset=0))
 
-    def event(self, event: Mapping[str, Any], partition: int | None = None) -> None:
-        """Append one event to the input log."""
-        self.log.append(partition, str(event["sale_id"]).encode(), self.event_codec.encode(event))
+    @property
+    def log(self) -> Log:
+        """The only log of a pipeline with one input, the first of others."""
+        return self.logs[0]
 
-    def combine(self, partition: int, most: int | None = None, *, commit: bool = True) -> int:
-        """One transaction of combine over at most `most` records of a partition. Returns how many it took."""
-        return self._transact(
-            self._combines[partition % len(self._combines)], self.log, [partition], most, commit
+    @property
+    def event_codec(self) -> Codec:
+        return self.event_codecs[0]
+
+    def event(self, event: Mapping[str, Any], partition: int | None = None, *, number: int = 0) -> None:
+        """Append one event to the log of an input."""
+        self.logs[number].append(
+            partition, str(event["sale_id"]).encode(), self.event_codecs[number].encode(event)
         )
+
+    def combine(
+        self, partition: int, most: int | None = None, *, commit: bool = True, number: int = 0
+    ) -> int:
+        """One transaction of an input's combine over at most `most` records of a partition. Returns how many."""
+        return self._transact(self._combine(number, partition), self.logs[number], [partition], most, commit)
 
     def merge(self, partition: int, most: int | None = None, *, commit: bool = True) -> int:
         return self._transact(
             self.merges[partition % len(self.merges)], self.partials, [partition], most, commit
         )
 
-    def watermark(self, partition: int, at: datetime) -> None:
+    def watermark(self, partition: int, at: datetime, *, number: int = 0) -> None:
         """Everything recorded up to `at` was consumed from the partition; sent with a transaction of its own."""
-        step = self._combines[partition % len(self._combines)]
+        step = self._combine(number, partition)
         step.watermark(partition, at)
         if step.pending():
             self._commit(step, step.take())
 
     def run(self) -> None:
         """Drain everything."""
-        for partition in range(self.log.partitions):
-            self.combine(partition)
+        for number, log in enumerate(self.logs):
+            for partition in range(log.partitions):
+                self.combine(partition, number=number)
         for partition in range(self.partials.partitions):
             self.merge(partition)
 
-    def progress(self, partition: int) -> Progress:
-        """combine's progress in an input partition."""
-        return self._combines[partition % len(self._combines)].progress(partition)
+    def progress(self, partition: int, *, number: int = 0) -> Progress:
+        """combine's progress in a partition of an input."""
+        return self._combine(number, partition).progress(partition)
 
     def merge_progress(self, partition: int) -> Progress:
         return self.merges[partition % len(self.merges)].progress(partition)
@@ -217,6 +253,10 @@ class Driver:
                 if record.with_key == WATERMARK_KEY and record.with_value is not None:
                     found[partition] = self.state_codec.decode(record.with_value)[1]["watermark"]
         return found
+
+    def _combine(self, number: int, partition: int) -> Combine:
+        combines = self._combines[number]
+        return combines[partition % len(combines)]
 
     def _transact(
         self, step: Step, log: Log, partitions: Sequence[int], most: int | None, commit: bool

@@ -35,7 +35,7 @@ class StateStore(Protocol):
 
 @dataclass(frozen=True)
 class MergeTopics:
-    """What merge reads and writes. `inputs`: partitions of combine's input, whose watermarks arrive in band."""
+    """What merge reads and writes. `inputs`: partitions of all that is combined; their watermarks arrive in band."""
 
     partials_topic: str
     partials_schema_id: int
@@ -58,9 +58,7 @@ class Merge:
         self._partials: list[pl.DataFrame] = []
         self._totals: dict[int, dict[bytes, bytes]] = {}
         self._schema = pipeline.group_schema("Partial")
-        self._key = [_PARTITION, *(field.name for field in pipeline.key_fields)]
         self._columns = [field.name for field in pipeline.fields]
-        self._join = [expr for aggregate in pipeline.aggregates for expr in aggregate.join()]
         self._value_prefix = header(topics.state_schema_id) + _TOTAL
 
     def begin(self, partition: int, progress: Progress) -> None:
@@ -160,13 +158,12 @@ class Merge:
 
     def _add_to_totals(self, partials: pl.DataFrame) -> dict[int, dict[bytes, bytes]]:
         """New totals of the groups that have partials, by partition and key; all partitions at once."""
-        groups = partials.group_by(self._key).agg(self._join)
+        groups = self._pipeline.join(partials, [_PARTITION])
         known = self._known(groups)
         if not known.is_empty():
             columns = [*self._columns, _PARTITION]
-            groups = (
-                pl.concat([known.select(columns), groups.select(columns)]).group_by(self._key).agg(self._join)
-            )
+            both = pl.concat([known.select(columns), groups.select(columns)])
+            groups = self._pipeline.join(both, [_PARTITION])
         totals: dict[int, dict[bytes, bytes]] = {}
         rows = zip(
             groups[_PARTITION].to_list(),

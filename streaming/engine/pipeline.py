@@ -1,17 +1,20 @@
-"""A pipeline is a value: what is read, how it is grouped, windowed and aggregated, and where the answer goes."""
+"""A pipeline is a value: what is read, how it is grouped, windowed and aggregated, and where the answer goes.
+
+It reads one log or several. Each input has a combine of its own; all of them send partials to the one merge.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Self
 
 import polars as pl
 
 from contracts.calendar import Calendar, CalendarKind
-from contracts.topics import Topic
-from streaming.engine.aggregates import Aggregate, Field, text, timestamp
+from contracts.topics import Topic, combine_step
+from streaming.engine.aggregates import Aggregate, Each, Field, collect, join, text, timestamp
 
 NAMESPACE = "electrored"
 
@@ -35,7 +38,7 @@ class EventColumns:
     recorded_time: str
     # 1 for a fact, -1 for its reversal.
     sign: pl.Expr
-    sign_reads: str
+    sign_reads: str | None
 
 
 @dataclass(frozen=True)
@@ -63,42 +66,100 @@ class Parameters:
 
 
 @dataclass(frozen=True)
+class Input:
+    """A log that a pipeline reads, and what its events contribute.
+
+    `sources` write the log: the least of their frontiers is its watermark.
+    """
+
+    source: Topic
+    sources: tuple[str, ...]
+    events: EventColumns
+    checks: tuple[Check, ...]
+    aggregates: tuple[Aggregate | Each, ...]
+
+
+Total = Mapping[str, Any]
+
+
+def one_row(total: Total) -> Sequence[Total]:
+    """A total is a row of the results table as it is."""
+    return (total,)
+
+
+def counted(total: Total) -> Total | None:
+    """A total is a public value as it is; a group whose count is zero is not there."""
+    return None if total["sales_count"] == 0 else total
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """The answer to one question. Building it starts nothing; a worker or the test driver runs it.
 
-    `version` names the logic: a generation is pinned to it, and its partial and state schemas never change.
+    `version` names the logic: a generation is pinned to it, and its partial and state schemas never change. Without a
+    `calendar` there are no windows, and nothing is late. `rows` and `public` say how a total is shown.
     """
 
     name: str
     version: int
-    source: Topic
+    inputs: tuple[Input, ...]
     output: Topic
     table: str
-    events: EventColumns
-    checks: tuple[Check, ...]
     group_by: tuple[str, ...]
-    calendar: CalendarKind
-    aggregates: tuple[Aggregate, ...]
+    calendar: CalendarKind | None
+    rows: Callable[[Total], Sequence[Total]] = one_row
+    public: Callable[[Total], Total | None] = counted
+
+    def over(self, *sources: Topic) -> Pipeline:
+        """The same pipeline over other logs, in the order of its inputs."""
+        inputs = [replace(found, source=source) for found, source in zip(self.inputs, sources, strict=True)]
+        return replace(self, inputs=tuple(inputs))
+
+    def reads(self, found: Input) -> tuple[str, ...]:
+        """The columns of the input's events that have to be decoded, each once."""
+        events = found.events
+        names = [events.source, events.seq, events.event_time, events.recorded_time]
+        names += [] if events.sign_reads is None else [events.sign_reads]
+        names += [name for check in found.checks for name in check.reads]
+        names += self.group_by
+        names += [name for aggregate in found.aggregates for name in aggregate.reads]
+        return tuple(dict.fromkeys(names))
+
+    def step(self, found: Input) -> str:
+        """The name of the input's combine, which its groups, transactional ids and progress bear."""
+        return combine_step([each.source.name for each in self.inputs], found.source.name)
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """The event columns that have to be decoded, each once."""
-        events = self.events
-        names = [events.source, events.seq, events.event_time, events.recorded_time, events.sign_reads]
-        names += [name for check in self.checks for name in check.reads]
-        names += self.group_by
-        names += [name for aggregate in self.aggregates for name in aggregate.reads]
-        return tuple(dict.fromkeys(names))
+    def aggregates(self) -> tuple[Aggregate | Each, ...]:
+        return tuple(aggregate for found in self.inputs for aggregate in found.aggregates)
 
     @property
     def key_fields(self) -> tuple[Field, ...]:
-        """What names a group: its window and the columns it is grouped by."""
-        return (timestamp("window_start"), timestamp("window_end"), *(text(name) for name in self.group_by))
+        """What names a group: its window, if there are windows, and the columns it is grouped by."""
+        window = () if self.calendar is None else (timestamp("window_start"), timestamp("window_end"))
+        return (*window, *(text(name) for name in self.group_by))
 
     @property
     def fields(self) -> tuple[Field, ...]:
         """Every column of a partial and of a total."""
         return (*self.key_fields, *(field for aggregate in self.aggregates for field in aggregate.fields))
+
+    def collect(self, found: Input, events: pl.DataFrame) -> pl.DataFrame:
+        """Events of an input → partials of their groups; what other inputs contribute is null."""
+        partials = collect(events, [field.name for field in self.key_fields], found.aggregates)
+        missing = [field for field in self.fields if field.name not in partials.columns]
+        return partials.with_columns(pl.lit(None, field.dtype).alias(field.name) for field in missing)
+
+    def join(self, groups: pl.DataFrame, within: Sequence[str] = ()) -> pl.DataFrame:
+        """Partials and totals → one for each group; `within` are columns that keep groups apart besides."""
+        return join(groups, [*within, *(field.name for field in self.key_fields)], self.aggregates)
+
+    def public_key(self, key: bytes, total: Total) -> bytes:
+        """The key of a total's public value, given that of its group."""
+        if self.calendar is not None:
+            return key
+        (column,) = self.group_by
+        return str(total[column]).encode()
 
     def group_schema(self, name: str) -> dict[str, Any]:
         """One group as an Avro record; every field is nullable, as the vectorised writer writes them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -47,10 +48,13 @@ class Target:
 
 
 class Frontiers:
-    """The newest frontier of every source, from the compacted topic of their positions."""
+    """The newest frontiers of the sources that write a log, from the compacted topic of all positions."""
 
-    def __init__(self, consumer: Consumer, topic: str, codec: Codec, end: int) -> None:
+    def __init__(
+        self, consumer: Consumer, topic: str, codec: Codec, end: int, sources: Collection[str]
+    ) -> None:
         """`end`: the topic's end at the start; below it a source may stand that was not read yet."""
+        self._sources = sources
         self._consumer = consumer
         self._topic = topic
         self._codec = codec
@@ -79,7 +83,7 @@ class Frontiers:
                     _log.warning("reading frontiers is retried", reason=failure.str())
         for value in newest.values():
             branch, record = self._codec.decode(value)
-            if branch == "electrored.SourcePosition":
+            if branch == "electrored.SourcePosition" and record["source"] in self._sources:
                 self._newest[record["source"]] = record["frontier"]
         held = [frontier for frontier in self._newest.values() if frontier is not None]
         if self._position < self._end or not held or min(held) <= EPOCH:

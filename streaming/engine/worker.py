@@ -1,7 +1,7 @@
-"""A worker: combine and merge of a generation in one process, a thread and a loop each.
+"""A worker: combine (one for each input) and merge of a generation in one process, a thread and a loop each.
 
 Each loop has its own consumer, group and producer, because a server-side assignor may leave one of two topics in a
-group whole on one worker. If either dies, both stop, with the reason.
+group whole on one worker. If one dies, all stop, with the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from streaming.engine.errors import Stopping
 from streaming.engine.loop import Attendant, Loop, Parts
 from streaming.engine.merge import Merge, MergeTopics
 from streaming.engine.offsets import ends
-from streaming.engine.pipeline import Pipeline
+from streaming.engine.pipeline import Input, Pipeline
 from streaming.engine.restore import Positions, Restorer, State
 from streaming.engine.schemas import PatientRegistry
 from streaming.engine.state import StateStore
@@ -48,7 +48,7 @@ COLLECT_SECONDS = 10.0
 
 
 class Worker:
-    """Both steps of one generation in one slot. `run` returns when `stop` is set, and raises what ended a loop."""
+    """All steps of one generation in one slot. `run` returns when `stop` is set, and raises what ended a loop."""
 
     def __init__(
         self,
@@ -72,14 +72,15 @@ class Worker:
         self._admin: AdminClient = connect.admin(kafka)
         self._errors: list[BaseException] = []
 
-    def loops(self) -> tuple[Loop, Loop]:
-        """combine and merge, not started. Raises Fatal if a topic is not the one of the generation's record."""
+    def loops(self) -> tuple[Loop, ...]:
+        """A combine for each input, and merge; not started. Raises Fatal if a topic is not the generation's."""
         topics = {name: (topic.id, topic.partitions) for name, topic in self._generation.topics.items()}
         TopicGuard(self._admin, topics).check()
-        return self._combine(topics), self._merge(topics)
+        inputs = self._pipeline.inputs
+        return (*(self._combine(topics, number) for number in range(len(inputs))), self._merge(topics))
 
     def run(self, stop: threading.Event) -> None:
-        """Both loops, each in a thread of its own."""
+        """All loops, each in a thread of its own."""
         self._registry.stop = stop
         try:
             loops = self.loops()
@@ -114,8 +115,11 @@ class Worker:
 
     # -- building
 
-    def _combine(self, topics: Mapping[str, tuple[str, int]]) -> Loop:
+    def _combine(self, topics: Mapping[str, tuple[str, int]], number: int) -> Loop:
         names, pipeline = self._generation.names, self._pipeline
+        found = pipeline.inputs[number]
+        first = self._generation.first_input(pipeline, number)
+        starts = self._generation.start_offsets
         outputs = CombineOutputs(
             partials_topic=names.partials.name,
             partials_partitions=topics[names.partials.name][1],
@@ -124,10 +128,14 @@ class Worker:
             late_codec=self._registry.codec(self._late.subject, load(self._late.schema)),
             dead_topic=self._dead.name,
             dead_codec=self._registry.codec(self._dead.subject, load(self._dead.schema)),
+            first_input=first,
         )
-        decoder = Decoder(load(pipeline.source.schema), pipeline.reads, self._writer_schema)
-        step = Combine(pipeline, self._generation.parameters, self._generation.number, decoder, outputs)
-        return self._loop(step, topics, self._generation.start_offsets, [self._watermarks()])
+        decoder = Decoder(load(found.source.schema), pipeline.reads(found), self._writer_schema)
+        step = Combine(
+            pipeline, found, self._generation.parameters, self._generation.number, decoder, outputs
+        )
+        start = {p: starts[first + p] for p in range(topics[found.source.name][1])}
+        return self._loop(step, topics, start, [self._watermarks(found)])
 
     def _merge(self, topics: Mapping[str, tuple[str, int]]) -> Loop:
         names, pipeline = self._generation.names, self._pipeline
@@ -137,7 +145,7 @@ class Worker:
             partials_schema_id=self._registry.register(names.partials.subject, pipeline.partial_schema()),
             state_topic=names.state.name,
             state_schema_id=self._registry.register(names.state.subject, pipeline.state_schema()),
-            inputs=topics[pipeline.source.name][1],
+            inputs=sum(topics[found.source.name][1] for found in pipeline.inputs),
         )
         start = dict.fromkeys(range(topics[names.partials.name][1]), 0)
         state = State(names.state.name, store)
@@ -186,12 +194,12 @@ class Worker:
             )
         )
 
-    def _watermarks(self) -> Watermarks:
+    def _watermarks(self, found: Input) -> Watermarks:
         topic = self._source_positions
         end = ends(self._admin, topic.name, [0])[0]
         codec = self._registry.codec(topic.subject, load(topic.schema))
         consumer = self._reader(f"{self._generation}.frontiers")({})
-        return Watermarks(Frontiers(consumer, topic.name, codec, end), self._admin)
+        return Watermarks(Frontiers(consumer, topic.name, codec, end, found.sources), self._admin)
 
     def _reader(self, group_id: str) -> Any:
         def make(overrides: Mapping[str, Any]) -> Consumer:

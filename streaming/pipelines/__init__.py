@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from streaming.engine.pipeline import Pipeline
-from streaming.pipelines import top_sales_by_city, top_salesman_by_country
+from streaming.pipelines import enriched_sales, top_sales_by_city, top_salesman_by_country
 
 PIPELINES: dict[tuple[str, int], Pipeline] = {
     (pipeline.name, pipeline.version): pipeline
-    for pipeline in (top_sales_by_city.V1, top_salesman_by_country.V1)
+    for pipeline in (top_sales_by_city.V1, top_salesman_by_country.V1, enriched_sales.V1)
 }
 # The version that a new generation is pinned to.
 CURRENT: dict[str, int] = {name: max(v for n, v in PIPELINES if n == name) for name, _ in PIPELINES}

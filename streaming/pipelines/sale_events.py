@@ -13,6 +13,8 @@ import polars as pl
 from contracts.calendar import FIRST_DAY, LAST_DAY
 from streaming.engine.pipeline import Check, EventColumns
 
+# Who writes them.
+SOURCES = ("postgres", "csv")
 EVENTS = EventColumns(
     source="source",
     seq="seq",
@@ -23,7 +25,7 @@ EVENTS = EventColumns(
 )
 
 
-def _micros(day: object) -> int:
+def micros(day: object) -> int:
     moment = datetime.fromisoformat(f"{day}T00:00:00").replace(tzinfo=UTC)
     return int(moment.timestamp()) * 1_000_000
 
@@ -35,7 +37,7 @@ MOST_SALE_ID_BYTES = 1_000
 AMOUNT_LIMIT = Decimal(10**14)
 
 
-def _text(column: str, most: int = MOST_KEY_BYTES) -> tuple[Check, ...]:
+def text_checks(column: str, most: int = MOST_KEY_BYTES) -> tuple[Check, ...]:
     length = pl.col(column).str.len_bytes()
     return (
         Check(f"{column} is empty", length > 0, (column,)),
@@ -52,13 +54,13 @@ CHECKS = (
     ),
     Check(
         f"sold_at is not between {FIRST_DAY} and {LAST_DAY}",
-        pl.col("sold_at").is_between(_micros(FIRST_DAY), _micros(LAST_DAY), closed="left"),
+        pl.col("sold_at").is_between(micros(FIRST_DAY), micros(LAST_DAY), closed="left"),
         ("sold_at",),
     ),
-    *_text("sale_id", MOST_SALE_ID_BYTES),
-    *_text("country"),
-    *_text("city"),
-    *_text("salesman_id"),
+    *text_checks("sale_id", MOST_SALE_ID_BYTES),
+    *text_checks("country"),
+    *text_checks("city"),
+    *text_checks("salesman_id"),
     Check(
         "currency is not three capital letters", pl.col("currency").str.contains("^[A-Z]{3}$"), ("currency",)
     ),

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from contracts.topics import SALES_EVENTS, TOP_SALESMAN_BY_COUNTRY
 from streaming.engine.aggregates import Count, GreatestBy, Late, Sum, text, timestamp, whole
-from streaming.engine.pipeline import Pipeline
-from streaming.pipelines.sale_events import CHECKS, EVENTS
+from streaming.engine.pipeline import Input, Pipeline
+from streaming.pipelines.sale_events import CHECKS, EVENTS, SOURCES
+
+AGGREGATES = (
+    GreatestBy(text("salesman_name"), (timestamp("sold_at"), text("sale_id"), whole("seq")), prefix="name"),
+    Sum("total", "amount"),
+    Count("sales_count"),
+    Late("amount", "recorded_at"),
+)
 
 V1 = Pipeline(
     name="top-salesman-by-country",
     version=1,
-    source=SALES_EVENTS,
+    inputs=(Input(SALES_EVENTS, SOURCES, EVENTS, CHECKS, AGGREGATES),),
     output=TOP_SALESMAN_BY_COUNTRY,
     table="salesman_totals",
-    events=EVENTS,
-    checks=CHECKS,
     group_by=("country", "salesman_id", "currency"),
     calendar="30-days",
-    aggregates=(
-        GreatestBy(
-            text("salesman_name"), (timestamp("sold_at"), text("sale_id"), whole("seq")), prefix="name"
-        ),
-        Sum("total", "amount"),
-        Count("sales_count"),
-        Late("amount", "recorded_at"),
-    ),
 )

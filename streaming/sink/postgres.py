@@ -73,9 +73,10 @@ class StateSink:
     def _apply(self, messages: Sequence[Message]) -> None:
         """What was read since the last time into the database, in one transaction."""
         batch = Batch.of(messages)
+        rows = self._followed.pipeline.rows
         following = dict(self._reader.positions)
         self._rows.apply(
-            [self._decode(value) for value in batch.totals.values()],
+            [row for value in batch.totals.values() for row in rows(self._decode(value))],
             {partition: self._decode(value)["watermark"] for partition, value in batch.watermarks.items()},
             self._applied,
             following,

@@ -15,7 +15,6 @@ from contextlib import closing
 from functools import partial
 from hashlib import blake2b
 from itertools import islice
-from typing import Any
 
 from confluent_kafka import TopicPartition
 
@@ -124,7 +123,7 @@ class Publisher:
             positions |= reader.positions
             for key, value in state.totals.items():
                 record = self._record(key, value)
-                shown = public.pop(key, None)
+                shown = public.pop(record.key or b"", None)
                 if shown != (None if record.value is None else _digest(record.value)):
                     yield record
         yield from (OutRecord(self._output.name, None, key, None) for key in public)
@@ -146,12 +145,12 @@ class Publisher:
         return shown
 
     def _record(self, key: bytes, value: bytes) -> OutRecord:
-        """A total as outsiders see it; a group whose count is zero is not there for them."""
+        """A total as outsiders see it; without a value where it is not there for them."""
+        pipeline = self._followed.pipeline
         _, total = self._state.decode(value)
-        if total["sales_count"] == 0:
-            return OutRecord(self._output.name, None, key, None)
-        shown: dict[str, Any] = {name: total[name] for name in self._fields}
-        return OutRecord(self._output.name, None, key, self._public.encode(shown))
+        shown = pipeline.public(total)
+        encoded = None if shown is None else self._public.encode({name: shown[name] for name in self._fields})
+        return OutRecord(self._output.name, None, pipeline.public_key(key, total), encoded)
 
     def _offsets(self, positions: dict[int, int]) -> dict[tuple[str, int], int]:
         return {(self._followed.topic, partition): offset for partition, offset in positions.items()}

@@ -7,7 +7,7 @@ from datetime import timedelta
 import dagster as dg
 
 from contracts import datasets
-from contracts.topics import TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
+from contracts.topics import ENRICHED_SALES, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from electrored_dagster.graph import external
 
 GROUP = "results"
@@ -18,6 +18,7 @@ FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=30), warn_w
 QUESTIONS = {
     TOP_SALES_BY_CITY.name: "Which cities sold the most? Totals per civil day, city and currency, ranked.",
     TOP_SALESMAN_BY_COUNTRY.name: "Who sold the most in each country? Totals per window, ranked.",
+    ENRICHED_SALES.name: "Which sales are paid? Each sale with its payments and its status.",
 }
 
 

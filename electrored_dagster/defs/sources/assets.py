@@ -6,7 +6,7 @@ import dagster as dg
 
 from contracts import datasets
 from contracts.schemas import load
-from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
+from contracts.topics import PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS
 from electrored_dagster.graph import avro_columns, external
 
 GROUP = "sources"
@@ -29,6 +29,13 @@ def assets() -> dg.Definitions:
                 deps=[datasets.SALES],
                 description="Every sale and every reversal of one, for ever: the system of record.",
                 metadata={"dagster/column_schema": avro_columns(load(SALES_EVENTS.schema))},
+            ),
+            external(
+                datasets.topic(PAYMENT_CONFIRMATIONS),
+                group=GROUP,
+                kinds={"kafka"},
+                description="What the payment service said about each payment, for ever.",
+                metadata={"dagster/column_schema": avro_columns(load(PAYMENT_CONFIRMATIONS.schema))},
             ),
             external(
                 datasets.topic(SOURCE_POSITIONS),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dagster as dg
 
 from contracts import datasets
-from contracts.datasets import PIPELINES
+from contracts.datasets import INPUTS, PIPELINES
 from contracts.schemas import load
 from contracts.topics import (
     DEAD_LETTERS,
+    ENRICHED_SALES,
     LATE_EVENTS,
     SALES_EVENTS,
     TOP_SALES_BY_CITY,
@@ -24,7 +25,7 @@ LOG = datasets.topic(SALES_EVENTS)
 @dg.definitions
 def assets() -> dg.Definitions:
     specs = [spec for pipeline in PIPELINES for spec in _internal(pipeline)]
-    specs += [_public(topic) for topic in (TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY)]
+    specs += [_public(topic) for topic in (TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY, ENRICHED_SALES)]
     specs += [
         _aside(
             LATE_EVENTS,
@@ -43,7 +44,7 @@ def _internal(pipeline: str) -> list[dg.AssetSpec]:
             group=GROUP,
             kinds={"kafka"},
             internal=True,
-            deps=[LOG],
+            deps=[datasets.topic(source) for source in INPUTS[pipeline]],
             description="What each commit of combine adds to each group, in the active generation.",
         ),
         external(

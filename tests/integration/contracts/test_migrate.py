@@ -68,7 +68,7 @@ def test_the_reader_reads_everything_and_writes_nothing(
 ) -> None:
     database = create_engine(results_db.results_db_url.get_secret_value()).url.database or ""
     reader = create_engine(stack.postgres(database, databases.READER), poolclass=NullPool)
-    views = ["top_sales_by_city", "top_salesman_by_country", "active_freshness"]
+    views = ["top_sales_by_city", "top_salesman_by_country", "active_freshness", "enriched_sales"]
     with reader.connect() as connection:
         for name in [*metadata.tables, *views]:
             assert connection.execute(text(f"SELECT * FROM {name}")).all() == []

@@ -37,7 +37,7 @@ def pipeline() -> Pipeline:
     suffix = uuid4().hex[:8]
     source = replace(SALES_EVENTS, name=f"sales-events-{suffix}")
     original = PIPELINES["top-salesman-by-country", CURRENT["top-salesman-by-country"]]
-    return replace(original, name=f"{original.name}-{suffix}", source=source)
+    return replace(original.over(source), name=f"{original.name}-{suffix}")
 
 
 def create(stack: Embedded, results_db: ResultsDbSettings, pipeline: Pipeline) -> Generation:

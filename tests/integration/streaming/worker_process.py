@@ -13,7 +13,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings
-from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SALES_EVENTS, SOURCE_POSITIONS
+from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS
 from observability import logs
 from streaming import generations
 from streaming.engine.errors import EngineError
@@ -27,11 +27,9 @@ def main(given: dict[str, object]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     original = str(given["pipeline"])
     suffix = str(given["suffix"])
-    pipeline = replace(
-        PIPELINES[original, CURRENT[original]],
-        name=f"{original}-{suffix}",
-        source=replace(SALES_EVENTS, name=f"{SALES_EVENTS.name}-{suffix}"),
-    )
+    found = PIPELINES[original, CURRENT[original]]
+    sources = [replace(each.source, name=f"{each.source.name}-{suffix}") for each in found.inputs]
+    pipeline = replace(found.over(*sources), name=f"{original}-{suffix}")
     results = create_engine(str(given["results_url"]), poolclass=NullPool)
     generation = generations.load_live(results, pipeline.name)[0]
     worker = Worker(

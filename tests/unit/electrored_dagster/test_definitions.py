@@ -25,6 +25,11 @@ GRAPH = {
     "kafka/top-salesman-by-country.partials": ("streams", ["kafka/sales-events"]),
     "kafka/top-salesman-by-country.state": ("streams", ["kafka/top-salesman-by-country.partials"]),
     "kafka/top-salesman-by-country": ("streams", ["kafka/top-salesman-by-country.state"]),
+    "kafka/payment-confirmations": ("sources", []),
+    "kafka/enriched-sales.partials": ("streams", ["kafka/payment-confirmations", "kafka/sales-events"]),
+    "kafka/enriched-sales.state": ("streams", ["kafka/enriched-sales.partials"]),
+    "kafka/enriched-sales": ("streams", ["kafka/enriched-sales.state"]),
+    "results_db/public/enriched_sales": ("results", ["kafka/enriched-sales.state"]),
     "results_db/public/top_sales_by_city": ("results", ["kafka/top-sales-by-city.state"]),
     "results_db/public/top_salesman_by_country": ("results", ["kafka/top-salesman-by-country.state"]),
 }

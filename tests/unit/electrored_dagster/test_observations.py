@@ -13,7 +13,7 @@ from electrored_dagster.observations import HEARTBEAT, Event, changed
 from observability.standing import PipelineStanding, SourcePosition, Standing
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-CITY, SALESMAN = "top-sales-by-city", "top-salesman-by-country"
+CITY, SALESMAN, ENRICHED = "top-sales-by-city", "top-salesman-by-country", "enriched-sales"
 
 
 def pipeline(watermark: datetime = NOW, updated_at: datetime = NOW) -> PipelineStanding:
@@ -32,10 +32,10 @@ def pipeline(watermark: datetime = NOW, updated_at: datetime = NOW) -> PipelineS
 
 def standing() -> Standing:
     topics = {topic.name: 100 for topic in PUBLIC}
-    for name in (CITY, SALESMAN):
+    for name in (CITY, SALESMAN, ENRICHED):
         topics |= {f"{name}.g1.partials": 60, f"{name}.g1.state": 50, f"{name}.g1.progress": 10}
     source = SourcePosition(next_seq=90, frontier=NOW, detail='{"lsn": "0/16B3748"}')
-    return Standing(topics, {"postgres": source}, {CITY: pipeline(), SALESMAN: pipeline()})
+    return Standing(topics, {"postgres": source}, {name: pipeline() for name in (CITY, SALESMAN, ENRICHED)})
 
 
 def keys(events: list[Event]) -> set[str]:

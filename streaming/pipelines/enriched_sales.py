@@ -1,0 +1,54 @@
+"""Which sales are paid? The sale of each source beside its payments, joined by sale_id in either order of arrival."""
+
+from __future__ import annotations
+
+from contracts.topics import ENRICHED_SALES, PAYMENT_CONFIRMATIONS, SALES_EVENTS
+from streaming.engine.aggregates import Each, text, whole
+from streaming.engine.pipeline import Input, Pipeline
+from streaming.pipelines import payment_confirmations, sale_events
+from streaming.pipelines.enriched_sale import public, rows
+
+# By currency too: where a correction changed it, the reversal of the old and the new sale never meet in one sum.
+SALES = Each(
+    "sales",
+    by=(text("source"), text("currency")),
+    count="sales_count",
+    sums=("quantity", "amount"),
+    order=(whole("seq"),),
+    latest=(
+        whole("sold_at"),
+        text("country"),
+        text("city"),
+        text("salesman_id"),
+        text("salesman_name"),
+        text("product"),
+    ),
+)
+# Confirmed twice is one payment; of what is said about it the newest counts.
+PAYMENTS = Each(
+    "payments",
+    by=(text("payment_id"),),
+    order=(whole("confirmed_at"), whole("seq"), text("source")),
+    latest=(whole("amount"), text("currency"), text("status")),
+)
+
+V1 = Pipeline(
+    name="enriched-sales",
+    version=1,
+    inputs=(
+        Input(SALES_EVENTS, sale_events.SOURCES, sale_events.EVENTS, sale_events.CHECKS, (SALES,)),
+        Input(
+            PAYMENT_CONFIRMATIONS,
+            payment_confirmations.SOURCES,
+            payment_confirmations.EVENTS,
+            payment_confirmations.CHECKS,
+            (PAYMENTS,),
+        ),
+    ),
+    output=ENRICHED_SALES,
+    table="joined_sales",
+    group_by=("sale_id",),
+    calendar=None,
+    rows=rows,
+    public=public,
+)

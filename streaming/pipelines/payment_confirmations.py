@@ -1,0 +1,46 @@
+"""What pipelines over payment-confirmations share: the columns the engine has to know, and what makes one valid."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from contracts.payments import (
+    AMOUNT_LIMIT,
+    FIRST_CONFIRMED_DAY,
+    LAST_CONFIRMED_DAY,
+    MOST_PAYMENT_ID_BYTES,
+    MOST_SALE_ID_BYTES,
+    STATUSES,
+)
+from streaming.engine.pipeline import Check, EventColumns
+from streaming.pipelines.sale_events import micros, text_checks
+
+# Who writes them.
+SOURCES = ("soap",)
+# A refund is a later fact about the payment, not a reversal of an event.
+EVENTS = EventColumns(
+    source="source",
+    seq="seq",
+    event_time="confirmed_at",
+    recorded_time="recorded_at",
+    sign=pl.lit(1, pl.Int64),
+    sign_reads=None,
+)
+CHECKS = (
+    Check(f"status is neither {' nor '.join(STATUSES)}", pl.col("status").is_in(STATUSES), ("status",)),
+    Check(
+        f"confirmed_at is not between {FIRST_CONFIRMED_DAY} and {LAST_CONFIRMED_DAY}",
+        pl.col("confirmed_at").is_between(
+            micros(FIRST_CONFIRMED_DAY), micros(LAST_CONFIRMED_DAY), closed="left"
+        ),
+        ("confirmed_at",),
+    ),
+    *text_checks("sale_id", MOST_SALE_ID_BYTES),
+    *text_checks("payment_id", MOST_PAYMENT_ID_BYTES),
+    Check(
+        "currency is not three capital letters", pl.col("currency").str.contains("^[A-Z]{3}$"), ("currency",)
+    ),
+    Check(
+        "amount has more than 14 digits before the point", pl.col("amount").abs() < AMOUNT_LIMIT, ("amount",)
+    ),
+)
