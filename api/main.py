@@ -15,7 +15,7 @@ from api import problems
 from api.answers import Answers
 from api.measured import Measured
 from api.queries import CONNECTIONS, Results
-from api.routes import health, top_sales, top_salesmen
+from api.routes import health, payments, top_sales, top_salesmen
 from contracts.settings import ApiSettings
 from observability import logs
 
@@ -42,14 +42,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # Swagger UI from this process: the page works where there is no internet.
     app = FastAPIOffline(
         title="ElectroRed",
-        summary="Top sales by city and top salesmen by country, live.",
+        summary="Top sales by city, top salesmen by country, and which sales are paid; live.",
         version="1",
         redoc_url=None,
         lifespan=lifespan,
     )
     problems.install(app)
     app.add_middleware(Measured)
-    for routes in (top_sales, top_salesmen, health):
+    for routes in (top_sales, top_salesmen, payments, health):
         app.include_router(routes.router)
 
     @app.get("/", include_in_schema=False)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, create_engine
 from sqlalchemy.event import listen
 from sqlalchemy.exc import DBAPIError
 
 from contracts.calendar import Calendar, CalendarKind, Window
-from contracts.topics import TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
+from contracts.topics import ENRICHED_SALES, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 
 # A pipeline is named after the public topic that it feeds.
 CITY = TOP_SALES_BY_CITY.name
 SALESMAN = TOP_SALESMAN_BY_COUNTRY.name
+ENRICHED = ENRICHED_SALES.name
 
 # Two cores answer 200 requests a second with three of them busy; the rest is room for slow ones.
 CONNECTIONS = 8
@@ -83,6 +84,13 @@ class NoActiveGeneration(Exception):
     """The pipeline was not initialised yet."""
 
 
+class Asked(Protocol):
+    """What is asked of one pipeline."""
+
+    @property
+    def pipeline(self) -> str: ...
+
+
 class Ranking:
     """Where the answers to one question are, and what a list is ranked within."""
 
@@ -146,20 +154,22 @@ class Results:
         def ask(connection: Connection) -> set[str]:
             return set(connection.exec_driver_sql("SELECT pipeline FROM active_freshness").scalars())
 
-        return sorted({CITY, SALESMAN} - self._once_more(ask))
+        return sorted({CITY, SALESMAN, ENRICHED} - self._once_more(ask))
 
-    def version(self, ranking: Ranking) -> Version:
+    def version(self, asked: Asked) -> Version:
         """The version that an answer would have now. Raises NoActiveGeneration."""
-        return _version(self._once_more(lambda connection: _fresh(connection, ranking)))
+        return version_of(self._once_more(lambda connection: fresh_of(connection, asked)))
 
     def top(self, ranking: Ranking, question: Question) -> Answer:
         """The answer, all of it from one snapshot. Raises NoActiveGeneration."""
 
-        def ask(connection: Connection) -> Answer:
-            snapshot = connection.execution_options(isolation_level="REPEATABLE READ")
-            return _answer(snapshot, ranking, question)
+        return self.snapshot(lambda connection: _answer(connection, ranking, question))
 
-        return self._once_more(ask)
+    def snapshot(self, ask: Callable[[Connection], T]) -> T:
+        """What `ask` makes of one REPEATABLE READ snapshot; asked again if the connection turns out to be dead."""
+        return self._once_more(
+            lambda connection: ask(connection.execution_options(isolation_level="REPEATABLE READ"))
+        )
 
     def _once_more(self, ask: Callable[[Connection], T]) -> T:
         """A pooled connection may be dead since the database restarted: reading again is harmless."""
@@ -179,19 +189,20 @@ def _prepare(connection: Any, _: object) -> None:
     connection.commit()
 
 
-def _fresh(connection: Connection, ranking: Ranking) -> Row[Any]:
-    fresh = connection.exec_driver_sql(_FRESHNESS, {"pipeline": ranking.pipeline}).one_or_none()
+def fresh_of(connection: Connection, asked: Asked) -> Row[Any]:
+    """The active generation and how far it is applied. Raises NoActiveGeneration."""
+    fresh = connection.exec_driver_sql(_FRESHNESS, {"pipeline": asked.pipeline}).one_or_none()
     if fresh is None:
-        raise NoActiveGeneration(ranking.pipeline)
+        raise NoActiveGeneration(asked.pipeline)
     return fresh
 
 
-def _version(fresh: Row[Any]) -> Version:
+def version_of(fresh: Row[Any]) -> Version:
     return Version(fresh.promotion_number, fresh.apply_number)
 
 
 def _answer(connection: Connection, ranking: Ranking, question: Question) -> Answer:
-    fresh = _fresh(connection, ranking)
+    fresh = fresh_of(connection, ranking)
     window = _window(connection, ranking, question.day, fresh.generation, fresh.calendar, fresh.time_zone)
     rows: list[Row[Any]] = []
     summary: list[Row[Any]] = []
@@ -205,7 +216,7 @@ def _answer(connection: Connection, ranking: Ranking, question: Question) -> Ans
         rows = list(connection.exec_driver_sql(ranking.top, selected | {"limit": question.limit}))
         summary = list(connection.exec_driver_sql(ranking.summary, selected))
     return Answer(
-        version=_version(fresh),
+        version=version_of(fresh),
         generation=fresh.generation,
         time_zone=fresh.time_zone,
         window=window,

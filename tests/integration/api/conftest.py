@@ -13,9 +13,16 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, create_engine, insert, text
 
 from api.main import create_app
-from api.queries import CITY, SALESMAN
+from api.queries import CITY, ENRICHED, SALESMAN
 from contracts.settings import ApiSettings, ResultsDbSettings
-from contracts.tables import active_generations, city_totals, generations, salesman_totals, sink_positions
+from contracts.tables import (
+    active_generations,
+    city_totals,
+    generations,
+    joined_sales,
+    salesman_totals,
+    sink_positions,
+)
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -89,6 +96,28 @@ class Filled:
         }
         self._apply(SALESMAN, salesman_totals, values | more)
 
+    def sale(self, sale_id: str, amount: str = "10.0000", **more: Any) -> None:
+        values = {
+            "generation": 1,
+            "sale_id": sale_id,
+            "source": "postgres",
+            "currency": "EUR",
+            "sales_count": 1,
+            "quantity": 1,
+            "amount": Decimal(amount),
+            "sold_at": DAY + timedelta(hours=12),
+            "country": "DE",
+            "city": "Berlin",
+            "salesman_id": "s1",
+            "salesman_name": "Ada",
+            "product": "tv",
+            "status": "PENDING",
+            "payments": [],
+            "ambiguous": False,
+            "updated_at": DAY + timedelta(hours=13),
+        }
+        self._apply(ENRICHED, joined_sales, values | more)
+
     def _apply(self, pipeline: str, table: Any, values: dict[str, Any]) -> None:
         with self.engine.begin() as connection:
             number = connection.scalar(
@@ -125,8 +154,8 @@ def empty(results_db: ResultsDbSettings) -> Iterator[Filled]:
 
 @pytest.fixture
 def filled(empty: Filled) -> Filled:
-    """Generation 1 of both pipelines is active, without rows."""
-    for pipeline, calendar in ((CITY, "1-day"), (SALESMAN, "30-days")):
+    """Generation 1 of every pipeline is active, without rows."""
+    for pipeline, calendar in ((CITY, "1-day"), (SALESMAN, "30-days"), (ENRICHED, "1-day")):
         empty.generation(pipeline, 1, calendar)
         empty.promote(pipeline)
     return empty

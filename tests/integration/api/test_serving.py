@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, text
 
 from api.main import create_app
-from api.queries import CITY, SALESMAN
+from api.queries import CITY, ENRICHED, SALESMAN
 from contracts.settings import ApiSettings
 from stack.embedded import Embedded
 from tests.integration.api.conftest import DAY, Filled
@@ -143,7 +143,7 @@ def test_before_the_first_generation_it_is_alive_and_not_ready(client: TestClien
     assert client.get("/healthz").json() == {"status": "ok"}
     assert CITY in problem(client.get("/readyz"), 503)["detail"]
     assert problem(client.get(CITIES), 503)
-    for pipeline in (CITY, SALESMAN):
+    for pipeline in (CITY, SALESMAN, ENRICHED):
         empty.generation(pipeline)
         empty.promote(pipeline)
     assert client.get("/readyz").json() == {"status": "ready"}

@@ -1,0 +1,126 @@
+"""Which sales are paid: the two questions to the join, each answered from one snapshot of the results database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from api.payment_schemas import PaymentsSummary, Sale
+from api.queries import ENRICHED, Version, fresh_of, version_of
+from contracts.calendar import Calendar, Window
+
+_LATEST = (
+    "SELECT sold_at FROM joined_sales WHERE generation = %(generation)s AND sales_count <> 0 "
+    "ORDER BY sold_at DESC LIMIT 1"
+)
+_SUMMARY = (
+    "SELECT status, country, city, currency, count(*) AS sales_count, CAST(sum(amount) AS text) AS amount "
+    "FROM enriched_sales WHERE sold_at >= %(start)s AND sold_at < %(end)s "
+    "GROUP BY status, country, city, currency ORDER BY status, country, city, currency"
+)
+# Sales that were taken back are hidden above, but that changed the answer too.
+_UPDATED_AT = (
+    "SELECT max(updated_at) FROM joined_sales "
+    "WHERE generation = %(generation)s AND sold_at >= %(start)s AND sold_at < %(end)s"
+)
+_SALE = (
+    "SELECT source, status, sold_at, country, city, salesman_id, salesman_name, product, quantity, "
+    "CAST(amount AS text) AS amount, currency, payments, ambiguous, updated_at "
+    "FROM enriched_sales WHERE sale_id = %(sale_id)s ORDER BY source"
+)
+
+
+class NoSuchSale(Exception):
+    """No source has the sale, or every one took it back."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How the sales of a civil day stand (None: the latest that has any), by status, country, city and currency."""
+
+    day: date | None
+    pipeline: str = ENRICHED
+
+    def answer(self, connection: Connection) -> tuple[Version, bytes]:
+        fresh = fresh_of(connection, self)
+        window = self._window(connection, fresh)
+        rows: list[Row[Any]] = []
+        updated_at = None
+        if window is not None:
+            within = {"generation": fresh.generation, "start": window.start, "end": window.end}
+            rows = list(connection.exec_driver_sql(_SUMMARY, within))
+            updated_at = connection.exec_driver_sql(_UPDATED_AT, within).scalar()
+        shown = PaymentsSummary.model_validate(
+            {
+                "window": {
+                    "start": window and window.start,
+                    "end": window and window.end,
+                    "time_zone": fresh.time_zone,
+                },
+                "by_status": _by_status(rows),
+                "data": rows,
+                "freshness": {"watermark": fresh.watermark, "updated_at": updated_at},
+                "generation": fresh.generation,
+            }
+        )
+        return version_of(fresh), shown.model_dump_json().encode()
+
+    def _window(self, connection: Connection, fresh: Row[Any]) -> Window | None:
+        calendar = Calendar("1-day", fresh.time_zone)
+        if self.day is not None:
+            return calendar.window_of(self.day)
+        latest = connection.exec_driver_sql(_LATEST, {"generation": fresh.generation}).scalar()
+        if latest is None:
+            return None
+        bounds = pairwise(calendar.bounds(latest, latest))
+        return next(Window(start, end) for start, end in bounds if start <= latest < end)
+
+
+@dataclass(frozen=True)
+class OneSale:
+    """A sale with its payments and status; of each source, if several have it."""
+
+    sale_id: str
+    pipeline: str = ENRICHED
+
+    def answer(self, connection: Connection) -> tuple[Version, bytes]:
+        """Raises NoSuchSale."""
+        fresh = fresh_of(connection, self)
+        rows = list(connection.exec_driver_sql(_SALE, {"sale_id": self.sale_id}))
+        if not rows:
+            raise NoSuchSale(self.sale_id)
+        shown = Sale.model_validate(
+            {
+                "sale_id": self.sale_id,
+                "sales": rows,
+                # Every source's row has those of the sale_id.
+                "payments": rows[0].payments,
+                "ambiguous": rows[0].ambiguous,
+                "freshness": {
+                    "watermark": fresh.watermark,
+                    "updated_at": max(row.updated_at for row in rows),
+                },
+                "generation": fresh.generation,
+            }
+        )
+        return version_of(fresh), shown.model_dump_json().encode()
+
+
+def _by_status(rows: list[Row[Any]]) -> list[dict[str, Any]]:
+    """The rows added up over countries and cities; never over currencies."""
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    amounts: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    for row in rows:
+        counts[row.status, row.currency] += row.sales_count
+        amounts[row.status, row.currency] += Decimal(row.amount)
+    return [
+        {"status": status, "currency": currency, "sales_count": count, "amount": f"{amount:f}"}
+        for (status, currency), count in sorted(counts.items())
+        for amount in [amounts[status, currency]]
+    ]

@@ -1,0 +1,55 @@
+"""Which sales are paid?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.deps import AnswersDep, Day, IfNoneMatch, ResultsDep
+from api.payment_schemas import PaymentsSummary, Sale
+from api.payments import NoSuchSale, OneSale, Summary
+from api.problems import RESPONSES
+
+router = APIRouter(prefix="/api/v1", tags=["payments"])
+
+# As long as a sale may be called anywhere in the platform; PostgreSQL's text cannot hold a NUL.
+SaleId = Annotated[str, Path(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
+
+
+class DaySelection(BaseModel):
+    """An unknown parameter is refused rather than ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    date: Day | None = Field(None, description="A civil day; by default the latest that has sales.")
+
+
+@router.get("/payments/summary", response_model=PaymentsSummary, responses=RESPONSES)
+def summary(
+    selection: Annotated[DaySelection, Query()],
+    answers: AnswersDep,
+    results: ResultsDep,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """How many of a day's sales are paid, and how much, by status, country, city and currency."""
+    asked = Summary(selection.date)
+    return answers.conditional(asked, asked, if_none_match, lambda: results.snapshot(asked.answer))
+
+
+# `path`: an id may hold a slash.
+@router.get(
+    "/sales/{sale_id:path}",
+    response_model=Sale,
+    responses=RESPONSES | {404: RESPONSES[422] | {"description": "No source has such a sale"}},
+)
+def sale(
+    sale_id: SaleId, answers: AnswersDep, results: ResultsDep, if_none_match: IfNoneMatch = None
+) -> Response:
+    """One sale with its payments and its status."""
+    asked = OneSale(sale_id)
+    try:
+        return answers.conditional(asked, asked, if_none_match, lambda: results.snapshot(asked.answer))
+    except NoSuchSale as error:
+        raise HTTPException(404, f"no source has a sale {sale_id!r}") from error
