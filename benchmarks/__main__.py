@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import api, capture, engine, latency, platform
+from benchmarks import api, capture, engine, join, latency, platform
 from benchmarks.figures import Figure, table
 from contracts.settings import LogSettings
 from observability import logs
@@ -29,6 +29,7 @@ class What(StrEnum):
     """What can be measured, in the order in which it is."""
 
     ENGINE = "engine"
+    JOIN = "join"
     CAPTURE = "capture"
     LATENCY = "latency"
     API = "api"
@@ -61,6 +62,8 @@ def _steps(wanted: set[What]) -> Iterable[Callable[[], list[Figure]]]:
     # Parts first, on servers of their own; then what needs the whole platform, on one.
     if What.ENGINE in wanted:
         yield engine.figures
+    if What.JOIN in wanted:
+        yield join.figures
     if What.CAPTURE in wanted:
         yield capture.figures
     if wanted & {What.LATENCY, What.API}:

@@ -36,7 +36,6 @@ from contracts.settings import KafkaSettings, LogSettings
 from contracts.topics import (
     DEAD_LETTERS,
     LATE_EVENTS,
-    SALES_EVENTS,
     SOURCE_POSITIONS,
     GenerationTopics,
     Topic,
@@ -69,17 +68,23 @@ class Ground:
 
     @property
     def source(self) -> Topic:
-        """The log; of a pipeline with several inputs the first."""
+        """The log of sales."""
         return self.pipeline.inputs[0].source
+
+    @property
+    def sources(self) -> list[Topic]:
+        """All logs."""
+        return [found.source for found in self.pipeline.inputs]
 
     @classmethod
     def make(cls, kafka: KafkaSettings, name: str) -> Ground:
         suffix = uuid4().hex[:8]
-        source = replace(SALES_EVENTS, name=f"sales-events-{suffix}")
-        pipeline = replace(PIPELINES[name, CURRENT[name]].over(source), name=f"{name}-{suffix}")
+        found = PIPELINES[name, CURRENT[name]]
+        sources = [replace(each.source, name=f"{each.source.name}-{suffix}") for each in found.inputs]
+        pipeline = replace(found.over(*sources), name=f"{name}-{suffix}")
         ground = cls(kafka, pipeline, suffix)
         connect.ensure_topics(
-            kafka, [source, *GenerationTopics(pipeline.name, 1).all, *ground.side_topics.values()]
+            kafka, [*sources, *GenerationTopics(pipeline.name, 1).all, *ground.side_topics.values()]
         )
         return ground
 
@@ -89,7 +94,7 @@ class Ground:
         return {role: replace(topic, name=f"{topic.name}-{self.suffix}") for role, topic in sides.items()}
 
     def generation(self) -> Generation:
-        names = [self.source, *GenerationTopics(self.pipeline.name, 1).all]
+        names = [*self.sources, *GenerationTopics(self.pipeline.name, 1).all]
         found = connect.describe_topics(self.kafka, [topic.name for topic in names])
         return Generation(
             pipeline=self.pipeline.name,
@@ -98,7 +103,7 @@ class Ground:
             state="active",
             parameters=Parameters("UTC", timedelta(hours=1), self.pipeline.calendar or "1-day"),
             topics={name: TopicIdentity(*identity) for name, identity in found.items()},
-            start_offsets=dict.fromkeys(range(self.source.partitions), 0),
+            start_offsets=dict.fromkeys(range(sum(each.partitions for each in self.sources)), 0),
         )
 
 
@@ -183,9 +188,9 @@ def measure(kafka: KafkaSettings, ground: Ground, events: int, folder: str) -> d
 
 
 def _total(metric: Counter, step: str) -> float:
-    """The metric of this step; read from the objects, because collecting all of them costs what is measured."""
+    """The metric of this step, over all inputs; read from the objects, because collecting all costs what is measured."""
     return sum(
-        child._value.get() for values, child in list(metric._metrics.items()) if values[0].endswith(step)
+        child._value.get() for values, child in list(metric._metrics.items()) if f".g1.{step}" in values[0]
     )
 
 
@@ -211,7 +216,7 @@ def consume_only(ground: Ground, events: int) -> tuple[str, float, float]:
         ]
         subprocess.run(command, check=True, timeout=300)
     else:
-        _in_child(_drain, ground, events)
+        in_child(_drain, ground, events)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return "kcat" if kcat else "consume()", time.monotonic() - started, cpu
@@ -227,7 +232,7 @@ def _drain(ground: Ground, events: int) -> None:
     reader.close()
 
 
-def _in_child(function: Any, *arguments: Any) -> Any:
+def in_child(function: Any, *arguments: Any) -> Any:
     """The function's result, from a process that did nothing else."""
     context = multiprocessing.get_context("spawn")
     # It says nothing on stdout, which is for the figures.
@@ -237,7 +242,7 @@ def _in_child(function: Any, *arguments: Any) -> Any:
 
 
 @contextmanager
-def _kafka() -> Iterator[KafkaSettings]:
+def kafka_of_its_own() -> Iterator[KafkaSettings]:
     folder = Path(tempfile.mkdtemp(prefix="electrored-bench-"))
     try:
         with running(folder) as stack:
@@ -268,14 +273,14 @@ def figures(events: int = 2_000_000, pipeline: str = "top-sales-by-city", rounds
 
 def _rounds(events: int, pipeline: str, rounds: int) -> Iterator[dict[str, float]]:
     """Each round reads the same log from its beginning, with topics and groups of its own."""
-    with _kafka() as kafka:
+    with kafka_of_its_own() as kafka:
         loaded = Ground.make(kafka, pipeline)
         preload(loaded, events)
         for _ in range(rounds):
             fresh = replace(loaded, pipeline=replace(loaded.pipeline, name=f"{pipeline}-{uuid4().hex[:8]}"))
             connect.ensure_topics(kafka, GenerationTopics(fresh.pipeline.name, 1).all)
             with tempfile.TemporaryDirectory() as folder:
-                ours = _in_child(measure, kafka, fresh, events, folder)
+                ours = in_child(measure, kafka, fresh, events, folder)
             peer, seconds, cpu = consume_only(loaded, events)
             yield ours | {
                 "events_per_second": ours["events"] / ours["seconds"],
