@@ -188,7 +188,7 @@ def measure(kafka: KafkaSettings, ground: Ground, events: int, folder: str) -> d
 
 
 def _total(metric: Counter, step: str) -> float:
-    """The metric of this step, over all inputs; read from the objects, because collecting all costs what is measured."""
+    """The metric of this step, over all inputs; read from the objects: collecting all costs what is measured."""
     return sum(
         child._value.get() for values, child in list(metric._metrics.items()) if f".g1.{step}" in values[0]
     )
