@@ -19,7 +19,7 @@ from contracts.topics import (
     combine_step,
 )
 
-SALES_DB, KAFKA, RESULTS_DB = "sales_db", "kafka", "results_db"
+SALES_DB, KAFKA, RESULTS_DB, FILES, SOAP = "sales_db", "kafka", "results_db", "files", "soap"
 # A pipeline bears the name of its public topic; its view the same with underscores, as SQL wants it.
 # What each reads.
 INPUTS = {
@@ -84,3 +84,6 @@ def view(pipeline: str) -> Dataset:
 
 
 SALES = Dataset(SALES_DB, ("public", "sales"))
+CSV_INBOX = Dataset(FILES, ("inbox",))
+CSV_SALES = Dataset(RESULTS_DB, ("public", "csv_sales"))
+PAYMENT_SERVICE = Dataset(SOAP, ("payments",))

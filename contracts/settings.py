@@ -19,6 +19,10 @@ def _known_zone(name: str) -> str:
     return name
 
 
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().absolute())
+
+
 def _split(value: object) -> object:
     return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
@@ -96,6 +100,8 @@ class CsvSettings(_Settings):
     csv_inbox: Path
     # A file that was not renamed into place is taken when nobody has written to it for so long.
     csv_settle_seconds: float = Field(default=5.0, ge=0)
+    # One run takes all that waits, so often at most: a run costs about 5 CPU-seconds before it has read a row.
+    csv_every_seconds: float = Field(default=30.0, gt=0)
     # 12,50 instead of 12.50; the separator of the columns is found in the first line.
     csv_decimal_comma: bool = False
 
@@ -126,7 +132,8 @@ class LogSettings(_Settings):
 class StackSettings(_Settings):
     """What `electrored` is not to start, because it is already there; unset: it starts its own.
 
-    A sales database of the company's own is read and never written: the simulator stays off.
+    A sales database of the company's own is read and never written, and into an inbox of its own no file is dropped:
+    the simulators stay off.
     """
 
     kafka_bootstrap: str | None = None
@@ -134,3 +141,5 @@ class StackSettings(_Settings):
     sales_db_url: SecretStr | None = None
     results_db_url: SecretStr | None = None
     dagster_db_url: SecretStr | None = None
+    # Absolute, for whoever reads it later from another folder.
+    csv_inbox: Annotated[str | None, AfterValidator(_absolute)] = None

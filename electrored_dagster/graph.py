@@ -1,4 +1,4 @@
-"""How the graph's nodes are described: one way to make an external asset from a dataset."""
+"""How the graph's nodes are described: one way to make an asset from a dataset."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import dagster as dg
 from dagster import TableColumn, TableSchema
 
-from contracts.datasets import KAFKA, Dataset
+from contracts.datasets import KAFKA, RESULTS_DB, SALES_DB, Dataset
 
 
 def key(dataset: Dataset) -> dg.AssetKey:
     return dg.AssetKey(dataset.key)
 
 
-def external(
+def described(
     dataset: Dataset,
     *,
     group: str,
@@ -26,12 +26,12 @@ def external(
     metadata: Mapping[str, Any] | None = None,
     freshness: dg.FreshnessPolicy | None = None,
 ) -> dg.AssetSpec:
-    """A dataset that other processes write and Dagster only shows and observes."""
-    place = (
-        {"dagster/uri": f"kafka://{dataset.name}"}
-        if dataset.system == KAFKA
-        else {"dagster/table_name": f"{dataset.system}.{dataset.name}"}
-    )
+    """A dataset as Dagster shows it; external, and only observed, unless a definition materialises the spec."""
+    place = {}
+    if dataset.system == KAFKA:
+        place = {"dagster/uri": f"kafka://{dataset.name}"}
+    elif dataset.system in (SALES_DB, RESULTS_DB):
+        place = {"dagster/table_name": f"{dataset.system}.{dataset.name}"}
     return dg.AssetSpec(
         key(dataset),
         group_name=group,
@@ -41,6 +41,20 @@ def external(
         tags={"electrored/readers": "internal" if internal else "public"},
         metadata={**place, **(metadata or {})},
         freshness_policy=freshness,
+    )
+
+
+def evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    """The result of a check, for a sensor to report. Raises if it does not say of which check it is."""
+    if result.asset_key is None or result.check_name is None:
+        raise ValueError(f"of which check is {result}?")
+    return dg.AssetCheckEvaluation(
+        result.asset_key,
+        result.check_name,
+        result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
     )
 
 

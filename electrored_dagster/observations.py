@@ -12,15 +12,16 @@ import dagster as dg
 
 from contracts import datasets
 from contracts.datasets import ROLES, Dataset
-from contracts.topics import PUBLIC, SOURCE_POSITIONS
-from electrored_dagster.graph import key
-from observability.standing import PipelineStanding, Standing
+from contracts.topics import PUBLIC, SALES_EVENTS, SOURCE_POSITIONS
+from electrored_dagster.graph import evaluation, key
+from observability.standing import Overlap, PipelineStanding, Standing
 
 # How often a result is reported when only its watermark moved; its freshness policy allows for three of them.
 HEARTBEAT = timedelta(minutes=10)
 POSTGRES_SOURCE = "postgres"
+OVERLAP_CHECK = "sale_ids_in_both_sources"
 
-Event = dg.AssetObservation | dg.AssetMaterialization
+Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Observed:
 def changed(standing: Standing, cursor: str | None, now: datetime) -> tuple[list[Event], str]:
     """The events that are due, and the cursor that remembers them."""
     remembered: dict[str, dict[str, Any]] = json.loads(cursor) if cursor else {}
-    events = []
+    events: list[Event] = []
     for observed in observations(standing):
         name = "/".join(observed.dataset.key)
         if _is_due(observed, remembered.get(name), now):
@@ -59,7 +60,23 @@ def changed(standing: Standing, cursor: str | None, now: datetime) -> tuple[list
                 "watermark": _text(observed.watermark),
                 "at": now.isoformat(),
             }
+    overlap = {"facts": f"{standing.overlap.count}"}
+    if remembered.get(OVERLAP_CHECK) != overlap:
+        events.append(evaluation(overlap_result(standing.overlap)))
+        remembered[OVERLAP_CHECK] = overlap
     return events, json.dumps(remembered)
+
+
+def overlap_result(overlap: Overlap) -> dg.AssetCheckResult:
+    """Whether every sale id belongs to one source, as far as the join has read the log."""
+    return dg.AssetCheckResult(
+        asset_key=key(datasets.topic(SALES_EVENTS)),
+        check_name=OVERLAP_CHECK,
+        passed=overlap.count == 0,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{overlap.count} sale ids are in several sources, and no payment is joined to them",
+        metadata={"sale_ids": overlap.count, "first": ", ".join(overlap.first)},
+    )
 
 
 def _is_due(observed: Observed, last: Mapping[str, Any] | None, now: datetime) -> bool:

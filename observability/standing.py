@@ -57,12 +57,21 @@ class PipelineStanding:
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """Sale ids that count in more than one source, as far as the join has read: how many, and the first of them."""
+
+    count: int = 0
+    first: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Standing:
     """By name: the end of every topic (sum over partitions), each source, each pipeline with a generation."""
 
     topics: dict[str, int]
     sources: dict[str, SourcePosition]
     pipelines: dict[str, PipelineStanding]
+    overlap: Overlap
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,19 @@ def take(settings: KafkaSettings, results: Engine) -> Standing:
     sums: dict[str, int] = {}
     for (topic, _), end in ends.items():
         sums[topic] = sums.get(topic, 0) + end
-    return Standing(sums, sources, pipelines)
+    return Standing(sums, sources, pipelines, overlap(results))
+
+
+def overlap(results: Engine) -> Overlap:
+    """Ids that no payment can be joined to, because several sources have them. Costs as much as there are of them."""
+    with results.connect() as connection:
+        count, first = connection.execute(
+            text(
+                "SELECT count(DISTINCT sale_id), (array_agg(DISTINCT sale_id ORDER BY sale_id))[:10] "
+                "FROM enriched_sales WHERE ambiguous"
+            )
+        ).one()
+    return Overlap(count, tuple(first or ()))
 
 
 def _results(results: Engine, pipeline: str) -> _Results | None:

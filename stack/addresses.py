@@ -88,6 +88,15 @@ class Addresses:
         """Never into a database that is not ours."""
         return self.options.simulate and "sales" not in self.given
 
+    @property
+    def csv_inbox(self) -> str:
+        return self.settings.csv_inbox or str(self.layout.csv_inbox)
+
+    @property
+    def simulates_files(self) -> bool:
+        """Never into a folder that is not ours, and not beside a sales database that is not."""
+        return self.simulates and self.settings.csv_inbox is None
+
     # Environments: one variable, per process its own role.
 
     def kafka_environment(self) -> dict[str, str]:
@@ -125,7 +134,7 @@ class Addresses:
     @property
     def csv_environment(self) -> dict[str, str]:
         """For who takes the files of the inbox: it writes the cache of what was taken."""
-        return self.setup_environment | {"ELECTRORED_CSV_INBOX": str(self.layout.csv_inbox)}
+        return self.setup_environment | {"ELECTRORED_CSV_INBOX": self.csv_inbox}
 
     @property
     def dagster_environment(self) -> dict[str, str]:
@@ -152,7 +161,7 @@ class Addresses:
             **self.soap_environment,
             "ELECTRORED_API_URL": self.api_url,
             "ELECTRORED_DAGSTER_URL": self.dagster_web_url,
-            "ELECTRORED_CSV_INBOX": str(self.layout.csv_inbox),
+            "ELECTRORED_CSV_INBOX": self.csv_inbox,
         }
 
     @property

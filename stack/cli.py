@@ -278,7 +278,7 @@ def _platform(state_dir: Path) -> Platform:
 
 def _noted(settings: StackSettings) -> dict[str, str]:
     """What was given, in plain text: the other commands may be run where it is not set."""
-    values = {name: getattr(settings, name) for name in GIVEN.values()}
+    values = {name: getattr(settings, name) for name in (*GIVEN.values(), "csv_inbox")}
     return {
         name: value.get_secret_value() if isinstance(value, SecretStr) else value
         for name, value in values.items()

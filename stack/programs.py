@@ -113,6 +113,11 @@ class Platform(Addresses):
                 )
             )
             programs.append(self._payments())
+        if self.simulates_files:
+            inbox = {"ELECTRORED_CSV_INBOX": self.csv_inbox}
+            programs.append(
+                Program("simulator-csv", _module("simulators", "csv"), inbox, lambda: True),
+            )
         return programs
 
     def _payments(self) -> Program:
@@ -161,7 +166,8 @@ class Platform(Addresses):
             Program(
                 "dagster-code",
                 [script("dagster"), *code],
-                environment,
+                # Runs are its children; who takes files writes what was taken into the results database.
+                environment | self.csv_environment,
                 lambda: answers(self.ports.dagster_code),
                 listens={"Dagster's code server": self.ports.dagster_code},
             ),

@@ -33,8 +33,11 @@ DEATHS = 4
 NEEDED_BYTES = 500 * 1024 * 1024
 # In what order things stop: first whoever brings work, last what everybody stands on.
 STOP_ORDER = (
-    {"dagster-web", "dagster-daemon", "dagster-code", "simulator", "payments", "api", "capture"},
-    {"worker-city", "worker-salesman", "sink", "publisher"},
+    {
+        *("dagster-web", "dagster-daemon", "dagster-code"),
+        *("simulator", "simulator-csv", "payments", "api", "capture"),
+    },
+    {"worker-city", "worker-salesman", "worker-enriched", "sink", "publisher"},
     {"registry", "kafka"},
     {"postgres"},
 )

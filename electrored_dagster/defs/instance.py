@@ -9,7 +9,7 @@ import dagster as dg
 from sqlalchemy import Engine, NullPool, create_engine
 
 from contracts.settings import KafkaSettings, ResultsDbSettings
-from observability.standing import Standing, take
+from observability.standing import Overlap, Standing, overlap, take
 
 
 class Platform:
@@ -19,6 +19,11 @@ class Platform:
         """One reading of where everything stands."""
         with self._results() as results:
             return take(KafkaSettings(), results)
+
+    def overlap(self) -> Overlap:
+        """Sale ids that several sources have."""
+        with self._results() as results:
+            return overlap(results)
 
     @contextmanager
     def _results(self) -> Iterator[Engine]:

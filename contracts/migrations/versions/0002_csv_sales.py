@@ -34,7 +34,9 @@ def upgrade() -> None:
             "topic_id", sa.Text, primary_key=True, comment="of sales-events: a topic made anew has another"
         ),
         sa.Column("next_seq", sa.BigInteger, nullable=False),
-        sa.Column("seen", sa.BigInteger, nullable=False, comment="the seq behind the greatest that was applied"),
+        sa.Column(
+            "seen", sa.BigInteger, nullable=False, comment="the seq behind the greatest that was applied"
+        ),
         sa.Column("offsets", JSONB, nullable=False, comment='{"<partition>": next offset}'),
     )
 

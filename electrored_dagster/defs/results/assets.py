@@ -8,7 +8,7 @@ import dagster as dg
 
 from contracts import datasets
 from contracts.topics import ENRICHED_SALES, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
-from electrored_dagster.graph import external
+from electrored_dagster.graph import described
 
 GROUP = "results"
 # The watermark moves every second, sales or none, and the sensor reports it every ten minutes at least:
@@ -26,7 +26,7 @@ QUESTIONS = {
 def assets() -> dg.Definitions:
     return dg.Definitions(
         assets=[
-            external(
+            described(
                 datasets.view(pipeline),
                 group=GROUP,
                 kinds={"postgres", "view"},

@@ -7,7 +7,7 @@ import dagster as dg
 from contracts import datasets
 from contracts.schemas import load
 from contracts.topics import PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS
-from electrored_dagster.graph import avro_columns, external
+from electrored_dagster.graph import avro_columns, described
 
 GROUP = "sources"
 
@@ -16,32 +16,37 @@ GROUP = "sources"
 def assets() -> dg.Definitions:
     return dg.Definitions(
         assets=[
-            external(
+            described(
                 datasets.SALES,
                 group=GROUP,
                 kinds={"postgres", "table"},
                 description="The sales table that the company's tools write; change capture reads its log.",
             ),
-            external(
+            described(
+                datasets.CSV_INBOX,
+                group=GROUP,
+                kinds={"csv", "file"},
+                description="The folder that files of sales are put in; a sensor looks what waits there.",
+            ),
+            described(
+                datasets.PAYMENT_SERVICE,
+                group=GROUP,
+                kinds={"soap"},
+                description="The partner's service that confirms payments; asked every five minutes.",
+            ),
+            described(
                 datasets.topic(SALES_EVENTS),
                 group=GROUP,
                 kinds={"kafka"},
-                deps=[datasets.SALES],
+                deps=[datasets.SALES, datasets.CSV_SALES],
                 description="Every sale and every reversal of one, for ever: the system of record.",
                 metadata={"dagster/column_schema": avro_columns(load(SALES_EVENTS.schema))},
             ),
-            external(
-                datasets.topic(PAYMENT_CONFIRMATIONS),
-                group=GROUP,
-                kinds={"kafka"},
-                description="What the payment service said about each payment, for ever.",
-                metadata={"dagster/column_schema": avro_columns(load(PAYMENT_CONFIRMATIONS.schema))},
-            ),
-            external(
+            described(
                 datasets.topic(SOURCE_POSITIONS),
                 group=GROUP,
                 kinds={"kafka"},
-                deps=[datasets.SALES],
+                deps=[datasets.SALES, datasets.CSV_SALES, datasets.topic(PAYMENT_CONFIRMATIONS)],
                 description="Where each source stands, written with its events, and its frontier.",
                 metadata={"dagster/column_schema": avro_columns(load(SOURCE_POSITIONS.schema))},
             ),

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dagster as dg
 
 from contracts import datasets
-from contracts.datasets import INPUTS, PIPELINES
+from contracts.datasets import INPUTS, PIPELINES, Dataset
 from contracts.schemas import load
 from contracts.topics import (
     DEAD_LETTERS,
     ENRICHED_SALES,
     LATE_EVENTS,
+    PAYMENT_CONFIRMATIONS,
     SALES_EVENTS,
     TOP_SALES_BY_CITY,
     TOP_SALESMAN_BY_COUNTRY,
     Topic,
 )
-from electrored_dagster.graph import avro_columns, external
+from electrored_dagster.graph import avro_columns, described
 
 GROUP = "streams"
 LOG = datasets.topic(SALES_EVENTS)
@@ -29,9 +30,14 @@ def assets() -> dg.Definitions:
     specs += [
         _aside(
             LATE_EVENTS,
+            [LOG],
             "Facts that came after the end of their window and its grace: counted, and told here.",
         ),
-        _aside(DEAD_LETTERS, "Events that cannot be: where they were, and why they were not counted."),
+        _aside(
+            DEAD_LETTERS,
+            [LOG, datasets.CSV_SALES, datasets.topic(PAYMENT_CONFIRMATIONS)],
+            "What cannot be: where it was, and why it was not counted.",
+        ),
     ]
     return dg.Definitions(assets=specs)
 
@@ -39,7 +45,7 @@ def assets() -> dg.Definitions:
 def _internal(pipeline: str) -> list[dg.AssetSpec]:
     partials, state = (datasets.internal(pipeline, role) for role in ("partials", "state"))
     return [
-        external(
+        described(
             partials,
             group=GROUP,
             kinds={"kafka"},
@@ -47,7 +53,7 @@ def _internal(pipeline: str) -> list[dg.AssetSpec]:
             deps=[datasets.topic(source) for source in INPUTS[pipeline]],
             description="What each commit of combine adds to each group, in the active generation.",
         ),
-        external(
+        described(
             state,
             group=GROUP,
             kinds={"kafka"},
@@ -59,7 +65,7 @@ def _internal(pipeline: str) -> list[dg.AssetSpec]:
 
 
 def _public(topic: Topic) -> dg.AssetSpec:
-    return external(
+    return described(
         datasets.topic(topic),
         group=GROUP,
         kinds={"kafka"},
@@ -69,12 +75,12 @@ def _public(topic: Topic) -> dg.AssetSpec:
     )
 
 
-def _aside(topic: Topic, description: str) -> dg.AssetSpec:
-    return external(
+def _aside(topic: Topic, deps: list[Dataset], description: str) -> dg.AssetSpec:
+    return described(
         datasets.topic(topic),
         group=GROUP,
         kinds={"kafka"},
-        deps=[LOG],
+        deps=deps,
         description=description,
         metadata={"dagster/column_schema": avro_columns(load(topic.schema))},
     )

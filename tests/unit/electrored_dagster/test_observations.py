@@ -10,7 +10,7 @@ import dagster as dg
 from contracts.topics import PUBLIC
 from electrored_dagster.definitions import definitions
 from electrored_dagster.observations import HEARTBEAT, Event, changed
-from observability.standing import PipelineStanding, SourcePosition, Standing
+from observability.standing import Overlap, PipelineStanding, SourcePosition, Standing
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CITY, SALESMAN, ENRICHED = "top-sales-by-city", "top-salesman-by-country", "enriched-sales"
@@ -35,21 +35,29 @@ def standing() -> Standing:
     for name in (CITY, SALESMAN, ENRICHED):
         topics |= {f"{name}.g1.partials": 60, f"{name}.g1.state": 50, f"{name}.g1.progress": 10}
     source = SourcePosition(next_seq=90, frontier=NOW, detail='{"lsn": "0/16B3748"}')
-    return Standing(topics, {"postgres": source}, {name: pipeline() for name in (CITY, SALESMAN, ENRICHED)})
+    return Standing(
+        topics, {"postgres": source}, {name: pipeline() for name in (CITY, SALESMAN, ENRICHED)}, Overlap()
+    )
 
 
 def keys(events: list[Event]) -> set[str]:
-    return {event.asset_key.to_user_string() for event in events}
+    return {event.asset_key.to_user_string() for event in assets(events)}
+
+
+def assets(events: list[Event]) -> list[Event]:
+    return [event for event in events if not isinstance(event, dg.AssetCheckEvaluation)]
 
 
 def one(events: list[Event], key: str) -> Event:
-    (event,) = [event for event in events if event.asset_key.to_user_string() == key]
+    (event,) = [event for event in assets(events) if event.asset_key.to_user_string() == key]
     return event
 
 
 def test_the_first_reading_tells_of_every_asset_of_the_graph() -> None:
     events, _ = changed(standing(), None, NOW)
-    assert keys(events) == {spec.key.to_user_string() for spec in definitions().resolve_all_asset_specs()}
+    graph = {spec.key.to_user_string() for spec in definitions().resolve_all_asset_specs()}
+    # What waits in the inbox and what a poll brought is told by who looked.
+    assert keys(events) == graph - {"files/inbox", "results_db/public/csv_sales", "soap/payments"}
 
 
 def test_answers_show_rows_watermark_lag_and_generation() -> None:
@@ -83,7 +91,9 @@ def idle(minutes: int) -> Standing:
     first = standing()
     grown = {n: e + minutes if ".g1." in n or n == "source-positions" else e for n, e in first.topics.items()}
     source = replace(first.sources["postgres"], frontier=later)
-    return Standing(grown, {"postgres": source}, {CITY: pipeline(later), SALESMAN: pipeline(later)})
+    return Standing(
+        grown, {"postgres": source}, {CITY: pipeline(later), SALESMAN: pipeline(later)}, Overlap()
+    )
 
 
 def test_an_idle_platform_is_silent_except_for_a_heartbeat_of_its_answers() -> None:
@@ -111,7 +121,9 @@ def test_a_sale_is_reported_of_every_asset_that_it_reached() -> None:
     topics = first.topics | {"sales-events": 101, "top-sales-by-city": 101}
     source = replace(first.sources["postgres"], next_seq=91)
     pipelines = {CITY: pipeline(updated_at=NOW + timedelta(seconds=9)), SALESMAN: pipeline()}
-    events, _ = changed(Standing(topics, {"postgres": source}, pipelines), cursor, NOW + timedelta(minutes=1))
+    events, _ = changed(
+        Standing(topics, {"postgres": source}, pipelines, Overlap()), cursor, NOW + timedelta(minutes=1)
+    )
     assert keys(events) == {
         "sales_db/public/sales",
         "kafka/sales-events",
@@ -126,8 +138,26 @@ def test_a_sale_is_reported_of_every_asset_that_it_reached() -> None:
 
 
 def test_before_anything_was_captured_topics_are_shown_and_the_unknown_is_left_out() -> None:
-    nothing = Standing({topic.name: 0 for topic in PUBLIC}, {}, {CITY: replace(pipeline(), watermark=None)})
+    nothing = Standing(
+        {topic.name: 0 for topic in PUBLIC}, {}, {CITY: replace(pipeline(), watermark=None)}, Overlap()
+    )
     nothing.topics.update({f"{CITY}.g1.{role}": 0 for role in ("partials", "state", "progress")})
     events, _ = changed(nothing, None, NOW)
     assert "sales_db/public/sales" not in keys(events)
     assert "watermark" not in one(events, "results_db/public/top_sales_by_city").metadata
+
+
+def test_ids_of_several_sources_fail_the_check_and_are_told_when_their_number_changes() -> None:
+    def checks(overlap: Overlap, cursor: str | None) -> tuple[list[dg.AssetCheckEvaluation], str]:
+        events, cursor = changed(replace(standing(), overlap=overlap), cursor, NOW)
+        return [event for event in events if isinstance(event, dg.AssetCheckEvaluation)], cursor
+
+    (told,), cursor = checks(Overlap(), None)
+    assert told.passed
+    assert checks(Overlap(), cursor) == ([], cursor)
+    (told,), cursor = checks(Overlap(2, ("a", "b")), cursor)
+    assert not told.passed
+    assert told.metadata["first"].value == "a, b"
+    assert checks(Overlap(2, ("a", "b")), cursor) == ([], cursor)
+    (told,), _ = checks(Overlap(), cursor)
+    assert told.passed

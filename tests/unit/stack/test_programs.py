@@ -33,6 +33,8 @@ def _role(platform: Platform, program: str, variable: str) -> str:
         ("publisher", "ELECTRORED_RESULTS_DB_URL", databases.READER),
         ("worker-city", "ELECTRORED_RESULTS_DB_URL", databases.READER),
         ("worker-salesman", "ELECTRORED_RESULTS_DB_URL", databases.READER),
+        ("dagster-code", "ELECTRORED_RESULTS_DB_URL", databases.WRITER),
+        ("dagster-web", "ELECTRORED_RESULTS_DB_URL", databases.READER),
         ("dagster-daemon", "ELECTRORED_DAGSTER_DB_URL", databases.DAGSTER_ROLE),
     ],
 )
@@ -80,7 +82,7 @@ def test_a_sales_database_of_ones_own_is_never_sold_into(tmp_path: Path) -> None
     url = "postgresql+psycopg2://me:mine@db.example/shop"
     platform = _platform(tmp_path, sales_db_url=url)
     names = [program.name for program in platform.all()]
-    assert {"simulator", "payments"}.isdisjoint(names)
+    assert {"simulator", "simulator-csv", "payments"}.isdisjoint(names)
     assert "ELECTRORED_SOAP_WSDL" not in platform.connection_environment
     assert "postgres" in names
     (capture,) = [program for program in platform.all() if program.name == "capture"]
@@ -96,7 +98,7 @@ def test_postgresql_stays_off_when_every_database_is_given(tmp_path: Path) -> No
 
 def test_without_simulation_nothing_sells(tmp_path: Path) -> None:
     platform = _platform(tmp_path, Options(simulate=False))
-    assert {"simulator", "payments"}.isdisjoint(program.name for program in platform.all())
+    assert {"simulator", "simulator-csv", "payments"}.isdisjoint(program.name for program in platform.all())
 
 
 def test_who_polls_and_who_is_polled_know_the_same_address_and_password(tmp_path: Path) -> None:
@@ -108,3 +110,18 @@ def test_who_polls_and_who_is_polled_know_the_same_address_and_password(tmp_path
         environment = programs[name].environment
         for variable in ("ELECTRORED_SOAP_USERNAME", "ELECTRORED_SOAP_PASSWORD"):
             assert environment[variable] == printed[variable]
+
+
+def test_files_are_dropped_where_they_are_looked_for(tmp_path: Path) -> None:
+    programs = {program.name: program for program in _platform(tmp_path).all()}
+    inbox = programs["dagster-code"].environment["ELECTRORED_CSV_INBOX"]
+    assert inbox == programs["simulator-csv"].environment["ELECTRORED_CSV_INBOX"]
+    assert inbox == str(Layout(tmp_path).csv_inbox)
+
+
+def test_into_an_inbox_of_ones_own_no_file_is_dropped(tmp_path: Path) -> None:
+    platform = _platform(tmp_path, csv_inbox="/srv/sales")
+    programs = {program.name: program for program in platform.all()}
+    assert programs["dagster-code"].environment["ELECTRORED_CSV_INBOX"] == "/srv/sales"
+    assert "simulator-csv" not in programs
+    assert "simulator" in programs

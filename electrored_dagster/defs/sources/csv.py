@@ -1,0 +1,113 @@
+"""Files of sales: looked for every five seconds, taken by one run at a time, taken back when asked."""
+# No postponed annotations here: Dagster refuses an op whose context's type is text.
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from contracts import datasets
+from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
+from electrored_dagster import outcomes
+from electrored_dagster.graph import described, evaluation, key
+from electrored_dagster.inbox import CHECK, MOST_DOUBLINGS, Memory, Runs, look, reason_to_wait
+from electrored_dagster.outcomes import NotSet, own_words, settings
+
+SALES = key(datasets.CSV_SALES)
+# Taking and taking back never run at once; the source itself would refuse the second.
+POOL = "csv"
+# A short absence of Kafka or the database is waited for within the run; a longer one is the sensor's, which backs off.
+RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+
+@dg.multi_asset(
+    name="take_csv_files",
+    specs=[
+        described(
+            datasets.CSV_SALES,
+            group="sources",
+            kinds={"csv", "postgres"},
+            deps=[datasets.CSV_INBOX],
+            description="The sale that counts for each id in the files. A run takes all files that wait: their events "
+            "go to sales-events, and what then counts is here, so that rows that come again are known.",
+        )
+    ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "reject_rate", asset=SALES, description="Few rows are refused, and no file as a whole."
+        ),
+        dg.AssetCheckSpec(CHECK, asset=SALES, description="No file waits for more than five minutes."),
+    ],
+    pool=POOL,
+    retry_policy=RETRIES,
+)
+def csv_sales(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+    # pandas and polars take seconds to import, and the code server needs neither.
+    from sources.csv.intake import take
+
+    with own_words():
+        inbox = settings(CsvSettings)
+        taking = take(settings(KafkaSettings), settings(ResultsDbSettings), inbox)
+    now = datetime.now(UTC)
+    for file in taking.files:
+        context.log.info("%s: %s %s", file.name, file.outcome, file.reason)
+    found = look(inbox)
+    context.log_event(found.observation(now))
+    checks = [outcomes.reject_rate(taking), found.check(now)]
+    yield dg.MaterializeResult(asset_key=SALES, metadata=outcomes.taken(taking), check_results=checks)
+
+
+csv_take = dg.define_asset_job(
+    "csv_take", selection=[csv_sales], description="Takes every file that waits in the inbox."
+)
+
+
+# The daemon looks every 5 seconds; with an interval of 5, every other time.
+@dg.sensor(job=csv_take, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+def csv_inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Looks at the inbox and starts a run when something waits. A look opens no file and asks nobody else."""
+    try:
+        inbox = settings(CsvSettings)
+    except NotSet as error:
+        return dg.SensorResult(skip_reason=str(error))
+    now, found, memory, runs = datetime.now(UTC), look(inbox), Memory.of(context.cursor), Runs()
+    events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
+    if not found.is_empty:
+        taking = dg.RunsFilter(job_name=csv_take.name)
+        runs = Runs.of(context.instance.get_run_records(taking, limit=MOST_DOUBLINGS + 1))
+    told = found.is_old(runs, now)
+    if told != memory.is_old:
+        memory = memory.telling(told)
+        events.append(evaluation(found.check(now)))
+    reason = reason_to_wait(found, runs, memory, timedelta(seconds=inbox.csv_every_seconds), now)
+    if reason is not None:
+        return dg.SensorResult(skip_reason=reason, asset_events=events, cursor=memory.cursor)
+    events.append(found.observation(now))
+    return dg.SensorResult([dg.RunRequest()], asset_events=events, cursor=memory.asking(found).cursor)
+
+
+class WrongFile(dg.Config):
+    """Which file is taken back."""
+
+    file: str = Field(
+        min_length=1, description="The name that it was taken under, its SHA-256, or a path to its content."
+    )
+
+
+@dg.op(pool=POOL, retry_policy=RETRIES)
+def retract_file(context: dg.OpExecutionContext, config: WrongFile) -> None:
+    """Reverses what the file said and still counts; what was corrected since is left."""
+    from sources.csv.retracting import retract
+
+    with own_words():
+        done = retract(
+            settings(KafkaSettings), settings(ResultsDbSettings), settings(CsvSettings), config.file
+        )
+    context.log_event(dg.AssetObservation(SALES, metadata=outcomes.retracted(done)))
+
+
+@dg.job(description="Takes a wrong file back, by reversals.")
+def csv_retract() -> None:
+    retract_file()

@@ -1,0 +1,63 @@
+"""Payment confirmations: the partner's service is asked every five minutes, and when somebody says so."""
+# No postponed annotations here: Dagster refuses an op whose context's type is text.
+
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+
+from contracts import datasets
+from contracts.schemas import load
+from contracts.settings import KafkaSettings, SoapSettings
+from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS
+from electrored_dagster import outcomes
+from electrored_dagster.graph import avro_columns, described, key
+from electrored_dagster.outcomes import NotSet, own_words, settings
+
+CONFIRMATIONS = datasets.topic(PAYMENT_CONFIRMATIONS)
+
+
+# No retry policy: a poll has asked again by itself, and the next one is five minutes away.
+@dg.multi_asset(
+    name="poll_payment_service",
+    specs=[
+        described(
+            CONFIRMATIONS,
+            group="sources",
+            kinds={"soap", "kafka"},
+            deps=[datasets.PAYMENT_SERVICE],
+            description="What the payment service said about each payment, for ever. A run polls to the end of what "
+            "it has; each page and the new cursor are one Kafka transaction.",
+            metadata={"dagster/column_schema": avro_columns(load(PAYMENT_CONFIRMATIONS.schema))},
+        )
+    ],
+    pool="soap",
+)
+def payment_confirmations(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    # It reads the WSDL with zeep, which the code server does not need.
+    from sources.soap.poll import Topics, poll
+
+    with own_words():
+        topics = Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
+        result = poll(settings(KafkaSettings), settings(SoapSettings), topics)
+    metadata: dict[str, Any] = {"cursor": result.cursor_after, "pages": result.pages}
+    context.log_event(dg.AssetObservation(key(datasets.PAYMENT_SERVICE), metadata=metadata))
+    return dg.MaterializeResult(asset_key=key(CONFIRMATIONS), metadata=outcomes.polled(result))
+
+
+soap_poll = dg.define_asset_job(
+    "soap_poll", selection=[payment_confirmations], description="Asks the payment service now."
+)
+
+
+@dg.schedule(job=soap_poll, cron_schedule="*/5 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def poll_payments(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Asks the payment service, if one is set and the last poll is over."""
+    try:
+        settings(SoapSettings)
+    except NotSet as error:
+        return dg.SkipReason(f"no payment service is set: {error}")
+    polling = dg.RunsFilter(job_name=soap_poll.name, statuses=NOT_FINISHED_STATUSES)
+    if context.instance.get_run_records(polling, limit=1):
+        return dg.SkipReason("a poll is on its way")
+    return dg.RunRequest()

@@ -1,0 +1,170 @@
+"""When a run takes the files of the inbox, and how the inbox is shown. Only `look` does I/O, and none has a clock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+
+from contracts import datasets
+from contracts.settings import CsvSettings
+from electrored_dagster.graph import key
+from sources.csv.inbox import Inbox, Waiting
+
+CHECK = "oldest_waiting_file"
+# While all is well a file waits for a minute at most, and those behind a very large one for some.
+OLD = timedelta(minutes=5)
+# The slowest it gets while runs fail or change nothing: 30 s, doubled five times, are 16 minutes.
+MOST_DOUBLINGS = 5
+
+
+@dataclass(frozen=True)
+class Found:
+    """The inbox as one look found it. `left`: when a run that was cut off had made the copies that lie there."""
+
+    waiting: tuple[Waiting, ...] = ()
+    copies: tuple[str, ...] = ()
+    left: tuple[float, ...] = ()
+
+    @property
+    def complete(self) -> tuple[Waiting, ...]:
+        return tuple(one for one in self.waiting if one.is_complete)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing that a run could take now."""
+        return not self.complete and not self.copies
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same files, untouched."""
+        digest = hashlib.sha256()
+        for one in self.complete:
+            status = one.status
+            digest.update(os.fsencode(one.name))
+            digest.update(f"/{status.st_ino}/{status.st_size}/{status.st_ctime_ns}/".encode())
+        for copy in sorted(self.copies):
+            digest.update(copy.encode())
+        return digest.hexdigest()
+
+    def oldest_age(self, now: datetime) -> timedelta:
+        """How long the oldest file has been waiting, half taken ones too; 0 if none is."""
+        since = [one.since for one in self.waiting] + list(self.left)
+        return max(timedelta(), now - datetime.fromtimestamp(min(since), UTC)) if since else timedelta()
+
+    def is_old(self, runs: Runs, now: datetime) -> bool:
+        """Whether a file waits for too long; a half taken one does not while a run takes it."""
+        found = replace(self, left=()) if runs.is_busy else self
+        return found.oldest_age(now) > OLD
+
+    def check(self, now: datetime) -> dg.AssetCheckResult:
+        age = self.oldest_age(now)
+        return dg.AssetCheckResult(
+            asset_key=key(datasets.CSV_SALES),
+            check_name=CHECK,
+            passed=age <= OLD,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"the oldest file has been waiting for {round(age.total_seconds())} s",
+            metadata={
+                "seconds": age.total_seconds(),
+                "waiting": len(self.waiting),
+                "half_taken": len(self.left),
+            },
+        )
+
+    def observation(self, now: datetime) -> dg.AssetObservation:
+        return dg.AssetObservation(
+            key(datasets.CSV_INBOX),
+            metadata={
+                "waiting": len(self.waiting),
+                "complete": len(self.complete),
+                "half_taken": len(self.copies),
+                "bytes": sum(one.status.st_size for one in self.waiting),
+                "oldest_seconds": self.oldest_age(now).total_seconds(),
+            },
+        )
+
+
+def look(settings: CsvSettings) -> Found:
+    """What waits; no file is opened."""
+    inbox = Inbox(settings.csv_inbox, settings.csv_settle_seconds)
+    copies = {}
+    for sha256 in inbox.copies():
+        try:
+            copies[sha256] = inbox.path_of(sha256).stat().st_mtime
+        except FileNotFoundError:
+            # A run has just put it away.
+            continue
+    return Found(tuple(inbox.waiting()), tuple(copies), tuple(copies.values()))
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The last runs that took files: whether one is not over, when the newest was made, how many failed in a row."""
+
+    is_busy: bool = False
+    newest_at: datetime | None = None
+    failures: int = 0
+
+    @classmethod
+    def of(cls, records: Sequence[dg.RunRecord]) -> Runs:
+        """From the job's records, the newest first."""
+        if not records:
+            return cls()
+        statuses = [record.dagster_run.status for record in records]
+        failures = next(
+            (n for n, status in enumerate(statuses) if status != dg.DagsterRunStatus.FAILURE), len(statuses)
+        )
+        return cls(statuses[0] not in FINISHED_STATUSES, records[0].create_timestamp, failures)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the sensor knows from its last look: the files it last asked a run for, how often, what the check said."""
+
+    asked: str = ""
+    times: int = 0
+    is_old: bool = False
+
+    @classmethod
+    def of(cls, cursor: str | None) -> Memory:
+        return cls(**json.loads(cursor)) if cursor else cls()
+
+    @property
+    def cursor(self) -> str:
+        return json.dumps(asdict(self))
+
+    def telling(self, is_old: bool) -> Memory:
+        """After the check's new outcome was told."""
+        return replace(self, is_old=is_old)
+
+    def asking(self, found: Found) -> Memory:
+        """After a run was asked for."""
+        times = self.times + 1 if found.fingerprint == self.asked else 1
+        return replace(self, asked=found.fingerprint, times=times)
+
+
+def reason_to_wait(found: Found, runs: Runs, memory: Memory, every: timedelta, now: datetime) -> str | None:
+    """Why no run is asked for now; None if one is.
+
+    The first one after quiet at once, the next `every` after the one before; twice as long for each run that
+    failed, and for each that found the same files and left them: that may not cost 5 CPU-seconds every 30 s for ever.
+    """
+    if found.is_empty:
+        return "files are not complete yet" if found.waiting else "nothing waits"
+    if runs.is_busy:
+        return "a run is on its way"
+    if runs.newest_at is None:
+        return None
+    in_vain = max(runs.failures, memory.times if found.fingerprint == memory.asked else 0)
+    due_at = runs.newest_at + every * 2 ** min(in_vain, MOST_DOUBLINGS)
+    if now >= due_at:
+        return None
+    after = f" after {in_vain} in vain" if in_vain else ""
+    return f"the next run is due at {due_at:%H:%M:%S} UTC{after}"

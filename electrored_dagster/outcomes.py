@@ -1,0 +1,132 @@
+"""What sources say when they are done, or why they are not, in Dagster's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dagster as dg
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+from sources.errors import Interrupted, SourceError
+
+if TYPE_CHECKING:
+    # They take seconds to import, and most runs need one of them at most.
+    from sources.csv.results import Retraction, Taking
+    from sources.soap.poll import Result
+
+S = TypeVar("S", bound=BaseSettings)
+
+# A tenth of a file that is refused is no slip of the pen any more.
+REJECT_RATE = 0.1
+# Of the files of one run so many are shown, and the others counted.
+FILES_SHOWN = 50
+
+
+class NotSet(Exception):
+    """A setting is missing or wrong; the message names it."""
+
+
+def settings(kind: type[S]) -> S:
+    """The settings from the environment. Raises NotSet."""
+    try:
+        return kind()
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        said = (f"ELECTRORED_{str(one['loc'][0]).upper()}: {one['msg']}" for one in found)
+        raise NotSet("; ".join(said)) from error
+
+
+@contextmanager
+def own_words() -> Iterator[None]:
+    """A source's own words are what the run failed with. What may pass is tried again, as the asset's policy says."""
+    try:
+        yield
+    except (SourceError, NotSet) as error:
+        raise dg.Failure(str(error), allow_retries=isinstance(error, Interrupted)) from error
+
+
+def taken(taking: Taking) -> dict[str, Any]:
+    """The numbers of a run that took files."""
+    counts = taking.counts
+    found: dict[str, Any] = {
+        "files": len(taking.files),
+        "rows": counts.rows,
+        "accepted": counts.accepted,
+        "duplicates": counts.duplicates,
+        "corrections": counts.corrections,
+        "reversals": counts.reversals,
+        "rejected": counts.rejected,
+        "amount": _amounts(counts.amounts),
+        "rows_per_second": round(taking.rate),
+        "seconds": round(taking.seconds, 2),
+    }
+    if taking.files:
+        found["what_became_of_them"] = _table(
+            [
+                {
+                    "file": file.name,
+                    "outcome": file.outcome,
+                    "reason": file.reason,
+                    "rows": file.counts.rows,
+                    "accepted": file.counts.accepted,
+                    "rejected": file.counts.rejected,
+                    "columns passed over": ", ".join(file.ignored_columns),
+                }
+                for file in taking.files[:FILES_SHOWN]
+            ]
+        )
+    if taking.preview:
+        found["preview"] = _table(taking.preview)
+    return found
+
+
+def reject_rate(taking: Taking) -> dg.AssetCheckResult:
+    """Whether few rows were refused, and no file as a whole."""
+    counts = taking.counts
+    rate = counts.rejected / counts.rows if counts.rows else 0.0
+    whole = [file for file in taking.files if file.outcome in ("rejected", "refused", "lost")]
+    files = "".join(f"; {file.name} was {file.outcome}: {file.reason}" for file in whole[:FILES_SHOWN])
+    return dg.AssetCheckResult(
+        check_name="reject_rate",
+        passed=rate <= REJECT_RATE and not whole,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{counts.rejected} of {counts.rows} rows were refused{files}",
+        metadata={"rate": rate, "rejected": counts.rejected, "rows": counts.rows, "files": len(whole)},
+    )
+
+
+def retracted(retraction: Retraction) -> dict[str, Any]:
+    """The numbers of a file that was taken back."""
+    return {
+        "file": retraction.name,
+        "sha256": retraction.sha256,
+        "taken_back": retraction.taken_back,
+        "left": retraction.left,
+        "amount": _amounts(retraction.amount),
+    }
+
+
+def polled(result: Result) -> dict[str, Any]:
+    """The numbers of a complete poll."""
+    return {
+        "pages": result.pages,
+        "confirmations": result.confirmations,
+        "dead_letters": result.dead,
+        "amount": _amounts(result.amounts),
+        "cursor_before": result.cursor_before,
+        "cursor_after": result.cursor_after,
+        "seconds": round(result.seconds, 2),
+    }
+
+
+def _amounts(amounts: Mapping[str, Decimal]) -> dg.MetadataValue[Any]:
+    # Money is exact, and JSON's numbers are not.
+    return dg.MetadataValue.json({currency: str(amount) for currency, amount in sorted(amounts.items())})
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue[Any]:
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])

@@ -1,0 +1,129 @@
+"""When a run takes files: at once after quiet, seldom when it is in vain, never two at once."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from contracts.settings import CsvSettings
+from electrored_dagster.inbox import MOST_DOUBLINGS, OLD, Found, Memory, Runs, look, reason_to_wait
+
+EVERY = timedelta(seconds=30)
+QUIET = Runs()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> CsvSettings:
+    return CsvSettings(csv_inbox=tmp_path, csv_settle_seconds=0)
+
+
+def put(settings: CsvSettings, name: str = "sales_1.csv") -> datetime:
+    """A file; gives the time at which it came."""
+    path = settings.csv_inbox / name
+    path.write_text("sale_id\n")
+    return datetime.fromtimestamp(path.stat().st_ctime, UTC)
+
+
+def cut_off(settings: CsvSettings) -> Path:
+    copy = settings.csv_inbox / ".taking" / ("a" * 64)
+    copy.parent.mkdir()
+    copy.write_text("sale_id\n")
+    return copy
+
+
+def waits(found: Found, runs: Runs, now: datetime, memory: Memory | None = None) -> str | None:
+    return reason_to_wait(found, runs, memory or Memory(), EVERY, now)
+
+
+def test_nothing_is_started_for_nothing(settings: CsvSettings) -> None:
+    assert waits(look(settings), QUIET, datetime.now(UTC)) == "nothing waits"
+
+
+def test_a_file_that_is_written_to_is_waited_for(settings: CsvSettings) -> None:
+    now = put(settings)
+    found = look(settings.model_copy(update={"csv_settle_seconds": 60}))
+    assert waits(found, QUIET, now) == "files are not complete yet"
+
+
+def test_the_first_file_after_quiet_is_taken_at_once(settings: CsvSettings) -> None:
+    now = put(settings)
+    assert waits(look(settings), QUIET, now) is None
+    assert waits(look(settings), Runs(newest_at=now - EVERY), now) is None
+
+
+def test_the_next_run_comes_no_sooner_than_the_setting_says(settings: CsvSettings) -> None:
+    now = put(settings)
+    assert waits(look(settings), Runs(newest_at=now - EVERY / 2), now) is not None
+
+
+def test_two_runs_are_never_on_their_way(settings: CsvSettings) -> None:
+    now = put(settings)
+    assert (
+        waits(look(settings), Runs(is_busy=True, newest_at=now - 100 * EVERY), now) == "a run is on its way"
+    )
+
+
+def test_what_a_cut_off_run_left_is_gone_on_with(settings: CsvSettings) -> None:
+    cut_off(settings)
+    now = datetime.now(UTC)
+    assert waits(look(settings), Runs(newest_at=now - 2 * EVERY, failures=1), now) is None
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3, MOST_DOUBLINGS, 20])
+def test_each_failure_doubles_the_wait_up_to_a_limit(settings: CsvSettings, failures: int) -> None:
+    now = put(settings)
+    wait = EVERY * 2 ** min(failures, MOST_DOUBLINGS)
+    soon = Runs(newest_at=now - wait + timedelta(seconds=1), failures=failures)
+    assert waits(look(settings), soon, now) is not None
+    assert waits(look(settings), Runs(newest_at=now - wait, failures=failures), now) is None
+
+
+def test_a_file_that_runs_leave_where_it_is_is_asked_for_less_and_less_often(settings: CsvSettings) -> None:
+    now = put(settings)
+    found, memory = look(settings), Memory()
+    for times in range(1, MOST_DOUBLINGS + 1):
+        memory = memory.asking(found)
+        wait = EVERY * 2**times
+        assert waits(found, Runs(newest_at=now - wait + timedelta(seconds=1)), now, memory) is not None
+        assert waits(found, Runs(newest_at=now - wait), now, memory) is None
+
+
+def test_a_new_file_beside_one_that_is_left_is_taken_as_soon_as_any(settings: CsvSettings) -> None:
+    put(settings)
+    memory = Memory().asking(look(settings)).asking(look(settings))
+    now = put(settings, "sales_2.csv")
+    assert waits(look(settings), Runs(newest_at=now - EVERY), now, memory) is None
+
+
+def test_the_memory_is_what_the_cursor_says(settings: CsvSettings) -> None:
+    put(settings)
+    memory = Memory().asking(look(settings)).telling(True)
+    assert Memory.of(memory.cursor) == memory
+    assert Memory.of(None) == Memory()
+
+
+def test_a_name_that_is_no_text_is_a_name(settings: CsvSettings) -> None:
+    path = os.fsencode(settings.csv_inbox) + b"/sales_\xff.csv"
+    Path(os.fsdecode(path)).write_text("sale_id\n")
+    assert len(Memory().asking(look(settings)).cursor) > 64
+
+
+def test_a_file_that_waits_for_long_fails_the_check(settings: CsvSettings) -> None:
+    came_at = put(settings)
+    soon, late = came_at + OLD, came_at + OLD + timedelta(seconds=1)
+    assert look(settings).check(soon).passed
+    late_check = look(settings).check(late)
+    assert not late_check.passed
+    assert late_check.severity == dg.AssetCheckSeverity.WARN
+    assert look(settings).is_old(QUIET, late)
+
+
+def test_a_large_file_that_is_being_taken_is_not_old(settings: CsvSettings) -> None:
+    copy = cut_off(settings)
+    late = datetime.fromtimestamp(copy.stat().st_mtime, UTC) + 2 * OLD
+    assert look(settings).is_old(QUIET, late)
+    assert not look(settings).is_old(Runs(is_busy=True, newest_at=late), late)
