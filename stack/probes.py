@@ -12,6 +12,8 @@ import psycopg2
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL
 
+from contracts.datasets import INPUTS
+from contracts.topics import SALES_EVENTS
 from stack.ports import LOOPBACK
 from stack.postgres import connect
 
@@ -64,7 +66,9 @@ def flow(port: int) -> Flow | None:
 
 
 def watermark(results: URL) -> datetime | None:
-    """The least watermark of all active generations, as readers see it.
+    """The least watermark of the active generations that read nothing but sales, as readers see it.
+
+    What waits for the payments of a poll every few minutes says nothing about a start.
 
     It travels in band through change capture, Kafka, combine, merge and sink: when it moves, all of them work.
     None while any partition has none.
@@ -73,14 +77,16 @@ def watermark(results: URL) -> datetime | None:
         select case when count(*) = count(p.watermark) then min(p.watermark) end
         from active_generations a
         join sink_positions p on p.pipeline = a.pipeline and p.generation = a.generation
+        where a.pipeline = any(%s)
     """
+    streamed = [pipeline for pipeline, inputs in INPUTS.items() if inputs == (SALES_EVENTS,)]
     try:
         connection = connect(results)
     except psycopg2.OperationalError:
         return None
     try:
         cursor = connection.cursor()
-        cursor.execute(question)
+        cursor.execute(question, (streamed,))
         row = cursor.fetchone()
         found: datetime | None = row[0] if row else None
         return found

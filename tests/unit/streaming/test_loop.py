@@ -143,19 +143,41 @@ def give_up(callback: str, *partitions: int) -> Callable[[World], None]:
     return lambda world: world.callbacks[callback](world, [TopicPartition(TOPIC, p) for p in partitions])
 
 
-def test_commits_at_once_when_the_poll_drained_the_input(world: World, loop: Loop) -> None:
+@pytest.fixture
+def pressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every poll counts as one of an input that presses, and nothing is due by its time."""
+    monkeypatch.setattr(module, "TRICKLE_EVENTS", 0)
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 3600)
+
+
+def test_what_trickles_in_is_committed_at_once(world: World, loop: Loop) -> None:
     world.arriving = [[event(0, 5), event(1, 8)]]
-    loop.turn()
-    assert world.log == []
     loop.turn()
     assert world.log == ["take", ("commit", {0: 6, 1: 9}), "accept"]
 
 
-def test_commits_under_load_when_enough_has_come(
+def test_transactions_of_a_trickling_input_are_apart(
     world: World, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "COMMIT_EVENTS", 3)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 3600)
     monkeypatch.setattr(module, "COMMIT_SECONDS", 3600)
+    # The clock may have begun less than an hour ago.
+    loop._committed_at = -3600
+    world.arriving = [[event(0, 5)], [event(0, 6)], [event(0, 7)]]
+    loop.turn()
+    world.log.clear()
+    loop.turn()
+    loop.turn()
+    assert (world.log, world.overlay) == ([], {0: 8})
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0)
+    loop.turn()
+    assert world.log == ["take", ("commit", {0: 8}), "accept"]
+
+
+def test_an_input_that_presses_is_committed_when_enough_has_come(
+    world: World, loop: Loop, pressed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMMIT_EVENTS", 3)
     world.arriving = [[event(0, 5), event(0, 6)], [event(0, 7)], [event(0, 8)]]
     loop.turn()
     assert world.log == []
@@ -163,7 +185,18 @@ def test_commits_under_load_when_enough_has_come(
     assert world.log == ["take", ("commit", {0: 8}), "accept"]
 
 
-def test_rule_5_on_revoke_commits_before_it_gives_up(world: World, loop: Loop) -> None:
+def test_an_input_that_presses_is_committed_when_its_time_has_come(
+    world: World, loop: Loop, pressed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.arriving = [[event(0, 5)], [event(0, 6)]]
+    loop.turn()
+    assert world.log == []
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 0)
+    loop.turn()
+    assert world.log == ["take", ("commit", {0: 7}), "accept"]
+
+
+def test_rule_5_on_revoke_commits_before_it_gives_up(world: World, loop: Loop, pressed: None) -> None:
     world.arriving = [[event(0, 5), event(1, 8)], [event(0, 6), event(1, 9)]]
     loop.turn()
     world.rebalance = give_up("on_revoke", 1)
@@ -173,7 +206,7 @@ def test_rule_5_on_revoke_commits_before_it_gives_up(world: World, loop: Loop) -
     assert world.overlay == {0: 7}
 
 
-def test_rule_5_on_lost_aborts(world: World, loop: Loop) -> None:
+def test_rule_5_on_lost_aborts(world: World, loop: Loop, pressed: None) -> None:
     world.arriving = [[event(0, 5), event(1, 8)], [event(0, 6)]]
     loop.turn()
     world.rebalance = give_up("on_lost", 1)
@@ -212,7 +245,7 @@ def test_rule_5_after_an_unknown_outcome_progress_is_asked(world: World, loop: L
     ]
 
 
-def test_an_end_tells_how_far_was_consumed(world: World, loop: Loop) -> None:
+def test_an_end_tells_how_far_was_consumed(world: World, loop: Loop, pressed: None) -> None:
     end = KafkaError(KafkaError._PARTITION_EOF)
     world.arriving = [[event(0, 5), event(0, 9, end), event(7, 4, end)]]
     loop.turn()
@@ -236,7 +269,7 @@ def test_a_lost_position_is_fatal(world: World, loop: Loop, code: int) -> None:
         loop.turn()
 
 
-def test_a_passing_failure_is_not(world: World, loop: Loop) -> None:
+def test_a_passing_failure_is_not(world: World, loop: Loop, pressed: None) -> None:
     world.arriving = [[event(0, 5), event(0, -1, KafkaError(KafkaError._TRANSPORT))]]
     loop.turn()
     assert world.overlay == {0: 6}
