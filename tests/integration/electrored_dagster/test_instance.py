@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from uuid import uuid4
 
 import dagster as dg
 import pytest
@@ -23,7 +16,6 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget, GrpcServerTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
-from dagster._grpc.client import DagsterGrpcClient
 
 from contracts.kafka import ensure_topics
 from contracts.settings import ResultsDbSettings
@@ -32,47 +24,11 @@ from electrored_dagster.defs.instance import Platform
 from electrored_dagster.defs.upkeep.observing import observe_platform
 from electrored_dagster.defs.upkeep.pruning import prune_history
 from electrored_dagster.pruning import KEEP_EVENTS, prune
-from stack import databases
 from stack.embedded import Embedded
 from stack.ports import Ports
+from tests.integration.electrored_dagster.conftest import code_server
 
-PROJECT = Path(__file__).resolve().parents[3]
 ANSWER = dg.AssetKey(["results_db", "public", "top_sales_by_city"])
-
-
-@pytest.fixture
-def instance(
-    stack: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dg.DagsterInstance]:
-    """An instance of the dagster.yaml that ships, on PostgreSQL."""
-    name = f"dagster_{uuid4().hex[:12]}"
-    url = databases.create_database(stack.postgres(), name)
-    monkeypatch.setenv("ELECTRORED_DAGSTER_DB_URL", url.render_as_string(hide_password=False))
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    (tmp_path / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
-    with dg.DagsterInstance.get() as instance:
-        yield instance
-    databases.drop_database(stack.postgres(), name)
-
-
-@contextmanager
-def code_server(port: int) -> Iterator[DagsterGrpcClient]:
-    command = ["api", "grpc", "-h", "127.0.0.1", "-p", str(port), "-m", "electrored_dagster.definitions"]
-    process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "dagster"), *command],
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
-    )
-    try:
-        client = DagsterGrpcClient(port=port, host="127.0.0.1")
-        deadline = time.monotonic() + 60
-        while client.health_check_query() != "SERVING":
-            assert process.poll() is None, "the code server ended"
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield client
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def test_the_sensor_observes_what_the_servers_say(
