@@ -130,7 +130,8 @@ def overlap(results: Engine) -> Overlap:
     with results.connect() as connection:
         count, first = connection.execute(
             text(
-                "SELECT count(DISTINCT sale_id), (array_agg(DISTINCT sale_id ORDER BY sale_id))[:10] "
+                # A colon would begin a parameter.
+                r"SELECT count(DISTINCT sale_id), (array_agg(DISTINCT sale_id ORDER BY sale_id))[1\:10] "
                 "FROM enriched_sales WHERE ambiguous"
             )
         ).one()

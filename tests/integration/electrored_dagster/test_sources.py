@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +35,7 @@ from simulators.payments.envelope import SoapFault
 from sources.csv.inbox import Inbox
 from sources.csv.source import Topics
 from sources.errors import Interrupted
+from sources.soap.poll import PAGE
 from stack.embedded import Embedded
 from stack.ports import Ports
 from tests.integration.electrored_dagster.conftest import code_server
@@ -248,21 +252,18 @@ def test_a_run_that_is_killed_in_the_middle_of_a_file_is_gone_on_with_by_the_nex
     with code_server(port) as server, WorkspaceProcessContext(platform.instance, target) as workspace:
         asked = platform.look()
         assert asked.run_requests
-        killed = launch(platform, workspace.create_request_context())
+        killed = launch(platform, workspace.create_request_context(), "csv_take")
         wait(lambda: half_taken(platform, f"sales_{mark}.csv"))
         assert platform.look(asked.cursor).skip_reason.skip_message == "a run is on its way"  # type: ignore[union-attr]
-        for child in psutil.Process(server.pid).children(recursive=True):
-            child.kill()
-        wait(lambda: status(platform, killed) in FINISHED_STATUSES)
-        assert status(platform, killed) == dg.DagsterRunStatus.FAILURE
+        kill_runs(server)
+        assert end_of(platform, killed) == dg.DagsterRunStatus.FAILURE
         taken = len(platform.sales(mark))
         assert 0 < taken < count
 
         again = wait(lambda: platform.look(asked.cursor).run_requests)
         assert len(again) == 1
-        went_on = launch(platform, workspace.create_request_context())
-        wait(lambda: status(platform, went_on) in FINISHED_STATUSES)
-        assert status(platform, went_on) == dg.DagsterRunStatus.SUCCESS
+        went_on = launch(platform, workspace.create_request_context(), "csv_take")
+        assert end_of(platform, went_on) == dg.DagsterRunStatus.SUCCESS
     sold = Counter(event["sale_id"] for event in platform.sales(mark))
     assert len(sold) == count
     assert set(sold.values()) == {1}
@@ -270,17 +271,32 @@ def test_a_run_that_is_killed_in_the_middle_of_a_file_is_gone_on_with_by_the_nex
     assert platform.look(asked.cursor).run_requests == []
 
 
-def launch(platform: Platform, request: WorkspaceRequestContext) -> str:
-    """As the daemon does it for a sensor."""
+def launch(platform: Platform, request: WorkspaceRequestContext, name: str) -> str:
+    """As the daemon does it for a sensor or a schedule."""
     repository = request.get_code_location("electrored").get_repository("__repository__")
-    job = repository.get_full_job("csv_take")
+    job = repository.get_full_job(name)
     run = platform.instance.create_run_for_job(
-        job_of("csv_take"),
-        remote_job_origin=job.get_remote_origin(),
-        job_code_origin=job.get_python_origin(),
+        job_of(name), remote_job_origin=job.get_remote_origin(), job_code_origin=job.get_python_origin()
     )
     platform.instance.launch_run(run.run_id, request)
     return run.run_id
+
+
+def kill_runs(server: subprocess.Popen[bytes]) -> None:
+    for child in psutil.Process(server.pid).children(recursive=True):
+        child.kill()
+
+
+def end_of(platform: Platform, run_id: str) -> dg.DagsterRunStatus:
+    """How a run ended; waits for it."""
+
+    def ended() -> dg.DagsterRunStatus | None:
+        run = platform.instance.get_run_by_id(run_id)
+        assert run is not None
+        return run.status if run.status in FINISHED_STATUSES else None
+
+    found: dg.DagsterRunStatus = wait(ended)
+    return found
 
 
 def half_taken(platform: Platform, name: str) -> bool:
@@ -289,12 +305,6 @@ def half_taken(platform: Platform, name: str) -> bool:
         for key, record in platform.positions().items()
         if key.startswith(b"csv/file/") and record["name"] == name
     )
-
-
-def status(platform: Platform, run_id: str) -> dg.DagsterRunStatus:
-    run = platform.instance.get_run_by_id(run_id)
-    assert run is not None
-    return run.status
 
 
 def test_a_fault_fails_the_run_in_its_own_words_and_the_cursor_stays(
@@ -318,3 +328,40 @@ def test_a_fault_fails_the_run_in_its_own_words_and_the_cursor_stays(
         record for _, record in platform.log(PAYMENT_CONFIRMATIONS) if record["payment_id"] in ("p1", "p2")
     ]
     assert sorted(record["amount"] for record in found) == [Decimal("1.5"), Decimal("2.5")]
+
+
+def test_a_run_that_is_killed_in_the_middle_of_a_page_is_gone_on_with_by_the_next(
+    platform: Platform, server: Server, mark: str
+) -> None:
+    """kill -9 while a page is on its way: what was committed stays, the page comes again, each payment counts once."""
+    known = platform.positions().get(b"soap")
+    already = int(json.loads(known["detail"])["cursor"]) if known else 0
+    entries = [entry(n, payment_id=f"{mark}-{n}") for n in range(already + 2 * PAGE)]
+    server.has(entries)
+    whole, asked, held = server.answer, threading.Event(), threading.Event()
+
+    def page(cursor: str, limit: int) -> Reply:
+        if cursor == str(already + PAGE):
+            asked.set()
+            held.wait(DEADLINE_SECONDS)
+        return whole(cursor, limit)
+
+    server.answer = page
+    port = Ports.free().dagster_code
+    target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="electrored")
+    with code_server(port) as runs, WorkspaceProcessContext(platform.instance, target) as workspace:
+        killed = launch(platform, workspace.create_request_context(), "soap_poll")
+        assert asked.wait(DEADLINE_SECONDS)
+        kill_runs(runs)
+        held.set()
+        assert end_of(platform, killed) == dg.DagsterRunStatus.FAILURE
+        assert len(payments(platform, mark)) == PAGE
+        went_on = launch(platform, workspace.create_request_context(), "soap_poll")
+        assert end_of(platform, went_on) == dg.DagsterRunStatus.SUCCESS
+    assert Counter(payments(platform, mark)) == {found[0]: 1 for found in entries[already:]}
+    assert platform.last(CONFIRMATIONS)["confirmations"] == PAGE
+
+
+def payments(platform: Platform, mark: str) -> list[str]:
+    ids = (record["payment_id"] for _, record in platform.log(PAYMENT_CONFIRMATIONS))
+    return [payment_id for payment_id in ids if payment_id.startswith(mark)]

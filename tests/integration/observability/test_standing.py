@@ -18,8 +18,8 @@ from contracts.kafka import consumer, ensure_topics, transactional_producer
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
-from contracts.topics import PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, GenerationTopics, Topic
-from observability.standing import take
+from contracts.topics import ENRICHED_SALES, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, GenerationTopics, Topic
+from observability.standing import Overlap, overlap, take
 from stack.embedded import Embedded
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -56,11 +56,11 @@ def written(stack: Embedded, engine: Engine) -> Written:
     return Written(stack.kafka, topics)
 
 
-def activate(connection: Connection, topics: GenerationTopics) -> None:
+def activate(connection: Connection, topics: GenerationTopics, pipeline: str = PIPELINE) -> None:
     described = {topic.name: {"id": "x", "partitions": topic.partitions} for topic in topics.all}
     connection.execute(
         insert(tables.generations).values(
-            pipeline=PIPELINE,
+            pipeline=pipeline,
             number=topics.generation,
             version=1,
             state="active",
@@ -73,11 +73,11 @@ def activate(connection: Connection, topics: GenerationTopics) -> None:
             apply_number=7,
         )
     )
-    pointer = {"pipeline": PIPELINE, "generation": topics.generation, "promotion_number": 3}
+    pointer = {"pipeline": pipeline, "generation": topics.generation, "promotion_number": 3}
     connection.execute(insert(tables.active_generations).values(pointer))
     for partition in range(topics.state.partitions):
         position = {
-            "pipeline": PIPELINE,
+            "pipeline": pipeline,
             "generation": topics.generation,
             "partition": partition,
             "topic_id": "x",
@@ -170,3 +170,38 @@ def test_a_sources_newest_committed_position_counts(written: Written, engine: En
 def test_before_the_first_generation_there_is_no_pipeline(stack: Embedded, engine: Engine) -> None:
     ensure_topics(stack.kafka, PUBLIC)
     assert take(stack.kafka, engine).pipelines == {}
+
+
+def test_sale_ids_of_several_sources_are_those_of_the_active_generation(engine: Engine) -> None:
+    assert overlap(engine) == Overlap(0, ())
+    topics = GenerationTopics(ENRICHED_SALES.name, random.randrange(1_000, 1_000_000))
+    with engine.begin() as connection:
+        activate(connection, topics, ENRICHED_SALES.name)
+        for generation, sale_id, source, ambiguous in (
+            (topics.generation, "both", "csv", True),
+            (topics.generation, "both", "postgres", True),
+            (topics.generation, "one", "csv", False),
+            (topics.generation + 1, "before", "csv", True),
+        ):
+            sale = joined(generation, sale_id, source, ambiguous)
+            connection.execute(insert(tables.joined_sales).values(sale))
+    assert overlap(engine) == Overlap(1, ("both",))
+
+
+def joined(generation: int, sale_id: str, source: str, ambiguous: bool) -> dict[str, Any]:
+    names = ("country", "city", "salesman_id", "salesman_name", "product", "status")
+    return {
+        "generation": generation,
+        "sale_id": sale_id,
+        "source": source,
+        "currency": "EUR",
+        "sales_count": 1,
+        "quantity": 1,
+        "amount": 5,
+        "sold_at": AT,
+        "payments": [],
+        "ambiguous": ambiguous,
+        "updated_at": AT,
+        "apply_number": 7,
+        **dict.fromkeys(names, "x"),
+    }

@@ -1,0 +1,141 @@
+"""What Dagster starts by itself, and when it does not; and what a run says of errors and numbers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from contracts.settings import KafkaSettings
+from electrored_dagster.defs.sources.csv import csv_inbox
+from electrored_dagster.defs.sources.soap import poll_payments
+from electrored_dagster.outcomes import NotSet, own_words, polled, reject_rate, settings, taken
+from sources.csv.results import Counts, FileResult, Taking
+from sources.errors import Fenced, Interrupted, Refused, SourceError
+from sources.soap.poll import Result
+
+SOAP = {"WSDL": "http://127.0.0.1/payments", "USERNAME": "me", "PASSWORD": "mine"}
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SOAP.items():
+        monkeypatch.setenv(f"ELECTRORED_SOAP_{name}", value)
+
+
+def tick(instance: dg.DagsterInstance) -> dg.RunRequest | dg.SkipReason:
+    context = dg.build_schedule_context(instance, scheduled_execution_time=datetime.now(UTC))
+    found = poll_payments(context)
+    assert isinstance(found, (dg.RunRequest, dg.SkipReason))
+    return found
+
+
+@pytest.mark.usefixtures("service")
+def test_the_payment_service_is_polled(instance: dg.DagsterInstance) -> None:
+    assert isinstance(tick(instance), dg.RunRequest)
+
+
+@pytest.mark.usefixtures("service")
+def test_no_second_poll_is_started_beside_one(instance: dg.DagsterInstance) -> None:
+    for name, found in (("prune_history", dg.RunRequest), ("soap_poll", dg.SkipReason)):
+        instance.add_run(dg.DagsterRun(job_name=name, status=dg.DagsterRunStatus.STARTED))
+        assert isinstance(tick(instance), found)
+
+
+def test_without_a_payment_service_nothing_is_polled(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SOAP:
+        monkeypatch.delenv(f"ELECTRORED_SOAP_{name}", raising=False)
+    found = tick(instance)
+    assert isinstance(found, dg.SkipReason)
+    assert "ELECTRORED_SOAP_WSDL: Field required" in (found.skip_message or "")
+
+
+def test_without_an_inbox_nothing_is_looked_at(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ELECTRORED_CSV_INBOX", raising=False)
+    found = csv_inbox(dg.build_sensor_context(instance))
+    assert isinstance(found, dg.SensorResult)
+    assert "ELECTRORED_CSV_INBOX: Field required" in found.skip_reason.skip_message  # type: ignore[union-attr,operator]
+
+
+def test_a_file_that_waits_for_long_is_told_once(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))
+    monkeypatch.setattr("electrored_dagster.inbox.OLD", -datetime.resolution)
+    (tmp_path / "sales_1.csv").write_text("sale_id")
+
+    def look(cursor: str | None) -> tuple[list[bool], str | None]:
+        found = csv_inbox(dg.build_sensor_context(instance, cursor=cursor))
+        assert isinstance(found, dg.SensorResult)
+        told = [event.passed for event in found.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+        return told, found.cursor
+
+    told, cursor = look(None)
+    assert told == [False]
+    told, cursor = look(cursor)
+    assert told == []
+    (tmp_path / "sales_1.csv").unlink()
+    monkeypatch.undo()
+    monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))
+    told, _ = look(cursor)
+    assert told == [True]
+
+
+@pytest.mark.parametrize(("error", "again"), [(Interrupted, True), (Refused, False), (Fenced, False)])
+def test_only_what_may_pass_is_tried_again(error: type[SourceError], again: bool) -> None:
+    with pytest.raises(dg.Failure) as raised, own_words():
+        raise error("the words")
+    assert raised.value.description == "the words"
+    assert raised.value.allow_retries is again
+
+
+def test_a_setting_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ELECTRORED_KAFKA_BOOTSTRAP", raising=False)
+    with pytest.raises(NotSet, match="ELECTRORED_KAFKA_BOOTSTRAP: Field required"):
+        settings(KafkaSettings)
+
+
+def test_numbers_of_a_run_that_found_nothing() -> None:
+    nothing = Taking((), Counts(), 0.0)
+    assert reject_rate(nothing).passed
+    metadata = taken(nothing)
+    assert (metadata["files"], metadata["rows"], metadata["rows_per_second"]) == (0, 0, 0)
+    assert "preview" not in metadata
+
+
+def test_a_file_that_could_not_be_opened_fails_the_check() -> None:
+    file = FileResult("sales_1.csv", "refused", reason="it cannot be read: Permission denied")
+    check = reject_rate(Taking((file,), Counts(), 0.1))
+    assert not check.passed
+    assert "sales_1.csv was refused: it cannot be read: Permission denied" in (check.description or "")
+
+
+def test_money_is_shown_exactly() -> None:
+    metadata = polled(Result(1, 2, 0, {"EUR": Decimal("0.1000")}, "", "2", 0.5))
+    assert metadata["amount"].value == {"EUR": "0.1000"}
+
+
+def test_a_look_needs_neither_pandas_nor_a_soap_client() -> None:
+    """The code server lives for ever: what only runs need is imported by runs."""
+    code = (
+        "import sys; from electrored_dagster.definitions import definitions; definitions(); "
+        "print([name for name in ('pandas', 'polars', 'zeep') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
