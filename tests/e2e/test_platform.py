@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -56,6 +57,31 @@ def test_a_sale_its_correction_and_its_cancellation_show_up_in_the_api(platform:
         assert _by_city(platform, city, "DE")[0]["sales_count"] == 1
         cursor.execute("delete from public.sales where sale_id = %s", (sale_id,))
         until(lambda: not _by_city(platform, city, "DE"), 20, "the cancellation in the API")
+
+
+def test_a_dropped_file_shows_up_in_the_api_and_is_taken_back(platform: Platform) -> None:
+    """Nobody is asked to: Dagster's sensor finds it, a run takes it, the pipelines count it."""
+    city, name = f"Probe {uuid4().hex[:8]}", f"sales_{uuid4().hex[:8]}.csv"
+    inbox = Path(platform.addresses["ELECTRORED_CSV_INBOX"])
+    hidden = inbox / f".{name}"
+    columns = "sale_id,sold_at,city,country,salesman_id,salesman_name,product,quantity,amount,currency"
+    sale = f"{uuid4()},{datetime.now(UTC).isoformat()},{city},DE,s-1,Ada,Lamp,1,10.25,EUR"
+    hidden.write_text(f"{columns}\n{sale}\n")
+    hidden.rename(inbox / name)
+    # 11 s on an idle machine; the target is 20.
+    until(lambda: bool(_by_city(platform, city, "DE")), 60, "the file's sale in the API")
+    (row,) = _by_city(platform, city, "DE")
+    assert (row["total"], row["sales_count"]) == ("10.2500", 1)
+    until(lambda: bool(list(inbox.glob(f"processed/*/*/*/{name}"))), 30, "the file among the processed ones")
+
+    def take_back() -> bool:
+        done = platform.run("csv", "retract", name)
+        # The run that took it may still be at its end.
+        assert done.returncode == 0 or "another process is taking the files" in done.stderr
+        return done.returncode == 0
+
+    until(take_back, 30, "the retraction")
+    until(lambda: not _by_city(platform, city, "DE"), 20, "the retraction in the API")
 
 
 def test_status_says_that_every_process_is_ready(platform: Platform) -> None:
