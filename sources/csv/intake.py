@@ -235,8 +235,3 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 def waiting(settings: CsvSettings) -> list[Waiting]:
     """What waits, for a sensor: nothing is opened, and nothing asked of Kafka."""
     return Inbox(settings.csv_inbox, settings.csv_settle_seconds).waiting()
-
-
-def is_under_way(settings: CsvSettings) -> bool:
-    """Whether a run was cut off in the middle of a file: the next one goes on with it."""
-    return bool(Inbox(settings.csv_inbox, settings.csv_settle_seconds).copies())

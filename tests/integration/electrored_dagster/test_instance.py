@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -12,6 +13,8 @@ import sqlalchemy as sa
 from dagster._core.instance import RUNLESS_RUN_ID
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import RunsTable
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget, GrpcServerTarget
@@ -92,6 +95,35 @@ def test_old_finished_runs_go(instance: dg.DagsterInstance) -> None:
     assert prune(instance, datetime.now(UTC)).runs == 0
     assert prune(instance, datetime.now(UTC) + timedelta(days=91)).runs == 1
     assert instance.get_run_by_id(run.run_id) is None
+
+
+def test_of_frequent_runs_that_went_well_the_last_days_are_kept_and_the_last_one(
+    instance: dg.DagsterInstance,
+) -> None:
+    @dg.op
+    def take() -> None:
+        print("what the run says")
+
+    def run(job: str, status: dg.DagsterRunStatus) -> str:
+        made = dg.GraphDefinition(name=job, node_defs=[take]).to_job().execute_in_process(instance=instance)
+        # As it was left by another time's outcome.
+        assert isinstance(instance.run_storage, SqlRunStorage)
+        with instance.run_storage.connect() as connection:
+            table = RunsTable
+            connection.execute(
+                sa.update(table).where(table.c.run_id == made.run_id).values(status=status.value)
+            )
+        return made.run_id
+
+    good, bad = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
+    old = [run("csv_take", good) for _ in range(2)]
+    kept = [run("csv_take", bad), run("nightly", good), run("csv_take", good)]
+    storage = Path(instance.storage_directory())
+    assert all((storage / run_id).exists() for run_id in old)
+    assert prune(instance, datetime.now(UTC)).runs == 0
+    assert prune(instance, datetime.now(UTC) + timedelta(days=4)).runs == len(old)
+    assert not any(instance.get_run_by_id(run_id) or (storage / run_id).exists() for run_id in old)
+    assert all(instance.get_run_by_id(run_id) for run_id in kept)
 
 
 def test_a_run_whose_worker_was_killed_with_its_server_fails(instance: dg.DagsterInstance) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from electrored_dagster.definitions import definitions
+from electrored_dagster.pruning import FREQUENT
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -100,6 +101,7 @@ def test_answers_have_a_freshness_policy_and_nothing_else_has() -> None:
 def test_jobs_schedules_and_sensors() -> None:
     jobs = set(repository().job_names) - {"__ASSET_JOB"}
     assert jobs == {"prune_history", "csv_take", "csv_retract", "soap_poll"}
+    assert set(FREQUENT) < jobs
     assert {s.name: s.cron_schedule for s in repository().schedule_defs} == {
         "prune_nightly": "40 2 * * *",
         "poll_payments": "*/5 * * * *",
