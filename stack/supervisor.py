@@ -7,7 +7,6 @@ import os
 import re
 import resource
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from stack.errors import StackError
@@ -183,13 +183,13 @@ class Supervisor:
 
     def shutdown(self) -> None:
         """End supervisord and whatever it still keeps; returns when it is gone."""
-        pid = self.pid()
+        # By its process: it gives its socket and its pid file up a moment before it ends.
+        process = psutil.Process(self.pid())
         self._call("shutdown")
-        deadline = time.monotonic() + STOP_SECONDS + 10
-        while self.is_running() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if self.is_running():
-            os.kill(pid, signal.SIGKILL)
+        _, alive = psutil.wait_procs([process], timeout=STOP_SECONDS + 10)
+        for stubborn in alive:
+            stubborn.kill()
+            stubborn.wait(STOP_SECONDS)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self._layout.socket}")
