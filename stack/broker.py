@@ -22,6 +22,7 @@ from types import FrameType
 
 # About 3 s on a machine with nothing else to do.
 FENCING_SECONDS = 60.0
+STOP_SECONDS = 10.0
 # Nobody is there to send a heartbeat, so nobody is waited for.
 OVERRIDES = {
     "process.roles": "controller",
@@ -82,9 +83,14 @@ def fence(folder: Path, java: Sequence[str]) -> None:
         assert controller.stdout is not None
         said = _until_fenced(controller.stdout)
     finally:
-        deadline.cancel()
         controller.terminate()
-        controller.communicate()
+        try:
+            controller.communicate(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            # What it has fenced is in the metadata's log, which survives this as it survived the broker's death.
+            controller.kill()
+            controller.communicate()
+        deadline.cancel()
     if said:
         raise SystemExit(
             "\n".join([*said[-20:], f"the killed broker of {folder} could not be fenced; see above"])

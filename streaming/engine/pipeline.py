@@ -69,11 +69,12 @@ class Parameters:
 class Input:
     """A log that a pipeline reads, and what its events contribute.
 
-    `sources` write the log: the least of their frontiers is its watermark.
+    `sources` write the log: the least of their frontiers is its watermark. Where it says True the source tells its
+    frontier all the time, so that before its first word nothing is known of the log; another may never say anything.
     """
 
     source: Topic
-    sources: tuple[str, ...]
+    sources: Mapping[str, bool]
     events: EventColumns
     checks: tuple[Check, ...]
     aggregates: tuple[Aggregate | Each, ...]

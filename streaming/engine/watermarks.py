@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -51,9 +51,12 @@ class Frontiers:
     """The newest frontiers of the sources that write a log, from the compacted topic of all positions."""
 
     def __init__(
-        self, consumer: Consumer, topic: str, codec: Codec, end: int, sources: Collection[str]
+        self, consumer: Consumer, topic: str, codec: Codec, end: int, sources: Mapping[str, bool]
     ) -> None:
-        """`end`: the topic's end at the start; below it a source may stand that was not read yet."""
+        """`end`: the topic's end at the start; below it a source may stand that was not read yet.
+
+        `sources`: by name, whether it tells its frontier all the time. Without a word of such a one nothing is known.
+        """
         self._sources = sources
         self._consumer = consumer
         self._topic = topic
@@ -86,7 +89,8 @@ class Frontiers:
             if branch == "electrored.SourcePosition" and record["source"] in self._sources:
                 self._newest[record["source"]] = record["frontier"]
         held = [frontier for frontier in self._newest.values() if frontier is not None]
-        if self._position < self._end or not held or min(held) <= EPOCH:
+        unheard = any(always and name not in self._newest for name, always in self._sources.items())
+        if self._position < self._end or unheard or not held or min(held) <= EPOCH:
             return None
         return min(held)
 

@@ -16,7 +16,7 @@ from streaming.engine.pipeline import Check, EventColumns
 from streaming.pipelines.sale_events import micros, text_checks
 
 # Who writes them.
-SOURCES = ("soap",)
+SOURCES = {"soap": True}
 # A refund is a later fact about the payment, not a reversal of an event.
 EVENTS = EventColumns(
     source="source",
