@@ -31,9 +31,10 @@ MOST_SALE_ID_BYTES = 1_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 _INT_LIMIT = 1 << 31
+# Digits are spelled out: to polars \d is any script's, which its casts do not read.
 _MOMENT = (
-    r"^(\d{4}-\d\d-\d\d)[T ]([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:\.(\d{1,6}))?)?"
-    r" ?(?:Z|z|([+-])(0\d|1[0-5])(?::?([0-5]\d))?)?$"
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]{1,6}))?)?"
+    r" ?(?:Z|z|([+-])(0[0-9]|1[0-5])(?::?([0-5][0-9]))?)?$"
 )
 
 
@@ -79,14 +80,14 @@ def _values(texts: pl.DataFrame, decimal_comma: bool) -> pl.DataFrame:
         # A point would now be a thousand's to some and a decimal's to others: it is neither.
         amount = pl.col("amount").str.replace_all(".", "?", literal=True).str.replace(",", ".", literal=True)
         frame = frame.with_columns(amount)
-    parts = pl.col("amount").str.extract_groups(r"^([+-]?)0*(\d*)(?:\.(\d+?)0*)?$")
+    parts = pl.col("amount").str.extract_groups(r"^([+-]?)0*([0-9]*)(?:\.([0-9]+?)0*)?$")
     return (
         frame.with_columns(
             _moment(pl.col("sold_at")).alias("sold_at"),
-            pl.when(pl.col("quantity").str.contains(r"^[+-]?\d+$"))
+            pl.when(pl.col("quantity").str.contains(r"^[+-]?[0-9]+$"))
             .then(pl.col("quantity").str.strip_prefix("+").cast(pl.Int64, strict=False))
             .alias("quantity"),
-            pl.col("amount").str.contains(r"^[+-]?\d+(\.\d+)?$").alias("is_number"),
+            pl.col("amount").str.contains(r"^[+-]?[0-9]+(\.[0-9]+)?$").alias("is_number"),
             parts.struct[0].alias("sign"),
             parts.struct[1].fill_null("").alias("whole"),
             parts.struct[2].fill_null("").alias("decimals"),
@@ -112,8 +113,9 @@ def _moment(text: pl.Expr) -> pl.Expr:
         part[0], pl.lit(" "), part[1], pl.lit(":"), part[2], pl.lit(":"), part[3].fill_null("00")
     )
     at = whole.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False).dt.epoch("us")
-    fraction = part[4].fill_null("").str.pad_end(6, "0").cast(pl.Int64)
-    minutes = part[6].fill_null("0").cast(pl.Int64) * 60 + part[7].fill_null("0").cast(pl.Int64)
+    fraction = part[4].fill_null("").str.pad_end(6, "0").cast(pl.Int64, strict=False)
+    hours, minutes = (part[n].fill_null("0").cast(pl.Int64, strict=False) for n in (6, 7))
+    minutes = hours * 60 + minutes
     return at + fraction - pl.when(part[5] == "-").then(-minutes).otherwise(minutes) * 60_000_000
 
 
@@ -140,6 +142,7 @@ def _rules(decimal_comma: bool) -> list[tuple[tuple[str, str], pl.Expr]]:
         (("amount", f"is no number like {amount}"), pl.col("is_number")),
         (("amount", "has more than 14 digits before the point"), pl.col("whole").str.len_bytes() <= 14),
         (("amount", "has more than 4 decimals"), pl.col("decimals").str.len_bytes() <= 4),
+        (("amount", f"is no number like {amount}"), pl.col("amount").is_not_null()),
         (("currency", "is not three capital letters"), pl.col("currency").str.contains("^[A-Z]{3}$")),
     ]
     return rules + [(reason, ~is_sale | rule.fill_null(False)) for reason, rule in own]

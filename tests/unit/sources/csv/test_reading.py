@@ -156,6 +156,28 @@ def test_without_an_offset_a_time_is_utc() -> None:
     assert EPOCH + row["sold_at"] * MICROSECOND == datetime(2026, 11, 22, 10, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("column", "texts"),
+    [
+        ("amount", ("\u0663", "1.\u0663", "\u0663.5")),
+        ("quantity", ("\u0663", "1\u0663")),
+        (
+            "sold_at",
+            (
+                "2024-01-01T00:00:00.\u0663",
+                "2024-01-01T00:00:00+0\u0663:00",
+                "2024-01-01T00:00:00+01:0\u0663",
+                "202\u0663-01-01T00:00:00",
+            ),
+        ),
+    ],
+)
+def test_digits_of_another_script_are_refused(column: str, texts: tuple[str, ...]) -> None:
+    """They are digits to a regex, but no number to a cast."""
+    for text in texts:
+        assert reason(**{column: text}).startswith(f"column {column}: is no ")
+
+
 def test_a_formula_is_data() -> None:
     ((row,), bad) = read(written(GOOD | {"product": '=cmd("x")', "salesman_name": "@SUM(1+1)"}))
     assert (row["product"], row["salesman_name"], bad) == ('=cmd("x")', "@SUM(1+1)", [])
