@@ -207,7 +207,8 @@ class _Writing:
         """Encode here, outside of the transaction; write there."""
         events = self._source.encode(made, entry.entered_at)
         dead = self._source.dead_letters(entry, bad)
-        self._under_way = self._thread.submit(self._source.write, made, events, dead, entry)
+        is_last = entry.state == "DONE"
+        self._under_way = self._thread.submit(self._source.write, made, events, dead, entry, is_last=is_last)
 
     def settle(self) -> None:
         if self._under_way is not None:

@@ -86,7 +86,7 @@ def _reverse(source: Source, entry: FileEntry) -> Retraction:
             state="RETRACTED" if is_last else entry.state,
             detail={**entry.detail, "retracted": retracted},
         )
-        source.write(made, source.encode(made, recorded_at), [], entry)
+        source.write(made, source.encode(made, recorded_at), [], entry, is_last=is_last)
         if is_last:
             break
         first = int(rows["seq"][-1]) + 1

@@ -156,12 +156,14 @@ class Source:
             for one in bad
         ]
 
-    def write(self, plan: Plan, events: list[Record], dead: list[Record], entry: FileEntry) -> None:
+    def write(
+        self, plan: Plan, events: list[Record], dead: list[Record], entry: FileEntry, *, is_last: bool
+    ) -> None:
         """Events, dead letters, position and the file's entry in one Kafka transaction; then the cache follows.
 
-        A file that is done holds the frontier no more.
+        Only the last one lets the frontier go: what is still to come has the same recorded_at.
         """
-        frontier = None if entry.state == "DONE" else self._position.frontier
+        frontier = None if is_last else self._position.frontier
         position = Position(self.next_seq + len(events), frontier, self._position.detail)
         records = {self._topics.events.name: events, self._topics.dead_letters.name: dead}
         self._ledger.write(position, records, files=(entry,))

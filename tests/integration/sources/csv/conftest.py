@@ -122,6 +122,10 @@ class Desk:
         """The newest under each key, as compaction leaves them."""
         return dict(self.log(self.topics.dead_letters))
 
+    def positions(self) -> list[dict[str, Any]]:
+        """Every position that the source has published, in order."""
+        return [record for key, (_, record) in self.log(self.topics.positions) if key == b"csv"]
+
     def totals(self) -> dict[tuple[Any, ...], tuple[int, int, Decimal]]:
         """Count, quantity and amount by all that is not added up, without what adds up to nothing."""
         totals: dict[tuple[Any, ...], list[Any]] = {}

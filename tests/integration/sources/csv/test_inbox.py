@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pytest
 
+from sources.csv import retracting
 from sources.csv.inbox import Inbox
 from sources.csv.intake import waiting
 from sources.errors import Refused
@@ -272,3 +273,20 @@ def test_retract_takes_back_what_still_counts(desk: Desk) -> None:
     position, _ = desk.ledger()
     assert position is not None
     assert position.frontier is None
+
+
+def test_retracting_holds_the_frontier_until_its_last_reversal(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several transactions; a window that was called final meanwhile would be wrong."""
+    monkeypatch.setattr(retracting, "BATCH", 3)
+    desk.put("sales_1.csv", [row(n) for n in range(8)])
+    desk.take()
+    before = len(desk.positions())
+    assert desk.retract("sales_1.csv").taken_back == 8
+    held, *frontiers = [position["frontier"] for position in desk.positions()[before:]]
+    assert held is not None
+    assert frontiers == [held, held, None]
+    reversals = [event for event in desk.events() if event["operation"] == "REVERSAL"]
+    assert len(reversals) == 8
+    assert all(event["recorded_at"] > held for event in reversals)
