@@ -26,6 +26,8 @@ from sources.errors import Refused
 
 PATTERN = "sales_*.csv"
 _AT_ONCE = 1 << 20
+# Of a name that a file is kept under: the 255 bytes of a file system leave room for a hash and ".reason.txt".
+_MOST_NAME_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -160,13 +162,18 @@ class Inbox:
         self._move(sha256, self._rejected, name)
 
     def reject_special(self, waiting: Waiting) -> None:
-        """The same for what is no regular file; it is moved as it is and never opened."""
-        target = self._free(self._rejected, waiting.name, f"{waiting.status.st_ino}")
-        self._explain(target, waiting.problem)
+        """The same for what is no regular file; it is moved as it is and never opened.
+
+        Raises Refused for what cannot be moved, a folder of somebody else's for instance: it waits.
+        """
         try:
+            target = self._free(self._rejected, waiting.name, f"{waiting.status.st_ino}")
+            self._explain(target, waiting.problem)
             (self._folder / waiting.name).rename(target)
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise Refused(f"{waiting.problem}, and it cannot be moved: {error.strerror}") from error
 
     def _move(self, sha256: str, folder: Path, name: str) -> None:
         try:
@@ -182,7 +189,7 @@ class Inbox:
         """A path in the folder that is nobody else's: a name may come again with another content."""
         folder.mkdir(parents=True, exist_ok=True)
         # A name of ours has neither a slash nor a NUL; one from the ledger is text that stood for one.
-        path = folder / Path(name).name
+        path = folder / _cut(Path(name).name)
         if os.path.lexists(path):
             path = folder / f"{path.name.removesuffix('.csv')}.{distinction[:16]}.csv"
         return path
@@ -202,6 +209,16 @@ def open_regular(path: Path) -> int:
         os.close(fd)
         raise Refused(f"{path} is {_kind(mode)}, not a regular file")
     return fd
+
+
+def _cut(name: str) -> str:
+    """The name, in as many bytes as a name may have."""
+    raw = os.fsencode(name)
+    if len(raw) <= _MOST_NAME_BYTES:
+        return name
+    stem, suffix = os.path.splitext(raw)  # noqa: PTH122
+    suffix = suffix[:_MOST_NAME_BYTES]
+    return (stem[: _MOST_NAME_BYTES - len(suffix)] + suffix).decode(errors="ignore")
 
 
 def sha256_of(fd: int) -> str:

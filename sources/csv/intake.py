@@ -91,10 +91,10 @@ class Intake:
         return FileResult(entry.name, "lost", entry.sha256, reason, counts_of(entry))
 
     def _file(self, waiting: Waiting) -> FileResult:
-        if waiting.problem:
-            self.inbox.reject_special(waiting)
-            return FileResult(waiting.shown, "rejected", reason=waiting.problem)
         try:
+            if waiting.problem:
+                self.inbox.reject_special(waiting)
+                return FileResult(waiting.shown, "rejected", reason=waiting.problem)
             copy = self.inbox.copy(waiting)
         except Refused as error:
             return FileResult(waiting.shown, "refused", reason=str(error))

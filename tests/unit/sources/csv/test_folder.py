@@ -1,0 +1,74 @@
+"""The folder files are put in: nothing that lies there stops a run, or leads out of it."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from sources.csv.inbox import Copy, Inbox
+from sources.csv.intake import Intake
+from sources.csv.results import FileResult
+from sources.csv.source import Source
+
+AT = datetime(2026, 11, 22, tzinfo=UTC)
+# As long as a name may be; and one whose bytes become three each when it is shown.
+LONG_NAMES = [b"sales_" + b"x" * 245 + b".csv", b"sales_" + b"\xff" * 90 + b".csv"]
+
+
+def copied(inbox: Inbox, folder: Path, name: bytes) -> tuple[Copy, str]:
+    """Put a file in and make its content ours."""
+    fd = os.open(os.fsencode(folder) + b"/" + name, os.O_CREAT | os.O_WRONLY, 0o600)
+    os.write(fd, name)
+    os.close(fd)
+    (waiting,) = inbox.waiting()
+    copy = inbox.copy(waiting)
+    assert copy is not None
+    inbox.let_go(waiting)
+    return copy, waiting.shown
+
+
+@pytest.mark.parametrize("name", LONG_NAMES)
+def test_a_name_of_any_length_is_put_away(tmp_path: Path, name: bytes) -> None:
+    """Also a second time, when a hash goes to the name; its beginning and its suffix stay."""
+    inbox = Inbox(tmp_path, 0)
+    with inbox.held():
+        for _ in range(2):
+            copy, shown = copied(inbox, tmp_path, name)
+            inbox.finish(copy.sha256, shown, AT)
+            copy, shown = copied(inbox, tmp_path, name)
+            inbox.reject(copy.sha256, shown, "why")
+    for folder, count in (("processed/2026/11/22", 2), ("rejected", 2)):
+        kept = list((tmp_path / folder).glob("sales_*.csv"))
+        assert len(kept) == count
+        assert all(path.read_bytes() == name for path in kept)
+    assert len(list((tmp_path / "rejected").glob("*.reason.txt"))) == 2
+    assert inbox.copies() == []
+
+
+def test_a_special_file_with_a_long_name_is_rejected(tmp_path: Path) -> None:
+    os.mkfifo(os.fsencode(tmp_path) + b"/" + LONG_NAMES[0])
+    assert [one.outcome for one in run(Inbox(tmp_path, 0))] == ["rejected"]
+    assert len(list((tmp_path / "rejected").glob("*.reason.txt"))) == 1
+
+
+def test_what_cannot_be_moved_is_refused_and_stops_no_other(tmp_path: Path) -> None:
+    for name in ("sales_1.csv", "sales_2.csv"):
+        os.mkfifo(tmp_path / name)
+    # No folder can be made in its place.
+    (tmp_path / "rejected").write_bytes(b"")
+    found = list(run(Inbox(tmp_path, 0)))
+    assert [one.outcome for one in found] == ["refused", "refused"]
+    assert "it is a FIFO" in found[0].reason
+    assert "cannot be moved" in found[0].reason
+
+
+def run(inbox: Inbox) -> list[FileResult]:
+    """A run over what needs no more of the source than that it is there."""
+    source = SimpleNamespace(files={}, release=lambda: None, note_ends=lambda: None)
+    with inbox.held():
+        return list(Intake(inbox, cast(Source, source), False).run())
