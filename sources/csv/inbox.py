@@ -17,10 +17,11 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from sources.errors import Refused
 
@@ -69,14 +70,28 @@ class Inbox:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """One process at a time moves files here; the kernel lets go when it ends, however it ends."""
-        self._taking.mkdir(parents=True, exist_ok=True)
-        with (self._taking / "lock").open("w") as lock:
+        """One process at a time moves files here; the kernel lets go when it ends, however it ends.
+
+        Raises Refused where a link of somebody else's would have us write elsewhere.
+        """
+        with suppress(FileExistsError):
+            self._taking.mkdir(parents=True)
+        mode = self._taking.lstat().st_mode
+        if not stat.S_ISDIR(mode):
+            raise Refused(f"{self._taking} is {_kind(mode)}, not a folder of ours: remove it")
+        path = self._taking / "lock"
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Refused(f"{path} cannot be opened ({error.strerror}): remove it") from error
+        try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Refused(f"another process is taking the files of {self._folder}; wait for it") from None
             yield
+        finally:
+            os.close(lock)
 
     def waiting(self) -> list[Waiting]:
         """What waits, oldest first; nothing is opened."""
@@ -112,7 +127,7 @@ class Inbox:
         digest, size = hashlib.sha256(), 0
         try:
             before = os.fstat(source)
-            with partial.open("wb") as target:
+            with _create(partial) as target:
                 while data := os.read(source, _AT_ONCE):
                     digest.update(data)
                     target.write(data)
@@ -182,7 +197,8 @@ class Inbox:
             return
 
     def _explain(self, target: Path, reason: str) -> None:
-        target.with_name(f"{target.name}.reason.txt").write_text(f"{reason}\n", encoding="utf-8")
+        with _create(target.with_name(f"{target.name}.reason.txt")) as file:
+            file.write(f"{reason}\n".encode())
 
     @staticmethod
     def _free(folder: Path, name: str, distinction: str) -> Path:
@@ -193,6 +209,12 @@ class Inbox:
         if os.path.lexists(path):
             path = folder / f"{path.name.removesuffix('.csv')}.{distinction[:16]}.csv"
         return path
+
+
+def _create(path: Path) -> BinaryIO:
+    """A new file to write to. What lies there goes: a left-over of ours, or a link to what is not ours to write."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
 
 
 def open_regular(path: Path) -> int:

@@ -14,6 +14,7 @@ from sources.csv.inbox import Copy, Inbox
 from sources.csv.intake import Intake
 from sources.csv.results import FileResult
 from sources.csv.source import Source
+from sources.errors import Refused
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
 # As long as a name may be; and one whose bytes become three each when it is shown.
@@ -65,6 +66,50 @@ def test_what_cannot_be_moved_is_refused_and_stops_no_other(tmp_path: Path) -> N
     assert [one.outcome for one in found] == ["refused", "refused"]
     assert "it is a FIFO" in found[0].reason
     assert "cannot be moved" in found[0].reason
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    """Something of ours that is no file of sales."""
+    path = tmp_path / "precious"
+    path.write_bytes(b"precious")
+    return path
+
+
+@pytest.mark.parametrize("link", [".taking", ".taking/lock"])
+def test_a_link_in_place_of_what_is_ours_stops_the_run(tmp_path: Path, precious: Path, link: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path = tmp_path / "inbox" / link
+    path.parent.mkdir(parents=True)
+    path.symlink_to(elsewhere if link == ".taking" else precious)
+    with pytest.raises(Refused, match=r"\.taking"), Inbox(tmp_path / "inbox", 0).held():
+        pass
+    assert precious.read_bytes() == b"precious"
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_link_in_place_of_what_we_write_goes_unfollowed(tmp_path: Path, precious: Path) -> None:
+    inbox = Inbox(tmp_path, 0)
+    with inbox.held():
+        (tmp_path / ".taking/partial").symlink_to(precious)
+        copy, shown = copied(inbox, tmp_path, b"sales_1.csv")
+        (tmp_path / "rejected").mkdir()
+        reason = tmp_path / "rejected/sales_1.csv.reason.txt"
+        reason.symlink_to(precious)
+        inbox.reject(copy.sha256, shown, "why")
+    assert precious.read_bytes() == b"precious"
+    assert (tmp_path / "rejected/sales_1.csv").read_bytes() == b"sales_1.csv"
+    assert not reason.is_symlink()
+    assert reason.read_text() == "why\n"
+
+
+def test_a_left_over_of_a_killed_run_is_written_anew(tmp_path: Path) -> None:
+    inbox = Inbox(tmp_path, 0)
+    with inbox.held():
+        (tmp_path / ".taking/partial").write_bytes(b"much more than there is now")
+        copy, _ = copied(inbox, tmp_path, b"sales_1.csv")
+    assert inbox.path_of(copy.sha256).read_bytes() == b"sales_1.csv"
 
 
 def run(inbox: Inbox) -> list[FileResult]:
