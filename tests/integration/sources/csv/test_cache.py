@@ -1,0 +1,57 @@
+"""The cache of what the files said: how it is caught up, and how long it waits for its database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg2
+import pytest
+from sqlalchemy import make_url
+
+from sources.csv import taken
+from sources.csv.log import Events, Log
+from sources.csv.taken import Taken
+from sources.errors import Interrupted
+from tests.integration.sources.csv.conftest import Desk, row
+
+
+def test_a_cache_that_ends_where_the_ledger_says_reads_no_log(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither does a new one before the first event: the log may be long, of other sources' events."""
+    events, begun = Log.events, []
+
+    def counted(self: Log, offsets: dict[int, int]) -> Iterator[Events]:
+        begun.append(offsets)
+        return events(self, offsets)
+
+    monkeypatch.setattr(Log, "events", counted)
+    for number in range(2):
+        desk.put(f"sales_{number}.csv", [row(number)])
+        desk.take()
+    assert begun == []
+    desk.run("truncate csv_sales, csv_cache")
+    desk.take()
+    assert begun == [{}]
+    assert desk.is_sound()
+
+
+def test_a_database_that_is_cut_off_or_locked_is_not_waited_for_for_ever(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taken, "STATEMENT_SECONDS", 1)
+    url = make_url(desk.results.results_db_url.get_secret_value()).set(drivername="postgresql")
+    other = psycopg2.connect(url.render_as_string(hide_password=False))
+    cache = Taken(desk.results)
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("LOCK TABLE csv_sales IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(Interrupted, match="statement timeout"):
+            cache.made_by(1, 2, 1)
+        other.rollback()
+        assert cache.made_by(1, 2, 1).is_empty()
+        parameters = cache._connection.get_dsn_parameters()
+        assert {"keepalives_idle", "keepalives_count", "tcp_user_timeout"} <= set(parameters)
+    finally:
+        cache.close()
+        other.close()
