@@ -27,6 +27,8 @@ from sources.errors import Refused
 
 PATTERN = "sales_*.csv"
 _AT_ONCE = 1 << 20
+# What says "finished" may be a chmod or chown while somebody goes on writing: a write within this time shows.
+_RENAMED_SETTLE_SECONDS = 1.0
 # Of a name that a file is kept under: the 255 bytes of a file system leave room for a hash and ".reason.txt".
 _MOST_NAME_BYTES = 200
 
@@ -113,9 +115,10 @@ class Inbox:
         if not stat.S_ISREG(status.st_mode):
             return Waiting(name, status, True, f"it is {_kind(status.st_mode)}, not a regular file")
         # A write sets both times alike; a rename, and whatever else says "finished", only the second. Where a file
-        # system does not say so, the file settles.
+        # system does not say so, the file settles for longer. Any change of it begins that anew.
         is_renamed = status.st_ctime_ns > status.st_mtime_ns
-        return Waiting(name, status, is_renamed or time.time() - status.st_ctime >= self._settle_seconds)
+        settle = min(_RENAMED_SETTLE_SECONDS, self._settle_seconds) if is_renamed else self._settle_seconds
+        return Waiting(name, status, time.time() - status.st_ctime >= settle)
 
     def copy(self, waiting: Waiting) -> Copy | None:
         """Make the content ours; None if the file went, or was written to meanwhile: it is complete another time."""

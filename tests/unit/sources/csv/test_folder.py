@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,6 +111,39 @@ def test_a_left_over_of_a_killed_run_is_written_anew(tmp_path: Path) -> None:
         (tmp_path / ".taking/partial").write_bytes(b"much more than there is now")
         copy, _ = copied(inbox, tmp_path, b"sales_1.csv")
     assert inbox.path_of(copy.sha256).read_bytes() == b"sales_1.csv"
+
+
+def test_a_file_settles_after_any_change_and_a_renamed_one_for_less_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = Inbox(tmp_path, 5)
+    for name in ("sales_written.csv", "sales_renamed.csv"):
+        (tmp_path / name).write_bytes(b"")
+    path = tmp_path / "sales_renamed.csv"
+
+    def complete(seconds: float) -> list[str]:
+        """So long after the newest change."""
+        at = max(one.since for one in inbox.waiting()) + seconds
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: at)
+            return sorted(one.name for one in inbox.waiting() if one.is_complete)
+
+    # As of a rename: only the second time is new.
+    os.utime(path, (0, 0))
+    assert [complete(seconds) for seconds in (0.5, 1.5, 6)] == [
+        [],
+        ["sales_renamed.csv"],
+        ["sales_renamed.csv", "sales_written.csv"],
+    ]
+    # Who goes on writing after that is waited for as anybody who writes.
+    path.write_bytes(b"more")
+    assert complete(1.5) == []
+
+
+def test_a_renamed_file_settles_for_no_longer_than_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "sales_1.csv").write_bytes(b"")
+    os.utime(tmp_path / "sales_1.csv", (0, 0))
+    assert [one.is_complete for one in Inbox(tmp_path, 0).waiting()] == [True]
 
 
 def run(inbox: Inbox) -> list[FileResult]:
