@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -33,12 +33,13 @@ class Platform:
 
     folder: Path
     offset: int
+    # What a person would have exported.
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, *arguments, "--state-dir", str(self.folder)]
-        return subprocess.run(
-            command, cwd=PROJECT, env=environment(), capture_output=True, text=True, timeout=timeout
-        )
+        told = {**environment(), **self.settings}
+        return subprocess.run(command, cwd=PROJECT, env=told, capture_output=True, text=True, timeout=timeout)
 
     def up(self, *arguments: str) -> None:
         done = self.run("up", "--detach", "--port-offset", str(self.offset), *arguments)
