@@ -31,6 +31,8 @@ _FIELDS = tuple(field.name for field in fields(Confirmation))
 # Encodings in which ASCII is ASCII, so that what is looked for in bytes is found.
 _DECLARED = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([^\"']*)", re.IGNORECASE)
 _READABLE = (b"utf-8", b"us-ascii", b"ascii")
+# What a dead letter's record is cut to.
+_LETTER_BYTES = 10_000
 # What a fault or a reason is cut to.
 _SHOWN_CHARACTERS = 1_000
 
@@ -190,7 +192,8 @@ def _page(found: Any, kept: list[tuple[int, etree._Element]], bad: list[Bad]) ->
 
 
 def _xml(record: etree._Element) -> bytes:
-    return bytes(etree.tostring(record, encoding="utf-8", with_tail=False))
+    """The record as it came, as much of it as a person looks at: Kafka would refuse a letter of megabytes."""
+    return bytes(etree.tostring(record, encoding="utf-8", with_tail=False))[:_LETTER_BYTES]
 
 
 def _local(code: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -142,7 +142,7 @@ class _Poll:
         before = cursor = str(self._position.detail["cursor"])
         seen = {cursor}
         while True:
-            page = _ask(self._service, cursor, limit)
+            page = _behind(cursor, _ask(self._service, cursor, limit), limit)
             _refuse_to_turn_in_circles(page, cursor, seen)
             self._write(cursor, page)
             cursor = page.next_cursor
@@ -187,6 +187,26 @@ class _Poll:
         key = f"{SOURCE}/0/{cursor}/{found.index}"
         reason = f"behind cursor {cursor!r}: {found.reason}"
         return self._dead_letters.record(key, SOURCE, found.index, reason, found.xml)
+
+
+def _behind(cursor: str, page: Page, limit: int) -> Page:
+    """The page, if it is one that may stand behind this cursor.
+
+    Without a next cursor nothing may have come: then the old one stays. An empty one would begin the list again.
+    """
+    came = len(page.good) + len(page.bad)
+    if came > limit:
+        raise Refused(
+            f"behind the cursor {cursor!r} the service gives {came} records, asked for {limit} at most"
+        )
+    if page.next_cursor or not cursor:
+        return page
+    if came or page.more:
+        raise Refused(
+            f"behind the cursor {cursor!r} the service gives {came} records and no cursor to go on from: "
+            "the next poll would get the whole list again"
+        )
+    return replace(page, next_cursor=cursor)
 
 
 def _refuse_to_turn_in_circles(page: Page, cursor: str, seen: set[str]) -> None:
