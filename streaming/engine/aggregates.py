@@ -209,14 +209,14 @@ class Each:
         columns += [_taken(events, name) for name in self.reads]
         shown = [field.name for field in self.latest if field.dtype == pl.String]
         cut = pl.col(shown).str.head(MOST_CHARACTERS).str.replace_all("\0", "\ufffd", literal=True)
-        return self._listed(events.select(columns).with_columns(cut), key)
+        return self._listed(events.lazy().select(columns).with_columns(cut), key)
 
     def join(self, groups: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
         """Lists of several partials of each group → one."""
-        lists = groups.select(*key, self.name).filter(pl.col(self.name).is_not_null())
+        lists = groups.lazy().select(*key, self.name).filter(pl.col(self.name).is_not_null())
         return self._listed(lists.explode(self.name).unnest(self.name), key)
 
-    def _listed(self, facts: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    def _listed(self, facts: pl.LazyFrame, key: Sequence[str]) -> pl.DataFrame:
         by = [field.name for field in self.by]
         added = [field.name for field in self.item if field.name in (self.count, *self.sums)]
         kept = [field.name for field in (*self.order, *self.latest)]
@@ -227,7 +227,8 @@ class Each:
             .agg(*(pl.col(name).sum() for name in added), *(pl.col(name).last() for name in kept))
             .sort(by)
         )
-        return items.group_by(key).agg(pl.struct(field.name for field in self.item).alias(self.name))
+        listed = items.group_by(key).agg(pl.struct(field.name for field in self.item).alias(self.name))
+        return listed.collect()
 
 
 def _taken(events: pl.DataFrame, name: str) -> pl.Expr:

@@ -50,30 +50,41 @@ def read_zigzag(value: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def container(schema: Any, count: int, body: bytes) -> io.BytesIO:
-    """An Avro object container of one uncompressed block."""
-    # polars refuses defaults, and they say nothing of how the bytes are laid out.
-    plain = schema | {"fields": [{"name": f["name"], "type": f["type"]} for f in schema["fields"]]}
-    text = json.dumps(plain).encode()
-    meta = zigzag(2)
-    for name, value in ((b"avro.schema", text), (b"avro.codec", b"null")):
-        meta += zigzag(len(name)) + name + zigzag(len(value)) + value
-    head = b"Obj\x01" + meta + zigzag(0) + _SYNC
-    return io.BytesIO(b"".join((head, zigzag(count), zigzag(len(body)), body, _SYNC)))
+class Records:
+    """Concatenated Avro records of one schema, as columns; timestamps are 64-bit microseconds.
 
-
-def read_records(schema: Any, count: int, body: bytes, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """Concatenated Avro records as columns; timestamps as 64-bit microseconds, enums as text.
-
-    Raises PolarsError where the bytes are no such records.
+    What polars has to be told of the schema is written once: a poll of a few events is read in a fraction of a
+    millisecond, and every operation on a frame costs that much again.
     """
-    frame = pl.read_avro(container(schema, count, body), columns=None if columns is None else list(columns))
-    plain = [
-        pl.col(name).cast(pl.Int64 if isinstance(dtype, pl.Datetime) else pl.String)
-        for name, dtype in frame.schema.items()
-        if isinstance(dtype, (pl.Datetime, pl.Categorical, pl.Enum))
-    ]
-    return frame.with_columns(plain) if plain else frame
+
+    def __init__(self, schema: Any) -> None:
+        # polars refuses defaults, and they say nothing of how the bytes are laid out.
+        plain = schema | {
+            "fields": [{"name": f["name"], "type": _plain(f["type"])} for f in schema["fields"]]
+        }
+        text = json.dumps(plain).encode()
+        meta = zigzag(2)
+        for name, value in ((b"avro.schema", text), (b"avro.codec", b"null")):
+            meta += zigzag(len(name)) + name + zigzag(len(value)) + value
+        self._head = b"Obj\x01" + meta + zigzag(0) + _SYNC
+
+    def read(self, count: int, body: bytes, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The records as columns. Raises PolarsError where the bytes are no such records."""
+        block = b"".join((self._head, zigzag(count), zigzag(len(body)), body, _SYNC))
+        return pl.read_avro(io.BytesIO(block), columns=None if columns is None else list(columns))
+
+
+def _plain(avro: Any) -> Any:
+    """The type with every timestamp as the long that it is."""
+    if isinstance(avro, list):
+        return [_plain(branch) for branch in avro]
+    if not isinstance(avro, dict):
+        return avro
+    if str(avro.get("logicalType", "")).startswith("timestamp-"):
+        return avro["type"]
+    if "fields" in avro:
+        return avro | {"fields": [f | {"type": _plain(f["type"])} for f in avro["fields"]]}
+    return avro | {name: _plain(avro[name]) for name in ("items", "values") if name in avro}
 
 
 @dataclass
@@ -82,6 +93,19 @@ class Decoded:
 
     frame: pl.DataFrame
     bad: list[tuple[int, str]] = field(default_factory=list)
+
+
+# What stands before each value of a block: the mark and the registry's header.
+_MARKED = {"name": _PREFIX, "type": {"type": "fixed", "name": "Prefix", "size": len(MARK) + HEADER_BYTES}}
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """What is known of a writer's schema: how to read its marked records, and which wanted columns they have."""
+
+    name: str
+    records: Records
+    present: list[str]
 
 
 class Decoder:
@@ -96,7 +120,7 @@ class Decoder:
         self._lookup = lookup
         self._defaults = {f["name"]: f["default"] for f in reader["fields"] if "default" in f}
         self._dtypes = self._reader_types(reader)
-        self._writers: dict[int, Any] = {}
+        self._writers: dict[int, _Writer] = {}
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """Columns of all values that are sound, in their order, and the reason for each that is not."""
@@ -158,50 +182,43 @@ class Decoder:
         writer = self._writer(schema_id)
         if writer is None:
             return None
-        prefix = MARK + header(schema_id)
         try:
-            frame = read_records(self._marked(writer), len(values) + 1, body, self._present(writer))
-            if (
-                frame.height != len(values) + 1
-                or not frame.select((pl.col(_PREFIX) == pl.lit(prefix)).all()).item()
-            ):
+            frame = writer.records.read(len(values) + 1, body, [_PREFIX, *writer.present])
+            if frame.height != len(values) + 1:
                 return None
-            frame = frame.head(-1).select(self._as_reader(frame.schema))
+            is_marked = pl.col(_PREFIX) == pl.lit(MARK + header(schema_id))
+            frame = frame.select(is_marked, *self._as_reader(writer.present))
         except (PolarsError, PanicException, OSError):
             # polars panics on a length that points outside of the block.
             return None
-        return None if any(frame.null_count().row(0)) else frame
+        if not frame.drop_in_place(_PREFIX).all():
+            return None
+        frame = frame.head(-1)
+        return None if any(column.null_count() for column in frame.get_columns()) else frame
 
     def _reason(self, value: bytes) -> str:
         """Why a value that stands alone is bad."""
         writer = self._writer(schema_id_of(value))
-        missing = [c for c in self._columns if c not in self._present(writer) and c not in self._defaults]
+        assert writer is not None
+        missing = [c for c in self._columns if c not in writer.present and c not in self._defaults]
         if missing:
             return f"field {', '.join(missing)} is missing in the writer's schema"
-        return f"does not decode as {writer.get('name', 'a record')}, schema id {schema_id_of(value)}"
+        return f"does not decode as {writer.name}, schema id {schema_id_of(value)}"
 
-    def _writer(self, schema_id: int) -> Any:
+    def _writer(self, schema_id: int) -> _Writer | None:
         found = self._writers.get(schema_id)
-        if found is None:
-            found = self._lookup(schema_id)
-        if found is not None:
+        if found is None and (schema := self._lookup(schema_id)) is not None:
+            names = {f["name"] for f in schema["fields"]}
+            found = _Writer(
+                schema.get("name", "a record"),
+                Records(schema | {"fields": [_MARKED, *schema["fields"]]}),
+                [column for column in self._columns if column in names],
+            )
             # Only what is there is remembered: an id that is unknown today may be registered tomorrow.
             self._writers[schema_id] = found
         return found
 
-    def _present(self, writer: Any) -> list[str]:
-        names = {f["name"] for f in writer["fields"]}
-        return [_PREFIX, *(column for column in self._columns if column in names)]
-
-    @staticmethod
-    def _marked(writer: Any) -> Any:
-        prefix = {
-            "name": _PREFIX,
-            "type": {"type": "fixed", "name": "Prefix", "size": len(MARK) + HEADER_BYTES},
-        }
-        return writer | {"fields": [prefix, *writer["fields"]]}
-
-    def _as_reader(self, present: Any) -> list[pl.Expr]:
+    def _as_reader(self, present: Sequence[str]) -> list[pl.Expr]:
         return [
             pl.col(column).cast(self._dtypes[column])
             if column in present
@@ -210,8 +227,11 @@ class Decoder:
         ]
 
     def _reader_types(self, reader: Any) -> dict[str, Any]:
-        empty = read_records(reader, 0, b"", self._columns)
-        return dict(empty.schema)
+        empty = Records(reader).read(0, b"", self._columns)
+        return {
+            name: pl.String if isinstance(dtype, (pl.Categorical, pl.Enum)) else dtype
+            for name, dtype in empty.schema.items()
+        }
 
     def _empty(self) -> pl.DataFrame:
         return pl.DataFrame(schema={"row": pl.get_index_type()} | {c: self._dtypes[c] for c in self._columns})
@@ -222,22 +242,20 @@ _END = os.urandom(16)
 _END_ENCODED = zigzag(1) + zigzag(len(_END)) + _END
 
 
-def encode_block(frame: pl.DataFrame) -> bytes:
-    """The frame's rows as concatenated Avro records whose fields are all `["null", type]`."""
-    out = io.BytesIO()
-    decimals = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Decimal)]
-    frame.with_columns(_signed_bytes(frame[name]) for name in decimals).write_avro(
-        out, compression="uncompressed", name="row"
-    )
-    return _body_of(out.getvalue())
-
-
 def encode_rows(frame: pl.DataFrame) -> list[bytes]:
     """Each row as an Avro record of its own, fields all `["null", type]`."""
     if frame.is_empty():
         return []
-    block = encode_block(frame.with_columns(_end=pl.lit(_END, dtype=pl.Binary)))
-    return block.split(_END_ENCODED)[:-1]
+    # Columns side by side, not an operation on the frame: see Records.
+    columns = [_writable(column) for column in frame.get_columns()]
+    end = pl.Series("_end", [_END] * frame.height, dtype=pl.Binary)
+    out = io.BytesIO()
+    pl.DataFrame([*columns, end]).write_avro(out, compression="uncompressed", name="row")
+    return _body_of(out.getvalue()).split(_END_ENCODED)[:-1]
+
+
+def _writable(column: pl.Series) -> pl.Series:
+    return _signed_bytes(column) if isinstance(column.dtype, pl.Decimal) else column
 
 
 def _signed_bytes(decimals: pl.Series) -> pl.Series:

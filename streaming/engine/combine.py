@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 import polars as pl
 
 from contracts.registry import Codec, header
-from streaming.engine.blocks import Decoder, encode_block, zigzag
+from streaming.engine.blocks import Decoder, encode_rows, zigzag
 from streaming.engine.pipeline import Input, Parameters, Pipeline
 from streaming.engine.progress import Progress
 from streaming.engine.step import Assigned, Message, Output, OutRecord
@@ -22,6 +21,8 @@ from streaming.engine.windows import MICROSECOND, assign, from_micros, to_micros
 MOST_BYTES = 500_000
 # What is told of one event holds the event; a longer one is cut, its place in the log is told beside.
 MOST_EMBEDDED_BYTES = 900_000
+# Flags of an event.
+_VALID, _AHEAD = "_valid", "_ahead"
 # An Avro array without items.
 NO_GROUPS = NO_WATERMARKS = zigzag(0)
 
@@ -71,7 +72,13 @@ class Combine:
         self._partials: list[pl.DataFrame] = []
         self._records: list[OutRecord] = []
         self._watermarks: dict[int, datetime] = {}
-        self._valid = pl.all_horizontal([check.holds for check in found.checks])
+        events = found.events
+        # Everything that is asked of an event alone, in one look at the frame.
+        self._looked_at = [
+            pl.all_horizontal([check.holds for check in found.checks]).alias(_VALID),
+            (pl.col(events.event_time) > pl.col(events.recorded_time)).alias(_AHEAD),
+            events.sign.alias("sign"),
+        ]
 
     def begin(self, partition: int, progress: Progress) -> None:
         self._assigned.begin(partition, progress)
@@ -106,16 +113,14 @@ class Combine:
         for row, reason in decoded.bad:
             dead[partitions[row]] += 1
             self._dead_letter(messages[row], reason)
-        frame = decoded.frame.with_columns(
-            partition=pl.Series(partitions, dtype=pl.Int32)
-            if not decoded.bad
-            else pl.Series([partitions[row] for row in decoded.frame["row"]], dtype=pl.Int32)
-        )
-        last_seqs = self._last_seqs(frame)
-        frame, duplicates = self._without_duplicates(frame)
+        frame = decoded.frame
+        kept = partitions if not decoded.bad else [partitions[row] for row in frame["row"]]
+        frame.insert_column(1, pl.Series("partition", kept, dtype=pl.Int32))
+        frame, last_seqs, duplicates = self._without_duplicates(frame)
+        frame = frame.with_columns(self._looked_at)
         frame = self._without_invalid(frame, messages, dead)
         late = self._group(frame, messages)
-        future = self._future(frame)
+        future = _counted(frame, _AHEAD)
         for partition, row in last_row.items():
             before = self._assigned.current(partition)
             self._assigned.advance(
@@ -152,43 +157,43 @@ class Combine:
 
     # -- setting aside
 
-    def _last_seqs(self, frame: pl.DataFrame) -> dict[int, dict[str, int]]:
-        """The greatest seq per partition and source, with what was seen before."""
-        source, seq = self._input.events.source, self._input.events.seq
-        found: dict[int, dict[str, int]] = {}
-        for partition, name, greatest in (
-            frame.group_by("partition", source).agg(pl.col(seq).max()).iter_rows()
-        ):
-            before = self._assigned.current(partition).last_seq.get(name, -1)
-            found.setdefault(partition, {})[name] = max(before, greatest)
-        return found
+    def _without_duplicates(
+        self, frame: pl.DataFrame
+    ) -> tuple[pl.DataFrame, dict[int, dict[str, int]], Counter[int]]:
+        """Only events whose seq is above every one before it in its partition and source.
 
-    def _without_duplicates(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, Counter[int]]:
-        """Only events whose seq is above every one before it in its partition and source."""
+        Beside them the greatest seq by partition and source, and how many were dropped by partition.
+        """
         source, seq = self._input.events.source, self._input.events.seq
         runs = frame.group_by("partition", source, maintain_order=True).agg(
-            first=pl.col(seq).first(), ordered=(pl.col(seq).diff().fill_null(1) > 0).all()
+            first=pl.col(seq).first(),
+            greatest=pl.col(seq).max(),
+            ordered=(pl.col(seq).diff().fill_null(1) > 0).all(),
         )
-        last = [
-            self._assigned.current(partition).last_seq.get(name, -1)
-            for partition, name in runs.select("partition", source).iter_rows()
-        ]
-        runs = runs.with_columns(last=pl.Series(last, dtype=pl.Int64))
-        if runs.select((pl.col("ordered") & (pl.col("first") > pl.col("last"))).all()).item():
-            return frame, Counter()
+        greatest_seqs: dict[int, dict[str, int]] = {}
+        last: list[int] = []
+        fresh = True
+        for partition, name, first, greatest, ordered in runs.iter_rows():
+            before = self._assigned.current(partition).last_seq.get(name, -1)
+            greatest_seqs.setdefault(partition, {})[name] = max(before, greatest)
+            last.append(before)
+            fresh = fresh and ordered and first > before
+        if fresh:
+            return frame, greatest_seqs, Counter()
         # Rare, so it may cost a join: a redelivery, or a log that was appended to twice.
+        runs = runs.select("partition", source, last=pl.Series(last, dtype=pl.Int64))
         seen = pl.max_horizontal(pl.col(seq).cum_max().shift(1).over("partition", source), pl.col("last"))
         marked = frame.join(runs, on=["partition", source], how="left", maintain_order="left").with_columns(
             _fresh=pl.col(seq) > seen
         )
         duplicates = Counter(marked.filter(~pl.col("_fresh"))["partition"].to_list())
-        return marked.filter("_fresh").drop("_fresh", "first", "ordered", "last"), duplicates
+        return marked.filter("_fresh").drop("_fresh", "last"), greatest_seqs, duplicates
 
     def _without_invalid(
         self, frame: pl.DataFrame, messages: Sequence[Message], dead: Counter[int]
     ) -> pl.DataFrame:
         """Only events that every check holds for; the others become dead letters with the first reason."""
-        valid = frame.select(self._valid.alias("valid"))["valid"]
+        valid = frame[_VALID]
         if valid.all():
             return frame
         reason = pl.coalesce(
@@ -213,34 +218,28 @@ class Combine:
         key = f"{self.input_topic}/{message.partition()}/{message.offset()}".encode()
         self._records.append(OutRecord(self._out.dead_topic, None, key, self._out.dead_codec.encode(record)))
 
-    def _future(self, frame: pl.DataFrame) -> Counter[int]:
-        """How many facts say that they happen after they were recorded, by partition: a clock or a typing error."""
-        events = self._input.events
-        ahead = frame.filter(pl.col(events.event_time) > pl.col(events.recorded_time))
-        return Counter(ahead["partition"].to_list())
-
     # -- grouping
 
     def _group(self, frame: pl.DataFrame, messages: Sequence[Message]) -> Counter[int]:
         """Adds the partials of the events to the overlay. Returns how many were late, by partition."""
         if frame.is_empty():
             return Counter()
-        events = self._input.events
-        frame = frame.with_columns(sign=events.sign)
         if self._pipeline.calendar is None:
             self._partials.append(self._pipeline.collect(self._input, frame))
             return Counter()
-        grace = self._parameters.grace // MICROSECOND
-        frame = frame.hstack(assign(frame[events.event_time], self._calendar)).with_columns(
-            is_late=pl.col(events.recorded_time) >= pl.col("window_end") + grace
+        events = self._input.events
+        windows = assign(frame[events.event_time], self._calendar)
+        recorded, end = frame[events.recorded_time].to_numpy(), windows["window_end"].to_numpy()
+        frame = frame.hstack(windows).hstack(
+            [pl.Series("is_late", recorded >= end + self._parameters.grace // MICROSECOND)]
         )
         self._partials.append(self._pipeline.collect(self._input, frame))
-        if not frame["is_late"].any():
-            return Counter()
-        late = frame.filter("is_late").select("row", "partition", "window_start", "window_end")
-        for row, _, start, end in late.iter_rows():
-            self._late_event(messages[row], from_micros(start), from_micros(end))
-        return Counter(late["partition"].to_list())
+        late = _counted(frame, "is_late")
+        if late:
+            told = frame.filter("is_late").select("row", "window_start", "window_end")
+            for row, start, stop in told.iter_rows():
+                self._late_event(messages[row], from_micros(start), from_micros(stop))
+        return late
 
     def _late_event(self, message: Message, start: datetime, end: datetime) -> None:
         record = {
@@ -260,7 +259,7 @@ class Combine:
 
     def _partial_records(self) -> list[OutRecord]:
         """Records for each partials partition that has groups, and for every partition when a watermark moved."""
-        owned: Mapping[int, pl.DataFrame] = {}
+        owned: Mapping[int, list[bytes]] = {}
         if self._partials:
             groups = pl.concat(self._partials)
             if len(self._partials) > 1:
@@ -271,7 +270,7 @@ class Combine:
         partitions = range(self._out.partials_partitions) if self._watermarks else sorted(owned)
         records = []
         for partition in partitions:
-            blocks = encode_arrays(owned.get(partition)) or [NO_GROUPS]
+            blocks = encode_arrays(owned.get(partition, [])) or [NO_GROUPS]
             # A watermark stands behind everything that it covers, so the last record carries it.
             heads = [NO_WATERMARKS] * (len(blocks) - 1) + [watermarks]
             records += [
@@ -293,15 +292,20 @@ def _embedded(message: Message) -> bytes | None:
     return None if value is None else value[:MOST_EMBEDDED_BYTES]
 
 
-def encode_arrays(groups: pl.DataFrame | None) -> list[bytes]:
+def _counted(frame: pl.DataFrame, flag: str) -> Counter[int]:
+    """How many rows have the flag, by partition."""
+    return Counter(frame["partition"].filter(frame[flag]).to_list())
+
+
+def encode_arrays(groups: list[bytes]) -> list[bytes]:
     """Avro arrays of group records, one block each, halved until each fits into a record."""
-    if groups is None or groups.is_empty():
+    if not groups:
         return []
-    block = encode_block(groups)
-    if len(block) > MOST_BYTES and groups.height > 1:
-        middle = groups.height // 2
+    block = b"".join(groups)
+    if len(block) > MOST_BYTES and len(groups) > 1:
+        middle = len(groups) // 2
         return encode_arrays(groups[:middle]) + encode_arrays(groups[middle:])
-    return [zigzag(groups.height) + block + NO_GROUPS]
+    return [zigzag(len(groups)) + block + NO_GROUPS]
 
 
 def group_keys(groups: pl.DataFrame, pipeline: Pipeline) -> list[bytes]:
@@ -324,10 +328,13 @@ def group_keys(groups: pl.DataFrame, pipeline: Pipeline) -> list[bytes]:
     ]
 
 
-def by_owner(groups: pl.DataFrame, pipeline: Pipeline, partitions: int) -> dict[int, pl.DataFrame]:
-    """Groups by the partition that owns them: a hash of the key that is the same in every version of every library."""
-    owners = [zlib.crc32(key) % partitions for key in group_keys(groups, pipeline)]
-    columns = [field.name for field in pipeline.fields]
-    owned = groups.select(columns).with_columns(_owner=pl.Series(owners, dtype=pl.Int32))
-    parts: dict[tuple[Any, ...], pl.DataFrame] = owned.partition_by("_owner", as_dict=True, include_key=False)
-    return {int(owner[0]): part for owner, part in parts.items()}
+def by_owner(groups: pl.DataFrame, pipeline: Pipeline, partitions: int) -> dict[int, list[bytes]]:
+    """Groups, encoded, by the partition that owns them.
+
+    The owner is a hash of the key that is the same in every version of every library.
+    """
+    rows = encode_rows(pl.DataFrame([groups[field.name] for field in pipeline.fields]))
+    owned: dict[int, list[bytes]] = {}
+    for key, row in zip(group_keys(groups, pipeline), rows, strict=True):
+        owned.setdefault(zlib.crc32(key) % partitions, []).append(row)
+    return owned

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from contracts.registry import HEADER_BYTES, header
-from streaming.engine.blocks import encode_rows, read_records, read_zigzag, zigzag
+from streaming.engine.blocks import Records, encode_rows, read_zigzag, zigzag
 from streaming.engine.combine import group_keys
 from streaming.engine.errors import Fatal
 from streaming.engine.pipeline import Pipeline
@@ -20,7 +20,7 @@ from streaming.engine.step import Assigned, Message, Output, OutRecord
 from streaming.engine.windows import from_micros, to_micros
 
 WATERMARK_KEY = b"watermark"
-_PARTITION = "_partition"
+_PARTITION, _KEY = "_partition", "_key"
 # Branches of the state topic's union.
 _TOTAL, _WATERMARK = zigzag(0), zigzag(1)
 
@@ -57,7 +57,7 @@ class Merge:
         self._assigned = Assigned()
         self._partials: list[pl.DataFrame] = []
         self._totals: dict[int, dict[bytes, bytes]] = {}
-        self._schema = pipeline.group_schema("Partial")
+        self._groups = Records(pipeline.group_schema("Partial"))
         self._columns = [field.name for field in pipeline.fields]
         self._value_prefix = header(topics.state_schema_id) + _TOTAL
 
@@ -88,10 +88,8 @@ class Merge:
             self._advance(message, watermarks, count)
         if sum(counts):
             partitions = np.repeat([message.partition() for message in messages], counts)
-            frame = read_records(self._schema, len(partitions), b"".join(bodies))
-            self._partials.append(
-                frame.select(*self._columns, pl.Series(_PARTITION, partitions, dtype=pl.Int32))
-            )
+            frame = self._groups.read(len(partitions), b"".join(bodies))
+            self._partials.append(frame.hstack([pl.Series(_PARTITION, partitions, dtype=pl.Int32)]))
         return sum(counts)
 
     def _advance(self, message: Message, watermarks: Mapping[str, datetime], count: int) -> None:
@@ -158,41 +156,37 @@ class Merge:
 
     def _add_to_totals(self, partials: pl.DataFrame) -> dict[int, dict[bytes, bytes]]:
         """New totals of the groups that have partials, by partition and key; all partitions at once."""
-        groups = self._pipeline.join(partials, [_PARTITION])
-        known = self._known(groups)
-        if not known.is_empty():
-            columns = [*self._columns, _PARTITION]
-            both = pl.concat([known.select(columns), groups.select(columns)])
-            groups = self._pipeline.join(both, [_PARTITION])
+        groups = partials.hstack([pl.Series(_KEY, group_keys(partials, self._pipeline), dtype=pl.Binary)])
+        both = pl.concat([self._known(groups), groups])
+        joined = self._pipeline.join(both, [_PARTITION, _KEY])
+        rows = encode_rows(pl.DataFrame([joined[name] for name in self._columns]))
         totals: dict[int, dict[bytes, bytes]] = {}
-        rows = zip(
-            groups[_PARTITION].to_list(),
-            group_keys(groups, self._pipeline),
-            encode_rows(groups.select(self._columns)),
-            strict=True,
-        )
-        for partition, key, row in rows:
+        for partition, key, row in zip(
+            joined[_PARTITION].to_list(), joined[_KEY].to_list(), rows, strict=True
+        ):
             totals.setdefault(partition, {})[key] = self._value_prefix + row
         return totals
 
     def _known(self, groups: pl.DataFrame) -> pl.DataFrame:
         """The totals so far of those groups that have one."""
-        keys: dict[int, list[bytes]] = {}
-        for partition, key in zip(
-            groups[_PARTITION].to_list(), group_keys(groups, self._pipeline), strict=True
-        ):
-            keys.setdefault(partition, []).append(key)
+        asked: dict[int, dict[bytes, None]] = {}
+        for partition, key in zip(groups[_PARTITION].to_list(), groups[_KEY].to_list(), strict=True):
+            asked.setdefault(partition, {})[key] = None
         start = len(self._value_prefix)
         bodies: list[bytes] = []
         partitions: list[int] = []
-        for partition, of_partition in keys.items():
-            found = [
-                value[start:] for value in self._store.get_many(partition, of_partition) if value is not None
-            ]
-            bodies += found
-            partitions += [partition] * len(found)
-        frame = read_records(self._schema, len(bodies), b"".join(bodies))
-        return frame.with_columns(pl.Series(_PARTITION, partitions, dtype=pl.Int32))
+        keys: list[bytes] = []
+        for partition, wanted in asked.items():
+            for key, value in zip(wanted, self._store.get_many(partition, list(wanted)), strict=True):
+                if value is not None:
+                    bodies.append(value[start:])
+                    partitions.append(partition)
+                    keys.append(key)
+        # A total has the fields of a partial, so they are read alike.
+        frame = self._groups.read(len(bodies), b"".join(bodies))
+        return frame.hstack(
+            [pl.Series(_PARTITION, partitions, dtype=pl.Int32), pl.Series(_KEY, keys, dtype=pl.Binary)]
+        )
 
     def _watermark_record(self, partition: int, progress: Progress) -> list[OutRecord]:
         """The minimum over all inputs, if it moved; none while an input has not been heard of."""

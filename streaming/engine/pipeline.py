@@ -149,7 +149,11 @@ class Pipeline:
         """Events of an input → partials of their groups; what other inputs contribute is null."""
         partials = collect(events, [field.name for field in self.key_fields], found.aggregates)
         missing = [field for field in self.fields if field.name not in partials.columns]
-        return partials.with_columns(pl.lit(None, field.dtype).alias(field.name) for field in missing)
+        return (
+            partials
+            if not missing
+            else partials.with_columns(pl.lit(None, field.dtype).alias(field.name) for field in missing)
+        )
 
     def join(self, groups: pl.DataFrame, within: Sequence[str] = ()) -> pl.DataFrame:
         """Partials and totals → one for each group; `within` are columns that keep groups apart besides."""
