@@ -49,14 +49,14 @@ def test_a_sale_its_correction_and_its_cancellation_show_up_in_the_api(platform:
     with closing(platform.connect()) as connection:
         cursor = connection.cursor()
         sale_id = _sell(cursor, city, "DE", "10.2500")
-        until(lambda: bool(_by_city(platform, city, "DE")), 20, "the sale in the API")
+        until(lambda: bool(_by_city(platform, city, "DE")), 60, "the sale in the API")
         (row,) = _by_city(platform, city, "DE")
         assert (row["total"], row["sales_count"], row["currency"]) == ("10.2500", 1, "EUR")
         cursor.execute("update public.sales set amount = 7.5 where sale_id = %s", (sale_id,))
-        until(lambda: _by_city(platform, city, "DE")[0]["total"] == "7.5000", 20, "the correction in the API")
+        until(lambda: _by_city(platform, city, "DE")[0]["total"] == "7.5000", 60, "the correction in the API")
         assert _by_city(platform, city, "DE")[0]["sales_count"] == 1
         cursor.execute("delete from public.sales where sale_id = %s", (sale_id,))
-        until(lambda: not _by_city(platform, city, "DE"), 20, "the cancellation in the API")
+        until(lambda: not _by_city(platform, city, "DE"), 60, "the cancellation in the API")
 
 
 def test_a_dropped_file_shows_up_in_the_api_and_is_taken_back(platform: Platform) -> None:
@@ -72,7 +72,7 @@ def test_a_dropped_file_shows_up_in_the_api_and_is_taken_back(platform: Platform
     until(lambda: bool(_by_city(platform, city, "DE")), 60, "the file's sale in the API")
     (row,) = _by_city(platform, city, "DE")
     assert (row["total"], row["sales_count"]) == ("10.2500", 1)
-    until(lambda: bool(list(inbox.glob(f"processed/*/*/*/{name}"))), 30, "the file among the processed ones")
+    until(lambda: bool(list(inbox.glob(f"processed/*/*/*/{name}"))), 60, "the file among the processed ones")
 
     def take_back() -> bool:
         done = platform.run("csv", "retract", name)
@@ -80,8 +80,8 @@ def test_a_dropped_file_shows_up_in_the_api_and_is_taken_back(platform: Platform
         assert done.returncode == 0 or "another process is taking the files" in done.stderr
         return done.returncode == 0
 
-    until(take_back, 30, "the retraction")
-    until(lambda: not _by_city(platform, city, "DE"), 20, "the retraction in the API")
+    until(take_back, 60, "the retraction")
+    until(lambda: not _by_city(platform, city, "DE"), 60, "the retraction in the API")
 
 
 def test_status_says_that_every_process_is_ready(platform: Platform) -> None:
@@ -151,7 +151,7 @@ def _load(platform: Platform) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        seller.join(30)
+        seller.join(60)
         assert not seller.is_alive()
 
 
