@@ -6,11 +6,13 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from uuid import uuid4
 
 import pytest
+from filelock import FileLock
 
 from contracts.settings import ResultsDbSettings, SalesDbSettings
 from stack import databases
@@ -27,18 +29,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Embedded]:
-    """Real servers on free ports; one start for the whole session.
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """Real servers on free ports; one start for the whole session, or for each of its workers.
 
     Not in pytest's own temporary folder: every session of pytest closes that to other users,
     and a PostgreSQL started by root runs as one.
     """
     folder = Path(tempfile.mkdtemp(prefix="electrored-test-"))
-    try:
-        with running(folder) as embedded:
-            yield embedded
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as cleanup:
+        cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+        # Workers start one after the other: what was a free port to both would be taken by one of them.
+        with FileLock(tmp_path_factory.getbasetemp().parent / "starting.lock"):
+            embedded = cleanup.enter_context(running(folder))
+        yield embedded
 
 
 @pytest.fixture

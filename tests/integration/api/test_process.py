@@ -29,11 +29,11 @@ def test_sigterm_stops_it_cleanly(stack: Embedded, filled: Filled) -> None:
         try:
             while "running on" not in (line := process.stderr.readline()):
                 assert line, "it ended before it served"
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             connection.request("GET", "/readyz")
             assert connection.getresponse().status == 200
             connection.close()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()

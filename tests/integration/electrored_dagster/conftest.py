@@ -46,7 +46,7 @@ def code_server(port: int) -> Iterator[subprocess.Popen[bytes]]:
     )
     try:
         client = DagsterGrpcClient(port=port, host="127.0.0.1")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while client.health_check_query() != "SERVING":
             assert process.poll() is None, "the code server ended"
             assert time.monotonic() < deadline
@@ -54,4 +54,4 @@ def code_server(port: int) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)

@@ -106,15 +106,15 @@ def total(generation: int, city: str) -> dict[str, Any]:
 
 def produce(kafka: KafkaSettings, topic: Topic, values: list[bytes], *, commit: bool = True) -> None:
     producer = transactional_producer(kafka, f"test-{random.random()}")
-    producer.init_transactions(10)
+    producer.init_transactions(60)
     producer.begin_transaction()
     for number, value in enumerate(values):
         producer.produce(topic.name, key=str(number).encode(), value=value, partition=0)
-    producer.flush(10)
+    producer.flush(60)
     if commit:
-        producer.commit_transaction(10)
+        producer.commit_transaction(60)
     else:
-        producer.abort_transaction(10)
+        producer.abort_transaction(60)
 
 
 def test_results_are_those_of_the_active_generation(written: Written, engine: Engine) -> None:

@@ -100,7 +100,7 @@ class HandMade:
         # Deleting is asynchronous: until the old one is gone, creating says that it exists.
         for attempt in Retrying(
             retry=retry_if_exception_type((KafkaException, AssertionError)),
-            stop=stop_after_delay(20),
+            stop=stop_after_delay(60),
             reraise=True,
         ):
             with attempt:

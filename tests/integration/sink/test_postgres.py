@@ -21,7 +21,7 @@ from streaming.sink.following import retried
 from streaming.sink.postgres import StateSink, run
 from tests.integration.sink.conftest import DAY, Make
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 90.0
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

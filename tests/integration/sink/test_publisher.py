@@ -26,7 +26,7 @@ from streaming.sink.followed import Active
 from streaming.sink.publisher import Publisher, run
 from tests.integration.sink.conftest import DAY, HandMade, Make
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 90.0
 Promote = Callable[[int], None]
 
 
@@ -282,6 +282,6 @@ def test_positions_are_the_end_of_what_was_published(
 
 def _committed(stack: Embedded, made: HandMade) -> dict[int, int]:
     reader = consumer(stack.kafka, f"{made.followed.pipeline.name}.publisher.1", subscribed=False)
-    found = reader.committed([TopicPartition(made.topic, p) for p in range(2)], 10)
+    found = reader.committed([TopicPartition(made.topic, p) for p in range(2)], 60)
     reader.close()
     return {place.partition: place.offset for place in found}

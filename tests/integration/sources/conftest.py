@@ -36,7 +36,8 @@ from stack.embedded import Embedded
 from stack.postgres import connect
 
 ROOT = Path(__file__).parents[3]
-DEADLINE_SECONDS = 60.0
+# Only a slow machine comes near it: a condition that comes true costs no more than it takes.
+DEADLINE_SECONDS = 120.0
 
 
 @dataclass
@@ -205,13 +206,6 @@ class Running:
         except BaseException as error:
             self.error = error
 
-    def as_capture_role(self) -> Sales:
-        """The same with the role that capture has in the embedded stack."""
-        database = make_url(self.settings.sales_db_url.get_secret_value()).database
-        assert database is not None
-        url = self.stack.postgres(database, databases.CAPTURE).render_as_string(hide_password=False)
-        return replace(self, settings=self.settings.model_copy(update={"sales_db_url": SecretStr(url)}))
-
     def start(self) -> None:
         self._thread.start()
 
@@ -231,13 +225,13 @@ def committed(consumer: Consumer, topic: Topic) -> Iterator[tuple[bytes, bytes |
     missing = {}
     starts = []
     for number in range(topic.partitions):
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic.name, number), 10)
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic.name, number), 60)
         starts.append(TopicPartition(topic.name, number, low))
         if high > low:
             missing[number] = high
     consumer.assign(starts)
     while missing:
-        message = consumer.poll(10)
+        message = consumer.poll(60)
         assert message is not None, f"{topic.name} stands still below {missing}"
         number, end = message.partition(), message.offset()
         if message.error() is None:

@@ -180,10 +180,11 @@ def test_a_long_transaction_with_nothing_for_us_is_passed(
     sales: Sales, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes longer than wal_sender_timeout: the server hears of us, and the position moves within it."""
-    feed, sessions = Stream.feed, []
+    feed, slow, sessions = Stream.feed, threading.Event(), []
 
     def slowly(stream: Stream, data: bytes) -> None:
-        time.sleep(0.001)
+        if slow.is_set():
+            time.sleep(0.001)
         feed(stream, data)
 
     def counted(session: Session, stop: threading.Event) -> None:
@@ -192,13 +193,15 @@ def test_a_long_transaction_with_nothing_for_us_is_passed(
 
     run = Session.run
     monkeypatch.setattr(Session, "run", counted)
+    # Before capture starts: it holds the method while it reads a batch.
+    monkeypatch.setattr(Stream, "feed", slowly)
     (database,) = sales.run("select current_database()")[0]
     sales.run(f"alter database {database} set wal_sender_timeout = '3s'")
     with sales.capturing() as running:
         captured(sales, running)
         sales.run("alter table public.sales add note int", SALE.format("a", 1))
         sales.wait(sales.events, running)
-        monkeypatch.setattr(Stream, "feed", slowly)
+        slow.set()
         sales.run(
             "do $$ begin for n in 1..8000 loop update public.sales set note = n; end loop; end $$",
             SALE.format("b", 1),

@@ -92,7 +92,7 @@ def test_sigterm_ends_it_cleanly(sales: Sales) -> None:
     process = sales.process()
     sales.wait(sales.is_equal)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("counted", [True, False])
@@ -159,12 +159,12 @@ def test_the_position_is_read_after_fencing_and_to_the_end(sales: Sales) -> None
     assert producer is not None
     producer.begin_transaction()
     producer.produce(sales.topics.positions.name, b"half", b"postgres")
-    producer.flush(10)
+    producer.flush(60)
     second.open()
     assert second.position == Position(2, None, {"n": 1})
     second.write(Position(3, None, {"n": 2}), {})
     with pytest.raises(KafkaException):
-        producer.commit_transaction(10)
+        producer.commit_transaction(60)
     third = sales.ledger()
     third.open()
     assert third.position == Position(3, None, {"n": 2})

@@ -92,7 +92,7 @@ class Writers:
         finally:
             self._stop.set()
             for thread in self._threads:
-                thread.join(30)
+                thread.join(60)
         assert not self.errors, self.errors
 
 
@@ -109,7 +109,7 @@ def test_snapshot_while_writes_go_on(sales: Sales, monkeypatch: pytest.MonkeyPat
         sales.wait(lambda: writers.transactions > after + 50, running)
         writers._stop.set()
         for thread in writers._threads:
-            thread.join(30)
+            thread.join(60)
         sales.wait(sales.is_equal, running)
     assert sales.seqs_are_unique()
     assert {net for net, _, _ in sales.totals_of_log().values()} == {1}

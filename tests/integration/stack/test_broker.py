@@ -30,7 +30,7 @@ def _broker(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(60)
 
 
 def test_a_killed_broker_is_fenced_first_even_if_that_is_killed_too() -> None:
@@ -52,7 +52,7 @@ def test_a_killed_broker_is_fenced_first_even_if_that_is_killed_too() -> None:
             wait_until(kafka.is_ready, what="Kafka")
             assert describe_topics(settings, [SALES_EVENTS.name])[SALES_EVENTS.name][1] == 8
             producer = transactional_producer(settings, uuid4().hex)
-            producer.init_transactions(30)
+            producer.init_transactions(60)
         logs = [(folder / f"{name}.log").read_text() for name in ("first", "second", "third")]
         assert ["is fenced before it starts" in log for log in logs] == [False, True, True]
     finally:

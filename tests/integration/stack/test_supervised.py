@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,9 +39,9 @@ def layout() -> Iterator[Layout]:
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen within 30 s"
+        assert time.monotonic() < deadline, "it did not happen within 60 s"
         time.sleep(0.05)
 
 
@@ -65,9 +66,11 @@ def test_one_that_keeps_dying_is_tried_with_growing_waits(layout: Layout) -> Non
     supervisor.start_process("worker")
     _until(lambda: supervisor.restarts().get("worker", 0) >= 2)
     spawned = [line for line in layout.supervisor_log.read_text().splitlines() if "spawned" in line]
-    seconds = [float(line[17:23].replace(",", ".")) % 60 for line in spawned[:3]]
-    waits = [(after - before) % 60 for before, after in pairwise(seconds)]
-    assert waits[1] > waits[0] >= 1
+    at = [datetime.fromisoformat(line[:23]) for line in spawned[:3]]
+    first, second = (after - before for before, after in pairwise(at))
+    # The lower bounds alone hold on any machine: a busy one adds the time that a process takes to start and end.
+    assert first >= timedelta(seconds=1)
+    assert second >= timedelta(seconds=2)
     assert "reason of death" in layout.log("worker").read_text()
 
 

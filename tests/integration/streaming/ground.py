@@ -40,7 +40,7 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 Totals = dict[tuple[str, ...], tuple[Decimal, int]]
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "condition") -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 120.0, what: str = "condition") -> Any:
     """The condition's first true answer."""
     deadline = time.monotonic() + seconds
     while True:
@@ -93,7 +93,7 @@ class Ground:
     def producer(self) -> Producer:
         if self._producer is None:
             self._producer = connect.transactional_producer(self.kafka, f"test-{self.suffix}")
-            self._producer.init_transactions(30)
+            self._producer.init_transactions(60)
         return self._producer
 
     def feed(self, count: int, *, frontier: datetime | None = None, commit: bool = True) -> None:
@@ -108,10 +108,10 @@ class Ground:
             value = self.positions_codec.encode(("electrored.SourcePosition", record))
             self.producer.produce(self.positions.name, value, b"postgres", partition=0)
         if commit:
-            self.producer.commit_transaction(30)
+            self.producer.commit_transaction(60)
             self.events += events
         else:
-            self.producer.abort_transaction(30)
+            self.producer.abort_transaction(60)
 
     def _event(self) -> dict[str, Any]:
         chance = self._random
@@ -186,7 +186,7 @@ class Ground:
         reader.close()
         return found
 
-    def settled(self, seconds: float = 90.0) -> None:
+    def settled(self, seconds: float = 120.0) -> None:
         """Wait until the totals are those of all events, and say how they differ if they never are."""
         expected = self.expected()
         deadline = time.monotonic() + seconds
@@ -248,7 +248,7 @@ class Ground:
             finally:
                 stop.set()
             for future in ended:
-                future.result(30)
+                future.result(60)
 
     def log(self, slot: int) -> Path:
         return self.folder / f"worker{slot}.log"

@@ -58,13 +58,13 @@ def test_kafka_killed_in_the_middle_of_a_load(own_stack: Embedded, tmp_path: Pat
 
         wait_until(settled, 120, what="agreement with the events")
         ground.producer.begin_transaction()
-        ground.producer.abort_transaction(30)
+        ground.producer.abort_transaction(60)
         ground.feed(500)
         wait_until(settled, 120, what="agreement with the events fed afterwards")
     finally:
         ground.close()
         broker.send_signal(signal.SIGTERM)
-        broker.wait(30)
+        broker.wait(60)
 
 
 def _start_again(broker: subprocess.Popen[bytes], log: Path) -> subprocess.Popen[bytes]:

@@ -78,7 +78,7 @@ class JoinGround:
             created_by="test",
         )
         self.producer = connect.transactional_producer(self.kafka, f"test-{self.suffix}")
-        self.producer.init_transactions(30)
+        self.producer.init_transactions(60)
         self.sales: list[dict[str, Any]] = []
         self.payments: list[dict[str, Any]] = []
         self._live: dict[str, dict[str, Any]] = {}
@@ -120,7 +120,7 @@ class JoinGround:
                 payment = self._payment()
                 self._send(1, payment)
                 self.payments.append(payment)
-        self.producer.commit_transaction(30)
+        self.producer.commit_transaction(60)
 
     def frontiers(self, **frontiers: datetime) -> None:
         self.producer.begin_transaction()
@@ -128,7 +128,7 @@ class JoinGround:
             record = {"source": source, "next_seq": self._seq[source], "frontier": at, "detail": "{}"}
             value = self.positions.encode(("electrored.SourcePosition", record))
             self.producer.produce(self.sides[0].name, value, source.encode(), partition=0)
-        self.producer.commit_transaction(30)
+        self.producer.commit_transaction(60)
 
     def _send(self, number: int, record: dict[str, Any]) -> None:
         topic = self.pipeline.inputs[number].source.name
@@ -250,7 +250,7 @@ class JoinGround:
         """Wait until table and topic are the join, and say how they differ if they never are."""
         expected = oracle(self.sales, self.payments)
         for what in (self.rows, self.published):
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + 120
             while (actual := what()) != expected:
                 assert not self.failures
                 if time.monotonic() > deadline:
@@ -356,4 +356,4 @@ def test_the_watermark_is_the_least_of_capture_and_payments(join: JoinGround) ->
     join.frontiers(soap=START + timedelta(days=10), postgres=START + timedelta(days=9), csv=file_at)
     wait_until(lambda: join.watermark() == file_at, what="watermark of the file")
     worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.wait(60) == 0

@@ -73,7 +73,7 @@ def outcomes(loop: Loop, outcome: str) -> float:
     return TRANSACTIONS.labels(loop.flow, outcome)._value.get()
 
 
-def turn_until(loops: tuple[Loop, ...], condition: Callable[[], Any], seconds: float = 60) -> None:
+def turn_until(loops: tuple[Loop, ...], condition: Callable[[], Any], seconds: float = 120) -> None:
     """Turn the loops in this thread."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -147,7 +147,7 @@ def test_rule_4_newly_assigned_partitions_rest_and_the_others_go_on(
     def slow(partition: int) -> Progress:
         # The last one: the thread restores one after the other.
         if partition == 7:
-            assert released.wait(60)
+            assert released.wait(120)
         return restore(partition)
 
     monkeypatch.setattr(combine.parts.restorer, "restore", slow)
@@ -167,20 +167,20 @@ def test_rule_4_an_open_transaction_of_a_former_owner_is_waited_for(ground: Grou
     """Its progress counts if and only if it commits: what can be read before that is not the end."""
     combine, merge = ground.loops()
     former = connect.transactional_producer(ground.kafka, f"former-{ground.suffix}")
-    former.init_transactions(30)
+    former.init_transactions(60)
     _write_progress(ground, combine, former, 10)
-    former.commit_transaction(30)
+    former.commit_transaction(60)
     _write_progress(ground, combine, former, 25)
-    former.flush(10)
+    former.flush(60)
     restored = combine.parts.restorer.submit(0)
     # Time enough to read what is there already.
     time.sleep(1)
     assert not restored.done()
     if commits:
-        former.commit_transaction(30)
+        former.commit_transaction(60)
     else:
-        former.abort_transaction(30)
-    assert restored.result(30).next_offset == (25 if commits else 10)
+        former.abort_transaction(60)
+    assert restored.result(60).next_offset == (25 if commits else 10)
     former.close()
     combine.close()
     merge.close()
@@ -189,15 +189,15 @@ def test_rule_4_an_open_transaction_of_a_former_owner_is_waited_for(ground: Grou
 def test_rule_4_quiet_progress_is_found_behind_a_long_tail(ground: Ground) -> None:
     combine, merge = ground.loops()
     former = connect.transactional_producer(ground.kafka, f"former-{ground.suffix}")
-    former.init_transactions(30)
+    former.init_transactions(60)
     _write_progress(ground, combine, former, 10)
-    former.commit_transaction(30)
+    former.commit_transaction(60)
     former.begin_transaction()
     topic = ground.generation.names.progress.name
     for _ in range(5_000):
         former.produce(topic, b"", b"merge/other/0", partition=0)
-    former.commit_transaction(30)
-    assert combine.parts.restorer.submit(0).result(30).next_offset == 10
+    former.commit_transaction(60)
+    assert combine.parts.restorer.submit(0).result(60).next_offset == 10
     former.close()
     combine.close()
     merge.close()
@@ -235,11 +235,11 @@ def test_watermark_waits_for_an_open_transaction_below_the_end(ground: Ground) -
     combine, merge = ground.loops()
     ground.feed(200)
     slow = connect.transactional_producer(ground.kafka, f"slow-{ground.suffix}")
-    slow.init_transactions(30)
+    slow.init_transactions(60)
     slow.begin_transaction()
     held_back = ground._event()
     slow.produce(ground.source.name, ground.codec.encode(held_back), b"x", partition=3)
-    slow.flush(10)
+    slow.flush(60)
     ground.feed(200, frontier=FRONTIER)
     combine.join()
 
@@ -248,7 +248,7 @@ def test_watermark_waits_for_an_open_transaction_below_the_end(ground: Ground) -
 
     turn_until((combine,), lambda: len(reached()) == 7)
     assert reached() == set(range(8)) - {3}
-    slow.commit_transaction(30)
+    slow.commit_transaction(60)
     turn_until((combine,), lambda: len(reached()) == 8)
     assert combine.step.progress(3).events >= 1
     slow.close()
@@ -284,6 +284,6 @@ def _write_progress(ground: Ground, loop: Loop, producer: Producer, next_offset:
     # Without a member the group takes it from anybody, as long as it is empty.
     reader = connect.consumer(ground.kafka, loop.parts.positions.group_id, subscribed=False)
     producer.send_offsets_to_transaction(
-        [TopicPartition(ground.source.name, 0, next_offset)], reader.consumer_group_metadata(), 30
+        [TopicPartition(ground.source.name, 0, next_offset)], reader.consumer_group_metadata(), 60
     )
     reader.close()

@@ -24,7 +24,7 @@ def test_moves_events_to_the_state_topic_once(ground: Ground) -> None:
     ground.settled()
     wait_until(lambda: len(ground.watermarks()) == 4, what="watermark of every state partition")
     worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.wait(60) == 0
 
 
 def test_workers_killed_in_the_middle_of_a_load_lose_and_double_nothing(ground: Ground) -> None:
@@ -99,7 +99,7 @@ def test_committed_offset_and_progress_disagree_is_fatal(ground: Ground) -> None
     _settle_and_stop(ground, 500)
     _move_committed_offset(ground, "combine", ground.source.name, 0, by=-1)
     worker = ground.worker()
-    assert worker.wait(60) == 1
+    assert worker.wait(120) == 1
     assert ground.logged(0, "FATAL", "is committed but progress says")
 
 
@@ -107,7 +107,7 @@ def test_a_committed_offset_without_progress_is_fatal(ground: Ground) -> None:
     ground.feed(500)
     _set_committed_offset(ground, "combine", ground.source.name, 0, 5)
     worker = ground.worker()
-    assert worker.wait(60) == 1
+    assert worker.wait(120) == 1
     assert ground.logged(0, "FATAL", "has no progress")
 
 
@@ -115,7 +115,7 @@ def test_progress_stands_when_kafka_forgot_the_groups_offsets(ground: Ground) ->
     _settle_and_stop(ground, 500)
     groups = [ground.generation.names.group_id(step) for step in ("combine", "merge")]
     for deleted in ground.admin.delete_consumer_groups(groups).values():
-        deleted.result(30)
+        deleted.result(60)
     ground.worker()
     ground.feed(500)
     ground.settled()
@@ -148,12 +148,12 @@ def test_a_re_created_topic_stops_the_worker(ground: Ground) -> None:
     ground.feed(300)
     ground.settled()
     admin = ground.admin
-    admin.delete_topics([ground.source.name], operation_timeout=10)[ground.source.name].result(30)
+    admin.delete_topics([ground.source.name], operation_timeout=10)[ground.source.name].result(60)
     wait_until(lambda: ground.source.name not in admin.list_topics(timeout=10).topics, what="deletion")
     connect.ensure_topics(ground.kafka, [ground.source])
-    assert worker.wait(60) == 1
+    assert worker.wait(120) == 1
     assert ground.logged(0, "FATAL", ground.source.name)
-    assert ground.worker().wait(60) == 1
+    assert ground.worker().wait(120) == 1
     assert ground.logged(0, "FATAL", "was re-created or resized")
 
 
@@ -162,17 +162,17 @@ def _settle_and_stop(ground: Ground, events: int) -> None:
     ground.feed(events)
     ground.settled()
     worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.wait(60) == 0
 
 
 def _move_committed_offset(ground: Ground, step: str, topic: str, partition: int, by: int) -> None:
     group = ground.generation.names.group_id(step)
     asked = ground.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-    found = {place.partition: place.offset for place in asked[group].result(30).topic_partitions}
+    found = {place.partition: place.offset for place in asked[group].result(60).topic_partitions}
     _set_committed_offset(ground, step, topic, partition, found[partition] + by)
 
 
 def _set_committed_offset(ground: Ground, step: str, topic: str, partition: int, offset: int) -> None:
     group = ground.generation.names.group_id(step)
     wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition, offset)])
-    ground.admin.alter_consumer_group_offsets([wanted])[group].result(30)
+    ground.admin.alter_consumer_group_offsets([wanted])[group].result(60)

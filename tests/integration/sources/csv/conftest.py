@@ -183,13 +183,13 @@ def oracle(rows: Iterable[Row]) -> dict[tuple[Any, ...], tuple[int, int, Decimal
 def _committed(consumer: Consumer, topic: Topic) -> Iterable[tuple[bytes, bytes]]:
     missing, starts = {}, []
     for number in range(topic.partitions):
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic.name, number), 10)
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic.name, number), 60)
         starts.append(TopicPartition(topic.name, number, low))
         if high > low:
             missing[number] = high
     consumer.assign(starts)
     while missing:
-        message = consumer.poll(10)
+        message = consumer.poll(60)
         assert message is not None, f"{topic.name} stands still below {missing}"
         number, end = message.partition(), message.offset()
         if message.error() is None:

@@ -52,7 +52,7 @@ def test_a_take_that_is_killed_at_any_step_neither_loses_nor_doubles(desk: Desk)
         desk.put(f"sales_{number}.csv", rows)
         more = {"TEST_KILL_BEFORE": "1"} if before else {}
         process = desk.process(TEST_KILL=place, TEST_KILL_AT=str(call), TEST_BLOCK_BYTES="8000", **more)
-        assert process.wait(60) == -signal.SIGKILL, f"{place} was not called {call} times"
+        assert process.wait(120) == -signal.SIGKILL, f"{place} was not called {call} times"
         done = desk.take()
         assert desk.totals() == oracle(said), place
         assert {file.outcome for file in done.files} <= {"taken", "copy"}, place
@@ -140,7 +140,7 @@ def test_a_topic_made_anew_is_refused(desk: Desk) -> None:
     desk.take()
     client = kafka.admin(desk.stack.kafka)
     client.delete_topics([desk.topics.events.name])[desk.topics.events.name].result()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             ensure_topics(desk.stack.kafka, [desk.topics.events])
@@ -160,7 +160,7 @@ def test_a_file_whose_copy_went_ends_clearly_and_may_be_put_in_again(desk: Desk)
     process = desk.process(
         TEST_KILL="sources.csv.taken:Taken.apply", TEST_KILL_AT="2", TEST_BLOCK_BYTES="8000"
     )
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.wait(120) == -signal.SIGKILL
     for copy in (desk.inbox / ".taking").glob("?" * 64):
         copy.unlink()
     (lost,) = desk.take().files

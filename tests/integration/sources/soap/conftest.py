@@ -33,7 +33,7 @@ from stack.embedded import Embedded
 from tests.integration.sources.conftest import committed
 
 ROOT = Path(__file__).parents[4]
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 Entry = tuple[str, str, str, str, str, str]
 XML = {"Content-Type": "text/xml; charset=utf-8"}

@@ -180,7 +180,7 @@ def test_a_poll_killed_around_a_commit_leaves_every_confirmation_exactly_once(
 ) -> None:
     server.has([entry(number) for number in range(1, 12)])
     killed = polls.process(server.settings(), TEST_KILL=kill, TEST_PAGE="4")
-    assert killed.wait(60) == -signal.SIGKILL
+    assert killed.wait(120) == -signal.SIGKILL
     result = polls.poll(server.settings(), page=3)
     assert result.cursor_after == "11"
     found = polls.confirmations()
@@ -196,7 +196,7 @@ def test_of_two_polls_the_later_takes_over_and_nothing_doubles(polls: Polls, ser
     def slowly(cursor: str, limit: int) -> Reply:
         if len(server.posts) == 2:
             asked.set()
-            assert go_on.wait(60)
+            assert go_on.wait(120)
         return page(cursor, limit)
 
     server.answer = slowly
@@ -210,7 +210,7 @@ def test_of_two_polls_the_later_takes_over_and_nothing_doubles(polls: Polls, ser
 
     thread = threading.Thread(target=first)
     thread.start()
-    assert asked.wait(60)
+    assert asked.wait(120)
     polls.poll(server.settings(), page=1)
     go_on.set()
     thread.join(60)

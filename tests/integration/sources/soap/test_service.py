@@ -143,7 +143,7 @@ def test_a_cursor_that_was_never_given_is_a_fault(service: Service) -> None:
 
 def test_the_command_polls_and_ends_and_the_service_stops_in_order(polls: Polls, service: Service) -> None:
     expected = sell(service, list(islice(SALES, 20)))
-    assert polls.process(service.settings()).wait(60) == 0
+    assert polls.process(service.settings()).wait(120) == 0
     assert len(polls.confirmations()) == len(expected)
     assert sum((e.amount for e in expected), Decimal(0)) == sum(f["amount"] for f in polls.confirmations())
     assert service.stop() == 0
