@@ -209,14 +209,14 @@ class Each:
         columns += [_taken(events, name) for name in self.reads]
         shown = [field.name for field in self.latest if field.dtype == pl.String]
         cut = pl.col(shown).str.head(MOST_CHARACTERS).str.replace_all("\0", "\ufffd", literal=True)
-        return self._listed(events.lazy().select(columns).with_columns(cut), key)
+        return self._listed(events.select(columns).with_columns(cut), key)
 
     def join(self, groups: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
         """Lists of several partials of each group → one."""
-        lists = groups.lazy().select(*key, self.name).filter(pl.col(self.name).is_not_null())
+        lists = groups.select(*key, self.name).filter(pl.col(self.name).is_not_null())
         return self._listed(lists.explode(self.name).unnest(self.name), key)
 
-    def _listed(self, facts: pl.LazyFrame, key: Sequence[str]) -> pl.DataFrame:
+    def _listed(self, facts: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
         by = [field.name for field in self.by]
         added = [field.name for field in self.item if field.name in (self.count, *self.sums)]
         kept = [field.name for field in (*self.order, *self.latest)]
@@ -227,8 +227,7 @@ class Each:
             .agg(*(pl.col(name).sum() for name in added), *(pl.col(name).last() for name in kept))
             .sort(by)
         )
-        listed = items.group_by(key).agg(pl.struct(field.name for field in self.item).alias(self.name))
-        return listed.collect()
+        return items.group_by(key).agg(pl.struct(field.name for field in self.item).alias(self.name))
 
 
 def _taken(events: pl.DataFrame, name: str) -> pl.Expr:
@@ -247,9 +246,11 @@ def collect(events: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggre
 
 
 def join(groups: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | Each]) -> pl.DataFrame:
-    """Partials and totals → one row of fields for each group."""
+    """Partials and totals → one row for each group; without the fields that are null in all of them."""
     plain = [expr for found in aggregates if not isinstance(found, Each) for expr in found.join()]
-    parts = [found.join(groups, key) for found in aggregates if isinstance(found, Each)]
+    lists = [found for found in aggregates if isinstance(found, Each)]
+    # One input's commits carry nothing of the other's.
+    parts = [found.join(groups, key) for found in lists if groups[found.name].null_count() < groups.height]
     return _side_by_side([groups.group_by(key).agg(plain)] if plain else [], parts, key)
 
 

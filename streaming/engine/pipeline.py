@@ -157,7 +157,15 @@ class Pipeline:
 
     def join(self, groups: pl.DataFrame, within: Sequence[str] = ()) -> pl.DataFrame:
         """Partials and totals → one for each group; `within` are columns that keep groups apart besides."""
-        return join(groups, [*within, *(field.name for field in self.key_fields)], self.aggregates)
+        return self._whole(
+            join(groups, [*within, *(field.name for field in self.key_fields)], self.aggregates)
+        )
+
+    def _whole(self, groups: pl.DataFrame) -> pl.DataFrame:
+        missing = [field for field in self.fields if field.name not in groups.columns]
+        if not missing:
+            return groups
+        return groups.with_columns(pl.lit(None, field.dtype).alias(field.name) for field in missing)
 
     def public_key(self, key: bytes, total: Total) -> bytes:
         """The key of a total's public value, given that of its group."""
