@@ -1,0 +1,9 @@
+"""What is said to a person who asked for what cannot be."""
+
+from __future__ import annotations
+
+from streaming.engine.errors import EngineError
+
+
+class Refused(EngineError):
+    """What was asked for is not done, and nothing was changed; the message is one line that says why."""
