@@ -2,6 +2,9 @@
 
 A record ends at a line feed outside of quotes. What a parser could stumble over is set aside here, with its line: what
 is too long, not UTF-8, has a NUL or a lone carriage return, an open quote, or another number of fields than the header.
+
+Quotes mean what they mean to the csv module; a carriage return that ends no line is a character like any other, so that
+its record is found, and refused. Records are found by whole blocks or by lines: both are this grammar.
 """
 
 from __future__ import annotations
@@ -9,14 +12,19 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from sources.csv.quoting import Lines
+
 # What is read, parsed and written in one go: some ten thousand rows, so that a Kafka transaction is about 50 ms.
 BLOCK_BYTES = 1 << 20
+# Of a block, good or bad: rows of two bytes would be half a million dead letters in one transaction.
+MOST_RECORDS = 20_000
 # A row is ten short values. Beyond this it is none, and is never held as a whole.
 MAX_RECORD_BYTES = 1 << 16
 # What a dead letter shows of a row.
@@ -48,9 +56,10 @@ class Bad:
 
 @dataclass(frozen=True)
 class _Records:
-    """Record i stands in `data` from `starts[i]` to `ends[i]`; they are so many bytes and lines of the file.
+    """Record i stands in `data` from `starts[i]` to `ends[i]`; they and `bad` are so many bytes and lines of the file.
 
-    `raw`: what stands in the file, where `data` was written anew. `failure`: why what follows is no record.
+    `raw`: what stands in the file, where `data` was written anew. `is_endless`: what follows is a line that is no
+    record and does not end in the block.
     """
 
     data: bytes
@@ -60,8 +69,9 @@ class _Records:
     counts: Places
     size: int
     size_lines: int
-    failure: str
     raw: tuple[bytes, ...] = ()
+    bad: tuple[Bad, ...] = ()
+    is_endless: bool = False
 
     def joined(self, rows: Places) -> bytes:
         """The text of some of them; what stands together is copied together."""
@@ -95,21 +105,31 @@ def blocks(fd: int, place: Place, separator: str, columns: int) -> Iterator[Bloc
         is_last = not os.pread(fd, 1, place.offset + len(data))
         if is_last and not data.endswith(b"\n"):
             data += b"\n"
+        data, is_last = _bounded(data, is_last)
         found = _split(data, place.line, separator, is_last)
         place = Place(place.offset + found.size, place.line + found.size_lines)
         block = _sound(found, columns, place)
-        if found.failure:
-            bad, place = _pass_line(fd, place, found.failure)
+        if found.is_endless:
+            bad, place = _pass_line(fd, place)
             block.bad.append(bad)
             block.end = place
         yield block
+
+
+def _bounded(data: bytes, is_last: bool) -> tuple[bytes, bool]:
+    """No more than a block's records need, and what has to be seen behind them: not to look at it again and again."""
+    feeds = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == _LF)
+    if len(feeds) <= MOST_RECORDS:
+        return data, is_last
+    end = max(int(feeds[MOST_RECORDS - 1]), 2 * MAX_RECORD_BYTES) + 1
+    return data[:end], is_last and end >= len(data)
 
 
 def _split(data: bytes, line: int, separator: str, is_last: bool) -> _Records:
     array = np.frombuffer(data, dtype=np.uint8)
     quotes = np.flatnonzero(array == _QUOTE)
     if len(quotes) and not _is_regular(array, quotes, ord(separator)):
-        return _split_irregular(data, line, separator, is_last)
+        return _split_by_lines(data, line, separator, is_last)
     feeds = np.flatnonzero(array == _LF)
     separators = np.flatnonzero(array == ord(separator))
     outside = feeds
@@ -117,14 +137,12 @@ def _split(data: bytes, line: int, separator: str, is_last: bool) -> _Records:
         # Outside of quotes is what an even number of quotes stands before.
         outside = feeds[np.searchsorted(quotes, feeds) % 2 == 0]
         separators = separators[np.searchsorted(quotes, separators) % 2 == 0]
-    ends = outside + 1
+    ends = outside[:MOST_RECORDS] + 1
     starts = np.concatenate(([0], ends[:-1])).astype(np.int64)[: len(ends)]
-    long = np.flatnonzero(ends - starts > MAX_RECORD_BYTES)
-    if len(long):
-        starts, ends = starts[: long[0]], ends[: long[0]]
     size = int(ends[-1]) if len(ends) else 0
-    rest = len(data) - size
-    is_stuck = len(long) or (rest and (is_last or rest > MAX_RECORD_BYTES))
+    rest = len(data) - size if len(outside) <= MOST_RECORDS else 0
+    if (ends - starts > MAX_RECORD_BYTES).any() or (rest and (is_last or rest > MAX_RECORD_BYTES)):
+        return _split_by_lines(data, line, separator, is_last)
     return _Records(
         data,
         starts,
@@ -133,7 +151,6 @@ def _split(data: bytes, line: int, separator: str, is_last: bool) -> _Records:
         np.searchsorted(separators, ends) - np.searchsorted(separators, starts) + 1,
         size,
         int(np.searchsorted(feeds, size)),
-        _OPEN_QUOTE if is_stuck else "",
     )
 
 
@@ -150,50 +167,69 @@ def _is_regular(array: npt.NDArray[np.uint8], quotes: Places, separator: int) ->
     return bool(opens.all() and closes.all())
 
 
-# Given to the reader behind the last line: shows whether a quote was still open there.
-_SENTINEL = "end"
+_LONE_CR = re.compile(rb"\r(?!\n)")
 
 
-def _split_irregular(data: bytes, line: int, separator: str, is_last: bool) -> _Records:
-    """The same by the csv module, and written anew with every field in quotes: slower, and right for stray quotes."""
-    # Latin-1 keeps each byte as it is.
-    physical = io.StringIO(data.decode("latin-1"), newline="\n").readlines()
-    if not data.endswith(b"\n"):
-        physical.pop()
-    offsets = [0]
-    for text in physical:
-        offsets.append(offsets[-1] + len(text))
-    reader = csv.reader([*physical, _SENTINEL], delimiter=separator)
+def _split_by_lines(data: bytes, line: int, separator: str, is_last: bool) -> _Records:
+    """The same line by line, written anew with every field in quotes: slower, and right for stray and open quotes."""
+    found = Lines.of(data, separator)
+    records: list[tuple[int, int]] = []
+    bad: list[Bad] = []
+    at, count = 0, len(found.offsets) - 1
+    while at < count and len(records) + len(bad) < MOST_RECORDS:
+        behind, reason = found.behind(at), ""
+        if len(found.text(at, at + 1)) > MAX_RECORD_BYTES:
+            reason = _TOO_LONG
+        elif behind is None and not is_last and len(data) - found.offsets[at] <= MAX_RECORD_BYTES:
+            break
+        elif behind is None or found.offsets[behind] - found.offsets[at] > MAX_RECORD_BYTES:
+            reason = _OPEN_QUOTE
+        if reason or behind is None:
+            bad.append(Bad(line + at, reason, found.text(at, at + 1)[:SHOWN_BYTES]))
+            at += 1
+        else:
+            records.append((at, behind))
+            at = behind
+    rest = len(data) - found.offsets[at]
+    return replace(
+        _rewritten(found, records, line, separator),
+        size=found.offsets[at],
+        size_lines=at,
+        bad=tuple(bad),
+        is_endless=at == count and rest > MAX_RECORD_BYTES,
+    )
+
+
+def _rewritten(found: Lines, records: list[tuple[int, int]], line: int, separator: str) -> _Records:
+    raw = [found.text(first, behind) for first, behind in records]
+    # What the csv module could not read stays as it is; it will be refused. Latin-1 keeps each byte as it is.
+    is_lone = [b"\r" in text and _LONE_CR.search(text) is not None for text in raw]
+    readable = (text.decode("latin-1") for text, lone in zip(raw, is_lone, strict=True) if not lone)
+    reader = csv.reader(
+        (part for text in readable for part in io.StringIO(text, newline="\n")), delimiter=separator
+    )
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=separator, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    ends, lines, counts, raw = [0], [], [], []
-    done, failure = 0, ""
-    while done < len(physical):
-        try:
-            row = next(reader)
-        except csv.Error:
-            failure = _LONE_RETURN if b"\r" in data[offsets[done] : offsets[done + 1] - 2] else _OPEN_QUOTE
-            break
-        upto = reader.line_num
-        if upto > len(physical) or offsets[upto] - offsets[done] > MAX_RECORD_BYTES:
-            is_open = is_last or len(data) - offsets[done] > MAX_RECORD_BYTES
-            failure = _OPEN_QUOTE if is_open else ""
-            break
+    ends, counts = [0], []
+    for text, lone in zip(raw, is_lone, strict=True):
+        row = [] if lone else next(reader)
         if row:
             writer.writerow(row)
         else:
-            out.write("\n")
+            out.write(text.decode("latin-1"))
         ends.append(out.tell())
-        lines.append(line + done)
         counts.append(len(row))
-        raw.append(data[offsets[done] : offsets[upto]])
-        done = upto
-    if done == len(physical) and len(data) - offsets[done] > MAX_RECORD_BYTES:
-        failure = _TOO_LONG
-    written = out.getvalue().encode("latin-1")
     places = np.array(ends, dtype=np.int64)
-    numbers = np.array(lines, dtype=np.int64), np.array(counts, dtype=np.int64)
-    return _Records(written, places[:-1], places[1:], *numbers, offsets[done], done, failure, tuple(raw))
+    return _Records(
+        out.getvalue().encode("latin-1"),
+        places[:-1],
+        places[1:],
+        np.array([line + first for first, _ in records], dtype=np.int64),
+        np.array(counts, dtype=np.int64),
+        0,
+        0,
+        tuple(raw),
+    )
 
 
 def _sound(found: _Records, columns: int, end: Place) -> Block:
@@ -222,6 +258,7 @@ def _sound(found: _Records, columns: int, end: Place) -> Block:
         rows = np.flatnonzero(keep)
         text = found.joined(rows)
     bad = [Bad(int(found.lines[row]), reasons[row], found.shown(row)) for row in sorted(reasons)]
+    bad = sorted([*bad, *found.bad], key=lambda one: one.line)
     return Block(text, found.lines[rows], bad, end, found, rows)
 
 
@@ -240,7 +277,7 @@ def _not_utf8(text: bytes, ends: Places) -> Iterator[int]:
             return
 
 
-def _pass_line(fd: int, place: Place, reason: str) -> tuple[Bad, Place]:
+def _pass_line(fd: int, place: Place) -> tuple[Bad, Place]:
     """Pass one line of the file, however long, without holding it."""
     shown = os.pread(fd, SHOWN_BYTES, place.offset)
     offset = place.offset
@@ -249,6 +286,4 @@ def _pass_line(fd: int, place: Place, reason: str) -> tuple[Bad, Place]:
         offset += len(data) if found < 0 else found + 1
         if found >= 0:
             break
-    if offset - place.offset > MAX_RECORD_BYTES:
-        reason = _TOO_LONG
-    return Bad(place.line, reason, shown[: offset - place.offset]), Place(offset, place.line + 1)
+    return Bad(place.line, _TOO_LONG, shown), Place(offset, place.line + 1)

@@ -17,10 +17,10 @@ import polars as pl
 
 from sources.csv import rows
 from sources.csv.lines import MAX_RECORD_BYTES, Bad, Block, Place, blocks
+from sources.csv.quoting import SEPARATORS
 from sources.csv.rows import COLUMNS, OPERATION, SCHEMA
 
 NO_ROWS = pl.DataFrame(schema=SCHEMA)
-SEPARATORS = (",", ";")
 _BOM = b"\xef\xbb\xbf"
 _WIDE = {
     b"\xff\xfe": "UTF-16",

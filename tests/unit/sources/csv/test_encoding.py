@@ -9,7 +9,7 @@ from decimal import Decimal
 import fastavro
 import numpy as np
 import polars as pl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.registry import header
@@ -27,11 +27,13 @@ ROW = st.tuples(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(LONGS, min_size=1, max_size=20))
 def test_longs_are_avros(values: list[int]) -> None:
     assert longs(np.array(values, dtype=np.int64)).to_list() == [avro.long(value) for value in values]
 
 
+@settings(deadline=None)
 @given(st.lists(LONGS, min_size=1, max_size=20))
 def test_decimals_are_twos_complement(values: list[int]) -> None:
     for value, found in zip(values, decimals(np.array(values, dtype=np.int64)).to_list(), strict=True):
@@ -39,6 +41,7 @@ def test_decimals_are_twos_complement(values: list[int]) -> None:
         assert int.from_bytes(found[1:], "big", signed=True) == value
 
 
+@settings(deadline=None)
 @given(st.lists(ROW, max_size=8), st.integers(1, 2**62))
 def test_an_event_is_what_was_in_the_row(rows: list[tuple[object, ...]], first_seq: int) -> None:
     schema = {name: SCHEMA[name] for name in COLUMNS} | {"reversal": pl.Boolean}

@@ -6,13 +6,15 @@ import csv
 import os
 import tempfile
 from itertools import pairwise
+from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sources.csv import lines
 from sources.csv.lines import Place, blocks
+from sources.csv.quoting import Lines
 
 COLUMNS = 3
 Found = tuple[list[tuple[int, tuple[str, ...]]], list[tuple[int, str]]]
@@ -65,13 +67,14 @@ def oracle(content: bytes) -> Found:
 CELLS = st.text(st.sampled_from('a", ;ü\n'), max_size=5)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(CELLS, min_size=2, max_size=4), max_size=12),
     st.sampled_from((csv.QUOTE_ALL, csv.QUOTE_MINIMAL)),
 )
-def test_what_was_written_is_read(rows: list[list[str]], quoting: int) -> None:
+def test_what_was_written_is_read(rows: list[list[str]], quoting: Literal[0, 1]) -> None:
     with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as file:
-        csv.writer(file, quoting=quoting, lineterminator="\n").writerows(rows)  # type: ignore[call-overload]
+        csv.writer(file, quoting=quoting, lineterminator="\n").writerows(rows)
         file.seek(0)
         content = file.read().encode()
     sound, bad = read(content)
@@ -79,6 +82,7 @@ def test_what_was_written_is_read(rows: list[list[str]], quoting: int) -> None:
     assert len(bad) == sum(len(row) != COLUMNS for row in rows)
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from('aü",\n'), max_size=80))
 def test_whatever_the_quotes_it_is_read_as_the_csv_module_does(text: str) -> None:
     sound, bad = read(text.encode())
@@ -93,12 +97,77 @@ RECORDS = (
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(RECORDS), max_size=40), st.integers(41, 120))
 def test_a_record_fares_alike_wherever_a_block_begins(texts: list[str], block_bytes: int) -> None:
     content = "".join(texts).encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "MAX_RECORD_BYTES", 40)
         assert read(content, block_bytes) == read(content)
+
+
+# Shorter than a row of three cells may be, so that open quotes, long rows and ends of blocks all come up.
+SHORT = 12
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from('a,;"\r\n'), max_size=120), st.integers(SHORT + 1, 60), st.integers(1, 9))
+def test_bytes_of_any_kind_fare_alike_wherever_a_block_begins(text: str, block_bytes: int, most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines, "MAX_RECORD_BYTES", SHORT)
+        whole = read(text.encode())
+        patch.setattr(lines, "MOST_RECORDS", most)
+        assert read(text.encode(), block_bytes) == whole
+
+
+# The third and the fourth take the way line by line, whose quotes open on one line and close on many.
+OPEN = (b'"a,b,c\n', b'a,"b,c""\n', b'a"a,"b\n', b'5" a,b,"c\n', b'"""\n', b"\n", b'","\n', b'"' * 7 + b"\n")
+
+
+@pytest.mark.parametrize("line", OPEN)
+def test_open_quotes_are_read_in_time_that_grows_with_the_file(
+    line: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every byte is looked at a few times, whatever stays open."""
+    looked_at = 0
+    pread, split = os.pread, lines._split_by_lines
+
+    def counting(fd: int, size: int, offset: int) -> bytes:
+        nonlocal looked_at
+        data = pread(fd, size, offset)
+        looked_at += len(data)
+        return data
+
+    def counting_lines(data: bytes, *rest: Any) -> Any:
+        nonlocal looked_at
+        looked_at += len(data)
+        return split(data, *rest)
+
+    monkeypatch.setattr(os, "pread", counting)
+    monkeypatch.setattr(lines, "_split_by_lines", counting_lines)
+    content = line * (400_000 // len(line))
+    sound, bad = read(content, 1 << 17)
+    assert looked_at < 10 * len(content)
+    assert len(bad) + len(sound) <= content.count(b"\n")
+
+
+def test_what_lines_do_to_quotes_is_found_in_time_that_grows_with_them() -> None:
+    """One line of 4 MB would take the age of the world if a pattern went back."""
+    for text in (b'"' * (1 << 22) + b"\n", b'",' * (1 << 21) + b"\n", b'a",""' * (1 << 20) + b'"\n'):
+        found = Lines.of(text + b"a\n", ",")
+        assert len(found.offsets) == 3
+
+
+def test_a_block_holds_so_many_records_good_or_bad() -> None:
+    """All that is written in one transaction, however short the rows are."""
+    for line in (b"a\n", b"\n", b"a,b,c\n", b'a"\n', b'"\n'):
+        with tempfile.TemporaryFile() as file:
+            file.write(line * 50_000)
+            file.flush()
+            found = list(blocks(file.fileno(), Place(0, 1), ",", COLUMNS))
+        begins = [1] + [block.end.line for block in found]
+        assert max(len(block.lines) + len(block.bad) for block in found) <= lines.MOST_RECORDS
+        assert begins[-1] == 50_001
 
 
 def test_a_nul_is_refused_and_the_next_row_read() -> None:

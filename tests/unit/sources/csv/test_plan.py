@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sources.csv.plan import plan
@@ -25,6 +25,7 @@ def _content(sale_id: str, amount: int) -> tuple[Any, ...]:
     return (sale_id, 0, "Ulm", "DE", "s", "Ada", "tv", 1, amount, "EUR")
 
 
+@settings(deadline=None)
 @given(st.lists(ROWS, max_size=4))
 def test_blocks_say_what_their_rows_say_one_by_one(blocks: list[list[tuple[str, int, bool]]]) -> None:
     counts: dict[str, int] = {}

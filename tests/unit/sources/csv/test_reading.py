@@ -13,10 +13,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sources.csv import reading
+from sources.csv import lines, reading
 from sources.csv.reading import NoCsv
 from sources.csv.rows import COLUMNS, EPOCH, MICROSECOND
 
@@ -65,10 +65,29 @@ def refusal(content: bytes) -> str:
     return str(refused.value)
 
 
+HEADS = [",".join(COLUMNS), ";".join(COLUMNS)]
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(HEADS),
+    st.lists(st.sampled_from([*'a,;"\r\n', ",".join(GOOD.values()), ";".join(GOOD.values())]), max_size=40),
+    st.integers(401, 900),
+)
+def test_whatever_a_file_holds_blocks_change_nothing(head: str, pieces: list[str], block_bytes: int) -> None:
+    content = f"{head}\n{''.join(pieces)}".encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines, "MAX_RECORD_BYTES", 400)
+        whole = read(content)
+        patch.setattr(lines, "BLOCK_BYTES", block_bytes)
+        assert read(content) == whole
+
+
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=60)
 MOMENTS = st.datetimes(datetime(1900, 1, 2), datetime(2199, 12, 30))  # noqa: DTZ001
 
 
+@settings(deadline=None)
 @given(
     TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, MOMENTS, st.sampled_from((0, 60, -330)),
     st.integers(-(2**31), 2**31 - 1), st.integers(-(10**18) + 1, 10**18 - 1), st.permutations(COLUMNS),
