@@ -13,10 +13,18 @@ from uuid import uuid4
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from contracts.settings import ResultsDbSettings, SalesDbSettings
 from stack import databases
 from stack.embedded import Embedded, running
+
+# Properties have no deadline per example, since the machine may be busy; the whole test has one. Here and not beside
+# them: a module that is imported by another test keeps the settings that were in force then.
+settings.register_profile(
+    "busy", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
 
 
 def pytest_configure(config: pytest.Config) -> None:

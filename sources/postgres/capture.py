@@ -95,7 +95,9 @@ class Session:
 
     def run(self, stop: threading.Event) -> None:
         """Read, write and confirm until `stop`; raises what ends it otherwise."""
-        # What is alive now stays alive, and what a batch makes has no cycles: collecting would only cost.
+        # What is alive now stays alive, and what a batch makes has no cycles: collecting would only cost. What is not
+        # alive, as what an interrupted session left, would stay for ever, its connections included.
+        gc.collect()
         gc.freeze()
         gc.disable()
         try:
@@ -109,6 +111,7 @@ class Session:
             self._settle()
         finally:
             gc.enable()
+            gc.unfreeze()
             self._writer.close()
             self._streams.close()
             self._database.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from sources.postgres import snapshot
 
 if rows := os.environ.get("TEST_CHUNK_ROWS"):
     snapshot.CHUNK_ROWS = int(rows)
+if seconds := os.environ.get("TEST_CHUNK_SECONDS"):
+    read = snapshot.Snapshot.read
+
+    def slowly(self: snapshot.Snapshot) -> snapshot.Chunk | None:
+        time.sleep(float(seconds))
+        return read(self)
+
+    snapshot.Snapshot.read = slowly  # type: ignore[method-assign]
 events, positions, dead_letters = os.environ["TEST_TOPICS"].split(",")
 process.SALES_EVENTS = replace(process.SALES_EVENTS, name=events)
 process.SOURCE_POSITIONS = replace(process.SOURCE_POSITIONS, name=positions)

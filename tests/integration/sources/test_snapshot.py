@@ -123,7 +123,8 @@ def test_snapshot_resumes_after_kill(sales: Sales) -> None:
     with Writers(sales, 2).writing() as writers:
         while sales.phase() != "done":
             finished = sales.ranges()
-            process = sales.process({"TEST_CHUNK_ROWS": "500"})
+            # Slow enough that the first ranges are seen here while others are to come.
+            process = sales.process({"TEST_CHUNK_ROWS": "800", "TEST_CHUNK_SECONDS": "0.7"})
             try:
                 sales.wait(lambda seen=finished: sales.ranges() > seen or sales.phase() == "done")
                 time.sleep(random.uniform(0, 0.3))
