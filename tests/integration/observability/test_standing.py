@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
-from sqlalchemy import Connection, Engine, create_engine, insert
+from sqlalchemy import Connection, Engine, create_engine, insert, text
 
 from contracts import tables
 from contracts.kafka import consumer, ensure_topics, transactional_producer
@@ -19,7 +19,8 @@ from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import ENRICHED_SALES, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, GenerationTopics, Topic
-from observability.standing import Overlap, overlap, take
+from observability import standing as standing_module
+from observability.standing import Overlap, _extent, overlap, take
 from stack.embedded import Embedded
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -186,6 +187,26 @@ def test_sale_ids_of_several_sources_are_those_of_the_active_generation(engine: 
             sale = joined(generation, sale_id, source, ambiguous)
             connection.execute(insert(tables.joined_sales).values(sale))
     assert overlap(engine) == Overlap(1, ("both",))
+
+
+def test_very_many_sales_are_estimated(
+    written: Written, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their number and newest change, of this generation alone, without a look at all of them."""
+    monkeypatch.setattr(standing_module, "MANY_ROWS", 1_000)
+    later = AT.replace(hour=13)
+    with engine.begin() as connection:
+        rows = [joined(1, f"s{n}", "postgres", False) for n in range(3_000)]
+        rows[-1] |= {"sold_at": later, "updated_at": later}
+        connection.execute(insert(tables.joined_sales), rows)
+        connection.execute(insert(tables.joined_sales), [joined(2, "other", "postgres", False)])
+        exact = _extent(connection, "enriched-sales", 1)
+    assert exact == (0, None), "no generation of the join is active, and nothing was analysed yet"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE joined_sales"))
+        estimated, newest = _extent(connection, "enriched-sales", 1)
+    assert 2_900 < estimated < 3_100
+    assert newest == later
 
 
 def joined(generation: int, sale_id: str, source: str, ambiguous: bool) -> dict[str, Any]:
