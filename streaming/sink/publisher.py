@@ -35,9 +35,9 @@ from streaming.sink.state_topic import Batch, Reader, check
 
 # A transaction of about 50 ms: readers of the public topic wait for no more than that.
 TRANSACTION_RECORDS = 5_000
-# From the beginning of one transaction to that of the next. Nothing of ours reads the public topics, so they may come a
-# little later than the API if that leaves the machine to it.
-PAUSE_SECONDS = 0.1
+# From the beginning of one transaction to that of the next; the first after quiet goes at once. Nothing of ours reads
+# the public topics, so under load they come a little later than the API and leave the machine to it.
+PAUSE_SECONDS = 0.5
 
 _log = logs.get(__name__)
 

@@ -50,7 +50,7 @@ def test_is_loaded_as_it_was_made(stack: Embedded, results_db: ResultsDbSettings
     results = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
     assert generations.load_live(results, pipeline.name) == [made]
     assert made.parameters == PARAMETERS
-    assert made.start_offsets == dict.fromkeys(range(8), 0)
+    assert made.start_offsets == dict.fromkeys(range(SALES_EVENTS.partitions), 0)
     found = connect.describe_topics(stack.kafka, made.topics)
     assert {name: (topic.id, topic.partitions) for name, topic in made.topics.items()} == found
     with results.connect() as connection:

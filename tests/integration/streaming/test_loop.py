@@ -14,12 +14,16 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from contracts import kafka as connect
+from contracts.topics import SALES_EVENTS
 from streaming.engine import upkeep
 from streaming.engine.errors import Fatal
 from streaming.engine.loop import Loop
 from streaming.engine.progress import Progress, progress_key
 from streaming.engine.transactions import TRANSACTIONS, Transactions
 from tests.integration.streaming.ground import START, Ground, wait_until
+
+# The number of the last partition of the input.
+LAST = SALES_EVENTS.partitions - 1
 
 FRONTIER = START + timedelta(days=30)
 
@@ -146,7 +150,7 @@ def test_rule_4_newly_assigned_partitions_rest_and_the_others_go_on(
 
     def slow(partition: int) -> Progress:
         # The last one: the thread restores one after the other.
-        if partition == 7:
+        if partition == LAST:
             assert released.wait(120)
         return restore(partition)
 
@@ -154,10 +158,10 @@ def test_rule_4_newly_assigned_partitions_rest_and_the_others_go_on(
     ground.feed(800)
     combine.join()
     turn_until((combine,), lambda: sum(combine.step.progress(p).events for p in combine.ready) > 500)
-    assert combine.ready == frozenset(range(7))
+    assert combine.ready == frozenset(range(LAST))
     released.set()
-    turn_until((combine,), lambda: len(combine.ready) == 8)
-    turn_until((combine,), lambda: sum(combine.step.progress(p).events for p in range(8)) == 800)
+    turn_until((combine,), lambda: len(combine.ready) == LAST + 1)
+    turn_until((combine,), lambda: sum(combine.step.progress(p).events for p in range(LAST + 1)) == 800)
     combine.close()
     merge.close()
 
@@ -246,10 +250,10 @@ def test_watermark_waits_for_an_open_transaction_below_the_end(ground: Ground) -
     def reached() -> set[int]:
         return {p for p in combine.ready if combine.step.progress(p).watermarks.get(str(p)) == FRONTIER}
 
-    turn_until((combine,), lambda: len(reached()) == 7)
-    assert reached() == set(range(8)) - {3}
+    turn_until((combine,), lambda: len(reached()) == LAST)
+    assert reached() == set(range(LAST + 1)) - {3}
     slow.commit_transaction(60)
-    turn_until((combine,), lambda: len(reached()) == 8)
+    turn_until((combine,), lambda: len(reached()) == LAST + 1)
     assert combine.step.progress(3).events >= 1
     slow.close()
     combine.close()

@@ -12,6 +12,7 @@ from datetime import timedelta
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
 from contracts import kafka as connect
+from contracts.topics import INTERNAL_PARTITIONS
 from tests.integration.streaming.ground import START, Ground, wait_until
 
 FRONTIER = START + timedelta(days=30)
@@ -22,7 +23,7 @@ def test_moves_events_to_the_state_topic_once(ground: Ground) -> None:
     for _ in range(5):
         ground.feed(400, frontier=FRONTIER)
     ground.settled()
-    wait_until(lambda: len(ground.watermarks()) == 4, what="watermark of every state partition")
+    wait_until(lambda: len(ground.watermarks()) == INTERNAL_PARTITIONS, what="watermark of every state partition")
     worker.terminate()
     assert worker.wait(60) == 0
 
