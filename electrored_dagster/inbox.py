@@ -22,6 +22,7 @@ CHECK = "oldest_waiting_file"
 OLD = timedelta(minutes=5)
 # The slowest it gets while runs fail or change nothing: 30 s, doubled five times, are 16 minutes.
 MOST_DOUBLINGS = 5
+_CUT_OFF = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 @dataclass(frozen=True)
@@ -106,22 +107,30 @@ def look(settings: CsvSettings) -> Found:
 
 @dataclass(frozen=True)
 class Runs:
-    """The last runs that took files: whether one is not over, when the newest was made, how many failed in a row."""
+    """The last runs that took files: whether one is not over, when the newest was made, how many failed in a row.
+
+    `is_owed`: the newest run, one that takes a file back included, did not come to its end. It may have left the
+    frontier held, by a file whose copy is gone, say, which no look at the inbox shows.
+    """
 
     is_busy: bool = False
     newest_at: datetime | None = None
     failures: int = 0
+    is_owed: bool = False
 
     @classmethod
-    def of(cls, records: Sequence[dg.RunRecord]) -> Runs:
-        """From the job's records, the newest first."""
+    def of(cls, records: Sequence[dg.RunRecord], retractions: Sequence[dg.RunRecord] = ()) -> Runs:
+        """From the records of the jobs, the newest first."""
+        newest = max((*records[:1], *retractions[:1]), key=lambda one: one.create_timestamp, default=None)
+        is_owed = newest is not None and newest.dagster_run.status in _CUT_OFF
         if not records:
-            return cls()
+            return cls(is_owed=is_owed)
         statuses = [record.dagster_run.status for record in records]
         failures = next(
             (n for n, status in enumerate(statuses) if status != dg.DagsterRunStatus.FAILURE), len(statuses)
         )
-        return cls(statuses[0] not in FINISHED_STATUSES, records[0].create_timestamp, failures)
+        is_busy = statuses[0] not in FINISHED_STATUSES
+        return cls(is_busy, records[0].create_timestamp, failures, is_owed)
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,7 @@ def reason_to_wait(found: Found, runs: Runs, memory: Memory, every: timedelta, n
     The first one after quiet at once, the next `every` after the one before; twice as long for each run that
     failed, and for each that found the same files and left them: that may not cost 5 CPU-seconds every 30 s for ever.
     """
-    if found.is_empty:
+    if found.is_empty and not runs.is_owed:
         return "files are not complete yet" if found.waiting else "nothing waits"
     if runs.is_busy:
         return "a run is on its way"

@@ -33,7 +33,7 @@ READ_BACK_SECONDS = 4 * kafka.TRANSACTION_TIMEOUT_MS / 1_000
 _FENCES = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
 
-FileState = Literal["TAKING", "DONE", "REJECTED", "LOST", "RETRACTED"]
+FileState = Literal["TAKING", "DONE", "REJECTED", "LOST", "RETRACTING", "RETRACTED"]
 
 
 @dataclass(frozen=True)

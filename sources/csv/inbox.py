@@ -74,13 +74,19 @@ class Inbox:
     def held(self) -> Iterator[None]:
         """One process at a time moves files here; the kernel lets go when it ends, however it ends.
 
-        Raises Refused where a link of somebody else's would have us write elsewhere.
+        Raises Refused where somebody else's folder or link would have us write, or take, what is not ours.
         """
         with suppress(FileExistsError):
-            self._taking.mkdir(parents=True)
-        mode = self._taking.lstat().st_mode
-        if not stat.S_ISDIR(mode):
-            raise Refused(f"{self._taking} is {_kind(mode)}, not a folder of ours: remove it")
+            self._taking.mkdir(mode=0o700, parents=True)
+        status = self._taking.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise Refused(f"{self._taking} is {_kind(status.st_mode)}, not a folder of ours: remove it")
+        if status.st_uid != os.geteuid():
+            raise Refused(f"{self._taking} is of another user, who could change what is taken: remove it")
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise Refused(
+                f"{self._taking} may be written by others, who could change what is taken: chmod 700 it"
+            )
         path = self._taking / "lock"
         try:
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -121,7 +127,12 @@ class Inbox:
         return Waiting(name, status, time.time() - status.st_ctime >= settle)
 
     def copy(self, waiting: Waiting) -> Copy | None:
-        """Make the content ours; None if the file went, or was written to meanwhile: it is complete another time."""
+        """Make the content ours; None if the file went, or was written to meanwhile: it is complete another time.
+
+        Raises Refused for what is no file that can be read, or that could not be removed afterwards: taken back one
+        day, it would be taken again at once.
+        """
+        self._check_removable(waiting)
         try:
             source = open_regular(self._folder / waiting.name)
         except FileNotFoundError:
@@ -157,14 +168,28 @@ class Inbox:
             return []
         return [path.name for path in self._taking.iterdir() if len(path.name) == 64]
 
+    def _check_removable(self, waiting: Waiting) -> None:
+        folder = self._folder.stat()
+        owners = (0, folder.st_uid, waiting.status.st_uid)
+        is_others = folder.st_mode & stat.S_ISVTX and os.geteuid() not in owners
+        if is_others or not os.access(self._folder, os.W_OK | os.X_OK, effective_ids=True):
+            raise Refused(
+                f"it could not be removed from {self._folder}: we may not write there, or it is not ours"
+            )
+
     def let_go(self, waiting: Waiting) -> None:
-        """Remove the file whose content is ours, unless another took its place meanwhile."""
+        """Remove the file whose content is ours, unless another took its place meanwhile.
+
+        Raises Refused if it cannot be removed.
+        """
         path = self._folder / waiting.name
         try:
             if _identity(path.lstat()) == _identity(waiting.status):
                 path.unlink()
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise Refused(f"it cannot be removed from the inbox: {error.strerror}") from error
 
     def drop(self, sha256: str) -> None:
         """Remove a copy that is of no use."""

@@ -7,18 +7,20 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
 from observability import logs
 from sources.csv import reading
+from sources.csv.entries import counts_of, detail, earlier_of, place_of, spans_of
 from sources.csv.inbox import Copy, Inbox, Waiting, open_regular
-from sources.csv.lines import Bad, Place
+from sources.csv.lines import Bad
 from sources.csv.plan import Plan, plan
 from sources.csv.reading import Head, NoCsv, Part
 from sources.csv.results import PREVIEW_ROWS, Counts, FileResult, Taking
+from sources.csv.retracting import reverse
 from sources.csv.rows import COLUMNS, EPOCH, MICROSECOND
 from sources.csv.source import Source, Topics
 from sources.errors import Refused
@@ -72,6 +74,10 @@ class Intake:
         for entry in sorted(self.source.files.values(), key=lambda one: one.entered_at):
             if entry.state == "TAKING":
                 yield self._go_on(entry)
+            elif entry.state == "RETRACTING":
+                done = reverse(self.source, entry)
+                reason = f"taking it back had been cut off; {done.taken_back} sales were taken back in all"
+                yield FileResult(entry.name, "retracted", entry.sha256, reason)
         for sha256 in self.inbox.copies():
             entered = self.source.files.get(sha256)
             if entered is None:
@@ -102,21 +108,31 @@ class Intake:
             return FileResult(waiting.shown, "changing", reason="it went or was written to while it was read")
         known = self.source.files.get(copy.sha256)
         if known is not None and known.state == "DONE":
-            self.inbox.let_go(waiting)
+            said = f"its content was taken as {known.name}"
+            try:
+                self.inbox.let_go(waiting)
+            except Refused as error:
+                self.inbox.drop(copy.sha256)
+                return FileResult(waiting.shown, "refused", copy.sha256, f"{said}, and {error}")
             if known.name == waiting.shown:
                 # It lies there under this name already: put in twice, or not yet let go when a run was cut off.
                 self.inbox.drop(copy.sha256)
             else:
                 self.inbox.finish(copy.sha256, waiting.shown, known.entered_at)
-            return FileResult(waiting.shown, "copy", copy.sha256, f"its content was taken as {known.name}")
-        entry = self._enter(waiting, copy)
-        self.inbox.let_go(waiting)
+            return FileResult(waiting.shown, "copy", copy.sha256, said)
+        entry = self._enter(waiting, copy, known)
+        left = ""
+        try:
+            self.inbox.let_go(waiting)
+        except Refused as error:
+            # It is entered: its rows count, and next time it is a copy.
+            left = str(error)
         if entry.state == "REJECTED":
             self._put_away(entry)
             return FileResult(entry.name, "rejected", entry.sha256, entry.detail["reason"])
-        return self._rows(entry)
+        return replace(self._rows(entry), reason=left)
 
-    def _enter(self, waiting: Waiting, copy: Copy) -> FileEntry:
+    def _enter(self, waiting: Waiting, copy: Copy, known: FileEntry | None) -> FileEntry:
         entry = FileEntry(
             copy.sha256, waiting.shown, copy.size, EPOCH, "TAKING", self.source.next_seq, self.source.next_seq
         )
@@ -126,7 +142,8 @@ class Intake:
         except NoCsv as error:
             entry = replace(entry, state="REJECTED", detail={"reason": str(error)})
         else:
-            entry = replace(entry, detail=_detail(place, Counts()))
+            earlier = spans_of(known) if known is not None and known.state == "LOST" else []
+            entry = replace(entry, detail=detail(place, Counts(), earlier))
         entry = replace(entry, entered_at=self.source.hold())
         self.source.enter(entry)
         return entry
@@ -143,7 +160,7 @@ class Intake:
         """Take its rows from where the entry stands; a block is read while the one before it is written."""
         started = time.monotonic()
         with self._opened(entry) as (fd, head), closing(_Writing(self.source)) as writing:
-            place = Place(entry.detail["offset"], entry.detail["line"])
+            place = place_of(entry)
             parts = reading.parts(fd, head, place, self.decimal_comma)
             part = next(parts, None)
             while True:
@@ -157,7 +174,7 @@ class Intake:
                     state="TAKING" if following is not None else "DONE",
                     rows=entry.rows + counts.rows,
                     next_seq=self.source.next_seq + made.events.height,
-                    detail=_detail(end, counts_of(entry) + counts),
+                    detail=detail(end, counts_of(entry) + counts, earlier_of(entry)),
                 )
                 writing.start(made, bad, entry)
                 if following is None:
@@ -217,15 +234,6 @@ class _Writing:
 
     def close(self) -> None:
         self._thread.shutdown()
-
-
-def counts_of(entry: FileEntry) -> Counts:
-    """What became of a file's rows so far."""
-    return Counts(**entry.detail["counts"]) if "counts" in entry.detail else Counts()
-
-
-def _detail(place: Place, counts: Counts) -> dict[str, Any]:
-    return {"offset": place.offset, "line": place.line, "counts": asdict(counts)}
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 # How many rows a preview shows.
 PREVIEW_ROWS = 5
 # taken: all its rows are done. copy: its content was taken before. rejected: no CSV of sales. changing: it is written
-# to, and waits. refused: it could not be opened or moved, and waits. lost: our copy of it went before its end.
-Outcome = Literal["taken", "copy", "rejected", "changing", "refused", "lost"]
+# to, and waits. refused: it could not be opened, moved or removed, and waits. lost: our copy of it went before its end.
+# retracted: taking it back had been cut off, and is done now.
+Outcome = Literal["taken", "copy", "rejected", "changing", "refused", "lost", "retracted"]
 
 
 @dataclass(frozen=True)

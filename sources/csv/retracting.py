@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
 
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
 from observability import logs
+from sources.csv.entries import spans_of
 from sources.csv.inbox import Inbox, open_regular, sha256_of
-from sources.csv.intake import counts_of
 from sources.csv.plan import Plan
 from sources.csv.results import Counts, Retraction
 from sources.csv.rows import COLUMNS
 from sources.csv.source import Source, Topics
+from sources.csv.taken import STORED_SCHEMA
 from sources.errors import Refused
 from sources.ledger import FileEntry
 
@@ -35,15 +36,19 @@ def retract(
 ) -> Retraction:
     """Reverse every sale of the file that counts as the file has it; what was corrected since is left.
 
-    `file` is a path to its content, the name that it was taken under, or its hash. Cut off, it may be run again.
+    `file` is a path to its content, the name that it was taken under, or its hash. Cut off, it is ended by the next run
+    that takes files, or run again; the frontier is held until then.
     Afterwards the same content may be taken again. Raises Refused for a file that was not taken.
     """
     inbox = Inbox(settings.csv_inbox, settings.csv_settle_seconds)
     with inbox.held(), Source(kafka, results, topics or Topics()) as source:
         entry = _find(source, file)
-        if any(other.state == "TAKING" and other != entry for other in source.files.values()):
-            raise Refused("another file is half taken: let it be taken whole first, then retract")
-        done = _reverse(source, entry)
+        half_done = (other for other in source.files.values() if other.state in ("TAKING", "RETRACTING"))
+        if any(other.sha256 != entry.sha256 for other in half_done):
+            raise Refused(
+                "another file is half taken, or half taken back: let `take` end that first, then retract"
+            )
+        done = reverse(source, entry)
         inbox.drop(entry.sha256)
         source.release()
         source.note_ends()
@@ -60,7 +65,7 @@ def _find(source: Source, file: str) -> FileEntry:
         finally:
             os.close(fd)
         found = [one for one in source.files.values() if one.sha256 == sha256]
-    counting = [one for one in found if one.state in ("DONE", "TAKING", "LOST")]
+    counting = [one for one in found if one.state in ("DONE", "TAKING", "LOST", "RETRACTING")]
     if len(counting) == 1:
         return counting[0]
     if counting:
@@ -70,12 +75,17 @@ def _find(source: Source, file: str) -> FileEntry:
     raise Refused(f"{file} is not among the files that were taken{f'; it is {states}' if states else ''}")
 
 
-def _reverse(source: Source, entry: FileEntry) -> Retraction:
+def reverse(source: Source, entry: FileEntry) -> Retraction:
+    """Reverse what the file said and still counts; goes on where it was cut off.
+
+    The first of several transactions says RETRACTING, so that whoever comes after a kill ends it before he lets the
+    frontier go.
+    """
     recorded_at = source.hold()
-    first = entry.first_seq
+    batches = _batches(source, entry)
+    rows = next(batches, pl.DataFrame(schema=STORED_SCHEMA))
     while True:
-        rows = source.taken.made_by(first, entry.next_seq, BATCH)
-        is_last = rows.height < BATCH
+        following = next(batches, None)
         made = Plan(rows.select(*COLUMNS, pl.lit(True).alias("reversal")), 0, 0, 0, rows.height, [])
         so_far = Counts(**entry.detail.get("retracted", {})) + Counts(
             reversals=rows.height, amount=made.amounts()
@@ -83,14 +93,22 @@ def _reverse(source: Source, entry: FileEntry) -> Retraction:
         retracted = {"reversals": so_far.reversals, "amount": dict(so_far.amount)}
         entry = replace(
             entry,
-            state="RETRACTED" if is_last else entry.state,
+            state="RETRACTED" if following is None else "RETRACTING",
             detail={**entry.detail, "retracted": retracted},
         )
-        source.write(made, source.encode(made, recorded_at), [], entry, is_last=is_last)
-        if is_last:
+        source.write(made, source.encode(made, recorded_at), [], entry, is_last=following is None)
+        if following is None:
             break
-        first = int(rows["seq"][-1]) + 1
+        rows = following
     taken_back = so_far.reversals
+    accepted = sum(count for _, _, count in spans_of(entry))
     _log.info("retracted", name=entry.name, taken_back=taken_back)
-    amount: dict[str, Decimal] = so_far.amounts
-    return Retraction(entry.name, entry.sha256, taken_back, counts_of(entry).accepted - taken_back, amount)
+    return Retraction(entry.name, entry.sha256, taken_back, accepted - taken_back, so_far.amounts)
+
+
+def _batches(source: Source, entry: FileEntry) -> Iterator[pl.DataFrame]:
+    """What counts of the file, some rows at a time, by seq."""
+    for first, behind, _ in spans_of(entry):
+        while (rows := source.taken.made_by(first, behind, BATCH)).height:
+            yield rows
+            first = int(rows["seq"][-1]) + 1

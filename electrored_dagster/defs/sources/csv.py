@@ -67,16 +67,21 @@ csv_take = dg.define_asset_job(
 # The daemon looks every 5 seconds; with an interval of 5, every other time.
 @dg.sensor(job=csv_take, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
 def csv_inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Looks at the inbox and starts a run when something waits. A look opens no file and asks nobody else."""
+    """Looks at the inbox and starts a run when something waits. Also when the last run was cut off.
+
+    A look opens no file and asks nobody else.
+    """
     try:
         inbox = settings(CsvSettings)
     except NotSet as error:
         return dg.SensorResult(skip_reason=str(error))
-    now, found, memory, runs = datetime.now(UTC), look(inbox), Memory.of(context.cursor), Runs()
+    now, found, memory = datetime.now(UTC), look(inbox), Memory.of(context.cursor)
     events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
-    if not found.is_empty:
-        taking = dg.RunsFilter(job_name=csv_take.name)
-        runs = Runs.of(context.instance.get_run_records(taking, limit=MOST_DOUBLINGS + 1))
+    records = context.instance.get_run_records
+    runs = Runs.of(
+        records(dg.RunsFilter(job_name=csv_take.name), limit=MOST_DOUBLINGS + 1),
+        records(dg.RunsFilter(job_name=csv_retract.name), limit=1),
+    )
     told = found.is_old(runs, now)
     if told != memory.is_old:
         memory = memory.telling(told)

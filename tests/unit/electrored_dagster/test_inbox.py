@@ -73,6 +73,43 @@ def test_what_a_cut_off_run_left_is_gone_on_with(settings: CsvSettings) -> None:
     assert waits(look(settings), Runs(newest_at=now - 2 * EVERY, failures=1), now) is None
 
 
+def test_a_cut_off_run_is_followed_by_another_although_nothing_waits(settings: CsvSettings) -> None:
+    """It may have left the frontier held for a file whose copy is gone; less and less often while that fails too."""
+    now = datetime.now(UTC)
+    assert waits(look(settings), Runs(newest_at=now - 2 * EVERY, failures=1, is_owed=True), now) is None
+    assert waits(look(settings), Runs(newest_at=now - 2 * EVERY, failures=2, is_owed=True), now) is not None
+    assert waits(look(settings), Runs(is_owed=True), now) is None
+    assert waits(look(settings), Runs(newest_at=now - 2 * EVERY), now) == "nothing waits"
+
+
+STARTED, SUCCESS, FAILURE, CANCELED = (
+    dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+)  # fmt: skip
+
+
+def records(*statuses: dg.DagsterRunStatus, at: int) -> list[dg.RunRecord]:
+    """The newest first, and made so many seconds after the epoch."""
+    moment = datetime.fromtimestamp(at, UTC)
+    return [
+        dg.RunRecord(n, dg.DagsterRun(job_name="csv", run_id=str(n), status=status), moment, moment)
+        for n, status in enumerate(statuses)
+    ]
+
+
+def test_whichever_run_was_cut_off_last_is_made_good_by_one_that_takes_files() -> None:
+    assert Runs.of(records(FAILURE, SUCCESS, at=1)).is_owed
+    assert Runs.of(records(CANCELED, at=1)).is_owed
+    assert not Runs.of(records(SUCCESS, FAILURE, at=1)).is_owed
+    assert not Runs.of(records(STARTED, FAILURE, at=1)).is_owed
+    assert Runs.of([], records(FAILURE, at=1)).is_owed
+    assert Runs.of(records(SUCCESS, at=1), records(FAILURE, at=2)).is_owed
+    # Its failures make no other run wait.
+    assert Runs.of(records(SUCCESS, at=1), records(FAILURE, at=2)).failures == 0
+    assert not Runs.of(records(SUCCESS, at=3), records(FAILURE, at=2)).is_owed
+    assert not Runs.of([]).is_owed
+
+
 @pytest.mark.parametrize("failures", [1, 2, 3, MOST_DOUBLINGS, 20])
 def test_each_failure_doubles_the_wait_up_to_a_limit(settings: CsvSettings, failures: int) -> None:
     now = put(settings)

@@ -6,13 +6,15 @@ import random
 import signal
 import time
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from contracts.kafka import ensure_topics
-from sources.csv import lines
+from sources.csv import lines, retracting
 from sources.csv.rows import EPOCH, MICROSECOND
-from sources.errors import Refused
+from sources.csv.source import Source
+from sources.errors import Interrupted, Refused
 from tests.integration.sources.csv.conftest import Desk, Row, oracle, row
 
 # Before or after which call, and which one of them: every step of the way of a file.
@@ -166,9 +168,59 @@ def test_a_file_whose_copy_went_ends_clearly_and_may_be_put_in_again(desk: Desk)
     (lost,) = desk.take().files
     assert lost.outcome == "lost"
     assert 0 < lost.counts.rows < 400
+    position, _ = desk.ledger()
+    assert position is not None
+    assert position.frontier is None
+    # Of another file, between the two parts.
+    desk.put("sales_2.csv", [row("other")])
+    desk.take()
     (desk.inbox / ".x").write_bytes(content)
     (desk.inbox / ".x").rename(path)
     (taken,) = desk.take().files
     assert taken.outcome == "taken"
     assert taken.counts.duplicates == lost.counts.rows
-    assert desk.totals() == oracle(rows)
+    assert desk.totals() == oracle([*rows, row("other")])
+    # Both parts are the file's.
+    done = desk.retract("sales_1.csv")
+    assert (done.taken_back, done.left) == (400, 0)
+    assert desk.totals() == oracle([row("other")])
+    assert desk.is_sound()
+
+
+def test_taking_back_what_was_cut_off_is_ended_before_the_frontier_is_let_go(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several transactions, of which one came through; nothing waits in the inbox then."""
+    desk.put("sales_1.csv", [row(n) for n in range(8)])
+    desk.put("sales_2.csv", [row("other")])
+    desk.take()
+    real, calls = Source.write, 0
+
+    def write(self: Source, *arguments: Any, **more: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise Interrupted("cut off")
+        real(self, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retracting, "BATCH", 3)
+        patch.setattr(Source, "write", write)
+        with pytest.raises(Interrupted):
+            desk.retract("sales_1.csv")
+    with pytest.raises(Refused, match="half taken back"):
+        desk.retract("sales_2.csv")
+    before = len(desk.positions())
+    assert desk.positions()[-1]["frontier"] is not None
+    (done,) = desk.take().files
+    assert (done.name, done.outcome) == ("sales_1.csv", "retracted")
+    assert "8 sales" in done.reason
+    assert desk.totals() == oracle([row("other")])
+    assert desk.is_sound()
+    reversals = [event for event in desk.events() if event["operation"] == "REVERSAL"]
+    assert len(reversals) == 8
+    published = [position["frontier"] for position in desk.positions()]
+    assert published[-1] is None
+    assert all(frontier is not None for frontier in published[before - 1 : -1])
+    _, files = desk.ledger()
+    assert sorted(entry.state for entry in files.values()) == ["DONE", "RETRACTED"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from sources.csv.intake import Intake
 from sources.csv.results import FileResult
 from sources.csv.source import Source
 from sources.errors import Refused
+from sources.ledger import FileEntry
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
 # As long as a name may be; and one whose bytes become three each when it is shown.
@@ -75,6 +77,60 @@ def precious(tmp_path: Path) -> Path:
     path = tmp_path / "precious"
     path.write_bytes(b"precious")
     return path
+
+
+@pytest.mark.parametrize(("uid_offset", "mode", "why"), [(1, 0o700, "another user"), (0, 0o770, "by others")])
+def test_copies_that_others_could_change_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid_offset: int, mode: int, why: str
+) -> None:
+    (tmp_path / ".taking").mkdir()
+    (tmp_path / ".taking").chmod(mode)
+    uid = os.geteuid() + uid_offset
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    with pytest.raises(Refused, match=why), Inbox(tmp_path, 0).held():
+        pass
+    assert list((tmp_path / ".taking").iterdir()) == []
+
+
+def test_what_could_not_be_removed_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that we may not write to, and one in which only owners may remove."""
+    path = tmp_path / "sales_1.csv"
+    path.write_bytes(b"content")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_, **__: False)
+        (found,) = run(Inbox(tmp_path, 0))
+    assert found.outcome == "refused"
+    assert "could not be removed" in found.reason
+    tmp_path.chmod(0o1777)
+    inbox = Inbox(tmp_path, 0)
+    with inbox.held(), monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 4_000_000)
+        with pytest.raises(Refused, match="could not be removed"):
+            inbox.copy(inbox.waiting()[0])
+    assert path.exists()
+
+
+def test_a_copy_of_what_was_taken_that_cannot_be_removed_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sales_1.csv"
+    path.write_bytes(b"content")
+    sha256 = hashlib.sha256(b"content").hexdigest()
+    known = {sha256: FileEntry(sha256, "sales_0.csv", 7, AT, "DONE", 1, 1)}
+    unlink = Path.unlink
+
+    def refusing(self: Path, *arguments: bool, **more: bool) -> None:
+        if self == path:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    (found,) = run(Inbox(tmp_path, 0), known)
+    assert (found.outcome, found.reason) == (
+        "refused",
+        "its content was taken as sales_0.csv, and it cannot be removed from the inbox: Operation not permitted",
+    )
+    assert Inbox(tmp_path, 0).copies() == []
 
 
 @pytest.mark.parametrize("link", [".taking", ".taking/lock"])
@@ -146,8 +202,8 @@ def test_a_renamed_file_settles_for_no_longer_than_the_setting(tmp_path: Path) -
     assert [one.is_complete for one in Inbox(tmp_path, 0).waiting()] == [True]
 
 
-def run(inbox: Inbox) -> list[FileResult]:
+def run(inbox: Inbox, files: dict[str, FileEntry] | None = None) -> list[FileResult]:
     """A run over what needs no more of the source than that it is there."""
-    source = SimpleNamespace(files={}, release=lambda: None, note_ends=lambda: None)
+    source = SimpleNamespace(files=files or {}, release=lambda: None, note_ends=lambda: None)
     with inbox.held():
         return list(Intake(inbox, cast(Source, source), False).run())
