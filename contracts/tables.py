@@ -12,6 +12,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -21,7 +22,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 # Avro's decimal(38, 4) of the state topic, digit for digit.
 MONEY = Numeric(38, 4)
@@ -50,9 +51,25 @@ generations = Table(
     Column("created_at", MOMENT, nullable=False),
     Column("promoted_at", MOMENT),
     Column("apply_number", BigInteger, nullable=False, server_default="0"),
+    Column("range_start", MOMENT, comment="windows before it may not differ; null: everything may"),
+    Column("range_end", MOMENT, comment="windows from it on may not differ"),
+    Column("target_offsets", JSONB, comment='{"<partition>": offset} that building reads up to'),
+    Column("candidate_at", MOMENT),
+    Column("standby_at", MOMENT),
+    Column("retired_at", MOMENT, comment="null while topics and rows are being deleted"),
+    Column("approved_by", Text),
+    Column("error", Text, comment="why it failed, or was rolled back"),
+    Column("backfill", Text, comment="of Dagster: its runs extend one candidate"),
     PrimaryKeyConstraint("pipeline", "number"),
     CheckConstraint(
         "state IN ('building', 'candidate', 'active', 'standby', 'retired', 'failed')", name="known_state"
+    ),
+    # Two at once would be compared with each other's leftovers.
+    Index(
+        "one_replay",
+        "pipeline",
+        unique=True,
+        postgresql_where=text("state IN ('building', 'candidate')"),
     ),
     postgresql_with={"fillfactor": "50"},
 )
@@ -68,6 +85,77 @@ active_generations = Table(
         nullable=False,
         comment="grows with every promotion, rollbacks included",
     ),
+)
+
+# Where generations of a pipeline rest at one input position, so that they can be compared; see streaming/barriers.py.
+barriers = Table(
+    "barriers",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("pipeline", ID, nullable=False),
+    Column("generations", ARRAY(Integer), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("targets", JSONB, comment='{"<partition>": offset}, those of all inputs counted through'),
+    Column("created_at", MOMENT, nullable=False),
+    Column("expires_at", MOMENT, nullable=False),
+    CheckConstraint(
+        "state IN ('requested', 'targeted', 'reached', 'released', 'expired')", name="known_barrier"
+    ),
+    Index(
+        "one_barrier",
+        "pipeline",
+        unique=True,
+        postgresql_where=text("state IN ('requested', 'targeted', 'reached')"),
+    ),
+)
+
+barrier_reports = Table(
+    "barrier_reports",
+    metadata,
+    Column("barrier", BigInteger, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False, comment="everything below it is committed"),
+    PrimaryKeyConstraint("barrier", "generation", "step", "partition"),
+)
+
+# What a generation said differently from the active one, at one input position of both.
+differences = Table(
+    "differences",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("pipeline", ID, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("base", Integer, nullable=False),
+    Column("promotion_number", BigInteger, nullable=False),
+    Column("generation_version", Integer, nullable=False),
+    Column("base_version", Integer, nullable=False),
+    Column("targets", JSONB, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    *(
+        Column(name, BigInteger, nullable=False)
+        for name in ("added", "removed", "changed", "compared", "outside")
+    ),
+    Column("before_total", JSONB, nullable=False, comment='{"<currency>": amount}'),
+    Column("after_total", JSONB, nullable=False),
+    Column("computed_at", MOMENT, nullable=False),
+    Index("differences_newest", "pipeline", "generation", "computed_at"),
+)
+
+difference_rows = Table(
+    "difference_rows",
+    metadata,
+    Column("difference", BigInteger, nullable=False),
+    Column("window_start", MOMENT),
+    Column("window_end", MOMENT),
+    Column("grp", JSONB, nullable=False, comment="the group's columns"),
+    Column("kind", Text, nullable=False, comment="added, removed or changed"),
+    Column("before", JSONB),
+    Column("after", JSONB),
+    Column("rank_before", BigInteger),
+    Column("rank_after", BigInteger),
+    Index("difference_rows_of", "difference"),
 )
 
 sink_positions = Table(
