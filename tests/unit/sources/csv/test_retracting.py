@@ -1,0 +1,149 @@
+"""What becomes of a file whose taking, or taking back, was cut off: over a ledger and a cache in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from sources.csv import lines, retracting
+from sources.csv.encoding import Encoder
+from sources.csv.inbox import Inbox
+from sources.csv.intake import Intake
+from sources.csv.results import FileResult
+from sources.csv.rows import COLUMNS
+from sources.csv.source import SOURCE, Source, Topics, utc_now
+from sources.csv.taken import STORED_SCHEMA
+from sources.errors import Interrupted
+from sources.ledger import FileEntry, Position, Record
+
+
+class Ledger:
+    """What was committed. `writes_left`: how many transactions come through before it is cut off."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, FileEntry] = {}
+        self.writes_left = 1_000
+
+    def write(
+        self, _position: Position, _records: Mapping[str, Sequence[Record]], files: Iterable[FileEntry] = ()
+    ) -> None:
+        if not self.writes_left:
+            raise Interrupted("cut off")
+        self.writes_left -= 1
+        self.files.update((entry.sha256, entry) for entry in files)
+
+
+class Taken:
+    """The sales that count, by id."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, tuple[Any, ...]] = {}
+
+    def find(self, ids: pl.Series) -> pl.DataFrame:
+        return _frame([self.rows[one] for one in ids if one in self.rows])
+
+    def made_by(self, first_seq: int, next_seq: int, most: int) -> pl.DataFrame:
+        found = [row for row in self.rows.values() if first_seq <= row[-1] < next_seq]
+        return _frame(sorted(found, key=lambda row: row[-1])[:most])
+
+    def apply(self, changed: pl.DataFrame, _next_seq: int) -> None:
+        for row in changed.select(list(STORED_SCHEMA)).iter_rows():
+            self.rows[row[0]] = row
+            if not row[-1]:
+                del self.rows[row[0]]
+
+
+def _frame(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=STORED_SCHEMA, orient="row")
+
+
+class Desk(Source):
+    """The source as it is, but for what is not in memory."""
+
+    def __init__(self) -> None:
+        self.ledger = self._ledger = Ledger()  # type: ignore[assignment]
+        self.cache = self.taken = Taken()  # type: ignore[assignment]
+        self._topics, self._clock = Topics(), utc_now
+        self._encoder = Encoder(1, SOURCE)
+        self._position = Position(1, None, {"topic": "x", "partitions": 1, "recorded": 0})
+
+    @property
+    def is_held(self) -> bool:
+        return self._position.frontier is not None
+
+    def dead_letters(self, entry: FileEntry, bad: Iterable[Any]) -> list[Record]:
+        assert not list(bad), entry
+        return []
+
+    def note_ends(self) -> None:
+        pass
+
+    def take(self, folder: Path) -> list[FileResult]:
+        inbox = Inbox(folder, 0)
+        with inbox.held():
+            return list(Intake(inbox, self, False).run())
+
+    def put(self, folder: Path, *ids: object, name: str = "sales_1.csv") -> None:
+        said = (f"{one},2026-11-22T10:00:00Z,K,DE,s,A,t,1,2.50,EUR" for one in ids)
+        (folder / name).write_text("\n".join((",".join(COLUMNS), *said, "")))
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """Of small blocks, so that a file is several transactions."""
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 1_500)
+    monkeypatch.setattr(lines, "MAX_RECORD_BYTES", 400)
+    monkeypatch.setattr(retracting, "BATCH", 30)
+    return Desk()
+
+
+def test_all_parts_of_a_file_that_was_lost_and_put_in_again_are_taken_back(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.put(tmp_path, *range(100))
+    desk.ledger.writes_left = 4
+    with pytest.raises(Interrupted):
+        desk.take(tmp_path)
+    desk.ledger.writes_left = 1_000
+    for copy in (tmp_path / ".taking").glob("?" * 64):
+        copy.unlink()
+    first = len(desk.cache.rows)
+    assert 0 < first < 100
+    assert [file.outcome for file in desk.take(tmp_path)] == ["lost"]
+    assert not desk.is_held
+    # Seqs of another file stand between those of its parts.
+    desk.put(tmp_path, "other", name="sales_2.csv")
+    desk.take(tmp_path)
+    desk.put(tmp_path, *range(100))
+    (again,) = desk.take(tmp_path)
+    assert (again.counts.accepted, again.counts.duplicates) == (100 - first, first)
+    (entry,) = (one for one in desk.files.values() if one.name == "sales_1.csv")
+    done = retracting.reverse(desk, entry)
+    assert (done.taken_back, done.left) == (100, 0)
+    assert set(desk.cache.rows) == {"other"}
+
+
+def test_taking_back_that_was_cut_off_is_ended_by_the_next_run(desk: Desk, tmp_path: Path) -> None:
+    desk.put(tmp_path, *range(100))
+    desk.take(tmp_path)
+    (entry,) = desk.files.values()
+    desk.ledger.writes_left = 2
+    with pytest.raises(Interrupted):
+        retracting.reverse(desk, entry)
+    assert desk.files[entry.sha256].state == "RETRACTING"
+    assert desk.is_held
+    assert 0 < len(desk.cache.rows) < 100
+    desk.ledger.writes_left = 1_000
+    (ended,) = desk.take(tmp_path)
+    assert ended.outcome == "retracted"
+    assert "100 sales" in ended.reason
+    assert desk.files[entry.sha256].state == "RETRACTED"
+    assert not desk.is_held
+    assert not desk.cache.rows
+    # And may be taken again.
+    desk.put(tmp_path, *range(100))
+    assert [file.counts.accepted for file in desk.take(tmp_path)] == [100]
