@@ -24,8 +24,6 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 
 import sources.csv.intake
 from contracts import kafka
-from contracts.registry import Registry
-from contracts.schemas import load
 from contracts.settings import CsvSettings, ResultsDbSettings, SoapSettings
 from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from electrored_dagster.definitions import definitions
@@ -38,8 +36,8 @@ from sources.errors import Interrupted
 from sources.soap.poll import PAGE
 from stack.embedded import Embedded
 from stack.ports import Ports
+from tests.integration import committed
 from tests.integration.electrored_dagster.conftest import code_server
-from tests.integration.sources.conftest import committed
 from tests.integration.sources.csv.conftest import Desk, row
 from tests.integration.sources.soap.conftest import Reply, Server, entry, serving
 
@@ -72,16 +70,14 @@ class Platform:
         assert isinstance(found, dg.SensorResult)
         return found
 
-    def log(self, topic: Topic) -> Iterator[tuple[bytes, Any]]:
+    def log(self, topic: Topic) -> list[tuple[bytes, Any]]:
         """Keys and records of all that is committed now; what other tests wrote may be no records."""
-        codec = Registry(self.stack.kafka).codec(topic.subject, load(topic.schema))
-        reader = kafka.consumer(self.stack.kafka, "test", subscribed=False)
-        try:
-            for key, value in committed(reader, topic):
-                if value is not None and value[:1] == b"\0":
-                    yield key, codec.decode(value)
-        finally:
-            reader.close()
+        codec = committed.codec(self.stack.kafka, topic)
+        return [
+            (key, codec.decode(value))
+            for key, value in committed.values(self.stack.kafka, topic)
+            if value is not None and value[:1] == b"\0"
+        ]
 
     def sales(self, mark: str) -> list[dict[str, Any]]:
         """The events of one test."""

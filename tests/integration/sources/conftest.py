@@ -19,13 +19,10 @@ from uuid import uuid4
 
 import psycopg2.extensions
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from contracts import kafka
-from contracts.registry import Registry
-from contracts.schemas import load
 from contracts.settings import SalesDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from sources.ledger import Ledger, Position
@@ -34,6 +31,7 @@ from sources.postgres.writer import Topics
 from stack import databases
 from stack.embedded import Embedded
 from stack.postgres import connect
+from tests.integration import committed
 
 ROOT = Path(__file__).parents[3]
 # Only a slow machine comes near it: a condition that comes true costs no more than it takes.
@@ -118,18 +116,12 @@ class Sales:
         return [value for _, value in self.log(self.topics.events)]
 
     def log(self, topic: Topic) -> list[tuple[bytes, Any]]:
-        codec = Registry(self.stack.kafka).codec(topic.subject, load(topic.schema))
-        return [(key, codec.decode(value)) for key, value in self.raw_log(topic) if value is not None]
+        """Keys and records of everything that is committed now."""
+        return committed.records(self.stack.kafka, topic)
 
     def raw_log(self, topic: Topic) -> list[tuple[bytes, bytes | None]]:
         """Keys and values of everything that is committed now."""
-        consumer = kafka.consumer(
-            self.stack.kafka, "test", subscribed=False, overrides={"fetch.wait.max.ms": 20}
-        )
-        try:
-            return list(committed(consumer, topic))
-        finally:
-            consumer.close()
+        return committed.values(self.stack.kafka, topic)
 
     def position(self) -> Position | None:
         """The newest committed position, read without touching the producer."""
@@ -218,27 +210,6 @@ class Running:
         assert not self._thread.is_alive()
         if self.error is not None:
             raise self.error
-
-
-def committed(consumer: Consumer, topic: Topic) -> Iterator[tuple[bytes, bytes | None]]:
-    """What is committed below the ends of all partitions as they are now, in the order of each."""
-    missing = {}
-    starts = []
-    for number in range(topic.partitions):
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic.name, number), 60)
-        starts.append(TopicPartition(topic.name, number, low))
-        if high > low:
-            missing[number] = high
-    consumer.assign(starts)
-    while missing:
-        message = consumer.poll(60)
-        assert message is not None, f"{topic.name} stands still below {missing}"
-        number, end = message.partition(), message.offset()
-        if message.error() is None:
-            end += 1
-            yield message.key(), message.value()
-        if end >= missing.get(number, end + 1):
-            del missing[number]
 
 
 @pytest.fixture

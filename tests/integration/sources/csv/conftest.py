@@ -16,12 +16,9 @@ from uuid import uuid4
 
 import psycopg2
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import make_url
 
 from contracts import kafka
-from contracts.registry import Registry
-from contracts.schemas import load
 from contracts.settings import CsvSettings, ResultsDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from sources.csv.checking import check
@@ -31,6 +28,7 @@ from sources.csv.retracting import retract
 from sources.csv.source import Topics
 from sources.ledger import FileEntry, Ledger, Position
 from stack.embedded import Embedded
+from tests.integration import committed
 
 # Linux's number for the clock that file times are taken from; Python does not name it.
 CLOCK_REALTIME_COARSE = 5
@@ -106,14 +104,7 @@ class Desk:
 
     def log(self, topic: Topic) -> list[tuple[bytes, Any]]:
         """Keys and records of everything that is committed now."""
-        codec = Registry(self.stack.kafka).codec(topic.subject, load(topic.schema))
-        consumer = kafka.consumer(
-            self.stack.kafka, "test", subscribed=False, overrides={"fetch.wait.max.ms": 20}
-        )
-        try:
-            return [(key, codec.decode(value)) for key, value in _committed(consumer, topic)]
-        finally:
-            consumer.close()
+        return committed.records(self.stack.kafka, topic)
 
     def events(self) -> list[dict[str, Any]]:
         return [value for _, value in self.log(self.topics.events)]
@@ -178,25 +169,6 @@ def oracle(rows: Iterable[Row]) -> dict[tuple[Any, ...], tuple[int, int, Decimal
         (*(one[name] for name in _NAMES), one["sold_at"]): (1, int(one["quantity"]), Decimal(one["amount"]))
         for one in counting.values()
     }
-
-
-def _committed(consumer: Consumer, topic: Topic) -> Iterable[tuple[bytes, bytes]]:
-    missing, starts = {}, []
-    for number in range(topic.partitions):
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic.name, number), 60)
-        starts.append(TopicPartition(topic.name, number, low))
-        if high > low:
-            missing[number] = high
-    consumer.assign(starts)
-    while missing:
-        message = consumer.poll(60)
-        assert message is not None, f"{topic.name} stands still below {missing}"
-        number, end = message.partition(), message.offset()
-        if message.error() is None:
-            end += 1
-            yield message.key(), message.value()
-        if end >= missing.get(number, end + 1):
-            del missing[number]
 
 
 @pytest.fixture

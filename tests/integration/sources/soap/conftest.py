@@ -21,8 +21,6 @@ import httpx
 import pytest
 
 from contracts import kafka
-from contracts.registry import Registry
-from contracts.schemas import load
 from contracts.settings import SalesDbSettings, SoapSettings
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, Topic
 from simulators.payments import envelope
@@ -30,7 +28,7 @@ from sources.ledger import Position
 from sources.soap.poll import Result, Topics, poll
 from stack import ports
 from stack.embedded import Embedded
-from tests.integration.sources.conftest import committed
+from tests.integration import committed
 
 ROOT = Path(__file__).parents[4]
 DEADLINE_SECONDS = 120.0
@@ -172,16 +170,7 @@ class Polls:
 
     def log(self, topic: Topic) -> list[tuple[bytes, Any]]:
         """Keys and values of everything that is committed now, partition by partition."""
-        codec = Registry(self.stack.kafka).codec(topic.subject, load(topic.schema))
-        consumer = kafka.consumer(
-            self.stack.kafka, "test", subscribed=False, overrides={"fetch.wait.max.ms": 20}
-        )
-        try:
-            return [
-                (key, codec.decode(value)) for key, value in committed(consumer, topic) if value is not None
-            ]
-        finally:
-            consumer.close()
+        return committed.records(self.stack.kafka, topic)
 
     def confirmations(self) -> list[dict[str, Any]]:
         """In the order of their seq."""

@@ -1,0 +1,64 @@
+"""What is committed in a topic now, as a consumer of ours reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+
+from contracts import kafka
+from contracts.registry import Codec, Registry
+from contracts.schemas import load
+from contracts.settings import KafkaSettings
+from contracts.topics import Topic
+
+PATIENCE_SECONDS = 60.0
+
+
+def records(settings: KafkaSettings, topic: Topic) -> list[tuple[bytes, Any]]:
+    """Keys and records, partition by partition, without deletions."""
+    known = codec(settings, topic)
+    return [(key, known.decode(value)) for key, value in values(settings, topic) if value is not None]
+
+
+def codec(settings: KafkaSettings, topic: Topic) -> Codec:
+    """Encoder and decoder of the topic's records."""
+    registry = _registry(settings.kafka_bootstrap, settings.schema_registry_url)
+    return registry.codec(topic.subject, load(topic.schema))
+
+
+def values(settings: KafkaSettings, topic: Topic) -> list[tuple[bytes, bytes | None]]:
+    """Keys and values, partition by partition."""
+    consumer = kafka.consumer(settings, "test", subscribed=False, overrides={"fetch.wait.max.ms": 20})
+    try:
+        return list(_below_the_ends(consumer, topic))
+    finally:
+        consumer.close()
+
+
+@cache
+def _registry(bootstrap: str, url: str) -> Registry:
+    """One for all: each registers every schema, and loads the system's certificates, anew."""
+    return Registry(KafkaSettings(kafka_bootstrap=bootstrap, schema_registry_url=url))
+
+
+def _below_the_ends(consumer: Consumer, topic: Topic) -> Iterator[tuple[bytes, bytes | None]]:
+    """What is below the ends of all partitions as they are now, in the order of each."""
+    missing, starts = {}, []
+    for number in range(topic.partitions):
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic.name, number), PATIENCE_SECONDS)
+        starts.append(TopicPartition(topic.name, number, low))
+        if high > low:
+            missing[number] = high
+    consumer.assign(starts)
+    while missing:
+        message = consumer.poll(PATIENCE_SECONDS)
+        assert message is not None, f"{topic.name} stands still below {missing}"
+        number, end = message.partition(), message.offset()
+        if message.error() is None:
+            end += 1
+            yield message.key(), message.value()
+        if end >= missing.get(number, end + 1):
+            del missing[number]
