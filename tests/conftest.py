@@ -34,8 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    # Whoever starts us in the background of a script has SIGINT ignored, and our children with us: Dagster's code server
-    # would not even end on SIGTERM.
+    # A shell that runs us in the background has SIGINT ignored, for our children too: Dagster's code server would not
+    # even end on SIGTERM.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
