@@ -122,6 +122,6 @@ class GenerationTopics:
         """Consumer group of a step (`combine`, `combine.<input>`, `merge`, `sink`)."""
         return self._name(step)
 
-    def transactional_id(self, step: str, slot: int) -> str:
-        """One per step and supervisor slot: a restarted worker fences the one it replaces."""
+    def transactional_id(self, step: str, slot: int | str) -> str:
+        """One per step and supervisor slot, or slice of a replay: a restarted one fences what it replaces."""
         return f"{self._name(step)}.{slot}"

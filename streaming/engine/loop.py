@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import cast
@@ -28,13 +28,8 @@ from streaming.engine.step import Message as Record
 from streaming.engine.step import Output, OutRecord, Step
 from streaming.engine.transactions import Delivered, OutcomeUnknown, Transactions
 
-COMMIT_SECONDS = 0.1
-COMMIT_EVENTS = 50_000
-# A poll takes all that has arrived; one that gave less than this shows that the input does not press.
-TRICKLE_EVENTS = 1_000
-# From the beginning of one transaction to that of the next. Each costs some ten requests however little is in it, and
-# a stream of single sales would fill the machine with them.
-PAUSE_SECONDS = 0.02
+# As much as one poll takes at most.
+POLL_EVENTS = 50_000
 # Wakes for what is periodic; a record wakes the loop at once.
 IDLE_SECONDS = 0.2
 # A restored partition is waited for more eagerly: it is what a restart's clock runs on.
@@ -53,6 +48,26 @@ FUTURE = Counter(
 DEAD = Counter("electrored_dead_letters_total", "Events that could not be taken", ["flow"])
 
 _log = logs.get(__name__)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When a loop commits. A poll takes all that has arrived: one that gave less than `trickle_events` shows that the
+    input does not press, and then a commit is due at once.
+
+    `pause_seconds` lie between the beginnings of two transactions: each costs some ten requests however little is in
+    it, and a stream of single sales would fill the machine with them.
+    """
+
+    seconds: float
+    events: int
+    trickle_events: int
+    pause_seconds: float
+
+
+LIVE = Pace(seconds=0.1, events=50_000, trickle_events=1_000, pause_seconds=0.02)
+# Nobody waits for a replay, and the fewer its commits, the shorter the partials that merge has to read.
+REPLAY = Pace(seconds=2.0, events=200_000, trickle_events=0, pause_seconds=0.0)
 
 
 class Attendant(ABC):
@@ -78,6 +93,7 @@ class Parts:
     progress_codec: Codec
     state: State | None = None
     attendants: Sequence[Attendant] = ()
+    pace: Pace = LIVE
 
 
 class Loop:
@@ -89,7 +105,11 @@ class Loop:
         self.parts = parts
         self._consumer = parts.consumer
         self._at = parts.positions
+        self._pace = parts.pace
         self._ready: set[int] = set()
+        # Of those the ones that are being read; a held loop reads none, or up to the given offsets.
+        self._reading: set[int] = set()
+        self._limits: Mapping[int, int] | None = None
         self._restoring: dict[int, Future[Progress]] = {}
         self._ends: dict[int, int] = {}
         self._metadata: object = None
@@ -121,6 +141,35 @@ class Loop:
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
         )
+
+    def assign(self, partitions: Iterable[int]) -> None:
+        """Take these partitions without a group: nobody else does, and nothing moves them."""
+        for partition in partitions:
+            self._restoring[partition] = self.parts.restorer.submit(partition)
+
+    def hold(self) -> bool:
+        """Commit what was added and read nothing more until `read_to` or `release`; gives whether the loop rests."""
+        if self._limits is None:
+            self.commit()
+            if self._rewind:
+                return False
+            self._limits = {}
+            self._stop_reading(self._ready)
+        return not self.step.pending()
+
+    def read_to(self, limits: Mapping[int, int]) -> None:
+        """Of a held loop: read every partition up to its offset, which itself is not read."""
+        if self._limits != limits:
+            self._limits = limits
+            self._stop_reading(self._ready)
+            self._read_on(sorted(self._ready))
+
+    def release(self) -> None:
+        """Read on, from what was committed."""
+        if self._limits is not None:
+            self._limits = None
+            self._stop_reading(self._ready)
+            self._read_on(sorted(self._ready))
 
     def turn(self) -> None:
         """One poll and what follows from it."""
@@ -272,6 +321,7 @@ class Loop:
         self._ready.discard(partition)
         self._ends.pop(partition, None)
         self.step.forget(partition)
+        self._reading.discard(partition)
         if self.parts.state is not None:
             self.parts.state.store.close(partition)
 
@@ -286,28 +336,33 @@ class Loop:
 
     def _read_on(self, partitions: Sequence[int]) -> None:
         # Assigned with their offsets instead of seek and resume, which race with each other in librdkafka.
-        if not partitions:
+        offsets = {partition: self.step.progress(partition).next_offset for partition in partitions}
+        if self._limits is not None:
+            offsets = {p: offset for p, offset in offsets.items() if offset < self._limits.get(p, 0)}
+        if not offsets:
             return
+        self._reading |= offsets.keys()
         topic = self.step.input_topic
-        self._consumer.incremental_assign(
-            [TopicPartition(topic, p, self.step.progress(p).next_offset) for p in partitions]
-        )
+        self._consumer.incremental_assign([TopicPartition(topic, p, o) for p, o in offsets.items()])
 
-    def _stop_reading(self, partitions: Sequence[int]) -> None:
-        self._consumer.incremental_unassign([TopicPartition(self.step.input_topic, p) for p in partitions])
+    def _stop_reading(self, partitions: Iterable[int]) -> None:
+        stopped = sorted(self._reading.intersection(partitions))
+        self._reading.difference_update(stopped)
+        self._consumer.incremental_unassign([TopicPartition(self.step.input_topic, p) for p in stopped])
 
     # -- polling
 
     def _poll(self) -> list[Message]:
         """What has arrived, waiting only if nothing is pending; ends and failures are taken out."""
         self._rebalanced = False
-        wait = RESTORING_SECONDS if self._restoring else IDLE_SECONDS
+        # Live traffic waits behind a loop that is held.
+        wait = RESTORING_SECONDS if self._restoring or self._limits is not None else IDLE_SECONDS
         if self.step.pending():
-            wait = max(0.0, self._committed_at + PAUSE_SECONDS - time.monotonic())
+            wait = max(0.0, self._committed_at + self._pace.pause_seconds - time.monotonic())
         first = self._consumer.poll(wait)
         if first is None:
             return []
-        polled = [first, *self._consumer.consume(COMMIT_EVENTS, 0)]
+        polled = [first, *self._consumer.consume(POLL_EVENTS, 0)]
         messages = polled
         # The cheapest look at every message: ends and failures are a handful in millions.
         if any(map(Message.error, polled)):
@@ -315,6 +370,9 @@ class Loop:
             self._take_events(polled)
         if self._rebalanced:
             messages = [message for message in messages if message.partition() in self._ready]
+        if self._limits is not None:
+            limits = self._limits
+            messages = [m for m in messages if (m.offset() or 0) < limits.get(m.partition() or 0, 0)]
         return messages
 
     def _take_events(self, polled: Sequence[Message]) -> None:
@@ -324,7 +382,8 @@ class Loop:
                 continue
             partition, offset = message.partition(), message.offset()
             if is_end(failure):
-                if partition in self._ready and offset is not None:
+                # A held loop drops what stands behind its limits, so an end says nothing of what it has seen.
+                if partition in self._ready and offset is not None and self._limits is None:
                     self._ends[partition] = max(offset, self._ends.get(partition, 0))
             elif is_lost(failure):
                 raise Fatal(
@@ -334,10 +393,12 @@ class Loop:
                 _log.warning("consuming is retried", flow=self.flow, reason=failure.str())
 
     def _is_due(self, polled: int) -> bool:
-        now = time.monotonic()
-        if polled < TRICKLE_EVENTS and now >= self._committed_at + PAUSE_SECONDS:
+        now, pace = time.monotonic(), self._pace
+        if self._limits is not None:
             return True
-        return self._events >= COMMIT_EVENTS or now - self._filling_since >= COMMIT_SECONDS
+        if polled < pace.trickle_events and now >= self._committed_at + pace.pause_seconds:
+            return True
+        return self._events >= pace.events or now - self._filling_since >= pace.seconds
 
     # -- the rest
 

@@ -21,10 +21,11 @@ from contracts import kafka as connect
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, Topic
+from streaming.barriers import Barriers, Resting, Told
 from streaming.engine.blocks import Decoder
 from streaming.engine.combine import Combine, CombineOutputs
 from streaming.engine.errors import Stopping
-from streaming.engine.loop import Attendant, Loop, Parts
+from streaming.engine.loop import LIVE, Attendant, Loop, Pace, Parts
 from streaming.engine.merge import Merge, MergeTopics
 from streaming.engine.offsets import ends
 from streaming.engine.pipeline import Input, Pipeline
@@ -55,9 +56,11 @@ class Worker:
         kafka: KafkaSettings,
         pipeline: Pipeline,
         generation: Generation,
-        slot: int,
+        slot: int | str,
         state_dir: Path,
         *,
+        barriers: Barriers | None = None,
+        pace: Pace = LIVE,
         positions: Topic = SOURCE_POSITIONS,
         late: Topic = LATE_EVENTS,
         dead: Topic = DEAD_LETTERS,
@@ -66,6 +69,8 @@ class Worker:
         self._pipeline = pipeline
         self._generation = generation
         self._slot = slot
+        self._barriers = barriers
+        self._pace = pace
         self._folder = state_dir / f"{generation}.slot{slot}"
         self._source_positions, self._late, self._dead = positions, late, dead
         self._registry = PatientRegistry(kafka)
@@ -74,10 +79,16 @@ class Worker:
 
     def loops(self) -> tuple[Loop, ...]:
         """A combine for each input, and merge; not started. Raises Fatal if a topic is not the generation's."""
-        topics = {name: (topic.id, topic.partitions) for name, topic in self._generation.topics.items()}
-        TopicGuard(self._admin, topics).check()
-        inputs = self._pipeline.inputs
-        return (*(self._combine(topics, number) for number in range(len(inputs))), self._merge(topics))
+        self.check()
+        return (*(self.combine(number) for number in range(len(self._pipeline.inputs))), self.merge())
+
+    def check(self) -> None:
+        """Raise Fatal if a topic is not the one that the generation was made with."""
+        TopicGuard(self._admin, self._topics).check()
+
+    @property
+    def _topics(self) -> dict[str, tuple[str, int]]:
+        return {name: (topic.id, topic.partitions) for name, topic in self._generation.topics.items()}
 
     def run(self, stop: threading.Event) -> None:
         """All loops, each in a thread of its own."""
@@ -115,7 +126,9 @@ class Worker:
 
     # -- building
 
-    def _combine(self, topics: Mapping[str, tuple[str, int]], number: int) -> Loop:
+    def combine(self, number: int, *, is_live: bool = True) -> Loop:
+        """The loop of an input. One that is not live sends no watermarks: who follows it up does."""
+        topics = self._topics
         names, pipeline = self._generation.names, self._pipeline
         found = pipeline.inputs[number]
         first = self._generation.first_input(pipeline, number)
@@ -135,9 +148,14 @@ class Worker:
             pipeline, found, self._generation.parameters, self._generation.number, decoder, outputs
         )
         start = {p: starts[first + p] for p in range(topics[found.source.name][1])}
-        return self._loop(step, topics, start, [self._watermarks(found)])
+        attendants: list[Attendant] = [self._watermarks(found)] if is_live else []
+        if self._barriers is not None:
+            attendants.append(Resting(self._barriers, self._pipeline.name, self._generation.number, first))
+        return self._loop(step, topics, start, attendants)
 
-    def _merge(self, topics: Mapping[str, tuple[str, int]]) -> Loop:
+    def merge(self) -> Loop:
+        """The loop from partials to state."""
+        topics = self._topics
         names, pipeline = self._generation.names, self._pipeline
         store = StateStore(self._folder, topics[names.state.name][0])
         merge_topics = MergeTopics(
@@ -149,7 +167,10 @@ class Worker:
         )
         start = dict.fromkeys(range(topics[names.partials.name][1]), 0)
         state = State(names.state.name, store)
-        return self._loop(Merge(pipeline, store, merge_topics), topics, start, [Deletion(self._admin)], state)
+        attendants: list[Attendant] = [Deletion(self._admin)]
+        if self._barriers is not None:
+            attendants.append(Told(self._barriers, pipeline.name, self._generation.number))
+        return self._loop(Merge(pipeline, store, merge_topics), topics, start, attendants, state)
 
     def _loop(
         self,
@@ -191,6 +212,7 @@ class Worker:
                 progress_codec=codec,
                 state=state,
                 attendants=[*attendants, TopicGuard(self._admin, topics)],
+                pace=self._pace,
             )
         )
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, Message, TopicPartition
 
-from streaming.engine import loop as module
 from streaming.engine.errors import Abortable, Fatal
 from streaming.engine.loop import Loop, Parts
 from streaming.engine.progress import Progress
@@ -144,10 +143,9 @@ def give_up(callback: str, *partitions: int) -> Callable[[World], None]:
 
 
 @pytest.fixture
-def pressed(monkeypatch: pytest.MonkeyPatch) -> None:
+def pressed(loop: Loop) -> None:
     """Every poll counts as one of an input that presses, and nothing is due by its time."""
-    monkeypatch.setattr(module, "TRICKLE_EVENTS", 0)
-    monkeypatch.setattr(module, "COMMIT_SECONDS", 3600)
+    loop._pace = replace(loop._pace, trickle_events=0, seconds=3600)
 
 
 def test_what_trickles_in_is_committed_at_once(world: World, loop: Loop) -> None:
@@ -156,11 +154,8 @@ def test_what_trickles_in_is_committed_at_once(world: World, loop: Loop) -> None
     assert world.log == ["take", ("commit", {0: 6, 1: 9}), "accept"]
 
 
-def test_transactions_of_a_trickling_input_are_apart(
-    world: World, loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 3600)
-    monkeypatch.setattr(module, "COMMIT_SECONDS", 3600)
+def test_transactions_of_a_trickling_input_are_apart(world: World, loop: Loop) -> None:
+    loop._pace = replace(loop._pace, pause_seconds=3600, seconds=3600)
     # The clock may have begun less than an hour ago.
     loop._committed_at = -3600
     world.arriving = [[event(0, 5)], [event(0, 6)], [event(0, 7)]]
@@ -169,15 +164,15 @@ def test_transactions_of_a_trickling_input_are_apart(
     loop.turn()
     loop.turn()
     assert (world.log, world.overlay) == ([], {0: 8})
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 0)
+    loop._pace = replace(loop._pace, pause_seconds=0)
     loop.turn()
     assert world.log == ["take", ("commit", {0: 8}), "accept"]
 
 
 def test_an_input_that_presses_is_committed_when_enough_has_come(
-    world: World, loop: Loop, pressed: None, monkeypatch: pytest.MonkeyPatch
+    world: World, loop: Loop, pressed: None
 ) -> None:
-    monkeypatch.setattr(module, "COMMIT_EVENTS", 3)
+    loop._pace = replace(loop._pace, events=3)
     world.arriving = [[event(0, 5), event(0, 6)], [event(0, 7)], [event(0, 8)]]
     loop.turn()
     assert world.log == []
@@ -186,12 +181,12 @@ def test_an_input_that_presses_is_committed_when_enough_has_come(
 
 
 def test_an_input_that_presses_is_committed_when_its_time_has_come(
-    world: World, loop: Loop, pressed: None, monkeypatch: pytest.MonkeyPatch
+    world: World, loop: Loop, pressed: None
 ) -> None:
     world.arriving = [[event(0, 5)], [event(0, 6)]]
     loop.turn()
     assert world.log == []
-    monkeypatch.setattr(module, "COMMIT_SECONDS", 0)
+    loop._pace = replace(loop._pace, seconds=0)
     loop.turn()
     assert world.log == ["take", ("commit", {0: 7}), "accept"]
 
@@ -273,3 +268,50 @@ def test_a_passing_failure_is_not(world: World, loop: Loop, pressed: None) -> No
     world.arriving = [[event(0, 5), event(0, -1, KafkaError(KafkaError._TRANSPORT))]]
     loop.turn()
     assert world.overlay == {0: 6}
+
+
+def test_a_held_loop_commits_and_rests_until_it_is_released(world: World, loop: Loop, pressed: None) -> None:
+    world.arriving = [[event(0, 5)]]
+    loop.turn()
+    assert loop.hold()
+    assert world.log == ["take", ("commit", {0: 6}), "accept", ("stop reading", [0, 1])]
+    world.log.clear()
+    assert loop.hold()
+    assert world.log == []
+    loop.release()
+    assert world.log == [("stop reading", []), ("read on", {0: 6, 1: 0})]
+
+
+def test_a_held_loop_reads_exactly_up_to_its_limits(world: World, loop: Loop) -> None:
+    loop.hold()
+    world.log.clear()
+    loop.read_to({0: 7, 1: 0})
+    assert world.log == [("stop reading", []), ("read on", {0: 0})]
+    world.log.clear()
+    world.arriving = [[event(0, 6), event(0, 7), event(0, 8)]]
+    loop.turn()
+    assert world.log == ["take", ("commit", {0: 7}), "accept"]
+    loop.read_to({0: 7, 1: 0})
+    assert loop.step.progress(0).next_offset == 7
+    world.log.clear()
+    loop.release()
+    assert world.log == [("stop reading", [0]), ("read on", {0: 7, 1: 0})]
+
+
+def test_a_loop_is_held_only_after_its_commit_went_through(world: World, loop: Loop, pressed: None) -> None:
+    world.arriving = [[event(0, 5)]]
+    loop.turn()
+    world.outcome = [Abortable("no")]
+    assert not loop.hold()
+    loop.turn()
+    assert loop.hold()
+    assert loop.step.progress(0).next_offset == 0
+
+
+def test_a_partition_that_comes_to_a_held_loop_is_not_read(world: World, loop: Loop) -> None:
+    loop.hold()
+    world.log.clear()
+    world.callbacks["on_assign"](world, [TopicPartition(TOPIC, 2)])
+    loop.turn()
+    assert loop.ready == {0, 1, 2}
+    assert world.log == [("read back", 2)]

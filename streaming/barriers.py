@@ -1,0 +1,177 @@
+"""Barriers: generations of a pipeline rest at one and the same input position, so that they can be compared there.
+
+A barrier is a row of the results database. Who takes part looks at it and reports to `barrier_reports`:
+
+1. `requested`: every combine of the listed generations commits, reads nothing more, and reports where it stands.
+2. `targeted`: each reads exactly up to the greatest position of all, commits, and reports that.
+3. Merge and sink report how far they have come; when they are behind everything that combine wrote: `reached`.
+4. Combine goes on only on having read `released` or `expired`. Nobody concludes from a clock that a barrier has
+   expired: it is written into the row. So a snapshot that holds `reached` is older than everything that came after.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from contracts.tables import barrier_reports, barriers
+from observability import logs
+from streaming.engine.loop import Attendant, Loop
+
+OPEN = ("requested", "targeted", "reached")
+# Live traffic rests while a barrier stands, so it is looked at often; otherwise it costs next to nothing.
+LOOK_SECONDS = 0.5
+STANDING_SECONDS = 0.05
+
+_log = logs.get(__name__)
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """A row of `barriers` that is neither released nor expired."""
+
+    id: int
+    generations: tuple[int, ...]
+    state: str
+    targets: Mapping[int, int]
+
+
+class Barriers:
+    """The barriers that stand, looked at by a thread; while the database is away, those that stood last."""
+
+    def __init__(self, results: Engine) -> None:
+        self._results = results
+        self._standing: dict[str, Barrier] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="barriers", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def standing(self, pipeline: str, generation: int) -> Barrier | None:
+        """The barrier that holds the generation."""
+        found = self._standing.get(pipeline)
+        return found if found is not None and generation in found.generations else None
+
+    def report(self, barrier: Barrier, generation: int, step: str, offsets: Mapping[int, int]) -> bool:
+        """Note how far the partitions of a step have come; gives whether the database took it."""
+        rows = [
+            {
+                "barrier": barrier.id,
+                "generation": generation,
+                "step": step,
+                "partition": partition,
+                "offset": offset,
+            }
+            for partition, offset in offsets.items()
+        ]
+        noted = insert(barrier_reports)
+        try:
+            with self._results.begin() as connection:
+                connection.execute(
+                    noted.on_conflict_do_update(
+                        constraint=barrier_reports.primary_key, set_={"offset": noted.excluded.offset}
+                    ),
+                    rows,
+                )
+        except (OperationalError, InterfaceError) as error:
+            # The barrier expires at worst; live traffic is not to end because of it.
+            _log.warning("a barrier is not reported to", barrier=barrier.id, reason=str(error.orig).strip())
+            return False
+        return True
+
+    def look(self) -> None:
+        """Read the table once; what is overdue is expired there, by whoever sees it first."""
+        with self._results.begin() as connection:
+            connection.execute(
+                update(barriers)
+                .where(barriers.c.state.in_(OPEN), barriers.c.expires_at < func.clock_timestamp())
+                .values(state="expired")
+            )
+        with self._results.connect() as connection:
+            rows = connection.execute(select(barriers).where(barriers.c.state.in_(OPEN))).all()
+        self._standing = {
+            row.pipeline: Barrier(
+                row.id,
+                tuple(row.generations),
+                row.state,
+                {int(partition): offset for partition, offset in (row.targets or {}).items()},
+            )
+            for row in rows
+        }
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.look()
+            except (OperationalError, InterfaceError) as error:
+                _log.warning("barriers are looked at again", reason=str(error.orig).strip())
+            self._stop.wait(STANDING_SECONDS if self._standing else LOOK_SECONDS)
+
+
+class Reports:
+    """What a step has told a barrier; the same is not told twice."""
+
+    def __init__(self, barriers: Barriers, generation: int, step: str) -> None:
+        self._barriers = barriers
+        self._generation = generation
+        self._step = step
+        self._told: tuple[int, dict[int, int]] = (0, {})
+
+    def tell(self, barrier: Barrier, offsets: Mapping[int, int]) -> None:
+        told = self._told[1] if self._told[0] == barrier.id else {}
+        news = {partition: offset for partition, offset in offsets.items() if told.get(partition) != offset}
+        if news and self._barriers.report(barrier, self._generation, self._step, news):
+            self._told = barrier.id, told | news
+
+
+class Resting(Attendant):
+    """Holds a combine at the barriers of its generation.
+
+    `first` is the number of its input's first partition: those of all inputs are counted through.
+    """
+
+    def __init__(self, barriers: Barriers, pipeline: str, generation: int, first: int) -> None:
+        self._barriers = barriers
+        self._pipeline = pipeline
+        self._generation = generation
+        self._first = first
+        self._reports = Reports(barriers, generation, "combine")
+
+    def attend(self, loop: Loop) -> None:
+        barrier = self._barriers.standing(self._pipeline, self._generation)
+        if barrier is None:
+            loop.release()
+            return
+        if not loop.hold():
+            return
+        if barrier.targets:
+            first = self._first
+            loop.read_to({number - first: at for number, at in barrier.targets.items() if number >= first})
+        if not loop.step.pending():
+            at = {self._first + p: loop.step.progress(p).next_offset for p in loop.ready}
+            self._reports.tell(barrier, at)
+
+
+class Told(Attendant):
+    """Tells the barriers of a generation how far its merge has come, everything committed."""
+
+    def __init__(self, barriers: Barriers, pipeline: str, generation: int) -> None:
+        self._barriers = barriers
+        self._pipeline = pipeline
+        self._generation = generation
+        self._reports = Reports(barriers, generation, "merge")
+
+    def attend(self, loop: Loop) -> None:
+        barrier = self._barriers.standing(self._pipeline, self._generation)
+        if barrier is not None and barrier.targets and not loop.step.pending():
+            self._reports.tell(barrier, {p: loop.consumed(p) for p in loop.ready})
