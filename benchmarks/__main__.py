@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import api, capture, engine, join, latency, platform
+from benchmarks import api, capture, csv_files, engine, join, latency, platform
 from benchmarks.figures import Figure, table
 from contracts.settings import LogSettings
 from observability import logs
@@ -31,6 +31,7 @@ class What(StrEnum):
     ENGINE = "engine"
     JOIN = "join"
     CAPTURE = "capture"
+    CSV = "csv"
     LATENCY = "latency"
     API = "api"
 
@@ -66,6 +67,8 @@ def _steps(wanted: set[What]) -> Iterable[Callable[[], list[Figure]]]:
         yield join.figures
     if What.CAPTURE in wanted:
         yield capture.figures
+    if What.CSV in wanted:
+        yield csv_files.figures
     if wanted & {What.LATENCY, What.API}:
         yield lambda: _on_a_platform(wanted)
 

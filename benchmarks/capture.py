@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import resource
 import select
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from uuid import uuid4
 
 import psycopg2
@@ -23,13 +21,14 @@ from psycopg2 import extras
 from sqlalchemy import URL
 
 from benchmarks.figures import Figure
+from benchmarks.servers import servers
 from contracts import kafka
 from contracts.settings import SalesDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS
 from sources.postgres.capture import Capture
 from sources.postgres.writer import Topics
 from stack import databases
-from stack.embedded import Embedded, running
+from stack.embedded import Embedded
 from stack.postgres import connect
 
 TRANSACTION_ROWS = 1_000
@@ -71,10 +70,7 @@ def main(rows: int = 500_000, runs: int = 3) -> None:
 
 
 def _runs(rows: int, runs: int) -> Iterator[tuple[float, float, float]]:
-    with (
-        tempfile.TemporaryDirectory(prefix="electrored-benchmark-") as folder,
-        running(Path(folder)) as stack,
-    ):
+    with servers() as stack:
         kafka.ensure_topics(stack.kafka, (SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS))
         for _ in range(runs):
             yield measure(stack, rows)

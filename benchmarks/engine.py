@@ -29,6 +29,7 @@ from confluent_kafka import OFFSET_BEGINNING, Producer, TopicPartition
 from prometheus_client import Counter
 
 from benchmarks.figures import Figure
+from benchmarks.servers import servers
 from contracts import kafka as connect
 from contracts.registry import Registry
 from contracts.schemas import load
@@ -42,7 +43,6 @@ from contracts.topics import (
 )
 from observability import logs
 from observability.metrics import EVENTS
-from stack.embedded import running
 from streaming.engine.pipeline import Parameters, Pipeline
 from streaming.engine.transactions import TRANSACTIONS
 from streaming.engine.worker import Worker
@@ -243,12 +243,8 @@ def in_child(function: Any, *arguments: Any) -> Any:
 
 @contextmanager
 def kafka_of_its_own() -> Iterator[KafkaSettings]:
-    folder = Path(tempfile.mkdtemp(prefix="electrored-bench-"))
-    try:
-        with running(folder) as stack:
-            yield stack.kafka
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with servers() as stack:
+        yield stack.kafka
 
 
 def figures(events: int = 2_000_000, pipeline: str = "top-sales-by-city", rounds: int = 2) -> list[Figure]:
