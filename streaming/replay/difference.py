@@ -1,0 +1,215 @@
+"""What a generation says differently from the active one: exact, at one input position of both, and stored.
+
+Taken in one REPEATABLE READ snapshot in which a barrier stands at `reached`: then the rows of both generations are made
+from the same events, whatever comes in meanwhile. The fingerprint stands for the whole of it, so that who approves a
+promotion approves what was seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine, Row, insert, select, text, update
+
+from contracts.settings import KafkaSettings
+from contracts.tables import differences, generations
+from streaming.pipelines import PIPELINES
+from streaming.replay.comparison import Shape
+from streaming.replay.errors import Refused
+from streaming.replay.failpoints import failpoint
+from streaming.replay.snapshot import active_of, find, in_snapshot, known_of, pointer_of
+
+# Rows on their way through this process, so that a difference of any size needs no more memory than a small one.
+_ROWS_AT_ONCE = 5_000
+# Two hops and some: who is not there by then is behind.
+BARRIER_SECONDS = 20.0
+
+
+class Held(Protocol):
+    """A barrier that was reached: the listed generations rest at exactly these input positions."""
+
+    @property
+    def targets(self) -> Mapping[int, int]: ...
+
+    def check(self, connection: Connection) -> None:
+        """Raise Refused unless the barrier stands at `reached` in this connection's snapshot."""
+
+
+# Kafka, results, pipeline, numbers of the generations, seconds: as `barrier.held` is called.
+Hold = Callable[
+    [KafkaSettings, Engine, str, Sequence[int], float],
+    AbstractContextManager[Held],
+]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row of `differences`. Totals are decimals as text, by currency."""
+
+    id: int
+    pipeline: str
+    generation: int
+    base: int
+    promotion_number: int
+    generation_version: int
+    base_version: int
+    targets: Mapping[int, int]
+    fingerprint: str
+    added: int
+    removed: int
+    changed: int
+    compared: int
+    before_total: Mapping[str, str]
+    after_total: Mapping[str, str]
+    outside: int
+    computed_at: datetime
+
+    @property
+    def count(self) -> int:
+        return self.added + self.removed + self.changed
+
+    @property
+    def is_empty(self) -> bool:
+        return self.count == 0
+
+
+def take(kafka: KafkaSettings, results: Engine, pipeline: str, number: int, *, hold: Hold) -> Difference:
+    """Hold the generation and the active one at one position, and compare them there. Raises Refused.
+
+    The barrier is released as soon as the snapshot is taken: comparing holds nobody up.
+    """
+    known = known_of(results, pipeline)
+    made, active = find(known, pipeline, number), active_of(known, pipeline)
+    if made.state not in ("candidate", "standby"):
+        raise Refused(
+            f"{pipeline} g{number} is {made.state}: only a candidate or a standby is kept up to date, and compared"
+        )
+
+    def compare(connection: Connection) -> Difference:
+        with hold(kafka, results, pipeline, (active.number, number), BARRIER_SECONDS) as barrier:
+            barrier.check(connection)
+        found = compute(connection, barrier, pipeline, number)
+        failpoint("diff.before_commit")
+        connection.commit()
+        return found
+
+    return in_snapshot(results, pipeline, compare)
+
+
+def compute(connection: Connection, held: Held, pipeline: str, number: int) -> Difference:
+    """Compare the generation with the active one in the connection's snapshot, and store what differs.
+
+    The connection is in a REPEATABLE READ transaction in which `held.check` was passed, and which the caller commits;
+    the barrier may be released by now. Raises Refused.
+    """
+    connection.execute(text("SET LOCAL timezone = 'UTC'"))
+    made = _generation(connection, pipeline, number)
+    pointer = pointer_of(connection, pipeline)
+    base = _generation(connection, pipeline, pointer.generation)
+    if base.number == number:
+        raise Refused(f"{pipeline} g{number} is the active generation: it differs from itself in nothing")
+    shape = Shape.of(PIPELINES[pipeline, made.version])
+    before, after = (_totals(connection, shape, side) for side in (base.number, number))
+    values = {
+        "pipeline": pipeline,
+        "generation": number,
+        "base": base.number,
+        "promotion_number": pointer.promotion_number,
+        "generation_version": made.version,
+        "base_version": base.version,
+        "targets": {str(partition): offset for partition, offset in sorted(held.targets.items())},
+        "before_total": {row.currency: row.total for row in before},
+        "after_total": {row.currency: row.total for row in after},
+        "computed_at": datetime.now(UTC),
+    }
+    unknown = {"fingerprint": "", "added": 0, "removed": 0, "changed": 0, "compared": 0, "outside": 0}
+    stored = connection.scalar(insert(differences).values(values | unknown).returning(differences.c.id))
+    connection.execute(shape.compare, {"difference": stored, "base": base.number, "generation": number})
+    kinds = {"added": 0, "removed": 0, "changed": 0}
+    kinds |= {row.kind: row.groups for row in connection.execute(_KINDS, {"difference": stored})}
+    found = {
+        **kinds,
+        "compared": sum(row.groups for row in before) + kinds["added"],
+        "outside": _outside(connection, stored, made),
+        "fingerprint": _fingerprint(connection, stored, values),
+    }
+    connection.execute(update(differences).where(differences.c.id == stored).values(found))
+    return _from_row(connection.execute(select(differences).where(differences.c.id == stored)).one())
+
+
+def newest(results: Engine, pipeline: str, number: int) -> Difference | None:
+    """The difference of the generation that was computed last; None before the first."""
+    with results.connect() as connection:
+        return newest_in(connection, pipeline, number)
+
+
+def newest_in(connection: Connection, pipeline: str, number: int) -> Difference | None:
+    """The same as `newest`, in a snapshot that somebody has already."""
+    wanted = (
+        select(differences)
+        .where(differences.c.pipeline == pipeline, differences.c.generation == number)
+        .order_by(differences.c.computed_at.desc(), differences.c.id.desc())
+        .limit(1)
+    )
+    row = connection.execute(wanted).one_or_none()
+    return None if row is None else _from_row(row)
+
+
+_KINDS = text(
+    "SELECT kind, count(*) AS groups FROM difference_rows WHERE difference = :difference GROUP BY kind"
+)
+# Bytes order alike on every machine and in every language.
+_ORDERED = text(
+    "SELECT window_start, window_end, CAST(grp AS text) AS grp, kind, CAST(before AS text) AS before, "
+    "CAST(after AS text) AS after, rank_before, rank_after FROM difference_rows WHERE difference = :difference "
+    'ORDER BY window_start, window_end, CAST(grp AS text) COLLATE "C"'
+)
+_OUTSIDE = text(
+    "SELECT count(*) FROM difference_rows WHERE difference = :difference "
+    "AND (window_start < :range_start OR window_start >= :range_end)"
+)
+
+
+def _generation(connection: Connection, pipeline: str, number: int) -> Row[Any]:
+    found = connection.execute(
+        select(generations).where(generations.c.pipeline == pipeline, generations.c.number == number)
+    ).one_or_none()
+    if found is None:
+        raise Refused(f"{pipeline} has no generation {number}")
+    return found
+
+
+def _totals(connection: Connection, shape: Shape, number: int) -> list[Row[Any]]:
+    return list(connection.execute(shape.totals, {"generation": number}))
+
+
+def _outside(connection: Connection, stored: int, made: Row[Any]) -> int:
+    """How many of the rows are of windows that the replay was not asked for; none without a range."""
+    if made.range_start is None:
+        return 0
+    asked = {"difference": stored, "range_start": made.range_start, "range_end": made.range_end}
+    return int(connection.execute(_OUTSIDE, asked).scalar_one())
+
+
+def _fingerprint(connection: Connection, stored: int, values: Mapping[str, Any]) -> str:
+    """SHA-256 of what was compared, where, and every row."""
+    names = ("pipeline", "generation", "base", "promotion_number", "targets")
+    digest = hashlib.sha256(json.dumps([values[name] for name in names]).encode())
+    ordered = connection.execute(
+        _ORDERED, {"difference": stored}, execution_options={"yield_per": _ROWS_AT_ONCE}
+    )
+    for row in ordered:
+        digest.update(json.dumps([str(value) for value in row]).encode())
+    return digest.hexdigest()
+
+
+def _from_row(row: Row[Any]) -> Difference:
+    fields = row._asdict()
+    targets = {int(partition): offset for partition, offset in fields.pop("targets").items()}
+    return Difference(**fields, targets=targets)

@@ -1,0 +1,126 @@
+"""Generations and differences as a person reads them in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Row
+
+from streaming.replay.changes import Change
+from streaming.replay.difference import Difference
+
+
+def generations(found: Sequence[Row[Any]]) -> RenderableType:
+    """One line each, the newest of a pipeline first."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in (
+        "pipeline",
+        "generation",
+        "state",
+        "version",
+        "parameters",
+        "range",
+        "made",
+        "by",
+        "reason",
+        "note",
+    ):
+        table.add_column(title, overflow="fold")
+    for row in found:
+        table.add_row(
+            row.pipeline,
+            f"g{row.number}",
+            Text(row.state, style={"active": "green", "failed": "red", "retired": "dim"}.get(row.state, "")),
+            str(row.version),
+            " ".join(f"{name}={value}" for name, value in row.parameters.items()),
+            _range(row.range_start, row.range_end),
+            _moment(row.created_at),
+            row.created_by,
+            row.reason,
+            row.error or (f"approved by {row.approved_by}" if row.approved_by else ""),
+        )
+    return table
+
+
+def difference(found: Difference, listed: Iterable[Change]) -> RenderableType:
+    """What it comes to, then the given rows."""
+    parts: list[RenderableType] = [
+        Text(f"{found.pipeline}: g{found.generation} against g{found.base}, which is active", style="bold"),
+        Text(
+            f"{found.compared:,} groups compared: {found.added:,} added, {found.removed:,} removed, "
+            f"{found.changed:,} changed"
+        ),
+    ]
+    if found.outside:
+        parts.append(
+            Text(f"{found.outside:,} of them outside of the range: it will not be promoted", style="red")
+        )
+    if not found.is_empty:
+        parts += [_totals(found), _rows(found, list(listed))]
+    parts.append(Text(f"fingerprint {found.fingerprint}"))
+    return Group(*parts)
+
+
+def _totals(found: Difference) -> Table:
+    table = Table(title="totals", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("currency")
+    for title in ("before", "after", "change"):
+        table.add_column(title, justify="right")
+    for currency in sorted({*found.before_total, *found.after_total}):
+        before, after = (Decimal(side.get(currency, "0")) for side in (found.before_total, found.after_total))
+        table.add_row(currency, f"{before:,}", f"{after:,}", f"{after - before:+,}")
+    return table
+
+
+def _rows(found: Difference, listed: Sequence[Change]) -> Table:
+    title = f"the {len(listed)} greatest of {found.count:,}" if len(listed) < found.count else "all of them"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("window", "group", "kind"):
+        table.add_column(name, overflow="fold")
+    for name in ("before", "after", "change", "share of total", "rank"):
+        table.add_column(name, justify="right")
+    for row in listed:
+        table.add_row(
+            "" if row.window_start is None else _range(row.window_start, row.window_end),
+            " ".join(row.group.values()),
+            row.kind,
+            _said(row.before, row.after),
+            _said(row.after, row.before),
+            "" if row.change is None else f"{row.change:+,}",
+            "" if row.share is None else f"{row.share:+.4%}",
+            _rank(row),
+        )
+    return table
+
+
+def _said(side: Any, other: Any) -> str:
+    """What one generation says of a group, of which only what the other says differently."""
+    if side is None:
+        return "-"
+    if other is None:
+        return str(side.get("total", side.get("amount")))
+    return "\n".join(
+        str(value) if name in ("total", "amount") else f"{name} {value}"
+        for name, value in side.items()
+        if value != other[name]
+    )
+
+
+def _rank(row: Change) -> str:
+    if row.rank_before == row.rank_after:
+        return "" if row.rank_after is None else str(row.rank_after)
+    return f"{row.rank_before or '-'} → {row.rank_after or '-'}"
+
+
+def _range(start: datetime | None, end: datetime | None) -> str:
+    return "" if start is None or end is None else f"{_moment(start)} to {_moment(end)}"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d}" if f"{moment:%H%M%S}" == "000000" else f"{moment:%Y-%m-%d %H:%M}"

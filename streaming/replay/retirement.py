@@ -1,0 +1,201 @@
+"""Taking a generation away: nobody runs it any more, then its rows, groups and topics go.
+
+`retired` is the first step, in one transaction: workers and sink leave it within about a second, and nothing is applied
+to it any more. `retired_at` is the last: until then the same call goes on where a crash left it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import Engine, delete, select, text, update
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_fixed
+
+from contracts.kafka import TIMEOUT_SECONDS, admin
+from contracts.settings import KafkaSettings
+from contracts.tables import differences, generations, sink_positions
+from contracts.topics import GenerationTopics
+from observability import logs
+from streaming.engine.errors import Retriable
+from streaming.pipelines import PIPELINES
+from streaming.replay.errors import Refused
+from streaming.replay.failpoints import failpoint
+from streaming.replay.presence import is_worked_on
+
+# Long enough to notice that a promotion was a mistake.
+STANDBY_KEPT = timedelta(days=7)
+# About a tenth of a second of the database's work, so that the sink's transactions find their way in between.
+BATCH_ROWS = 10_000
+# A worker that leaves needs a second or two; one that was killed is a member for as long as a broker's session lasts.
+LEAVING_SECONDS = 90.0
+_GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.GROUP_ID_NOT_FOUND)
+
+_log = logs.get(__name__)
+
+
+@dataclass(frozen=True)
+class Retired:
+    """What was taken away by this call; nothing if an earlier one did it."""
+
+    pipeline: str
+    generation: int
+    rows: int
+    topics: int
+
+
+def retire(kafka: KafkaSettings, results: Engine, pipeline: str, number: int) -> Retired:
+    """Take the generation away. Asked again it goes on, and gives what was left to do.
+
+    Raises Refused, and nothing was changed, for the active one and one that a replay is building right now; Retriable
+    if workers do not leave: it is retired then, and the same call finishes it.
+    """
+    _mark(results, pipeline, number)
+    failpoint("retire.marked")
+    rows = _delete_rows(results, pipeline, number)
+    failpoint("retire.rows")
+    names = GenerationTopics(pipeline, number)
+    client = admin(kafka)
+    _delete_groups(client, pipeline, names)
+    failpoint("retire.groups")
+    topics = _delete(
+        client.delete_topics([t.name for t in names.all], operation_timeout=TIMEOUT_SECONDS).items()
+    )
+    failpoint("retire.topics")
+    with results.begin() as connection:
+        connection.execute(
+            update(generations)
+            .where(
+                generations.c.pipeline == pipeline,
+                generations.c.number == number,
+                generations.c.retired_at.is_(None),
+            )
+            .values(retired_at=datetime.now(UTC))
+        )
+    failpoint("retire.done")
+    _log.info("retired", pipeline=pipeline, generation=number, rows=rows, topics=topics)
+    return Retired(pipeline, number, rows, topics)
+
+
+def retire_old_standbys(
+    kafka: KafkaSettings, results: Engine, *, now: datetime | None = None
+) -> list[Retired]:
+    """Retire what has been standby for long enough, and finish what was begun. Once a day is often enough."""
+    before = (now or datetime.now(UTC)) - STANDBY_KEPT
+    of = generations.c
+    wanted = (
+        select(of.pipeline, of.number)
+        .where(
+            ((of.state == "standby") & (of.standby_at < before))
+            | ((of.state == "retired") & of.retired_at.is_(None))
+        )
+        .order_by(of.pipeline, of.number)
+    )
+    with results.connect() as connection:
+        found = connection.execute(wanted).all()
+    return [retire(kafka, results, pipeline, number) for pipeline, number in found]
+
+
+def _mark(results: Engine, pipeline: str, number: int) -> None:
+    of = generations.c
+    this = (of.pipeline == pipeline) & (of.number == number)
+    with results.begin() as connection:
+        # Waits for the apply that is under way; the next one finds the state.
+        state = connection.scalar(select(of.state).where(this).with_for_update())
+        if state is None:
+            raise Refused(f"{pipeline} has no generation {number}")
+        if state == "active":
+            raise Refused(
+                f"{pipeline} g{number} is active: promote another one, or roll back, before it is retired"
+            )
+        if state == "building" and is_worked_on(connection, pipeline, number):
+            raise Refused(f"{pipeline} g{number} is being built right now: end its replay first")
+        if state != "retired":
+            connection.execute(update(generations).where(this).values(state="retired"))
+
+
+def _delete_rows(results: Engine, pipeline: str, number: int) -> int:
+    """Result rows, then positions, then the rows of its differences; what the differences came to is kept."""
+    tables = sorted({found.table for (name, _), found in PIPELINES.items() if name == pipeline})
+    if not tables:
+        raise Retriable(
+            f"this code does not know {pipeline}, nor where its rows are: retire it with code that does"
+        )
+    done = sum(_in_batches(results, table, "generation = :number", {"number": number}) for table in tables)
+    with results.begin() as connection:
+        connection.execute(
+            delete(sink_positions).where(
+                sink_positions.c.pipeline == pipeline, sink_positions.c.generation == number
+            )
+        )
+        compared = connection.scalars(
+            select(differences.c.id).where(
+                differences.c.pipeline == pipeline, differences.c.generation == number
+            )
+        ).all()
+    for found in compared:
+        _in_batches(results, "difference_rows", "difference = :number", {"number": found})
+    return done
+
+
+def _in_batches(results: Engine, table: str, condition: str, values: dict[str, object]) -> int:
+    statement = text(
+        f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {condition} LIMIT {BATCH_ROWS}))"
+    )
+    done = 0
+    while True:
+        with results.begin() as connection:
+            count = connection.execute(statement, values).rowcount
+        done += count
+        if count < BATCH_ROWS:
+            return done
+        failpoint("retire.batch")
+
+
+def _delete_groups(client: AdminClient, pipeline: str, names: GenerationTopics) -> None:
+    """The generation's groups, as soon as nobody is in them: then no worker reads or writes its topics any more."""
+    steps = {
+        found.step(each)
+        for (name, _), found in PIPELINES.items()
+        if name == pipeline
+        for each in found.inputs
+    }
+    groups = [names.group_id(step) for step in sorted({*steps, "merge", "sink"})]
+    retrying = Retrying(
+        retry=retry_if_exception(lambda error: _code(error) == KafkaError.NON_EMPTY_GROUP),
+        stop=stop_after_delay(LEAVING_SECONDS),
+        wait=wait_fixed(0.2),
+    )
+    for group in groups:
+        try:
+            retrying(
+                lambda group=group: _delete(
+                    client.delete_consumer_groups([group], request_timeout=TIMEOUT_SECONDS).items()
+                )
+            )
+        except RetryError as error:
+            raise Retriable(
+                f"{pipeline} g{names.generation} is retired, but a worker is still in its group {group}: "
+                "when that is gone, retire it again"
+            ) from error
+
+
+def _delete(asked: Iterable[tuple[str, Future[None]]]) -> int:
+    """How many of these were there; what is gone already is as wanted."""
+    count = 0
+    for _, future in asked:
+        try:
+            future.result()
+            count += 1
+        except KafkaException as error:
+            if _code(error) not in _GONE:
+                raise
+    return count
+
+
+def _code(error: BaseException) -> int | None:
+    return error.args[0].code() if isinstance(error, KafkaException) else None

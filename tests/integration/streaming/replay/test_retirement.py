@@ -1,0 +1,230 @@
+"""Retiring: rows, groups and topics are gone, whatever ended the first attempt; what is in use stays."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from random import randrange
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import Engine, func, select, text
+
+from contracts.kafka import admin, consumer, ensure_topics
+from contracts.tables import city_totals, difference_rows, differences, sink_positions
+from contracts.topics import GenerationTopics
+from stack.embedded import Embedded
+from streaming.engine.errors import Retriable
+from streaming.replay import difference, retirement
+from streaming.replay.errors import Refused
+from streaming.replay.presence import is_worked_on, working_on
+from streaming.replay.retirement import Retired
+from tests.integration.streaming.replay.filled import Filled, Holding, city
+
+PIPELINE = "top-sales-by-city"
+ROWS = 25
+# Topics are the whole Kafka's: every test has a number of its own.
+_numbers = count(randrange(10_000, 1_000_000) * 1000)
+
+
+class Doomed:
+    """A candidate with all that belongs to one: rows, positions, a difference, topics, groups with offsets."""
+
+    def __init__(self, stack: Embedded, filled: Filled) -> None:
+        self.number = next(_numbers) % 2**31
+        self.names = GenerationTopics(PIPELINE, self.number)
+        self._filled = filled
+        self._kafka = stack.kafka
+        self._client: AdminClient = admin(stack.kafka)
+        filled.generation(self.number, "candidate")
+        filled.write(self.number, [city(f"c{n}", "1") for n in range(ROWS)])
+        with filled.engine.begin() as connection:
+            connection.execute(
+                text("INSERT INTO sink_positions VALUES (:pipeline, :number, 0, 'x', 7)"),
+                {"pipeline": PIPELINE, "number": self.number},
+            )
+        difference.take(stack.kafka, filled.engine, PIPELINE, self.number, hold=Holding())
+        ensure_topics(stack.kafka, self.names.all)
+        for step in ("combine", "merge"):
+            with closing(consumer(stack.kafka, self.names.group_id(step), subscribed=False)) as reader:
+                reader.commit(offsets=[TopicPartition(self.names.partials.name, 0, 0)], asynchronous=False)
+
+    def member(self) -> Consumer:
+        """A worker in the group of merge."""
+        worker = consumer(self._kafka, self.names.group_id("merge"))
+        worker.subscribe([self.names.partials.name])
+        while not worker.assignment():
+            worker.consume(1, 0.1)
+        return worker
+
+    def left(self) -> dict[str, int]:
+        """What there still is of it."""
+        found = {
+            table.name: self._count(select(func.count()).select_from(table).where(column == self.number))
+            for table, column in (
+                (city_totals, city_totals.c.generation),
+                (sink_positions, sink_positions.c.generation),
+            )
+        }
+        found["difference_rows"] = self._count(
+            select(func.count())
+            .select_from(difference_rows.join(differences, differences.c.id == difference_rows.c.difference))
+            .where(differences.c.generation == self.number)
+        )
+        topics = self._client.list_topics(timeout=30).topics
+        found["topics"] = sum(topic.name in topics for topic in self.names.all)
+        groups = {group.group_id for group in self._client.list_consumer_groups().result().valid}
+        found["groups"] = sum(self.names.group_id(step) in groups for step in ("combine", "merge"))
+        return {name: number for name, number in found.items() if number}
+
+    def _count(self, wanted: object) -> int:
+        with self._filled.engine.connect() as connection:
+            return int(connection.scalar(wanted))  # type: ignore[call-overload]
+
+    def row(self) -> tuple[str, datetime | None]:
+        with self._filled.engine.connect() as connection:
+            found = connection.execute(
+                text("SELECT state, retired_at FROM generations WHERE number = :n"), {"n": self.number}
+            ).one()
+            return found.state, found.retired_at
+
+
+@pytest.fixture
+def filled(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Filled:
+    monkeypatch.setattr(retirement, "BATCH_ROWS", 10)
+    filled = Filled(engine)
+    filled.generation(1, "active")
+    filled.write(1, [city("Berlin", "1")])
+    return filled
+
+
+@pytest.fixture
+def doomed(stack: Embedded, filled: Filled) -> Iterator[Doomed]:
+    made = Doomed(stack, filled)
+    yield made
+    client = admin(stack.kafka)
+    for future in client.delete_topics([topic.name for topic in made.names.all]).values():
+        # Most tests leave none.
+        with suppress(KafkaException):
+            future.result()
+
+
+def test_nothing_is_left_but_its_row_and_what_its_differences_came_to(
+    stack: Embedded, filled: Filled, doomed: Doomed
+) -> None:
+    assert doomed.left() == {
+        "city_totals": ROWS,
+        "sink_positions": 1,
+        "difference_rows": ROWS + 1,
+        "topics": 3,
+        "groups": 2,
+    }
+    done = retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
+    assert done == Retired(PIPELINE, doomed.number, rows=ROWS, topics=3)
+    assert doomed.left() == {}
+    state, retired_at = doomed.row()
+    assert (state, retired_at is None) == ("retired", False)
+    with filled.engine.connect() as connection:
+        assert connection.scalar(text("SELECT added FROM differences")) == ROWS
+        assert connection.scalar(text("SELECT count(*) FROM top_sales_by_city")) == 1, (
+            "the active one is untouched"
+        )
+
+
+def test_asked_again_there_is_nothing_left_to_do(stack: Embedded, filled: Filled, doomed: Doomed) -> None:
+    retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
+    before = doomed.row()
+    again = retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
+    assert again == Retired(PIPELINE, doomed.number, rows=0, topics=0)
+    assert doomed.row() == before
+
+
+@pytest.mark.parametrize(("number", "line"), [(1, "g1 is active"), (9, "no generation 9")])
+def test_the_active_one_is_not_retired(stack: Embedded, filled: Filled, number: int, line: str) -> None:
+    before = filled.everything()
+    with pytest.raises(Refused, match=line):
+        retirement.retire(stack.kafka, filled.engine, PIPELINE, number)
+    assert filled.everything() == before
+
+
+def test_what_is_being_built_is_not_retired_and_what_a_dead_job_left_is(
+    stack: Embedded, filled: Filled, doomed: Doomed
+) -> None:
+    with filled.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE generations SET state = 'building' WHERE number = :n"), {"n": doomed.number}
+        )
+    with (
+        working_on(filled.engine, PIPELINE, doomed.number),
+        working_on(filled.engine, PIPELINE, doomed.number),
+    ):
+        before = filled.everything()
+        with pytest.raises(Refused, match="is being built right now"):
+            retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
+        assert filled.everything() == before
+    retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
+    assert doomed.left() == {}
+
+
+def test_nobody_begins_on_what_is_being_retired(filled: Filled) -> None:
+    with filled.engine.begin() as connection:
+        assert not is_worked_on(connection, PIPELINE, 2)
+        with pytest.raises(Refused, match="g2 is being retired"), working_on(filled.engine, PIPELINE, 2):
+            pass
+    with working_on(filled.engine, PIPELINE, 2):
+        pass
+
+
+def test_a_worker_that_is_still_there_is_waited_for(
+    stack: Embedded, filled: Filled, doomed: Doomed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = doomed.member()
+    with ThreadPoolExecutor(1) as threads, closing(worker):
+        with monkeypatch.context() as patched:
+            patched.setattr(retirement, "LEAVING_SECONDS", 1.0)
+            with pytest.raises(Retriable, match=r"a worker is still in its group .*\.merge"):
+                retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
+        assert doomed.left()["topics"] == 3, "what a worker reads is not deleted under it"
+        going_on = threads.submit(retirement.retire, stack.kafka, filled.engine, PIPELINE, doomed.number)
+        worker.close()
+        assert going_on.result(60).topics == 3
+    assert doomed.left() == {}
+
+
+@pytest.mark.parametrize(
+    "failpoint",
+    ["retire.marked", "retire.batch", "retire.rows", "retire.groups", "retire.topics", "retire.done"],
+)
+def test_killed_anywhere_the_same_call_again_finishes_it(
+    stack: Embedded, filled: Filled, doomed: Doomed, child: Callable[..., int], failpoint: str
+) -> None:
+    assert child("retire", doomed.number, failpoint=failpoint) == -signal.SIGKILL
+    assert doomed.row()[0] == "retired", "nobody works on half of it"
+    assert child("retire", doomed.number) == 0
+    assert doomed.left() == {}
+    assert doomed.row()[1] is not None
+
+
+def test_a_standby_is_retired_after_its_time_and_what_was_begun_is_finished(
+    stack: Embedded, filled: Filled, doomed: Doomed
+) -> None:
+    now = datetime.now(UTC)
+    old, young = doomed.number, 2
+    filled.generation(young, "standby")
+    with filled.engine.begin() as connection:
+        for number, days in ((old, 8), (young, 6)):
+            connection.execute(
+                text("UPDATE generations SET state = 'standby', standby_at = :at WHERE number = :number"),
+                {"at": now - timedelta(days=days), "number": number},
+            )
+    assert [done.generation for done in retirement.retire_old_standbys(stack.kafka, filled.engine)] == [old]
+    assert filled.states() == {1: "active", young: "standby", old: "retired"}
+    with filled.engine.begin() as connection:
+        connection.execute(text("UPDATE generations SET retired_at = NULL WHERE number = :n"), {"n": old})
+    assert [done.generation for done in retirement.retire_old_standbys(stack.kafka, filled.engine)] == [old]
+    assert retirement.retire_old_standbys(stack.kafka, filled.engine) == []
