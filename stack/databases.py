@@ -14,8 +14,8 @@ SALES, RESULTS, DAGSTER, REGISTRY = "sales", "results", "dagster", "registry"
 
 SHOP = "electrored_shop"  # the application that sells: reads and writes public.sales
 CAPTURE = "electrored_capture"  # change capture: replicates and reads public.sales
-WRITER = "electrored_results"  # owns the results database: migrations, sink
-READER = "electrored_reader"  # reads results: API, workers, publisher
+WRITER = "electrored_results"  # owns the results database: migrations, workers, sink
+READER = "electrored_reader"  # reads results: API, publisher
 DAGSTER_ROLE = "electrored_dagster"  # owns Dagster's database
 REGISTRY_ROLE = "electrored_registry"  # owns the registry's database
 ROLES = (SHOP, CAPTURE, WRITER, READER, DAGSTER_ROLE, REGISTRY_ROLE)

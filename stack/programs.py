@@ -94,13 +94,14 @@ class Platform(Addresses):
         self._next_metrics_port = self.ports.metrics
         kafka = self.kafka_environment()
         reads = kafka | self.results_environment(databases.READER)
-        works = reads | {"ELECTRORED_STATE_DIR": str(self.layout.folder)}
+        writes = kafka | self.results_environment(databases.WRITER)
+        # Workers report to barriers, and say of a candidate that it failed.
+        works = writes | {"ELECTRORED_STATE_DIR": str(self.layout.folder)}
         capture = kafka | self.sales_environment(databases.CAPTURE)
         programs = [self._ours("capture", ["sources", "postgres"], capture)]
         for pipeline, name in PIPELINES.items():
             programs.append(self._ours(name, ["streaming", "work", pipeline, "--slot", "0"], works))
-        sink = kafka | self.results_environment(databases.WRITER)
-        programs.append(self._ours("sink", ["streaming", "sink"], sink))
+        programs.append(self._ours("sink", ["streaming", "sink"], writes))
         programs.append(self._ours("publisher", ["streaming", "publish"], reads))
         programs.append(self._api())
         if self.simulates:

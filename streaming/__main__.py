@@ -16,9 +16,8 @@ from sqlalchemy.pool import NullPool
 from contracts.settings import KafkaSettings, ResultsDbSettings, WindowSettings, from_environment
 from observability import logs, metrics
 from streaming import generations
-from streaming.engine.errors import EngineError, Fatal
+from streaming.engine.errors import EngineError
 from streaming.engine.pipeline import Parameters
-from streaming.engine.worker import Worker
 from streaming.pipelines import CURRENT, PIPELINES
 
 app = typer.Typer(no_args_is_help=True, help="From the log to totals, and from totals to where people look.")
@@ -57,29 +56,21 @@ def work(
         typer.Option(envvar="ELECTRORED_STATE_DIR", help="The platform's state; stores are in its `state/`."),
     ] = Path(".electrored"),
 ) -> None:
-    """Combine and merge of the pipeline's active generation."""
+    """Combine and merge of the generations of a pipeline: active, candidate, standby, as they come and go."""
+    from streaming import working
+
     logs.configure(f"work {pipeline} {slot}")
     stop = _stopped_by_signal()
     with _one_line_errors():
-        live = generations.load_live(create_engine(_results_url(), poolclass=NullPool), pipeline)
-        if not live:
-            raise Fatal(
-                f"{pipeline} has no generation to work on: is the name right, did `python -m streaming init` run, "
-                "are all of them retired?"
-            )
-        generation = next((found for found in live if found.state == "active"), None)
-        if generation is None:
-            states = ", ".join(f"g{found.number} {found.state}" for found in live)
-            raise Fatal(f"{pipeline} has no active generation, only {states}")
-        version = (pipeline, generation.version)
-        if version not in PIPELINES:
-            raise Fatal(
-                f"{generation} needs version {generation.version} of {pipeline}, which this code does not have"
-            )
         metrics.serve()
-        Worker(
-            from_environment(KafkaSettings), PIPELINES[version], generation, slot, state_dir / "state"
-        ).run(stop)
+        working.run(
+            from_environment(KafkaSettings),
+            from_environment(ResultsDbSettings),
+            pipeline,
+            slot,
+            state_dir / "state",
+            stop,
+        )
 
 
 @app.command()

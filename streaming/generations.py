@@ -12,10 +12,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from contracts import kafka as connect
 from contracts.registry import Registry
-from contracts.schemas import load
+from contracts.schemas import load as load_schema
 from contracts.settings import KafkaSettings
 from contracts.tables import active_generations, generations
 from contracts.topics import GenerationTopics
+from streaming.engine.errors import Fatal
 from streaming.engine.offsets import beginnings
 from streaming.engine.pipeline import Parameters, Pipeline
 
@@ -43,6 +44,8 @@ class Generation:
     parameters: Parameters
     topics: Mapping[str, TopicIdentity]
     start_offsets: Mapping[int, int]
+    # Of one that was built by a replay: where its slices ended.
+    target_offsets: Mapping[int, int]
 
     @property
     def names(self) -> GenerationTopics:
@@ -72,22 +75,15 @@ def create(
     """
     if (found := load_newest(results, pipeline.name)) is not None:
         return found
-    names = GenerationTopics(pipeline.name, FIRST)
-    sources = [found.source for found in pipeline.inputs]
-    connect.ensure_topics(kafka, [*sources, *names.all])
-    registry = Registry(kafka)
-    registry.register(names.partials.subject, pipeline.partial_schema())
-    registry.register(names.state.subject, pipeline.state_schema())
-    registry.register(names.progress.subject, load(names.progress.schema))
-    topics = connect.describe_topics(kafka, [topic.name for topic in (*sources, *names.all)])
+    topics, starts = lay_out(kafka, pipeline, FIRST)
     row = {
         "pipeline": pipeline.name,
         "number": FIRST,
         "version": pipeline.version,
         "state": "active",
         "parameters": parameters.to_json(),
-        "topics": {name: {"id": topic_id, "partitions": count} for name, (topic_id, count) in topics.items()},
-        "start_offsets": _start_offsets(kafka, {source.name: topics[source.name][1] for source in sources}),
+        "topics": topics,
+        "start_offsets": starts,
         "reason": reason,
         "created_by": created_by,
         "created_at": datetime.now(UTC),
@@ -97,6 +93,35 @@ def create(
     made = load_newest(results, pipeline.name)
     assert made is not None
     return made
+
+
+def lay_out(
+    kafka: KafkaSettings, pipeline: Pipeline, number: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+    """Make the topics and register the schemas of a generation; what is there already stays.
+
+    Gives the topics as the table has them, the logs included, and where the logs begin.
+    """
+    names = GenerationTopics(pipeline.name, number)
+    sources = [found.source for found in pipeline.inputs]
+    connect.ensure_topics(kafka, [*sources, *names.all])
+    registry = Registry(kafka)
+    registry.register(names.partials.subject, pipeline.partial_schema())
+    registry.register(names.state.subject, pipeline.state_schema())
+    registry.register(names.progress.subject, load_schema(names.progress.schema))
+    found = connect.describe_topics(kafka, [topic.name for topic in (*sources, *names.all)])
+    topics = {name: {"id": topic_id, "partitions": count} for name, (topic_id, count) in found.items()}
+    return topics, _start_offsets(kafka, {source.name: found[source.name][1] for source in sources})
+
+
+def load(results: Engine, pipeline: str, number: int) -> Generation:
+    """The generation as it is now. Raises Fatal if there is none."""
+    wanted = select(generations).where(generations.c.pipeline == pipeline, generations.c.number == number)
+    with results.connect() as connection:
+        row = connection.execute(wanted).mappings().one_or_none()
+    if row is None:
+        raise Fatal(f"{pipeline} has no generation {number}")
+    return _from_row(row)
 
 
 def load_newest(results: Engine, pipeline: str) -> Generation | None:
@@ -154,5 +179,10 @@ def _from_row(row: Mapping[Any, Any]) -> Generation:
         topics={
             name: TopicIdentity(topic["id"], topic["partitions"]) for name, topic in row["topics"].items()
         },
-        start_offsets={int(partition): offset for partition, offset in row["start_offsets"].items()},
+        start_offsets=_numbered(row["start_offsets"]),
+        target_offsets=_numbered(row["target_offsets"] or {}),
     )
+
+
+def _numbered(offsets: Mapping[str, int]) -> dict[int, int]:
+    return {int(partition): offset for partition, offset in offsets.items()}

@@ -7,6 +7,7 @@ group whole on one worker. If one dies, all stop, with the reason.
 from __future__ import annotations
 
 import gc
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -89,6 +90,10 @@ class Worker:
     @property
     def _topics(self) -> dict[str, tuple[str, int]]:
         return {name: (topic.id, topic.partitions) for name, topic in self._generation.topics.items()}
+
+    def forget(self) -> None:
+        """Delete the local stores, which are a cache of the state topic; nothing of it may be open."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, stop: threading.Event) -> None:
         """All loops, each in a thread of its own."""

@@ -17,11 +17,12 @@ from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import GenerationTopics
 from observability import logs
 from observability.metrics import EVENTS, LAG
+from streaming.barriers import STANDING_SECONDS, Barriers, Reports
 from streaming.engine.schemas import PatientRegistry
 from streaming.sink.followed import Followed, live
 from streaming.sink.following import Follower, connect, follow, retried
 from streaming.sink.rows import Rows
-from streaming.sink.state_topic import Batch, Reader, check
+from streaming.sink.state_topic import POLL_SECONDS, Batch, Reader, check
 
 # A topic made anew is noticed by its offsets at once, or by this check of its id.
 CHECK_SECONDS = 10.0
@@ -35,8 +36,17 @@ _log = logs.get(__name__)
 class StateSink:
     """Follows one generation's state topic and keeps its rows."""
 
-    def __init__(self, kafka: KafkaSettings, engine: Engine, registry: Registry, followed: Followed) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        engine: Engine,
+        registry: Registry,
+        followed: Followed,
+        barriers: Barriers | None = None,
+    ) -> None:
         self._kafka = kafka
+        self._barriers = barriers
+        self._reports = None if barriers is None else Reports(barriers, followed.number, "sink")
         self._followed = followed
         self._rows = Rows(engine, followed)
         topics = GenerationTopics(followed.pipeline.name, followed.number)
@@ -58,17 +68,34 @@ class StateSink:
             _log.info("following", generation=str(self._followed), positions=self._applied)
             check_at = time.monotonic() + CHECK_SECONDS
             while not stop.is_set():
-                messages = reader.take()
+                messages = reader.take(self._patience())
                 began = time.monotonic()
                 if messages:
                     retried(partial(self._apply, messages), stop)
                     EVENTS.labels(flow).inc(len(messages))
+                self._report()
                 lag.set(reader.lag())
                 if messages:
                     stop.wait(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
                 if time.monotonic() > check_at:
                     retried(checked, stop)
                     check_at = time.monotonic() + CHECK_SECONDS
+
+    def _patience(self) -> float:
+        """Live traffic waits while a barrier stands."""
+        followed = self._followed
+        if self._barriers is None or not self._barriers.standing(followed.pipeline.name, followed.number):
+            return POLL_SECONDS
+        return STANDING_SECONDS
+
+    def _report(self) -> None:
+        """Tell a barrier how far the rows are; ends of partitions count, which only hold transactions' markers."""
+        followed = self._followed
+        if self._barriers is None or self._reports is None:
+            return
+        barrier = self._barriers.standing(followed.pipeline.name, followed.number)
+        if barrier is not None and barrier.targets:
+            self._reports.tell(barrier, self._reader.positions)
 
     def _apply(self, messages: Sequence[Message]) -> None:
         """What was read since the last time into the database, in one transaction."""
@@ -97,12 +124,18 @@ def run(kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event)
     engine = connect(results, "electrored-sink")
     registry = PatientRegistry(kafka, stop)
 
+    barriers = Barriers(engine)
+
     def sink(followed: Followed) -> Follower:
-        return lambda stop: StateSink(kafka, engine, registry, followed).run(stop)
+        return lambda stop: StateSink(kafka, engine, registry, followed, barriers).run(stop)
 
     def wanted() -> dict[Followed, Follower]:
         with engine.connect() as connection:
             return {followed: sink(followed) for followed in live(connection)}
 
-    follow(wanted, stop)
-    engine.dispose()
+    barriers.start()
+    try:
+        follow(wanted, stop)
+    finally:
+        barriers.stop()
+        engine.dispose()

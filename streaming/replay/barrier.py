@@ -1,0 +1,217 @@
+"""The coordinator of a barrier: asks generations to rest at one position, waits until they do, lets them go.
+
+Merge and sink are behind everything that combine wrote when they have passed the ends of their topics, asked for after
+every combine was at rest. See `streaming/barriers.py` for who takes part.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import Connection, Engine, Interval, cast, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from contracts import kafka as connect
+from contracts.settings import KafkaSettings
+from contracts.tables import barrier_reports, barriers
+from observability import logs
+from streaming.barriers import OPEN, STANDING_SECONDS
+from streaming.engine.offsets import REQUEST_SECONDS, ends
+from streaming.generations import Generation, load
+from streaming.pipelines import PIPELINES
+from streaming.replay.errors import Refused
+
+_log = logs.get(__name__)
+
+# By generation and partition; the partitions of all inputs are counted through.
+Offsets = Mapping[tuple[int, int], int]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A barrier that was reached: the generations rest at exactly `targets`."""
+
+    id: int
+    targets: Mapping[int, int]
+    _generations: tuple[Generation, ...]
+    _admin: AdminClient
+
+    def check(self, connection: Connection) -> None:
+        """Raise Refused unless the connection's snapshot shows the generations at exactly the targets.
+
+        The table says that nobody was let go before the snapshot. The committed offsets, asked for after it, say that
+        nobody had gone on unasked: a worker that took a partition over may learn of the barrier a moment later.
+        """
+        state = connection.scalar(select(barriers.c.state).where(barriers.c.id == self.id))
+        if state != "reached":
+            raise Refused(f"the barrier is {state}: it took too long, try again")
+        for generation in self._generations:
+            if committed(self._admin, generation) != dict(self.targets):
+                raise Refused(f"{generation} moved on while its partitions changed hands, try again")
+
+
+@contextmanager
+def held(
+    kafka: KafkaSettings, results: Engine, pipeline: str, numbers: Sequence[int], timeout: float
+) -> Iterator[Held]:
+    """Hold the generations at one position while the context lasts, at most `timeout` seconds in all.
+
+    Raises Refused if they do not get there, or another barrier of the pipeline stands. Whatever becomes of this
+    process, live traffic goes on when the time is over.
+    """
+    generations = tuple(load(results, pipeline, number) for number in numbers)
+    number = _request(results, pipeline, numbers, timeout)
+    admin = connect.admin(kafka)
+    coordinator = _Coordinator(results, admin, number, generations, time.monotonic() + timeout)
+    try:
+        targets = coordinator.gather()
+        _log.info("generations are held", pipeline=pipeline, generations=list(numbers), barrier=number)
+        yield Held(number, targets, generations, admin)
+    finally:
+        _move(results, number, OPEN, "released")
+
+
+def committed(admin: AdminClient, generation: Generation) -> dict[int, int]:
+    """Where the combines of a generation stand: committed offsets, the beginning where there is none yet."""
+    pipeline = PIPELINES[generation.pipeline, generation.version]
+    found = dict(generation.start_offsets)
+    for number, each in enumerate(pipeline.inputs):
+        first = generation.first_input(pipeline, number)
+        topic = each.source.name
+        places = [TopicPartition(topic, p) for p in range(generation.topics[topic].partitions)]
+        group = generation.names.group_id(pipeline.step(each))
+        asked = admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group, places)],
+            require_stable=True,
+            request_timeout=REQUEST_SECONDS,
+        )
+        for place in asked[group].result().topic_partitions or []:
+            if place.offset >= 0:
+                found[first + place.partition] = place.offset
+    return found
+
+
+def _request(results: Engine, pipeline: str, numbers: Sequence[int], timeout: float) -> int:
+    now = func.clock_timestamp()
+    lasting = cast(f"{timeout} seconds", Interval)
+    try:
+        with results.begin() as connection:
+            # Nobody may be there to see that the last one is overdue.
+            connection.execute(
+                update(barriers)
+                .where(
+                    barriers.c.pipeline == pipeline, barriers.c.state.in_(OPEN), barriers.c.expires_at < now
+                )
+                .values(state="expired")
+            )
+            made = connection.scalar(
+                insert(barriers)
+                .values(
+                    pipeline=pipeline,
+                    generations=list(numbers),
+                    state="requested",
+                    created_at=now,
+                    expires_at=now + lasting,
+                )
+                .returning(barriers.c.id)
+            )
+    except IntegrityError as error:
+        raise Refused(f"{pipeline} is being compared or promoted already, try again in a moment") from error
+    assert made is not None
+    return int(made)
+
+
+def _move(
+    results: Engine,
+    number: int,
+    from_states: Sequence[str],
+    to: str,
+    targets: Mapping[int, int] | None = None,
+) -> bool:
+    """Compare and set; gives whether the barrier was where it had to be."""
+    values: dict[str, object] = {"state": to}
+    if targets is not None:
+        values["targets"] = {str(partition): offset for partition, offset in targets.items()}
+    with results.begin() as connection:
+        moved = connection.execute(
+            update(barriers).where(barriers.c.id == number, barriers.c.state.in_(from_states)).values(values)
+        )
+    return moved.rowcount == 1
+
+
+def _have_passed(wanted: Offsets, found: Offsets) -> bool:
+    return all(found.get(at, -1) >= end for at, end in wanted.items())
+
+
+class _Coordinator:
+    def __init__(
+        self,
+        results: Engine,
+        admin: AdminClient,
+        number: int,
+        generations: tuple[Generation, ...],
+        deadline: float,
+    ) -> None:
+        self._results = results
+        self._admin = admin
+        self._number = number
+        self._generations = generations
+        self._deadline = deadline
+
+    def gather(self) -> dict[int, int]:
+        """Bring everybody to one position; gives it. Raises Refused when the time is over."""
+        wanted = {(g.number, p) for g in self._generations for p in g.start_offsets}
+        reported = self._wait("combine", lambda found: wanted <= found.keys(), "come to rest")
+        targets = {
+            partition: max(reported[g.number, partition] for g in self._generations)
+            for partition in self._generations[0].start_offsets
+        }
+        self._step(("requested",), "targeted", targets)
+        at_target = {(g.number, p): offset for g in self._generations for p, offset in targets.items()}
+        self._wait("combine", lambda found: at_target.items() <= found.items(), "reach the common position")
+        for step, role in (("merge", "partials"), ("sink", "state")):
+            self._wait(step, partial(_have_passed, self._ends(role)), "catch up")
+        self._step(("targeted",), "reached")
+        return targets
+
+    def _step(self, from_states: Sequence[str], to: str, targets: Mapping[int, int] | None = None) -> None:
+        if not _move(self._results, self._number, from_states, to, targets):
+            raise Refused("the barrier expired before everybody was there, try again")
+
+    def _ends(self, role: str) -> Offsets:
+        found: dict[tuple[int, int], int] = {}
+        for generation in self._generations:
+            topic = getattr(generation.names, role).name
+            partitions = range(generation.topics[topic].partitions)
+            found |= {
+                (generation.number, partition): end
+                for partition, end in ends(self._admin, topic, partitions).items()
+            }
+        return found
+
+    def _wait(self, step: str, is_there: Callable[[Offsets], bool], what: str) -> Offsets:
+        wanted = select(
+            barrier_reports.c.generation, barrier_reports.c.partition, barrier_reports.c.offset
+        ).where(barrier_reports.c.barrier == self._number, barrier_reports.c.step == step)
+        while True:
+            with self._results.connect() as connection:
+                found = {
+                    (number, partition): offset for number, partition, offset in connection.execute(wanted)
+                }
+            if is_there(found):
+                return found
+            if time.monotonic() > self._deadline:
+                heard = sorted({number for number, _ in found})
+                names = " and ".join(str(generation) for generation in self._generations)
+                raise Refused(
+                    f"{names} did not {what} in time: {step} was heard of "
+                    f"{', '.join(f'g{number}' for number in heard) or 'nobody'}; are the workers and the sink running, "
+                    "and is a candidate far behind? `electrored status` and its lag tell"
+                )
+            time.sleep(STANDING_SECONDS)

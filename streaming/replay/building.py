@@ -1,0 +1,277 @@
+"""Building a generation beside the live one: the same combine and merge, run over the whole log up to a target.
+
+A slice is one partition of a step. It keeps its progress where a live worker does, so a slice that was killed goes on
+where it was, and when all are done the workers go on from there. All windows are computed; a range only says where the
+result may differ.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from contracts import kafka as connect
+from contracts.settings import KafkaSettings
+from contracts.tables import generations
+from observability import logs
+from streaming.engine.loop import REPLAY, Loop
+from streaming.engine.offsets import ends
+from streaming.engine.worker import Worker
+from streaming.generations import Generation, lay_out, load, load_live
+from streaming.pipelines import PIPELINES
+from streaming.replay.errors import Refused
+from streaming.replay.failpoints import failpoint
+from streaming.replay.presence import working_on
+from streaming.replay.request import Range, Request
+
+# Behind everything that people wait for.
+NICE = 10
+# A broker that is away is waited for this long without any progress.
+STALLED_SECONDS = 120.0
+TOLD_SECONDS = 1.0
+
+_log = logs.get(__name__)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One partition of a step: of an input's combine, or of merge (`number` is None)."""
+
+    step: str
+    number: int | None
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.step}.{self.partition}"
+
+
+@dataclass(frozen=True)
+class Done:
+    """How far a slice has come, in events and in offsets of its partition, of which some are not events."""
+
+    events: int
+    offsets: int
+    of_offsets: int
+
+
+def begin(kafka: KafkaSettings, results: Engine, request: Request) -> Generation:
+    """The generation that the request asks for, in state `building`: a new one, or what a dead job left of the same.
+
+    A candidate that the same backfill made is given as it is, with its range extended. Raises Refused for a bad
+    request, and while another replay of the pipeline is under way or waits to be promoted.
+    """
+    pipeline = request.check()
+    live = load_live(results, request.pipeline)
+    active = next((found for found in live if found.state == "active"), None)
+    if active is None:
+        raise Refused(f"{request.pipeline} has no active generation that a replay could be compared with")
+    if (left := _left(results, request, active)) is not None:
+        return left
+    with results.connect() as connection:
+        newest = connection.scalar(
+            select(func.max(generations.c.number)).where(generations.c.pipeline == request.pipeline)
+        )
+    number = int(newest or 0) + 1
+    topics, starts = lay_out(kafka, pipeline, number)
+    failpoint("replay.topics")
+    row = {
+        "pipeline": pipeline.name,
+        "number": number,
+        "version": pipeline.version,
+        "state": "building",
+        "parameters": request.parameters(active.parameters).to_json(),
+        "topics": topics,
+        "start_offsets": starts,
+        "target_offsets": _targets(kafka, [(each.source.name, topics) for each in pipeline.inputs]),
+        "reason": request.reason.strip(),
+        "created_by": request.created_by,
+        "created_at": datetime.now(UTC),
+        "range_start": request.range and request.range.start,
+        "range_end": request.range and request.range.end,
+        "backfill": request.backfill,
+    }
+    try:
+        with results.begin() as connection:
+            connection.execute(insert(generations).values(row))
+    except IntegrityError as error:
+        raise Refused(f"another replay of {pipeline.name} began at the same moment") from error
+    failpoint("replay.begun")
+    _log.info("replay begins", generation=f"{pipeline.name}.g{number}", reason=request.reason)
+    return load(results, pipeline.name, number)
+
+
+def slices(generation: Generation) -> tuple[list[Slice], list[Slice]]:
+    """Those of the combines, which may run side by side; then those of merge, when all of the former are done."""
+    pipeline = PIPELINES[generation.pipeline, generation.version]
+    combines = [
+        Slice(pipeline.step(each), number, partition)
+        for number, each in enumerate(pipeline.inputs)
+        for partition in range(generation.topics[each.source.name].partitions)
+    ]
+    partials = generation.names.partials.name
+    return combines, [Slice("merge", None, p) for p in range(generation.topics[partials].partitions)]
+
+
+def run_slice(
+    kafka: KafkaSettings,
+    results: Engine,
+    generation: Generation,
+    piece: Slice,
+    state_dir: Path,
+    *,
+    share: float,
+    stop: threading.Event,
+    on_progress: Callable[[Done], None] = lambda _: None,
+) -> Done:
+    """Run a slice to its target; one that is done already ends at once. Works `share` of the time and rests otherwise.
+
+    Raises Refused if the generation is not being built any more, Fatal as a worker does.
+    """
+    with working_on(results, generation.pipeline, generation.number):
+        if load(results, generation.pipeline, generation.number).state != "building":
+            raise Refused(f"{generation} is not being built any more")
+        pipeline = PIPELINES[generation.pipeline, generation.version]
+        # A transactional id of its own: a second run of the same slice fences the first.
+        worker = Worker(kafka, pipeline, generation, f"slice{piece.partition}", state_dir, pace=REPLAY)
+        worker.check()
+        if piece.number is None:
+            loop = worker.merge()
+            topic = generation.names.partials.name
+            target = ends(connect.admin(kafka), topic, [piece.partition])[piece.partition]
+            start = 0
+        else:
+            loop = worker.combine(piece.number, is_live=False)
+            place = generation.first_input(pipeline, piece.number) + piece.partition
+            target, start = generation.target_offsets[place], generation.start_offsets[place]
+        try:
+            done = _drive(loop, piece.partition, start, target, share, stop, on_progress)
+        finally:
+            loop.close()
+        # The worker that follows has its own, read back from the topic.
+        worker.forget()
+        return done
+
+
+def finish(results: Engine, generation: Generation) -> Generation:
+    """building → candidate, when every slice was run; from now on workers keep it up to date. Raises Refused."""
+    of = generations.c
+    with results.begin() as connection:
+        connection.execute(
+            update(generations)
+            .where(of.pipeline == generation.pipeline, of.number == generation.number, of.state == "building")
+            .values(state="candidate", candidate_at=datetime.now(UTC))
+        )
+    failpoint("replay.finished")
+    now = load(results, generation.pipeline, generation.number)
+    if now.state != "candidate":
+        raise Refused(f"{generation} is {now.state}, it cannot become a candidate")
+    return now
+
+
+def _drive(
+    loop: Loop,
+    partition: int,
+    start: int,
+    target: int,
+    share: float,
+    stop: threading.Event,
+    on_progress: Callable[[Done], None],
+) -> Done:
+    loop.assign([partition])
+    reached, moved_at, told_at = -1, time.monotonic(), 0.0
+    while True:
+        worked_from = time.process_time()
+        loop.turn()
+        now = time.monotonic()
+        if partition in loop.ready:
+            progress = loop.step.progress(partition)
+            at = loop.consumed(partition)
+            done = Done(progress.events, min(at, target) - start, target - start)
+            if at >= target:
+                loop.commit()
+                # An aborted commit is read again.
+                if not loop.step.pending() and loop.consumed(partition) >= target:
+                    done = Done(loop.step.progress(partition).events, target - start, target - start)
+                    on_progress(done)
+                    return done
+            if now >= told_at + TOLD_SECONDS:
+                on_progress(done)
+                told_at = now
+            if at > reached:
+                reached, moved_at = at, now
+        if now > moved_at + STALLED_SECONDS:
+            raise Refused(
+                f"{loop.flow} partition {partition} stands at {reached} of {target} since {STALLED_SECONDS:.0f} s: is "
+                "Kafka there, and is no transaction left open?"
+            )
+        worked = time.process_time() - worked_from
+        if stop.wait(worked * (1 / share - 1)):
+            raise Refused(f"{loop.flow} partition {partition} was told to stop at {reached} of {target}")
+
+
+def be_nice() -> None:
+    """Stand behind live traffic, in a process that does nothing but a slice."""
+    os.nice(NICE)
+
+
+def _left(results: Engine, request: Request, active: Generation) -> Generation | None:
+    """What is under way already, if it is this request's."""
+    of = generations.c
+    with results.begin() as connection:
+        row = connection.execute(
+            select(generations)
+            .where(of.pipeline == request.pipeline, of.state.in_(("building", "candidate")))
+            .with_for_update()
+        ).one_or_none()
+        if row is None:
+            return None
+        what = f"g{row.number} of {request.pipeline}, {row.reason!r} by {row.created_by},"
+        if request.backfill is not None and row.backfill == request.backfill and request.range is not None:
+            _extend(connection, row, request.range)
+        elif row.state == "candidate":
+            raise Refused(f"{what} waits: promote or retire it first")
+        elif not _is_same(row, request, active):
+            raise Refused(
+                f"{what} is being built: the same request again goes on with it, or retire it first"
+            )
+    return load(results, request.pipeline, row.number)
+
+
+def _is_same(row: Row[Any], request: Request, active: Generation) -> bool:
+    asked = request.range
+    return (
+        row.version == request.check().version
+        and row.parameters == request.parameters(active.parameters).to_json()
+        and (row.range_start, row.range_end) == ((asked.start, asked.end) if asked else (None, None))
+    )
+
+
+def _extend(connection: Connection, row: Row[Any], more: Range) -> None:
+    of = generations.c
+    connection.execute(
+        update(generations)
+        .where(of.pipeline == row.pipeline, of.number == row.number)
+        .values(
+            range_start=min(row.range_start or more.start, more.start),
+            range_end=max(row.range_end or more.end, more.end),
+        )
+    )
+
+
+def _targets(kafka: KafkaSettings, inputs: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, int]:
+    """The ends of the logs as they are now, the partitions of all inputs counted through."""
+    client = connect.admin(kafka)
+    found: list[int] = []
+    for topic, topics in inputs:
+        of_topic = ends(client, topic, range(topics[topic]["partitions"]))
+        found += [of_topic[partition] for partition in sorted(of_topic)]
+    return {str(number): offset for number, offset in enumerate(found)}

@@ -1,0 +1,102 @@
+"""What a person asks of a replay, checked before anything is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from contracts.calendar import CalendarKind
+from streaming.engine.pipeline import Parameters, Pipeline
+from streaming.pipelines import CURRENT, PIPELINES
+from streaming.replay.errors import Refused
+
+_CALENDARS: tuple[CalendarKind, ...] = ("1-day", "30-days", "calendar-month")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Windows that begin in `[start, end)`; nothing outside of them may differ."""
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True)
+class Request:
+    """A replay of a pipeline: everything, or a range; what is None stays as the active generation has it."""
+
+    pipeline: str
+    reason: str
+    created_by: str
+    version: int | None = None
+    grace: timedelta | None = None
+    calendar: str | None = None
+    time_zone: str | None = None
+    range: Range | None = None
+    # Of Dagster; the runs of one backfill extend one candidate.
+    backfill: str | None = None
+
+    def check(self) -> Pipeline:
+        """The pipeline that is asked for. Raises Refused for what cannot be."""
+        if self.pipeline not in CURRENT:
+            raise Refused(f"there is no pipeline {self.pipeline}: {', '.join(sorted(CURRENT))}")
+        version = self.version or CURRENT[self.pipeline]
+        if (self.pipeline, version) not in PIPELINES:
+            known = ", ".join(str(number) for name, number in sorted(PIPELINES) if name == self.pipeline)
+            raise Refused(f"{self.pipeline} has no version {version}, only {known}")
+        if not self.reason.strip():
+            raise Refused("a replay needs a reason: it is kept with the generation")
+        pipeline = PIPELINES[self.pipeline, version]
+        self._check_parameters(pipeline)
+        self._check_range(pipeline)
+        return pipeline
+
+    def parameters(self, active: Parameters) -> Parameters:
+        """Those of the active generation, but for what is asked for."""
+        return Parameters(
+            time_zone=self.time_zone or active.time_zone,
+            grace=active.grace if self.grace is None else self.grace,
+            calendar=active.calendar if self.calendar is None else _calendar(self.calendar),
+        )
+
+    def _check_parameters(self, pipeline: Pipeline) -> None:
+        if self.grace is not None and self.grace < timedelta(0):
+            raise Refused("grace is at least 0 seconds")
+        if self.calendar is not None:
+            _calendar(self.calendar)
+        if self.time_zone is not None:
+            try:
+                ZoneInfo(self.time_zone)
+            except (KeyError, ValueError, OSError) as error:
+                raise Refused(f"there is no time zone {self.time_zone}") from error
+        if pipeline.calendar is None and self._changes:
+            raise Refused(f"{self.pipeline} has no windows: no grace, calendar or time zone applies to it")
+
+    def _check_range(self, pipeline: Pipeline) -> None:
+        if self.range is None:
+            return
+        if pipeline.calendar is None:
+            raise Refused(f"{self.pipeline} has no windows: it is replayed as a whole")
+        if self._changes:
+            raise Refused(
+                "parameters change every window: a replay with other ones has no range, "
+                f"but {' and '.join(self._changes)} came with one"
+            )
+        if self.range.start.tzinfo is None or self.range.end.tzinfo is None:
+            raise Refused("a range needs moments with a time zone")
+        if self.range.start >= self.range.end:
+            raise Refused("a range ends after it starts")
+
+    @property
+    def _changes(self) -> dict[str, Any]:
+        asked = {"grace": self.grace, "calendar": self.calendar, "time zone": self.time_zone}
+        return {name: value for name, value in asked.items() if value is not None}
+
+
+def _calendar(name: str) -> CalendarKind:
+    for kind in _CALENDARS:
+        if kind == name:
+            return kind
+    raise Refused(f"there is no calendar {name}: {', '.join(_CALENDARS)}")

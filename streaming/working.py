@@ -1,0 +1,107 @@
+"""A worker process: all generations of one pipeline that live, each in a slot of its own, followed as the table says.
+
+A candidate that keeps failing is marked so and left: the active one goes on. If the active one fails the process ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from sqlalchemy import Engine, update
+
+from contracts.settings import KafkaSettings, ResultsDbSettings
+from contracts.tables import generations
+from observability import logs
+from streaming.barriers import Barriers
+from streaming.engine.errors import Fatal
+from streaming.engine.worker import Worker
+from streaming.generations import Generation, load, load_live
+from streaming.pipelines import PIPELINES
+from streaming.sink.following import Follower, connect, follow, retried
+
+# A building one is the slices' until it is whole.
+FOLLOWED = ("candidate", "active", "standby")
+# Between attempts at a generation that nobody reads yet: a fenced producer, say, is no reason to give it up.
+AGAIN_SECONDS = (1.0, 5.0, 15.0, 30.0)
+
+_log = logs.get(__name__)
+
+
+def run(
+    kafka: KafkaSettings,
+    results: ResultsDbSettings,
+    pipeline: str,
+    slot: int,
+    state_dir: Path,
+    stop: threading.Event,
+) -> None:
+    """Until told to stop. Raises Fatal if there is nothing to work on, or what ended the active generation."""
+    engine = connect(results, f"electrored-worker-{pipeline}")
+    barriers = Barriers(engine)
+
+    def wanted() -> dict[int, Follower]:
+        live = [found for found in load_live(engine, pipeline) if found.state in FOLLOWED]
+        return {found.number: follower(found) for found in live}
+
+    def follower(generation: Generation) -> Follower:
+        def work(stop: threading.Event) -> None:
+            for wait in AGAIN_SECONDS:
+                try:
+                    worker(generation).run(stop)
+                    return
+                except Fatal as error:
+                    if load(engine, pipeline, generation.number).state == "active":
+                        raise
+                    _log.warning("generation is tried again", generation=str(generation), reason=str(error))
+                    last = error
+                if stop.wait(wait):
+                    return
+            _mark_failed(engine, generation, last)
+
+        return work
+
+    def worker(generation: Generation) -> Worker:
+        version = (pipeline, generation.version)
+        if version not in PIPELINES:
+            raise Fatal(
+                f"{generation} needs version {generation.version} of {pipeline}, which this code does not have"
+            )
+        return Worker(kafka, PIPELINES[version], generation, slot, state_dir, barriers=barriers)
+
+    _check(retried(lambda: load_live(engine, pipeline), stop), pipeline)
+    barriers.start()
+    try:
+        follow(wanted, stop)
+    finally:
+        barriers.stop()
+        engine.dispose()
+
+
+def _check(live: list[Generation], pipeline: str) -> None:
+    if not live:
+        raise Fatal(
+            f"{pipeline} has no generation to work on: is the name right, did `python -m streaming init` run, "
+            "are all of them retired?"
+        )
+    if not any(found.state == "active" for found in live):
+        states = ", ".join(f"g{found.number} {found.state}" for found in live)
+        raise Fatal(f"{pipeline} has no active generation, only {states}")
+
+
+def _mark_failed(results: Engine, generation: Generation, error: Fatal) -> None:
+    """Give the generation up, unless it has become the active one meanwhile."""
+    of = generations.c
+    with results.begin() as connection:
+        failed = connection.execute(
+            update(generations)
+            .where(
+                of.pipeline == generation.pipeline,
+                of.number == generation.number,
+                of.state.in_(("candidate", "standby")),
+            )
+            .values(state="failed", error=str(error))
+        )
+    if not failed.rowcount:
+        raise error
+    _log.error("generation is given up", generation=str(generation), reason=str(error))

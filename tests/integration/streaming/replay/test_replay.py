@@ -1,0 +1,258 @@
+"""A replay beside live traffic: built, followed, held at one position, compared, promoted."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from contracts import kafka as connect
+from contracts.settings import ResultsDbSettings
+from contracts.tables import barriers, city_totals, generations
+from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS
+from streaming import pipelines, working
+from streaming.generations import Generation
+from streaming.replay import building, difference, promotion
+from streaming.replay.barrier import held
+from streaming.replay.errors import Refused
+from streaming.replay.request import Request
+from streaming.sink import postgres
+from tests.integration.streaming.ground import Ground, Totals, wait_until
+
+
+@dataclass
+class Live:
+    """Worker and sink over a generation's own log, in threads of this process."""
+
+    ground: Ground
+    results: ResultsDbSettings
+    folder: Path
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        stop = threading.Event()
+        ground = self.ground
+        with ThreadPoolExecutor(2) as threads:
+            ended = [
+                threads.submit(
+                    working.run, ground.kafka, self.results, ground.pipeline.name, 0, self.folder, stop
+                ),
+                threads.submit(postgres.run, ground.kafka, self.results, stop),
+            ]
+            try:
+                yield
+            finally:
+                stop.set()
+            for future in ended:
+                future.result(60)
+
+    def request(self, reason: str = "a test", **more: object) -> Request:
+        return Request(self.ground.pipeline.name, reason, "test", **more)  # type: ignore[arg-type]
+
+    def build(self, request: Request | None = None) -> Generation:
+        ground = self.ground
+        generation = building.begin(ground.kafka, ground.results, request or self.request())
+        for pieces in building.slices(generation):
+            for piece in pieces:
+                self.run(generation, piece)
+        return building.finish(ground.results, generation)
+
+    def run(self, generation: Generation, piece: building.Slice) -> building.Done:
+        ground = self.ground
+        return building.run_slice(
+            ground.kafka,
+            ground.results,
+            generation,
+            piece,
+            self.folder / "slices",
+            share=1.0,
+            stop=threading.Event(),
+        )
+
+    def rows(self, number: int) -> Totals:
+        """What the results database says of a generation."""
+        of = city_totals.c
+        wanted = select(of.window_start, of.country, of.city, of.currency, of.total, of.sales_count)
+        with self.ground.results.connect() as connection:
+            found = connection.execute(wanted.where(of.generation == number)).all()
+        return {
+            (row.window_start.date().isoformat(), row.country, row.city, row.currency): (
+                row.total,
+                row.sales_count,
+            )
+            for row in found
+        }
+
+    def settled(self, number: int) -> None:
+        wait_until(
+            lambda: self.rows(number) == self.ground.expected(), what=f"all events in rows of g{number}"
+        )
+
+    def compare(self, number: int) -> difference.Difference:
+        ground = self.ground
+        return difference.take(ground.kafka, ground.results, ground.pipeline.name, number, hold=held)
+
+    def promote(self, number: int, fingerprint: str) -> promotion.Promoted:
+        ground = self.ground
+        return promotion.promote(
+            ground.kafka,
+            ground.results,
+            ground.pipeline.name,
+            number,
+            fingerprint=fingerprint,
+            approved_by="test",
+            hold=held,
+        )
+
+    def state(self, number: int) -> str:
+        of = generations.c
+        with self.ground.results.connect() as connection:
+            return str(connection.scalar(select(of.state).where(of.number == number)))
+
+
+@pytest.fixture
+def live(
+    ground: Ground, results_db: ResultsDbSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Live]:
+    """The pipeline of the ground, known under its own name."""
+    connect.ensure_topics(ground.kafka, [SOURCE_POSITIONS, LATE_EVENTS, DEAD_LETTERS])
+    name, version = ground.pipeline.name, ground.pipeline.version
+    monkeypatch.setitem(pipelines.PIPELINES, (name, version), ground.pipeline)
+    monkeypatch.setitem(pipelines.CURRENT, name, version)
+    yield Live(ground, results_db, tmp_path / "live")
+    # A worker has its process to itself, and turns the collector off.
+    gc.unfreeze()
+    gc.enable()
+
+
+def test_a_replay_ends_as_a_candidate_that_differs_in_nothing_and_is_kept_up_to_date(live: Live) -> None:
+    live.ground.feed(3000)
+    with live.running():
+        live.settled(1)
+        candidate = live.build()
+        assert (candidate.number, candidate.state) == (2, "candidate")
+        live.settled(2)
+        live.ground.feed(500)
+        live.settled(2)
+        found = live.compare(2)
+        assert (found.count, found.outside) == (0, 0)
+        assert found.compared == len([1 for _, count in live.ground.expected().values() if count])
+
+
+def test_what_is_compared_is_exact_while_events_pour_in(live: Live) -> None:
+    live.ground.feed(2000)
+    pouring = threading.Event()
+
+    def pour() -> None:
+        while not pouring.is_set():
+            live.ground.feed(40)
+
+    with live.running(), ThreadPoolExecutor(1) as threads:
+        live.build()
+        poured = threads.submit(pour)
+        try:
+            targets = []
+            for _ in range(5):
+                found = live.compare(2)
+                assert found.count == 0
+                targets.append(sum(found.targets.values()))
+        finally:
+            pouring.set()
+        poured.result(60)
+        assert targets == sorted(set(targets))
+        live.settled(1)
+        live.settled(2)
+
+
+def test_a_promoted_generation_answers_and_the_former_is_kept_up_to_date(live: Live) -> None:
+    live.ground.feed(1000)
+    with live.running():
+        live.build()
+        promoted = live.promote(2, live.compare(2).fingerprint)
+        assert (promoted.generation, promoted.former, promoted.promotion_number) == (2, 1, 2)
+        assert (live.state(1), live.state(2)) == ("standby", "active")
+        live.ground.feed(300)
+        live.settled(2)
+        live.settled(1)
+        ground = live.ground
+        back = promotion.rollback(
+            ground.kafka,
+            ground.results,
+            ground.pipeline.name,
+            reason="a test",
+            approved_by="test",
+            hold=held,
+        )
+        assert (back.generation, live.state(1), live.state(2)) == (1, "active", "standby")
+
+
+def test_a_slice_that_was_ended_goes_on_where_it_was(live: Live) -> None:
+    live.ground.feed(4000)
+    generation = building.begin(live.ground.kafka, live.ground.results, live.request())
+    combines, merges = building.slices(generation)
+    first = live.run(generation, combines[0])
+    # Again from the beginning, as a job that was killed is run again.
+    assert building.begin(live.ground.kafka, live.ground.results, live.request()).number == 2
+    assert live.run(generation, combines[0]) == first
+    for piece in [*combines[1:], *merges, *merges]:
+        live.run(generation, piece)
+    building.finish(live.ground.results, generation)
+    with live.running():
+        live.settled(1)
+        live.settled(2)
+        assert live.compare(2).is_empty
+
+
+def test_a_second_replay_is_refused_while_one_waits(live: Live) -> None:
+    live.ground.feed(100)
+    live.build()
+    with pytest.raises(Refused, match="waits: promote or retire it first"):
+        building.begin(live.ground.kafka, live.ground.results, live.request("another"))
+
+
+def test_without_workers_a_barrier_is_refused_in_time_and_leaves_nothing_held(live: Live) -> None:
+    live.ground.feed(100)
+    live.build()
+    name = live.ground.pipeline.name
+    with (
+        pytest.raises(Refused, match="combine was heard of nobody"),
+        held(live.ground.kafka, live.ground.results, name, (1, 2), 1.0),
+    ):
+        pass
+    with live.running():
+        live.settled(1)
+        live.settled(2)
+
+
+def test_a_barrier_whose_coordinator_died_expires_and_live_traffic_goes_on(live: Live) -> None:
+    live.ground.feed(100)
+    name = live.ground.pipeline.name
+    with live.running():
+        live.settled(1)
+        holding = held(live.ground.kafka, live.ground.results, name, (1,), 4.0)
+        barrier = holding.__enter__()
+        live.ground.feed(50)
+        with live.ground.results.connect() as connection:
+            barrier.check(connection)
+        again = held(live.ground.kafka, live.ground.results, name, (1,), 4.0)
+        with pytest.raises(Refused, match="being compared or promoted already"):
+            again.__enter__()
+        held_at = time.monotonic()
+        live.settled(1)
+        assert time.monotonic() - held_at > 1
+        with (
+            live.ground.results.connect() as connection,
+            pytest.raises(Refused, match="the barrier is expired"),
+        ):
+            barrier.check(connection)
+        holding.__exit__(None, None, None)
+        with live.ground.results.begin() as connection:
+            assert connection.scalars(select(barriers.c.state)).all() == ["expired"]
