@@ -124,7 +124,7 @@ def test_snapshot_resumes_after_kill(sales: Sales) -> None:
         while sales.phase() != "done":
             finished = sales.ranges()
             # Slow enough that the first ranges are seen here while others are to come.
-            process = sales.process({"TEST_CHUNK_ROWS": "800", "TEST_CHUNK_SECONDS": "0.7"})
+            process = sales.process({"TEST_CHUNK_ROWS": "1500", "TEST_CHUNK_SECONDS": "1"})
             try:
                 sales.wait(lambda seen=finished: sales.ranges() > seen or sales.phase() == "done")
                 time.sleep(random.uniform(0, 0.3))
