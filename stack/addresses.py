@@ -137,6 +137,11 @@ class Addresses:
         return self.setup_environment | {"ELECTRORED_CSV_INBOX": self.csv_inbox}
 
     @property
+    def replay_environment(self) -> dict[str, str]:
+        """For who makes, compares, promotes and retires generations."""
+        return self.setup_environment | {"ELECTRORED_STATE_DIR": str(self.layout.folder)}
+
+    @property
     def dagster_environment(self) -> dict[str, str]:
         return (
             self.kafka_environment()

@@ -182,6 +182,36 @@ def _run_csv(state_dir: Path, *arguments: str) -> NoReturn:
     raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
 
 
+# What they do is said there, once: `electrored diff --help` is the help of `python -m streaming diff`.
+GENERATIONS = {
+    "generations": "List the generations of every pipeline.",
+    "replay": "Compute a pipeline anew, beside the generation that is active.",
+    "diff": "Show what a generation says differently from the active one.",
+    "promote": "Let everybody see a generation.",
+    "rollback": "Let everybody see the generation before again.",
+    "retire": "Take a generation away: its rows, topics and positions.",
+}
+
+
+def _on_generations(context: typer.Context, state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
+    arguments = [str(context.info_name), *context.args]
+    # Not in the project's folder: a file that is named is the caller's. So neither is a module of his.
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    if "--help" not in arguments:
+        environment |= _platform(state_dir).replay_environment
+    command = [sys.executable, "-P", "-m", "streaming", *arguments]
+    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+
+
+for _name, _help in GENERATIONS.items():
+    app.command(
+        _name,
+        help=_help,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_on_generations)
+
+
 @app.command("doctor")
 def show_doctor(
     state_dir: StateDir = DEFAULT_STATE_DIR,

@@ -1,0 +1,205 @@
+"""`python -m streaming generations|diff|promote|rollback|retire`: what a person does with generations."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from confluent_kafka import KafkaException
+from rich.console import Console
+from sqlalchemy import Engine, create_engine, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from contracts import tables
+from contracts.settings import KafkaSettings, ResultsDbSettings, from_environment
+from observability import logs
+from streaming.engine.errors import EngineError
+from streaming.replay import changes, difference, display, promotion, retirement
+from streaming.replay.barrier import held
+from streaming.replay.difference import Difference
+from streaming.replay.errors import Refused
+from streaming.replay.promotion import Promoted
+from streaming.sink.following import reason as first_line
+
+# A terminal's page; `--csv` has all of them.
+ROWS_SHOWN = 20
+
+app = typer.Typer()
+
+Pipeline = Annotated[str, typer.Argument(help="Name of the pipeline.")]
+Number = Annotated[int, typer.Argument(help="Number of the generation.", metavar="GENERATION")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+By = Annotated[str, typer.Option("--approved-by", help="Who decides it.", default_factory=getpass.getuser)]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Write every row of it to this file.")]
+
+
+@app.command()
+def generations(
+    pipeline: Annotated[str | None, typer.Argument(help="Only this pipeline.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the generations of all pipelines, those that are gone included."""
+    with _talking():
+        table = tables.generations
+        wanted = select(table).order_by(table.c.pipeline, table.c.number.desc())
+        if pipeline is not None:
+            wanted = wanted.where(table.c.pipeline == pipeline)
+        with _results().connect() as connection:
+            found = connection.execute(wanted).all()
+        if pipeline is not None and not found:
+            raise Refused(f"there is no generation of {pipeline}")
+        if as_json:
+            _json([row._asdict() for row in found])
+        else:
+            _console().print(display.generations(found))
+
+
+@app.command()
+def diff(
+    pipeline: Pipeline,
+    generation: Number,
+    csv: Csv = None,
+    rows: Annotated[int, typer.Option(min=0, help="How many rows to show.")] = ROWS_SHOWN,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a generation with the active one, at one position of their input, and show what differs."""
+    with _talking():
+        results = _results()
+        found = difference.take(from_environment(KafkaSettings), results, pipeline, generation, hold=held)
+        if csv is not None:
+            _write(results, found, csv)
+        if as_json:
+            _json(asdict(found))
+        else:
+            _show(results, found, rows)
+
+
+@app.command()
+def promote(
+    pipeline: Pipeline,
+    generation: Number,
+    approved_by: By,
+    fingerprint: Annotated[
+        str | None, typer.Option(help="Of the difference that was looked at; without it, it is shown now.")
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Let everybody see a generation: the API at once, the public topic within seconds."""
+    with _talking():
+        kafka, results = from_environment(KafkaSettings), _results()
+        if fingerprint is None:
+            found = difference.take(kafka, results, pipeline, generation, hold=held)
+            _show(results, found, ROWS_SHOWN)
+            if not yes:
+                typer.confirm(f"Promote g{generation} of {pipeline}?", abort=True)
+            fingerprint = found.fingerprint
+        _done(
+            kafka,
+            results,
+            promotion.promote(
+                kafka,
+                results,
+                pipeline,
+                generation,
+                fingerprint=fingerprint,
+                approved_by=approved_by,
+                hold=held,
+            ),
+        )
+
+
+@app.command()
+def rollback(
+    pipeline: Pipeline,
+    approved_by: By,
+    reason: Annotated[str, typer.Option(help="Why; it is noted with the generation that is left.")],
+    generation: Annotated[
+        int | None,
+        typer.Argument(help="The standby's number, so that asking twice does not go back and forth."),
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Let everybody see the standby again, which is the generation that was active before."""
+    with _talking():
+        kafka, results = from_environment(KafkaSettings), _results()
+        if not yes:
+            typer.confirm(f"Go back to the standby of {pipeline}?", abort=True)
+        _done(
+            kafka,
+            results,
+            promotion.rollback(
+                kafka, results, pipeline, generation, reason=reason, approved_by=approved_by, hold=held
+            ),
+        )
+
+
+@app.command()
+def retire(pipeline: Pipeline, generation: Number, yes: Yes = False) -> None:
+    """Take a generation away: its rows, topics and positions."""
+    with _talking():
+        if not yes:
+            typer.confirm(f"Delete g{generation} of {pipeline}? It can only be computed again.", abort=True)
+        done = retirement.retire(from_environment(KafkaSettings), _results(), pipeline, generation)
+        _console().print(
+            f"{pipeline} g{generation} is retired: {done.rows:,} rows and {done.topics} topics deleted"
+        )
+
+
+def _done(kafka: KafkaSettings, results: Engine, done: Promoted) -> None:
+    _console().print(
+        f"{done.pipeline} g{done.generation} is active (promotion {done.promotion_number}); g{done.former} is standby"
+    )
+    for number in done.replaced:
+        retirement.retire(kafka, results, done.pipeline, number)
+        _console().print(f"{done.pipeline} g{number}, the former standby, is retired")
+
+
+def _show(results: Engine, found: Difference, most: int) -> None:
+    with results.connect() as connection:
+        _console().print(display.difference(found, changes.rows(connection, found, most)))
+
+
+def _write(results: Engine, found: Difference, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file, results.connect() as connection:
+        changes.write_csv(connection, found, file)
+
+
+def _json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _results() -> Engine:
+    return create_engine(
+        from_environment(ResultsDbSettings).results_db_url.get_secret_value(), poolclass=NullPool
+    )
+
+
+@contextmanager
+def _talking() -> Iterator[None]:
+    """Logs and one-line errors to stderr, so that what was asked for is alone on stdout."""
+    logs.configure("generations")
+    try:
+        yield
+    except Refused as error:
+        _fail(f"refused: {error}", error)
+    except EngineError as error:
+        _fail(f"error: {error}", error)
+    except (DBAPIError, KafkaException) as error:
+        _fail(f"error: {first_line(error)}", error)
+
+
+def _fail(line: str, error: Exception) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(line)
+    raise typer.Exit(1) from error

@@ -1,0 +1,54 @@
+"""`electrored generations|replay|diff|promote|rollback|retire`: handed on as they are, with the stack's environment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from stack import cli
+from stack.layout import FORMAT
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    """What is started instead of being started, in the environment of a stack's folder."""
+    (tmp_path / "stack.json").write_text(f'{{"format": {FORMAT}}}')
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    def instead(command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        started.append((command, env))
+        return subprocess.CompletedProcess(command, 7)
+
+    monkeypatch.setattr(subprocess, "run", instead)
+    return started
+
+
+@pytest.mark.parametrize("command", cli.GENERATIONS)
+def test_arguments_and_exit_code_pass_through(
+    tmp_path: Path, run: list[tuple[list[str], dict[str, str]]], command: str
+) -> None:
+    arguments = ["top-sales-by-city", "2", "--csv", "d.csv", "--yes"]
+    asked = [command, "--state-dir", str(tmp_path), *arguments]
+    assert CliRunner().invoke(cli.app, asked).exit_code == 7
+    ((started, environment),) = run
+    assert started == [sys.executable, "-P", "-m", "streaming", command, *arguments]
+    assert "//electrored_results:" in environment["ELECTRORED_RESULTS_DB_URL"], "who may write results"
+    assert environment["ELECTRORED_STATE_DIR"] == str(tmp_path)
+
+
+def test_the_option_of_the_stack_may_come_anywhere(
+    tmp_path: Path, run: list[tuple[list[str], dict[str, str]]]
+) -> None:
+    asked = ["diff", "top-sales-by-city", "--rows", "3", "2", "--state-dir", str(tmp_path), "--json"]
+    CliRunner().invoke(cli.app, asked)
+    assert run[0][0][4:] == ["diff", "top-sales-by-city", "--rows", "3", "2", "--json"]
+
+
+def test_help_needs_no_stack(run: list[tuple[list[str], dict[str, str]]]) -> None:
+    CliRunner().invoke(cli.app, ["diff", "--help", "--state-dir", "/nowhere"])
+    assert run[0][0][-2:] == ["diff", "--help"]
