@@ -1,0 +1,40 @@
+"""A generation's whole life beside live traffic: built, promoted, rolled back, promoted again; the former retired."""
+
+from __future__ import annotations
+
+from contracts.kafka import admin
+from streaming.replay import promotion, retirement
+from streaming.replay.barrier import held
+from tests.integration.streaming.replay.test_replay import Live, live
+
+__all__ = ["live"]
+
+
+def test_promoted_rolled_back_promoted_again_and_the_former_one_retired_while_events_come(live: Live) -> None:
+    ground = live.ground
+    kafka, results, name = ground.kafka, ground.results, ground.pipeline.name
+    ground.feed(2000)
+    with live.running():
+        live.settled(1)
+        live.build()
+        live.settled(2)
+        live.promote(2, live.compare(2).fingerprint)
+        ground.feed(300)
+        live.settled(2)
+        back = promotion.rollback(
+            kafka, results, name, 1, reason="to see it work", approved_by="test", hold=held
+        )
+        assert (back.generation, back.former, back.promotion_number) == (1, 2, 3)
+        ground.feed(300)
+        live.settled(1)
+        live.settled(2)
+        live.promote(2, live.compare(2).fingerprint)
+        done = retirement.retire(kafka, results, name, 1)
+        assert done.rows > 0
+        assert done.topics == 3, "workers left its groups before its topics went"
+        ground.feed(300)
+        live.settled(2)
+    assert (live.state(1), live.state(2)) == ("retired", "active")
+    assert live.rows(1) == {}
+    there = admin(kafka).list_topics(timeout=30).topics
+    assert not [topic for topic in there if topic.startswith(f"{name}.g1.")]
