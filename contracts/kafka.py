@@ -92,6 +92,24 @@ def admin(settings: KafkaSettings) -> AdminClient:
     return AdminClient(_common(settings) | {"metadata.max.age.ms": 5_000})
 
 
+def committed_offsets(
+    client: Consumer, topic: str, partitions: Iterable[int], timeout: float = TIMEOUT_SECONDS
+) -> dict[int, int]:
+    """Offsets that the consumer's group has committed, no transaction over them open; without those that have none.
+
+    Asked by a consumer because an AdminClient that is told "not coordinator", by a broker that starts, ends the process
+    (librdkafka issue 5040). Raises KafkaException.
+    """
+    places = [TopicPartition(topic, partition) for partition in partitions]
+    found: dict[int, int] = {}
+    for place in client.committed(places, timeout):
+        if place.error is not None:
+            raise KafkaException(place.error)
+        if place.offset >= 0:
+            found[place.partition] = place.offset
+    return found
+
+
 # What a broker answers for a topic that was made just now.
 _NOT_YET = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -20,11 +19,18 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from sqlalchemy import Connection, Engine, text
 
 from contracts.datasets import PIPELINES, combine_groups, view_name
-from contracts.kafka import admin, consumer
+from contracts.kafka import admin, committed_offsets, consumer
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
-from contracts.topics import PUBLIC, SOURCE_POSITIONS, GenerationTopics, Topic
+from contracts.topics import (
+    PAYMENT_CONFIRMATIONS,
+    PUBLIC,
+    SALES_EVENTS,
+    SOURCE_POSITIONS,
+    GenerationTopics,
+    Topic,
+)
 
 # An answer that takes longer is no observation any more; Dagster gives a sensor 60 s.
 TIMEOUT_SECONDS = 10.0
@@ -105,11 +111,14 @@ def take(settings: KafkaSettings, results: Engine) -> Standing:
         name: {
             place: offset
             for group in combine_groups(name, found.generation)
-            for place, offset in _committed(client, group).items()
+            for place, offset in _committed(settings, group, (SALES_EVENTS, PAYMENT_CONFIRMATIONS)).items()
         }
         for name, found in stored.items()
     }
-    merged = {name: _committed(client, topics[name].group_id("merge")) for name in stored}
+    merged = {
+        name: _committed(settings, topics[name].group_id("merge"), (topics[name].partials,))
+        for name in stored
+    }
     sources = _source_positions(settings)
     internal = [topic for name in stored for topic in topics[name].all]
     ends = _ends(client, (*PUBLIC, *internal))
@@ -200,12 +209,17 @@ def _ends(client: AdminClient, topics: Iterable[Topic]) -> dict[tuple[str, int],
     return {(place.topic, place.partition): future.result().offset for place, future in futures.items()}
 
 
-def _committed(client: AdminClient, group: str) -> dict[tuple[str, int], int]:
+def _committed(settings: KafkaSettings, group: str, topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
     """Offsets that a group has committed; empty for a group that never was."""
-    request = [ConsumerGroupTopicPartitions(group)]
-    (future,) = client.list_consumer_group_offsets(request, request_timeout=TIMEOUT_SECONDS).values()
-    places = future.result().topic_partitions or []
-    return {(place.topic, place.partition): place.offset for place in places if place.offset >= 0}
+    client = consumer(settings, group, subscribed=False)
+    try:
+        return {
+            (topic.name, partition): offset
+            for topic in topics
+            for partition, offset in committed_offsets(client, topic.name, range(topic.partitions)).items()
+        }
+    finally:
+        client.close()
 
 
 def _behind(ends: dict[tuple[str, int], int], consumed: dict[tuple[str, int], int]) -> int:

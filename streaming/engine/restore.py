@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
@@ -27,6 +26,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Counter
 
+from contracts.kafka import committed_offsets
 from contracts.registry import Codec
 from observability import logs
 from streaming.engine.errors import Fatal
@@ -143,17 +143,10 @@ class Restorer:
 
     def _committed(self, partition: int) -> int | None:
         """The group's offset once no transaction over it is open; None if it has none."""
-        wanted = [TopicPartition(self._at.input_topic, partition)]
-        request = [ConsumerGroupTopicPartitions(self._at.group_id, wanted)]
 
         def ask() -> int | None:
-            futures = self._admin.list_consumer_group_offsets(
-                request, require_stable=True, request_timeout=REQUEST_SECONDS
-            )
-            found = futures[self._at.group_id].result().topic_partitions[0]
-            if found.error is not None:
-                raise KafkaException(found.error)
-            return None if found.offset < 0 else int(found.offset)
+            topic = self._at.input_topic
+            return committed_offsets(self._consumer, topic, [partition], REQUEST_SECONDS).get(partition)
 
         return self._asked(f"committed offset of {self._at.input_topic} partition {partition}", ask)
 

@@ -210,7 +210,8 @@ class Worker:
                     positions,
                     codec,
                     partial(connect.admin, self._kafka),
-                    self._reader(f"{positions.group_id}.restore"),
+                    # Of the group, whose committed offsets it asks for; it never joins.
+                    self._reader(positions.group_id),
                     state,
                 ),
                 positions=positions,

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Connection, Engine, Interval, cast, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -22,7 +21,7 @@ from contracts.settings import KafkaSettings
 from contracts.tables import barrier_reports, barriers
 from observability import logs
 from streaming.barriers import OPEN, STANDING_SECONDS
-from streaming.engine.offsets import REQUEST_SECONDS, ends
+from streaming.engine.offsets import ends
 from streaming.generations import Generation, load
 from streaming.pipelines import PIPELINES
 from streaming.replay.errors import Refused
@@ -40,7 +39,7 @@ class Held:
     id: int
     targets: Mapping[int, int]
     _generations: tuple[Generation, ...]
-    _admin: AdminClient
+    _kafka: KafkaSettings
 
     def check(self, connection: Connection) -> None:
         """Raise Refused unless the connection's snapshot shows the generations at exactly the targets.
@@ -52,7 +51,7 @@ class Held:
         if state != "reached":
             raise Refused(f"the barrier is {state}: it took too long, try again")
         for generation in self._generations:
-            if committed(self._admin, generation) != dict(self.targets):
+            if committed(self._kafka, generation) != dict(self.targets):
                 raise Refused(f"{generation} moved on while its partitions changed hands, try again")
 
 
@@ -72,28 +71,24 @@ def held(
     try:
         targets = coordinator.gather()
         _log.info("generations are held", pipeline=pipeline, generations=list(numbers), barrier=number)
-        yield Held(number, targets, generations, admin)
+        yield Held(number, targets, generations, kafka)
     finally:
         _move(results, number, OPEN, "released")
 
 
-def committed(admin: AdminClient, generation: Generation) -> dict[int, int]:
+def committed(kafka: KafkaSettings, generation: Generation) -> dict[int, int]:
     """Where the combines of a generation stand: committed offsets, the beginning where there is none yet."""
     pipeline = PIPELINES[generation.pipeline, generation.version]
     found = dict(generation.start_offsets)
     for number, each in enumerate(pipeline.inputs):
         first = generation.first_input(pipeline, number)
         topic = each.source.name
-        places = [TopicPartition(topic, p) for p in range(generation.topics[topic].partitions)]
-        group = generation.names.group_id(pipeline.step(each))
-        asked = admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, places)],
-            require_stable=True,
-            request_timeout=REQUEST_SECONDS,
-        )
-        for place in asked[group].result().topic_partitions or []:
-            if place.offset >= 0:
-                found[first + place.partition] = place.offset
+        client = connect.consumer(kafka, generation.names.group_id(pipeline.step(each)), subscribed=False)
+        try:
+            at = connect.committed_offsets(client, topic, range(generation.topics[topic].partitions))
+        finally:
+            client.close()
+        found |= {first + partition: offset for partition, offset in at.items()}
     return found
 
 
