@@ -19,8 +19,10 @@ from streaming import generations
 from streaming.engine.errors import EngineError
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines import CURRENT, PIPELINES
+from streaming.replay import commands
 
 app = typer.Typer(no_args_is_help=True, help="From the log to totals, and from totals to where people look.")
+app.add_typer(commands.app)
 _log = logs.get(__name__)
 
 

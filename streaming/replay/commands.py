@@ -1,12 +1,15 @@
-"""`python -m streaming generations|diff|promote|rollback|retire`: what a person does with generations."""
+"""`python -m streaming generations|replay|diff|promote|rollback|retire`: what a person does with generations."""
 
 from __future__ import annotations
 
 import getpass
 import json
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +24,13 @@ from contracts import tables
 from contracts.settings import KafkaSettings, ResultsDbSettings, from_environment
 from observability import logs
 from streaming.engine.errors import EngineError
-from streaming.replay import changes, difference, display, promotion, retirement
+from streaming.generations import load
+from streaming.replay import building, changes, difference, display, promotion, retirement, running
 from streaming.replay.barrier import held
 from streaming.replay.difference import Difference
 from streaming.replay.errors import Refused
 from streaming.replay.promotion import Promoted
+from streaming.replay.request import Range, Request
 from streaming.sink.following import reason as first_line
 
 # A terminal's page; `--csv` has all of them.
@@ -38,6 +43,16 @@ Number = Annotated[int, typer.Argument(help="Number of the generation.", metavar
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 By = Annotated[str, typer.Option("--approved-by", help="Who decides it.", default_factory=getpass.getuser)]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+Share = Annotated[
+    float,
+    typer.Option(
+        min=0.05,
+        max=1.0,
+        envvar="ELECTRORED_REPLAY_SHARE",
+        help="How much of the time a slice works; it rests for the remainder, for live traffic's sake.",
+    ),
+]
+StateDir = Annotated[Path, typer.Option(envvar="ELECTRORED_STATE_DIR", help="The platform's state.")]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write every row of it to this file.")]
 
 
@@ -60,6 +75,91 @@ def generations(
             _json([row._asdict() for row in found])
         else:
             _console().print(display.generations(found))
+
+
+@app.command()
+def replay(
+    pipeline: Pipeline,
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the generation.")],
+    by: Annotated[str, typer.Option("--by", help="Who asks for it.", default_factory=getpass.getuser)],
+    version: Annotated[int | None, typer.Option(help="Of the pipeline; the newest if left out.")] = None,
+    grace: Annotated[float | None, typer.Option(help="Seconds until a fact is late.")] = None,
+    calendar: Annotated[str | None, typer.Option(help="1-day, 30-days or calendar-month.")] = None,
+    time_zone: Annotated[str | None, typer.Option(help="Of the windows' bounds.")] = None,
+    start: Annotated[
+        datetime | None, typer.Option(help="Nothing may differ in windows before it (UTC).")
+    ] = None,
+    end: Annotated[
+        datetime | None, typer.Option(help="Nothing may differ in windows from it on (UTC).")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Slices at a time.")] = 1,
+    share: Share = 1.0,
+    state_dir: StateDir = Path(".electrored"),
+) -> None:
+    """Compute a pipeline again from the whole log, beside the live one, and show what differs.
+
+    Killed at any moment, the same command goes on where it was. Nobody sees the result before `promote`.
+    """
+    with _talking():
+        if (start is None) != (end is None):
+            raise Refused("a range has a start and an end")
+        windows = None if start is None or end is None else Range(_utc(start), _utc(end))
+        request = Request(
+            pipeline,
+            reason,
+            by,
+            version=version,
+            grace=None if grace is None else timedelta(seconds=grace),
+            calendar=calendar,
+            time_zone=time_zone,
+            range=windows,
+        )
+        kafka, results, console = from_environment(KafkaSettings), _results(), _console()
+        made = building.begin(kafka, results, request)
+        console.print(f"building {made}")
+        events = running.run(
+            made, state_dir / "state", processes=processes, share=share, console=Console(stderr=True)
+        )
+        building.finish(results, made)
+        console.print(
+            f"{made} is a candidate: {events:,} events; `diff {pipeline} {made.number}` compares it"
+        )
+
+
+@app.command(hidden=True, name="slice")
+def run_slice(
+    pipeline: Pipeline,
+    generation: Number,
+    step: str,
+    partition: int,
+    share: Share = 1.0,
+    state_dir: StateDir = Path(".electrored/state"),
+) -> None:
+    """Run one slice of a replay, and tell its progress as JSON lines."""
+    with _talking():
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        building.be_nice()
+        kafka, results = from_environment(KafkaSettings), _results()
+        made = load(results, pipeline, generation)
+        found = [
+            piece
+            for pieces in building.slices(made)
+            for piece in pieces
+            if (piece.step, piece.partition) == (step, partition)
+        ]
+        if not found:
+            raise Refused(f"{made} has no slice {step}.{partition}")
+        building.run_slice(
+            kafka,
+            results,
+            made,
+            found[0],
+            state_dir,
+            share=share,
+            stop=stop,
+            on_progress=lambda done: typer.echo(json.dumps(asdict(done))),
+        )
 
 
 @app.command()
@@ -170,6 +270,10 @@ def _show(results: Engine, found: Difference, most: int) -> None:
 def _write(results: Engine, found: Difference, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file, results.connect() as connection:
         changes.write_csv(connection, found, file)
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _json(value: object) -> None:

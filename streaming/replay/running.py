@@ -1,0 +1,134 @@
+"""A replay from the command line: slices as processes of their own, some at a time, with their progress.
+
+Dagster does the same with a step for each slice.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from streaming.engine.errors import Fatal
+from streaming.generations import Generation
+from streaming.replay.building import Slice, slices
+
+
+def run(generation: Generation, state_dir: Path, *, processes: int, share: float, console: Console) -> int:
+    """Every slice of the generation, `processes` at a time; gives how many events were read.
+
+    Raises Fatal with the last words of a slice that failed, after the others were ended; asked again, all go on.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[events]:>12,} events"),
+        TextColumn("{task.fields[rate]:>9,.0f}/s"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    events = 0
+    with Progress(*columns, console=console) as progress:
+        for what, pieces in zip(("events → partials", "partials → totals"), slices(generation), strict=True):
+            total = _Total(progress, progress.add_task(what, total=1, events=0, rate=0.0), len(pieces))
+            _side_by_side(generation, pieces, state_dir, processes, share, total)
+            events = events or total.events
+    return events
+
+
+class _Total:
+    """The progress of all slices of a step together."""
+
+    def __init__(self, progress: Progress, task: TaskID, slices: int) -> None:
+        self._progress = progress
+        self._task = task
+        self._slices = slices
+        self._done: dict[str, tuple[int, int, int]] = {}
+        self._first: dict[str, int] = {}
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+
+    @property
+    def events(self) -> int:
+        return sum(done[0] for done in self._done.values())
+
+    def note(self, name: str, events: int, offsets: int, of_offsets: int) -> None:
+        with self._lock:
+            self._done[name] = events, offsets, of_offsets
+            # What an earlier run had done is no speed of this one.
+            self._first.setdefault(name, events)
+            # What has not begun is as large as the others: keys are spread evenly.
+            known = sum(done[2] for done in self._done.values()) or 1
+            share = sum(done[1] for done in self._done.values()) / known * len(self._done) / self._slices
+            if all(done[1] >= done[2] for done in self._done.values()) and len(self._done) == self._slices:
+                share = 1.0
+            seconds = max(time.monotonic() - self._began, 0.001)
+            rate = (self.events - sum(self._first.values())) / seconds
+            self._progress.update(self._task, completed=share, events=self.events, rate=rate)
+
+
+def _side_by_side(
+    generation: Generation,
+    pieces: Sequence[Slice],
+    state_dir: Path,
+    processes: int,
+    share: float,
+    total: _Total,
+) -> None:
+    running: set[subprocess.Popen[str]] = set()
+    ended = threading.Event()
+
+    def one(piece: Slice) -> None:
+        if not ended.is_set():
+            _one(_command(generation, piece, state_dir, share), piece, running, total.note)
+
+    with ThreadPoolExecutor(processes) as threads:
+        futures = [threads.submit(one, piece) for piece in pieces]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        finally:
+            # Ctrl-C or a failure: the others commit what they have and end.
+            ended.set()
+            for process in list(running):
+                process.terminate()
+
+
+def _one(
+    command: list[str],
+    piece: Slice,
+    running: set[subprocess.Popen[str]],
+    note: Callable[[str, int, int, int], None],
+) -> None:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        running.add(process)
+        said: list[str] = []
+        # Read beside stdout, or a full pipe would stop the slice.
+        listener = threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True)
+        listener.start()
+        try:
+            for line in process.stdout or ():
+                done = json.loads(line)
+                note(str(piece), done["events"], done["offsets"], done["of_offsets"])
+            process.wait()
+            listener.join()
+        finally:
+            running.discard(process)
+    if process.returncode != 0:
+        last = said[-1].strip() if said else f"exit code {process.returncode}"
+        raise Fatal(f"slice {piece} failed: {last}; the same command goes on where it stopped")
+
+
+def _command(generation: Generation, piece: Slice, state_dir: Path, share: float) -> list[str]:
+    chosen = [generation.pipeline, str(generation.number), piece.step, str(piece.partition)]
+    options = ["--state-dir", str(state_dir), "--share", str(share)]
+    return [sys.executable, "-P", "-m", "streaming", "slice", *chosen, *options]
