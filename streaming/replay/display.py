@@ -19,33 +19,28 @@ from streaming.replay.difference import Difference
 def generations(found: Sequence[Row[Any]]) -> RenderableType:
     """One line each, the newest of a pipeline first."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in (
-        "pipeline",
-        "generation",
-        "state",
-        "version",
-        "parameters",
-        "range",
-        "made",
-        "by",
-        "reason",
-        "note",
-    ):
+    for title in ("generation", "state", "made (UTC)", "what"):
         table.add_column(title, overflow="fold")
     for row in found:
         table.add_row(
-            row.pipeline,
-            f"g{row.number}",
+            Text(f"{row.pipeline} g{row.number}"),
             Text(row.state, style={"active": "green", "failed": "red", "retired": "dim"}.get(row.state, "")),
-            str(row.version),
-            " ".join(f"{name}={value}" for name, value in row.parameters.items()),
-            _range(row.range_start, row.range_end),
             _moment(row.created_at),
-            row.created_by,
-            row.reason,
-            row.error or (f"approved by {row.approved_by}" if row.approved_by else ""),
+            Text("; ".join(_what(row))),
         )
     return table
+
+
+def _what(row: Row[Any]) -> Iterable[str]:
+    of = row.parameters
+    yield f"{row.reason} ({row.created_by})"
+    yield f"version {row.version}, {of['calendar']}, {of['time_zone']}, grace {of['grace_seconds']:g} s"
+    if row.range_start is not None:
+        yield f"only {_range(row.range_start, row.range_end)}"
+    if row.approved_by:
+        yield f"approved by {row.approved_by}"
+    if row.error:
+        yield row.error
 
 
 def difference(found: Difference, listed: Iterable[Change]) -> RenderableType:

@@ -50,7 +50,10 @@ def test_a_killed_broker_is_fenced_first_even_if_that_is_killed_too() -> None:
             wait_until(lambda: not controller.is_running(), what="end of the controller with its parent")
         with _broker(kafka.command, folder / "third.log"):
             wait_until(kafka.is_ready, what="Kafka")
-            assert describe_topics(settings, [SALES_EVENTS.name])[SALES_EVENTS.name][1] == SALES_EVENTS.partitions
+            assert (
+                describe_topics(settings, [SALES_EVENTS.name])[SALES_EVENTS.name][1]
+                == SALES_EVENTS.partitions
+            )
             producer = transactional_producer(settings, uuid4().hex)
             producer.init_transactions(60)
         logs = [(folder / f"{name}.log").read_text() for name in ("first", "second", "third")]

@@ -23,7 +23,9 @@ def test_moves_events_to_the_state_topic_once(ground: Ground) -> None:
     for _ in range(5):
         ground.feed(400, frontier=FRONTIER)
     ground.settled()
-    wait_until(lambda: len(ground.watermarks()) == INTERNAL_PARTITIONS, what="watermark of every state partition")
+    wait_until(
+        lambda: len(ground.watermarks()) == INTERNAL_PARTITIONS, what="watermark of every state partition"
+    )
     worker.terminate()
     assert worker.wait(60) == 0
 
