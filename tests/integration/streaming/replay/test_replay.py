@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,6 +111,13 @@ class Live:
             approved_by="test",
             hold=held,
         )
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        wait_until(condition)
+
+    def numbers(self) -> list[int]:
+        with self.ground.results.connect() as connection:
+            return list(connection.scalars(select(generations.c.number).order_by(generations.c.number)))
 
     def state(self, number: int) -> str:
         of = generations.c
