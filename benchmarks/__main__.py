@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import api, capture, csv_files, engine, join, latency, platform
+from benchmarks import api, capture, csv_files, engine, join, latency, platform, replay
 from benchmarks.figures import Figure, table
 from contracts.settings import LogSettings
 from observability import logs
@@ -32,6 +32,7 @@ class What(StrEnum):
     JOIN = "join"
     CAPTURE = "capture"
     CSV = "csv"
+    REPLAY = "replay"
     LATENCY = "latency"
     API = "api"
 
@@ -69,6 +70,8 @@ def _steps(wanted: set[What]) -> Iterable[Callable[[], list[Figure]]]:
         yield capture.figures
     if What.CSV in wanted:
         yield csv_files.figures
+    if What.REPLAY in wanted:
+        yield replay.figures
     if wanted & {What.LATENCY, What.API}:
         yield lambda: _on_a_platform(wanted)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,7 +45,7 @@ class Generation:
     topics: Mapping[str, TopicIdentity]
     start_offsets: Mapping[int, int]
     # Of one that was built by a replay: where its slices ended.
-    target_offsets: Mapping[int, int]
+    target_offsets: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def names(self) -> GenerationTopics:
