@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.tables import barrier_reports, barriers
 from observability import logs
@@ -83,9 +83,9 @@ class Barriers:
                     ),
                     rows,
                 )
-        except (OperationalError, InterfaceError) as error:
+        except SQLAlchemyError as error:
             # The barrier expires at worst; live traffic is not to end because of it.
-            _log.warning("a barrier is not reported to", barrier=barrier.id, reason=str(error.orig).strip())
+            _log.warning("a barrier is not reported to", barrier=barrier.id, reason=_line(error))
             return False
         return True
 
@@ -113,9 +113,14 @@ class Barriers:
         while not self._stop.is_set():
             try:
                 self.look()
-            except (OperationalError, InterfaceError) as error:
-                _log.warning("barriers are looked at again", reason=str(error.orig).strip())
+            # Whatever it is: if nobody looked any more, a loop that is held would stay so.
+            except SQLAlchemyError as error:
+                _log.warning("barriers are looked at again", reason=_line(error))
             self._stop.wait(STANDING_SECONDS if self._standing else LOOK_SECONDS)
+
+
+def _line(error: SQLAlchemyError) -> str:
+    return str(error).strip().split("\n", 1)[0]
 
 
 class Reports:

@@ -1,11 +1,15 @@
 """A worker process: all generations of one pipeline that live, each in a slot of its own, followed as the table says.
 
-A candidate that keeps failing is marked so and left: the active one goes on. If the active one fails the process ends.
+A candidate or standby that keeps failing, for whatever reason, is marked so and left: the active one goes on. If the
+active one fails the process ends.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine, update
@@ -14,7 +18,7 @@ from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import generations
 from observability import logs
 from streaming.barriers import Barriers
-from streaming.engine.errors import Fatal
+from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.worker import Worker
 from streaming.generations import Generation, load, load_live
 from streaming.pipelines import PIPELINES
@@ -24,6 +28,8 @@ from streaming.sink.following import Follower, connect, follow, retried
 FOLLOWED = ("candidate", "active", "standby")
 # Between attempts at a generation that nobody reads yet: a fenced producer, say, is no reason to give it up.
 AGAIN_SECONDS = (1.0, 5.0, 15.0, 30.0)
+# What failed after so long had begun well, and is tried as if for the first time: a standby is kept for days.
+STEADY_SECONDS = 300.0
 
 _log = logs.get(__name__)
 
@@ -45,21 +51,7 @@ def run(
         return {found.number: follower(found) for found in live}
 
     def follower(generation: Generation) -> Follower:
-        def work(stop: threading.Event) -> None:
-            for wait in AGAIN_SECONDS:
-                try:
-                    worker(generation).run(stop)
-                    return
-                except Fatal as error:
-                    if load(engine, pipeline, generation.number).state == "active":
-                        raise
-                    _log.warning("generation is tried again", generation=str(generation), reason=str(error))
-                    last = error
-                if stop.wait(wait):
-                    return
-            _mark_failed(engine, generation, last)
-
-        return work
+        return lambda stop: _kept_running(engine, generation, lambda: worker(generation).run(stop), stop)
 
     def worker(generation: Generation) -> Worker:
         version = (pipeline, generation.version)
@@ -89,7 +81,36 @@ def _check(live: list[Generation], pipeline: str) -> None:
         raise Fatal(f"{pipeline} has no active generation, only {states}")
 
 
-def _mark_failed(results: Engine, generation: Generation, error: Fatal) -> None:
+def _kept_running(
+    results: Engine, generation: Generation, work: Callable[[], None], stop: threading.Event
+) -> None:
+    """Do the work until told to stop, some times again if it fails; give the generation up at last.
+
+    Raises what ended the work of the active one.
+    """
+    waits = list(AGAIN_SECONDS)
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            work()
+            return
+        except Stopping:
+            raise
+        # A defect of a new version too: it is here that one shows, and nobody reads its result yet.
+        except Exception as error:
+            now = retried(lambda: load(results, generation.pipeline, generation.number), stop)
+            if now.state == "active":
+                raise
+            if time.monotonic() > began + STEADY_SECONDS:
+                waits = list(AGAIN_SECONDS)
+            if not waits:
+                retried(partial(_mark_failed, results, generation, error), stop)
+                return
+            _log.warning("generation is tried again", generation=str(generation), reason=_reason(error))
+            stop.wait(waits.pop(0))
+
+
+def _mark_failed(results: Engine, generation: Generation, error: Exception) -> None:
     """Give the generation up, unless it has become the active one meanwhile."""
     of = generations.c
     with results.begin() as connection:
@@ -100,8 +121,15 @@ def _mark_failed(results: Engine, generation: Generation, error: Fatal) -> None:
                 of.number == generation.number,
                 of.state.in_(("candidate", "standby")),
             )
-            .values(state="failed", error=str(error))
+            .values(state="failed", error=_reason(error))
         )
-    if not failed.rowcount:
+    if failed.rowcount:
+        _log.error(
+            "generation is given up", generation=str(generation), reason=_reason(error), exc_info=error
+        )
+    elif load(results, generation.pipeline, generation.number).state == "active":
         raise error
-    _log.error("generation is given up", generation=str(generation), reason=str(error))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, Fatal) else repr(error)

@@ -229,6 +229,8 @@ class Loop:
         self._consumer.close()
         for partition in sorted(self._ready):
             self._forget(partition)
+        if self.parts.state is not None:
+            self.parts.state.store.close_all()
         self.parts.transactions.close()
 
     # -- transactions

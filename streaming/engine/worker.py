@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import shutil
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,8 @@ READING = {
 }
 # Cycles are few here; what makes collections dear is that they look at every message of a poll.
 COLLECT_SECONDS = 10.0
+# How soon the other loops end with one that failed.
+LOOK_SECONDS = 0.2
 
 
 class Worker:
@@ -96,14 +99,15 @@ class Worker:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, stop: threading.Event) -> None:
-        """All loops, each in a thread of its own."""
+        """All loops, each in a thread of its own. What ends one ends the others, and leaves `stop` as it is."""
         self._registry.stop = stop
         try:
             loops = self.loops()
         except Stopping:
             return
+        self._registry.stop = ended = threading.Event()
         threads = [
-            threading.Thread(target=self._guarded, args=(loop, stop), name=loop.flow, daemon=True)
+            threading.Thread(target=self._guarded, args=(loop, ended), name=loop.flow, daemon=True)
             for loop in loops
         ]
         gc.collect()
@@ -111,23 +115,27 @@ class Worker:
         gc.disable()
         for thread in threads:
             thread.start()
-        while not stop.wait(COLLECT_SECONDS):
-            gc.collect()
+        collected_at = time.monotonic()
+        while not stop.wait(LOOK_SECONDS) and not ended.is_set():
+            if time.monotonic() > collected_at + COLLECT_SECONDS:
+                gc.collect()
+                collected_at = time.monotonic()
+        ended.set()
         for thread in threads:
             thread.join()
         if self._errors:
             raise self._errors[0]
 
-    def _guarded(self, loop: Loop, stop: threading.Event) -> None:
+    def _guarded(self, loop: Loop, ended: threading.Event) -> None:
         try:
-            loop.run(stop)
+            loop.run(ended)
         except Stopping:
             pass
         except BaseException as error:
             # `run` raises it: from here it would only be printed, with the way it came.
             self._errors.append(error)
         finally:
-            stop.set()
+            ended.set()
 
     # -- building
 

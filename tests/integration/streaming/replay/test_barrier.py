@@ -1,0 +1,208 @@
+"""What a barrier promises: rows of exactly the events below its targets, also while workers come and go."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+from sqlalchemy import Connection, select
+
+from contracts import kafka as connect
+from contracts.tables import city_totals, generations
+from streaming import working
+from streaming.engine.merge import Merge
+from streaming.engine.step import Message
+from streaming.replay.barrier import Held, committed, held
+from streaming.replay.errors import Refused
+from tests.integration.streaming.ground import Ground, Totals
+from tests.integration.streaming.replay.test_corrections import grouped
+from tests.integration.streaming.replay.test_replay import Live, live
+
+__all__ = ["live"]
+
+
+def events_below(ground: Ground, targets: dict[int, int]) -> list[dict[str, Any]]:
+    """Of the log itself, whatever was fed."""
+    topic = ground.source.name
+    reader = connect.consumer(ground.kafka, f"test-{uuid4().hex}", subscribed=False)
+    reader.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in targets])
+    found, behind = [], {partition for partition, target in targets.items() if target}
+    while behind:
+        for message in reader.consume(10_000, 1):
+            partition, offset, value = message.partition(), message.offset(), message.value()
+            assert partition is not None
+            assert offset is not None
+            if message.error() is None and value is not None and offset < targets[partition]:
+                found.append(ground.codec.decode(value))
+            if offset >= targets[partition] - 1:
+                behind.discard(partition)
+    reader.close()
+    return found
+
+
+def rows(connection: Connection, number: int) -> Totals:
+    of = city_totals.c
+    wanted = select(of.window_start, of.country, of.city, of.currency, of.total, of.sales_count).where(
+        of.generation == number, of.sales_count != 0
+    )
+    return {
+        (row.window_start.date().isoformat(), row.country, row.city, row.currency): (
+            row.total,
+            row.sales_count,
+        )
+        for row in connection.execute(wanted)
+    }
+
+
+@contextmanager
+def pouring(live: Live) -> Iterator[None]:
+    enough = threading.Event()
+
+    def pour() -> None:
+        while not enough.wait(0.01):
+            live.ground.feed(40)
+
+    with ThreadPoolExecutor(1) as threads:
+        poured = threads.submit(pour)
+        try:
+            yield
+        finally:
+            enough.set()
+        poured.result(60)
+
+
+@contextmanager
+def another_worker(live: Live) -> Iterator[None]:
+    """In a slot of its own; it joins within some seconds and takes partitions over."""
+    stop, ground = threading.Event(), live.ground
+    with ThreadPoolExecutor(1) as threads:
+        ended = threads.submit(
+            working.run, ground.kafka, live.results, ground.pipeline.name, 1, live.folder / "1", stop
+        )
+        try:
+            yield
+        finally:
+            stop.set()
+        ended.result(60)
+
+
+def look(live: Live, numbers: Sequence[int]) -> Held | None:
+    """Both generations' rows at a barrier, against the log; None if it was refused."""
+    ground = live.ground
+    try:
+        with (
+            held(ground.kafka, ground.results, ground.pipeline.name, numbers, 20) as barrier,
+            ground.results.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
+        ):
+            barrier.check(connection)
+            found = [rows(connection, number) for number in numbers]
+    except Refused:
+        return None
+    expected = grouped(events_below(ground, dict(barrier.targets)))
+    assert expected
+    assert found == [expected for _ in numbers]
+    return barrier
+
+
+def test_rows_are_of_exactly_the_events_below_the_targets_while_workers_come_and_go(live: Live) -> None:
+    live.ground.feed(1000)
+    with live.running():
+        live.build()
+        live.settled(2)
+        with pouring(live):
+            seen = [look(live, (1, 2)) for _ in range(3)]
+            with another_worker(live):
+                seen += [look(live, (1, 2)) for _ in range(5)]
+            seen += [look(live, (1, 2)) for _ in range(3)]
+        reached = [barrier for barrier in seen if barrier is not None]
+        # A worker that joins in between may be seen by the offsets that it committed: then it is refused.
+        assert len(reached) >= 6
+        sums = [sum(barrier.targets.values()) for barrier in reached]
+        assert sums == sorted(set(sums)), "each is further than the last"
+        live.settled(1)
+        live.settled(2)
+
+
+def test_a_worker_that_joins_while_a_barrier_stands_rests_too_and_goes_on_after_it(live: Live) -> None:
+    ground = live.ground
+    ground.feed(500)
+    group = ground.generation.names.group_id("combine")
+
+    def shared() -> bool:
+        found = ground.admin.describe_consumer_groups([group])[group].result(30)
+        return len([member for member in found.members if member.assignment.topic_partitions]) == 2
+
+    with live.running():
+        live.settled(1)
+        before = live.rows(1)
+        # What stands still is given in part to a worker that learns of the barrier when it starts.
+        with (
+            held(ground.kafka, ground.results, ground.pipeline.name, (1,), 60) as barrier,
+            another_worker(live),
+        ):
+            ground.feed(200)
+            live.until(shared)
+            live.until(lambda: committed(ground.kafka, ground.generation) == barrier.targets)
+            with ground.results.connect() as connection:
+                barrier.check(connection)
+            assert live.rows(1) == before
+        live.settled(1)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often the merge of a generation fails from now on, by its topic of partials."""
+    left: dict[str, int] = {}
+    add = Merge.add
+
+    def added(self: Merge, messages: Sequence[Message]) -> int:
+        if left.get(self.input_topic, 0) > 0:
+            left[self.input_topic] -= 1
+            raise ZeroDivisionError("a defect")
+        return add(self, messages)
+
+    monkeypatch.setattr(Merge, "add", added)
+    monkeypatch.setattr(working, "AGAIN_SECONDS", (0.1, 0.1, 0.1))
+    return left
+
+
+def test_a_candidate_that_keeps_failing_is_given_up_and_the_active_one_goes_on(
+    live: Live, failing: dict[str, int]
+) -> None:
+    live.ground.feed(500)
+    with live.running():
+        candidate = live.build()
+        partials = candidate.names.partials.name
+        live.settled(2)
+        failing[partials] = 2
+        live.ground.feed(100)
+        live.settled(2)
+        live.settled(1)
+        assert failing[partials] == 0, "it failed and was tried again"
+        failing[partials] = 100
+        live.ground.feed(100)
+        live.until(lambda: live.state(2) == "failed")
+        live.settled(1)
+        live.ground.feed(100)
+        live.settled(1)
+        of = generations.c
+        with live.ground.results.connect() as connection:
+            assert connection.scalar(select(of.error).where(of.number == 2)) == (
+                "ZeroDivisionError('a defect')"
+            )
+    assert live.state(1) == "active"
+
+
+def test_what_fails_in_the_active_one_ends_the_worker(live: Live, failing: dict[str, int]) -> None:
+    live.ground.feed(100)
+    partials = live.ground.generation.names.partials.name
+    failing[partials] = 1
+    ground = live.ground
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        working.run(ground.kafka, live.results, ground.pipeline.name, 0, live.folder, threading.Event())
