@@ -114,12 +114,12 @@ class Barriers:
             try:
                 self.look()
             # Whatever it is: if nobody looked any more, a loop that is held would stay so.
-            except SQLAlchemyError as error:
+            except Exception as error:
                 _log.warning("barriers are looked at again", reason=_line(error))
             self._stop.wait(STANDING_SECONDS if self._standing else LOOK_SECONDS)
 
 
-def _line(error: SQLAlchemyError) -> str:
+def _line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 

@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -159,15 +160,19 @@ class Loop:
 
     def read_to(self, limits: Mapping[int, int]) -> None:
         """Of a held loop: read every partition up to its offset, which itself is not read."""
-        if self._limits != limits:
+        if self._limits != limits and not self.step.pending():
             self._limits = limits
             self._stop_reading(self._ready)
             self._read_on(sorted(self._ready))
 
     def release(self) -> None:
         """Read on, from what was committed."""
-        if self._limits is not None:
-            self._limits = None
+        if self._limits is None:
+            return
+        # What was added since the last commit is in the consumer's past: reading on from progress would add it again.
+        self.commit()
+        self._limits = None
+        if not self._rewind:
             self._stop_reading(self._ready)
             self._read_on(sorted(self._ready))
 
@@ -232,6 +237,9 @@ class Loop:
         if self.parts.state is not None:
             self.parts.state.store.close_all()
         self.parts.transactions.close()
+        # A process outlives its generations: one that is left is not behind either.
+        with suppress(KeyError):
+            LAG.remove(self.flow)
 
     # -- transactions
 
@@ -349,6 +357,8 @@ class Loop:
 
     def _stop_reading(self, partitions: Iterable[int]) -> None:
         stopped = sorted(self._reading.intersection(partitions))
+        if not stopped:
+            return
         self._reading.difference_update(stopped)
         self._consumer.incremental_unassign([TopicPartition(self.step.input_topic, p) for p in stopped])
 
@@ -372,10 +382,18 @@ class Loop:
             self._take_events(polled)
         if self._rebalanced:
             messages = [message for message in messages if message.partition() in self._ready]
-        if self._limits is not None:
-            limits = self._limits
-            messages = [m for m in messages if (m.offset() or 0) < limits.get(m.partition() or 0, 0)]
-        return messages
+        return messages if self._limits is None else self._within(messages, self._limits)
+
+    def _within(self, messages: list[Message], limits: Mapping[int, int]) -> list[Message]:
+        """What a held loop may take; one that stands behind a limit shows that everything before it has come."""
+        taken = []
+        for message in messages:
+            partition, offset = message.partition() or 0, message.offset() or 0
+            if offset < limits.get(partition, 0):
+                taken.append(message)
+            elif partition in limits and not self._rewind:
+                self._ends[partition] = max(limits[partition], self._ends.get(partition, 0))
+        return taken
 
     def _take_events(self, polled: Sequence[Message]) -> None:
         for message in polled:
@@ -384,9 +402,11 @@ class Loop:
                 continue
             partition, offset = message.partition(), message.offset()
             if is_end(failure):
-                # A held loop drops what stands behind its limits, so an end says nothing of what it has seen.
-                if partition in self._ready and offset is not None and self._limits is None:
-                    self._ends[partition] = max(offset, self._ends.get(partition, 0))
+                # After an abort within this poll all of it is dropped: then an end says nothing of what was seen.
+                if partition in self._ready and offset is not None and not self._rewind:
+                    # Of a held loop no more than its limits: what stands behind them is dropped.
+                    seen = offset if self._limits is None else min(offset, self._limits.get(partition, 0))
+                    self._ends[partition] = max(seen, self._ends.get(partition, 0))
             elif is_lost(failure):
                 raise Fatal(
                     f"{self.flow}: cannot go on in {message.topic()} partition {partition}: {failure.str()}"
@@ -396,8 +416,6 @@ class Loop:
 
     def _is_due(self, polled: int) -> bool:
         now, pace = time.monotonic(), self._pace
-        if self._limits is not None:
-            return True
         if polled < pace.trickle_events and now >= self._committed_at + pace.pause_seconds:
             return True
         return self._events >= pace.events or now - self._filling_since >= pace.seconds

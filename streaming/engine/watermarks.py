@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -108,6 +109,8 @@ class Watermarks(Attendant):
         self._asked: tuple[datetime, Asked] | None = None
         self._waiting: deque[Target] = deque()
         self._reached: dict[int, datetime] = {}
+        # Of the loop, once there is something to show.
+        self._flow = ""
 
     def attend(self, loop: Loop) -> None:
         self._ask(loop)
@@ -116,6 +119,8 @@ class Watermarks(Attendant):
 
     def close(self) -> None:
         self._frontiers.close()
+        with suppress(KeyError):
+            WATERMARK.remove(self._flow)
 
     def _ask(self, loop: Loop) -> None:
         now = time.monotonic()
@@ -160,4 +165,5 @@ class Watermarks(Attendant):
             self._waiting.popleft()
         shown = [self._reached[partition] for partition in ready if partition in self._reached]
         if shown:
+            self._flow = loop.flow
             WATERMARK.labels(loop.flow).set(min(shown).timestamp())

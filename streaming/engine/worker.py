@@ -84,7 +84,16 @@ class Worker:
     def loops(self) -> tuple[Loop, ...]:
         """A combine for each input, and merge; not started. Raises Fatal if a topic is not the generation's."""
         self.check()
-        return (*(self.combine(number) for number in range(len(self._pipeline.inputs))), self.merge())
+        made: list[Loop] = []
+        try:
+            for number in range(len(self._pipeline.inputs)):
+                made.append(self.combine(number))
+            made.append(self.merge())
+        except BaseException:
+            for loop in made:
+                loop.close()
+            raise
+        return tuple(made)
 
     def check(self) -> None:
         """Raise Fatal if a topic is not the one that the generation was made with."""

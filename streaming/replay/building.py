@@ -30,7 +30,7 @@ from streaming.generations import Generation, lay_out, load, load_live
 from streaming.pipelines import PIPELINES
 from streaming.replay.errors import Refused
 from streaming.replay.failpoints import failpoint
-from streaming.replay.presence import working_on
+from streaming.replay.presence import is_worked_on, working_on
 from streaming.replay.request import Range, Request
 
 # Behind everything that people wait for.
@@ -153,11 +153,16 @@ def run_slice(
             place = generation.first_input(pipeline, piece.number) + piece.partition
             target, start = generation.target_offsets[place], generation.start_offsets[place]
         try:
+            if piece.number is not None:
+                # Nothing behind the target, where live workers will be.
+                loop.hold()
+                loop.read_to({piece.partition: target})
             done = _drive(loop, piece.partition, start, target, share, stop, on_progress)
         finally:
             loop.close()
-        # The worker that follows has its own, read back from the topic.
-        worker.forget()
+        if piece.number is None:
+            # The worker that follows has its own store, read back from the topic.
+            worker.forget()
         return done
 
 
@@ -165,6 +170,9 @@ def finish(results: Engine, generation: Generation) -> Generation:
     """building → candidate, when every slice was run; from now on workers keep it up to date. Raises Refused."""
     of = generations.c
     with results.begin() as connection:
+        # Workers follow a candidate from its progress, and a slice that went on would commit beside them.
+        if is_worked_on(connection, generation.pipeline, generation.number):
+            raise Refused(f"a slice of {generation} is still running")
         connection.execute(
             update(generations)
             .where(of.pipeline == generation.pipeline, of.number == generation.number, of.state == "building")
@@ -239,6 +247,8 @@ def _left(results: Engine, request: Request, active: Generation) -> Generation |
             _extend(connection, row, request.range)
         elif row.state == "candidate":
             raise Refused(f"{what} waits: promote or retire it first")
+        elif is_worked_on(connection, row.pipeline, row.number):
+            raise Refused(f"{what} is being built right now")
         elif not _is_same(row, request, active):
             raise Refused(
                 f"{what} is being built: the same request again goes on with it, or retire it first"

@@ -43,7 +43,7 @@ class Filled:
                     pipeline=pipeline,
                     number=number,
                     version=1,
-                    state="building",
+                    state="standby",
                     parameters={"time_zone": time_zone, "grace_seconds": 3600.0, "calendar": calendar},
                     topics={topic: {"id": "x", "partitions": 2}},
                     start_offsets={},

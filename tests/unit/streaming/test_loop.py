@@ -18,6 +18,7 @@ from streaming.engine.step import Output
 from streaming.engine.transactions import OutcomeUnknown
 
 TOPIC = "events"
+END = KafkaError(KafkaError._PARTITION_EOF)
 
 
 def event(partition: int, offset: int, failure: KafkaError | None = None) -> Message:
@@ -279,14 +280,14 @@ def test_a_held_loop_commits_and_rests_until_it_is_released(world: World, loop: 
     assert loop.hold()
     assert world.log == []
     loop.release()
-    assert world.log == [("stop reading", []), ("read on", {0: 6, 1: 0})]
+    assert world.log == [("read on", {0: 6, 1: 0})]
 
 
 def test_a_held_loop_reads_exactly_up_to_its_limits(world: World, loop: Loop) -> None:
     loop.hold()
     world.log.clear()
     loop.read_to({0: 7, 1: 0})
-    assert world.log == [("stop reading", []), ("read on", {0: 0})]
+    assert world.log == [("read on", {0: 0})]
     world.log.clear()
     world.arriving = [[event(0, 6), event(0, 7), event(0, 8)]]
     loop.turn()
@@ -315,3 +316,51 @@ def test_a_partition_that_comes_to_a_held_loop_is_not_read(world: World, loop: L
     loop.turn()
     assert loop.ready == {0, 1, 2}
     assert world.log == [("read back", 2)]
+
+
+def test_a_loop_that_is_released_commits_before_it_reads_on(world: World, loop: Loop, pressed: None) -> None:
+    loop.hold()
+    loop.read_to({0: 100, 1: 100})
+    world.arriving = [[event(0, 5), event(0, 6)]]
+    loop.turn()
+    world.log.clear()
+    loop.release()
+    assert world.log == [
+        "take",
+        ("commit", {0: 7}),
+        "accept",
+        ("stop reading", [0, 1]),
+        ("read on", {0: 7, 1: 0}),
+    ]
+
+
+def test_a_loop_whose_release_is_aborted_reads_that_again(world: World, loop: Loop, pressed: None) -> None:
+    loop.hold()
+    loop.read_to({0: 100, 1: 100})
+    world.arriving = [[event(0, 5)]]
+    loop.turn()
+    world.outcome = [Abortable("no")]
+    loop.release()
+    world.log.clear()
+    loop.turn()
+    assert world.log == [("stop reading", [0, 1]), ("read on", {0: 0, 1: 0})]
+
+
+def test_what_stands_behind_a_limit_shows_that_everything_before_it_has_come(
+    world: World, loop: Loop
+) -> None:
+    loop.hold()
+    loop.read_to({0: 7, 1: 5})
+    world.arriving = [[event(0, 3), event(0, 8), event(1, 9, END)]]
+    loop.turn()
+    assert (loop.consumed(0), loop.consumed(1)) == (7, 5)
+    assert loop.step.progress(0).next_offset == 4
+
+
+def test_an_end_that_comes_with_an_abort_says_nothing(world: World, loop: Loop, pressed: None) -> None:
+    world.arriving = [[event(0, 5)], [event(0, 6), event(0, 7, END)]]
+    loop.turn()
+    world.outcome = [Abortable("no")]
+    world.rebalance = give_up("on_revoke", 1)
+    loop.turn()
+    assert loop.consumed(0) == 0

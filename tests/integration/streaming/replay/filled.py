@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from contracts.settings import KafkaSettings
 from contracts.tables import active_generations, barriers, generations, metadata, sink_positions
@@ -54,21 +55,24 @@ class Holding:
         if self.broken in numbers:
             raise Refused(f"g{self.broken} does not come to the barrier")
         now = datetime.now(UTC)
-        with results.begin() as connection:
-            # One that a killed process left is past its time.
-            connection.execute(update(barriers).where(barriers.c.state.in_(OPEN)).values(state="expired"))
-            made = connection.scalar(
-                insert(barriers)
-                .values(
-                    pipeline=pipeline,
-                    generations=list(numbers),
-                    state=self.state,
-                    targets={str(p): offset for p, offset in self.targets.items()},
-                    created_at=now,
-                    expires_at=now + timedelta(seconds=timeout),
+        try:
+            with results.begin() as connection:
+                # One that a killed process left is past its time.
+                connection.execute(update(barriers).where(barriers.c.state.in_(OPEN)).values(state="expired"))
+                made = connection.scalar(
+                    insert(barriers)
+                    .values(
+                        pipeline=pipeline,
+                        generations=list(numbers),
+                        state=self.state,
+                        targets={str(p): offset for p, offset in self.targets.items()},
+                        created_at=now,
+                        expires_at=now + timedelta(seconds=timeout),
+                    )
+                    .returning(barriers.c.id)
                 )
-                .returning(barriers.c.id)
-            )
+        except IntegrityError as error:
+            raise Refused(f"{pipeline} is being compared already") from error
         try:
             yield Standing(made, self.targets)
         finally:
