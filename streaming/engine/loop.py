@@ -357,9 +357,8 @@ class Loop:
 
     def _stop_reading(self, partitions: Iterable[int]) -> None:
         stopped = sorted(self._reading.intersection(partitions))
-        if not stopped:
-            return
         self._reading.difference_update(stopped)
+        # Of nothing too: in a callback it answers the group, which would give up what is not read otherwise.
         self._consumer.incremental_unassign([TopicPartition(self.step.input_topic, p) for p in stopped])
 
     # -- polling

@@ -280,14 +280,14 @@ def test_a_held_loop_commits_and_rests_until_it_is_released(world: World, loop: 
     assert loop.hold()
     assert world.log == []
     loop.release()
-    assert world.log == [("read on", {0: 6, 1: 0})]
+    assert world.log == [("stop reading", []), ("read on", {0: 6, 1: 0})]
 
 
 def test_a_held_loop_reads_exactly_up_to_its_limits(world: World, loop: Loop) -> None:
     loop.hold()
     world.log.clear()
     loop.read_to({0: 7, 1: 0})
-    assert world.log == [("read on", {0: 0})]
+    assert world.log == [("stop reading", []), ("read on", {0: 0})]
     world.log.clear()
     world.arriving = [[event(0, 6), event(0, 7), event(0, 8)]]
     loop.turn()
