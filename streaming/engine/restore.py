@@ -99,6 +99,7 @@ class Restorer:
         self._admin = make_admin()
         self._consumer = make_consumer(READING)
         self._state = state
+        self._known: set[str] = set()
         self._stopping = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"restore-{positions.flow}")
 
@@ -217,6 +218,10 @@ class Restorer:
         warn_at = time.monotonic() + SLOW_SECONDS
         if position >= end:
             return
+        if topic not in self._known:
+            # Once it has asked for committed offsets, librdkafka looks for an unknown leader only after a second.
+            self._asked(f"leader of {topic}", lambda: self._consumer.list_topics(topic, REQUEST_SECONDS))
+            self._known.add(topic)
         self._consumer.assign([TopicPartition(topic, partition, start)])
         while position < end:
             if self._stopping.is_set():
