@@ -16,9 +16,7 @@ from functools import partial
 from hashlib import blake2b
 from itertools import islice
 
-from confluent_kafka import TopicPartition
-
-from contracts.kafka import TIMEOUT_SECONDS, admin, transactional_producer
+from contracts.kafka import admin, committed_offsets, transactional_producer
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
@@ -90,9 +88,8 @@ class Publisher:
 
     def _positions(self, reader: Reader) -> dict[int, int] | None:
         """Stable committed offsets of this promotion; None before it was reconciled."""
-        wanted = [TopicPartition(self._followed.topic, p) for p in range(self._followed.partitions)]
-        committed = reader.consumer.committed(wanted, TIMEOUT_SECONDS)
-        positions = {place.partition: place.offset for place in committed if place.offset >= 0}
+        partitions = range(self._followed.partitions)
+        positions = committed_offsets(reader.consumer, self._followed.topic, partitions)
         return positions if len(positions) == self._followed.partitions else None
 
     def _reconcile(self, transactions: Transactions, reader: Reader, stop: threading.Event) -> dict[int, int]:
