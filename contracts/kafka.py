@@ -24,6 +24,16 @@ from contracts.topics import Topic
 TIMEOUT_SECONDS = 30.0
 # A zombie's transaction holds back every reader of its partitions for at most this long.
 TRANSACTION_TIMEOUT_MS = 5_000
+# librdkafka learns of it in the background, and every call after that says no more than "fatal". A new producer would
+# take the transactional id back from the one that has it now.
+_FENCED = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError._FATAL,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+    }
+)
 
 
 def _common(settings: KafkaSettings) -> dict[str, Any]:
@@ -56,6 +66,11 @@ def transactional_producer(settings: KafkaSettings, transactional_id: str) -> Pr
             "queue.buffering.max.messages": 1_000_000,
         }
     )
+
+
+def is_fenced(failure: KafkaError) -> bool:
+    """Whether this producer is over for good, so that only another process may go on."""
+    return failure.fatal() or failure.code() in _FENCED
 
 
 def consumer(

@@ -30,7 +30,6 @@ _log = logs.get(__name__)
 
 # Reading back starts with the broker's answer; an open transaction of another source may hold it back this long.
 READ_BACK_SECONDS = 4 * kafka.TRANSACTION_TIMEOUT_MS / 1_000
-_FENCES = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
 
 FileState = Literal["TAKING", "DONE", "REJECTED", "LOST", "RETRACTING", "RETRACTED"]
@@ -301,7 +300,7 @@ def registry_answers() -> Iterator[None]:
 
 def _meaning(error: Exception) -> SourceError:
     cause = error.args[0] if error.args else None
-    if isinstance(cause, KafkaError) and cause.code() in _FENCES:
+    if isinstance(cause, KafkaError) and kafka.is_fenced(cause):
         return Fenced("another process has taken over this source; this one ends")
     if isinstance(cause, KafkaError) and cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
         return Refused(

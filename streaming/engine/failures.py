@@ -17,19 +17,12 @@ _LOST = frozenset(
         KafkaError.GROUP_AUTHORIZATION_FAILED,
     }
 )
-_FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
-
 _TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 
 
 def is_lost(failure: KafkaError) -> bool:
     """Whether reading can not go on where it was."""
     return failure.fatal() or failure.code() in _LOST
-
-
-def is_fenced(failure: KafkaError) -> bool:
-    """Whether the broker takes nothing more from this producer."""
-    return failure.code() in _FENCED
 
 
 def is_too_large(failure: KafkaError) -> bool:

@@ -14,9 +14,10 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 from prometheus_client import Counter, Histogram
 
+from contracts.kafka import is_fenced
 from observability import logs
 from streaming.engine.errors import Abortable, Fatal
-from streaming.engine.failures import is_fenced, is_too_large
+from streaming.engine.failures import is_too_large
 from streaming.engine.step import OutRecord
 from streaming.engine.watchdog import watching
 

@@ -195,20 +195,25 @@ class Ground:
                 wrong = {k for k in expected.keys() | actual.keys() if expected.get(k) != actual.get(k)}
                 sample = {k: (expected.get(k), actual.get(k)) for k in sorted(wrong)[:3]}
                 raise AssertionError(
-                    f"{len(wrong)} of {len(expected)} groups differ (expected, actual): {sample}"
+                    f"{len(wrong)} of {len(expected)} groups differ (expected, actual): {sample}; "
+                    f"workers ended with {[process.poll() for process in self.processes]}; {self._last_words()}"
                 )
             time.sleep(0.2)
 
+    def _last_words(self) -> list[list[str]]:
+        logs = sorted(self.folder.glob("worker*.log"))
+        return [log.read_text(errors="replace").splitlines()[-8:] for log in logs]
+
     # -- workers
 
-    def worker(self, slot: int = 0) -> subprocess.Popen[bytes]:
-        """A worker in a process of its own."""
+    def worker(self, slot: int = 0, stores: str = "state") -> subprocess.Popen[bytes]:
+        """A worker in a process of its own, with its stores in that folder."""
         given = {
             "suffix": self.suffix,
             "pipeline": self.name,
             "slot": slot,
             "results_url": self.results_url,
-            "state_dir": str(self.folder / "state"),
+            "state_dir": str(self.folder / stores),
         }
         environment = os.environ | {
             "ELECTRORED_KAFKA_BOOTSTRAP": self.kafka.kafka_bootstrap,

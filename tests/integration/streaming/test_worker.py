@@ -78,9 +78,8 @@ def test_a_zombie_is_fenced(ground: Ground) -> None:
     zombie = ground.worker(0)
     ground.settled()
     zombie.send_signal(signal.SIGSTOP)
-    # The one that replaces it does not share its store's lock.
-    (ground.folder / "state").rename(ground.folder / "before")
-    replacement = ground.worker(0)
+    # On another machine, say: the zombie's stores are its own.
+    replacement = ground.worker(0, stores="elsewhere")
     ground.feed(300)
     ground.settled()
     ground.feed(300)

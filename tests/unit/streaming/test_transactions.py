@@ -132,7 +132,8 @@ def test_an_abort_that_fails_leaves_the_outcome_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", [KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH]
+    "code",
+    [KafkaError._FENCED, KafkaError._FATAL, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH],
 )
 def test_a_fenced_producer_does_not_come_back(code: int) -> None:
     over, log = transactions(commit=[KafkaError(code, "fenced")])
