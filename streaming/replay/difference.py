@@ -23,7 +23,7 @@ from streaming.pipelines import PIPELINES
 from streaming.replay.comparison import Shape
 from streaming.replay.errors import Refused
 from streaming.replay.failpoints import failpoint
-from streaming.replay.snapshot import active_of, find, in_snapshot, known_of, pointer_of
+from streaming.replay.snapshot import active_of, check_near, find, in_snapshot, known_of, pointer_of
 
 # Rows on their way through this process, so that a difference of any size needs no more memory than a small one.
 _ROWS_AT_ONCE = 5_000
@@ -80,7 +80,8 @@ class Difference:
 
 
 def take(kafka: KafkaSettings, results: Engine, pipeline: str, number: int, *, hold: Hold) -> Difference:
-    """Hold the generation and the active one at one position, and compare them there. Raises Refused.
+    """Hold the generation and the active one at one position, and compare them there. Raises Refused, Behind if it
+    may come to that position by itself.
 
     The barrier is released as soon as the snapshot is taken: comparing holds nobody up.
     """
@@ -90,6 +91,8 @@ def take(kafka: KafkaSettings, results: Engine, pipeline: str, number: int, *, h
         raise Refused(
             f"{pipeline} g{number} is {made.state}: only a candidate or a standby is kept up to date, and compared"
         )
+
+    check_near(results, pipeline, number, active.number)
 
     def compare(connection: Connection) -> Difference:
         with hold(kafka, results, pipeline, (active.number, number), BARRIER_SECONDS) as barrier:

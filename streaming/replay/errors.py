@@ -7,3 +7,7 @@ from streaming.engine.errors import EngineError
 
 class Refused(EngineError):
     """What was asked for is not done, and nothing was changed; the message is one line that says why."""
+
+
+class Behind(Refused):
+    """The generation has not read what the active one has; it may have in a moment."""

@@ -23,12 +23,14 @@ from streaming.replay.errors import Refused
 from streaming.replay.failpoints import failpoint
 from streaming.replay.snapshot import (
     active_of,
+    check_near,
     find,
     in_snapshot,
     known_of,
     pointer_of,
     somebody_else,
     states_of,
+    watermarks,
 )
 
 _log = logs.get(__name__)
@@ -105,6 +107,7 @@ def promote(
 
     # First without a barrier: live traffic is not held up for what is refused anyway.
     in_snapshot(results, pipeline, lambda connection: current(connection, pointer_of(connection, pipeline)))
+    check_near(results, pipeline, number, active.number)
     with hold(kafka, results, pipeline, (active.number, number), BARRIER_SECONDS) as barrier:
         return in_snapshot(results, pipeline, switch)
 
@@ -160,16 +163,9 @@ def rollback(
 
 def _is_behind(connection: Connection, pipeline: str, number: int, other: int) -> bool:
     """Whether less of the sources is certainly in the rows of the one than in those of the other."""
-    found = connection.execute(
-        text(
-            "SELECT generation, CASE WHEN count(watermark) = count(*) THEN min(watermark) END AS watermark "
-            "FROM sink_positions WHERE pipeline = :pipeline GROUP BY generation"
-        ),
-        {"pipeline": pipeline},
-    )
-    reached = {row.generation: row.watermark for row in found}
-    shown = reached.get(other)
-    return shown is not None and (reached.get(number) is None or reached[number] < shown)
+    reached = watermarks(connection, pipeline)
+    own, shown = reached.get(number), reached.get(other)
+    return shown is not None and (own is None or own < shown)
 
 
 def _move(

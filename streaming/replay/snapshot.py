@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, select
+from sqlalchemy import Connection, Engine, Row, select, text
 from sqlalchemy.exc import OperationalError
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random
 
 from contracts.tables import active_generations, generations
-from streaming.replay.errors import Refused
+from streaming.replay.errors import Behind, Refused
 
 # PostgreSQL's "could not serialize access": a row was changed since the snapshot. The sink rests between two applies,
 # so this many in a row is somebody else.
 _CONFLICT, _ATTEMPTS = "40001", 20
+# What a generation reads in the seconds for which a barrier may hold up live traffic, with room to spare.
+NEAR = timedelta(seconds=10)
 
 T = TypeVar("T")
 
@@ -76,3 +79,34 @@ def active_of(known: Sequence[Row[Any]], pipeline: str) -> Row[Any]:
 
 def states_of(known: Sequence[Row[Any]]) -> str:
     return ", ".join(f"g{row.number} is {row.state}" for row in known) or "it has none at all"
+
+
+def watermarks(connection: Connection, pipeline: str) -> dict[int, datetime | None]:
+    """Up to when everything that was recorded is in a generation's rows; None before its first full set of them."""
+    found = connection.execute(
+        text(
+            "SELECT generation, CASE WHEN count(watermark) = count(*) THEN min(watermark) END AS watermark "
+            "FROM sink_positions WHERE pipeline = :pipeline GROUP BY generation"
+        ),
+        {"pipeline": pipeline},
+    )
+    return {row.generation: row.watermark for row in found}
+
+
+def check_near(results: Engine, pipeline: str, number: int, active: int) -> None:
+    """Raise Behind if a barrier would hold up live traffic for the generation to come to it, maybe in vain.
+
+    One whose workers have not begun yet is behind too: slices of a replay write no watermarks.
+    """
+    with results.connect() as connection:
+        reached = watermarks(connection, pipeline)
+    shown, own = reached.get(active), reached.get(number)
+    if shown is not None and (own is None or own < shown - NEAR):
+        raise Behind(
+            f"{pipeline} g{number} has what was recorded until {_said(own)}, the active g{active} until "
+            f"{_said(shown)}: when it has caught up, ask again"
+        )
+
+
+def _said(moment: datetime | None) -> str:
+    return "(not known yet)" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
