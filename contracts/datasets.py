@@ -83,6 +83,11 @@ def view(pipeline: str) -> Dataset:
     return Dataset(RESULTS_DB, ("public", view_name(pipeline)))
 
 
+def difference(pipeline: str) -> Dataset:
+    """What replays of a pipeline found to differ from its active generation; rows of two tables."""
+    return Dataset(RESULTS_DB, ("public", "differences", view_name(pipeline)))
+
+
 SALES = Dataset(SALES_DB, ("public", "sales"))
 CSV_INBOX = Dataset(FILES, ("inbox",))
 CSV_SALES = Dataset(RESULTS_DB, ("public", "csv_sales"))

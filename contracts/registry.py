@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 
 import fastavro
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
@@ -15,6 +16,7 @@ from contracts.topics import PUBLIC
 
 MAGIC = b"\x00"
 HEADER_BYTES = 5
+NOT_FOUND = 404
 
 
 def header(schema_id: int) -> bytes:
@@ -55,6 +57,23 @@ class Registry:
                 self._client.set_compatibility(topic.subject, topic.compatibility)
             self.register(topic.subject, load(topic.schema))
             self._client.set_compatibility(topic.subject, topic.compatibility)
+
+    def forget(self, subject: str) -> bool:
+        """Delete the subject for good; gives whether there was anything left of it.
+
+        A schema that another subject has too keeps its id.
+        """
+        # Not both in one: a registry deletes for good only what was deleted softly, maybe by an attempt that ended there.
+        return any([self._is_deleted(subject, permanent) for permanent in (False, True)])
+
+    def _is_deleted(self, subject: str, permanent: bool) -> bool:
+        try:
+            self._client.delete_subject(subject, permanent=permanent)
+        except SchemaRegistryError as error:
+            if error.http_status_code == NOT_FOUND:
+                return False
+            raise
+        return True
 
     def schema(self, schema_id: int) -> Any:
         """The writer schema as parsed JSON. Raises SchemaRegistryError for an unknown id."""

@@ -114,6 +114,16 @@ class WindowSettings(_Settings):
     salesman_calendar: Literal["30-days", "calendar-month"] = "30-days"
 
 
+class ReplaySettings(_Settings):
+    """For who computes a pipeline again: where, and how much of a machine it may take."""
+
+    # The platform's; the stores of slices are below it while they run.
+    state_dir: Path = Path(".electrored")
+    # Slices at a time, and how much of the time each of them works; unset: as live traffic can bear on two cores.
+    replay_processes: int = Field(default=1, ge=1)
+    replay_share: float | None = Field(default=None, ge=0.05, le=1)
+
+
 class ApiSettings(ResultsDbSettings):
     """Where the API listens."""
 

@@ -1,4 +1,4 @@
-"""What sources say when they are done, or why they are not, in Dagster's words."""
+"""What sources say when they are done, and anybody who is not done: why not, in Dagster's words."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from sources.errors import Interrupted, SourceError
+from streaming.engine.errors import EngineError, Retriable
 
 if TYPE_CHECKING:
     # They take seconds to import, and most runs need one of them at most.
@@ -42,11 +43,11 @@ def settings(kind: type[S]) -> S:
 
 @contextmanager
 def own_words() -> Iterator[None]:
-    """A source's own words are what the run failed with. What may pass is tried again, as the asset's policy says."""
+    """An error's own words are what the run failed with. What may pass is tried again, as the asset's policy says."""
     try:
         yield
-    except (SourceError, NotSet) as error:
-        raise dg.Failure(str(error), allow_retries=isinstance(error, Interrupted)) from error
+    except (SourceError, EngineError, NotSet) as error:
+        raise dg.Failure(str(error), allow_retries=isinstance(error, (Interrupted, Retriable))) from error
 
 
 def taken(taking: Taking) -> dict[str, Any]:

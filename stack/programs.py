@@ -167,8 +167,8 @@ class Platform(Addresses):
             Program(
                 "dagster-code",
                 [script("dagster"), *code],
-                # Runs are its children; who takes files writes what was taken into the results database.
-                environment | self.csv_environment,
+                # Runs are its children: they write what was taken into the results database, and make generations.
+                environment | self.csv_environment | self.replay_environment,
                 lambda: answers(self.ports.dagster_code),
                 listens={"Dagster's code server": self.ports.dagster_code},
             ),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import dagster as dg
 from sqlalchemy import Engine, NullPool, create_engine
 
-from contracts.settings import KafkaSettings, ResultsDbSettings
+from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
+from contracts.topics import TOP_SALESMAN_BY_COUNTRY
+from electrored_dagster.generations import replaying, window_days
+from electrored_dagster.outcomes import settings
 from observability.standing import Overlap, Standing, overlap, take
 
 
@@ -25,6 +29,16 @@ class Platform:
         with self._results() as results:
             return overlap(results)
 
+    def salesman_windows(self) -> list[str]:
+        """The windows that can be computed again, by their first day."""
+        with self._results() as results:
+            return window_days(results, TOP_SALESMAN_BY_COUNTRY.name, datetime.now(UTC))
+
+    def replaying(self, but: str) -> list[str]:
+        """Pipelines with a replay that is under way or waits, but for those that this one asked for."""
+        with self._results() as results:
+            return replaying(results, but)
+
     @contextmanager
     def _results(self) -> Iterator[Engine]:
         url = ResultsDbSettings().results_db_url.get_secret_value()
@@ -39,4 +53,15 @@ class Platform:
 
 @dg.definitions
 def instance() -> dg.Definitions:
-    return dg.Definitions(resources={"platform": Platform()}, executor=dg.in_process_executor)
+    return dg.Definitions(resources={"platform": Platform()}, executor=_steps_in_processes())
+
+
+def _steps_in_processes() -> dg.ExecutorDefinition:
+    """For replays, whose steps are slices; jobs with a single step name the executor that has none of its cost."""
+    processes = {
+        # A few at a time: live traffic has the machine too.
+        "max_concurrent": settings(ReplaySettings).replay_processes,
+        # What every step needs is imported once; 2 s less for each.
+        "start_method": {"forkserver": {"preload_modules": ["electrored_dagster.definitions"]}},
+    }
+    return dg.multiprocess_executor.configured(processes)

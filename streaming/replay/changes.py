@@ -39,13 +39,11 @@ SELECT window_start, window_end, grp, kind, before, after, rank_before, rank_aft
  LIMIT :most
 """
 
-_BY_WINDOW = """
-SELECT window_start, currency, sum(change) AS change FROM (
-  SELECT window_start, grp ->> 'currency' AS currency,
-         coalesce(CAST(after ->> :money AS numeric), 0) - coalesce(CAST(before ->> :money AS numeric), 0) AS change
-    FROM difference_rows WHERE difference = :difference AND :windowed) AS of_groups
- GROUP BY window_start, currency ORDER BY window_start, currency
-"""
+_BY_WINDOW = text(
+    "SELECT window_start, kind, count(*) AS groups FROM difference_rows "
+    "WHERE difference = :difference AND window_start IS NOT NULL "
+    "GROUP BY window_start, kind ORDER BY window_start, kind"
+)
 
 
 @dataclass(frozen=True)
@@ -116,10 +114,7 @@ def _cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, (list, dict)) else value
 
 
-def by_window(connection: Connection, difference: Difference) -> list[tuple[datetime, str, Decimal]]:
-    """What the changes of each window come to: its start, the currency, after less before. Empty without windows."""
-    shape = Shape.of(PIPELINES[difference.pipeline, difference.generation_version])
-    found = connection.execute(
-        text(_BY_WINDOW), {"difference": difference.id, "money": shape.money, "windowed": shape.windowed}
-    )
-    return [(row.window_start, row.currency, row.change) for row in found]
+def by_window(connection: Connection, difference: Difference) -> list[tuple[datetime, str, int]]:
+    """How many groups of each window were added, removed, changed. Empty without windows."""
+    found = connection.execute(_BY_WINDOW, {"difference": difference.id})
+    return [(row.window_start, row.kind, row.groups) for row in found]

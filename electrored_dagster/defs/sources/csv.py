@@ -60,7 +60,11 @@ def csv_sales(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResul
 
 
 csv_take = dg.define_asset_job(
-    "csv_take", selection=[csv_sales], description="Takes every file that waits in the inbox."
+    "csv_take",
+    selection=[csv_sales],
+    # A run has a single step: a process of its own for it would be most of what it costs.
+    executor_def=dg.in_process_executor,
+    description="Takes every file that waits in the inbox.",
 )
 
 
@@ -113,6 +117,6 @@ def retract_file(context: dg.OpExecutionContext, config: WrongFile) -> None:
     context.log_event(dg.AssetObservation(SALES, metadata=outcomes.retracted(done)))
 
 
-@dg.job(description="Takes a wrong file back, by reversals.")
+@dg.job(executor_def=dg.in_process_executor, description="Takes a wrong file back, by reversals.")
 def csv_retract() -> None:
     retract_file()

@@ -46,7 +46,10 @@ def payment_confirmations(context: dg.AssetExecutionContext) -> dg.MaterializeRe
 
 
 soap_poll = dg.define_asset_job(
-    "soap_poll", selection=[payment_confirmations], description="Asks the payment service now."
+    "soap_poll",
+    selection=[payment_confirmations],
+    executor_def=dg.in_process_executor,
+    description="Asks the payment service now.",
 )
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from electrored_dagster.defs.generations.replaying import WINDOWS
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.observations import changed
 
@@ -16,8 +17,14 @@ INTERVAL_SECONDS = 60
 def observe_platform(
     context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
 ) -> dg.SensorResult:
-    """Reports offsets, lag, watermarks and rows of the platform's topics and results. Starts no run."""
+    """Reports offsets, lag, watermarks and rows of the platform's topics and results, and windows that began.
+
+    Starts no run.
+    """
     events, cursor = changed(platform.standing(), context.cursor, datetime.now(UTC))
-    if not events:
+    known = set(context.instance.get_dynamic_partitions(WINDOWS.name)) if WINDOWS.name else set()
+    begun = [day for day in platform.salesman_windows() if day not in known]
+    requests = [WINDOWS.build_add_request(begun)] if begun else []
+    if not events and not requests:
         return dg.SensorResult(skip_reason="nothing changed", cursor=cursor)
-    return dg.SensorResult(asset_events=events, cursor=cursor)
+    return dg.SensorResult(asset_events=events, dynamic_partitions_requests=requests, cursor=cursor)

@@ -16,7 +16,9 @@ def prune_events(context: dg.OpExecutionContext) -> None:
     context.add_output_metadata({"runs": pruned.runs, "events": pruned.events})
 
 
-@dg.job(description="Deletes old runs and events from Dagster's database.")
+@dg.job(
+    executor_def=dg.in_process_executor, description="Deletes old runs and events from Dagster's database."
+)
 def prune_history() -> None:
     prune_events()
 

@@ -1,0 +1,251 @@
+"""Replay: a generation computed again from the whole log beside the live one, in slices, and what differs.
+
+A job for everything and any parameters; an asset for each pipeline with windows, so that a backfill of its partitions
+is one replay of these windows.
+"""
+# No postponed annotations here: Dagster refuses an op whose context's type is text.
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.tags import BACKFILL_ID_TAG
+from pydantic import Field
+
+from contracts import datasets
+from contracts.settings import WindowSettings
+from contracts.topics import SALES_EVENTS, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
+from electrored_dagster import differences, generations
+from electrored_dagster.generations import Made, Piece, Worked, connected
+from electrored_dagster.graph import described, key
+from electrored_dagster.outcomes import own_words
+
+# One replay at a time, whatever the pipeline: it is given what live traffic leaves of a machine.
+POOL = "replay"
+GROUP = "generations"
+# Older windows are computed again by the job, whose range is free.
+FIRST_DAY = "2020-01-01"
+DAYS = dg.DailyPartitionsDefinition(FIRST_DAY, timezone=WindowSettings().time_zone, end_offset=1)
+# 30 days from the epoch is no cron: the sensor that observes the platform adds windows as they begin.
+WINDOWS = dg.DynamicPartitionsDefinition(name="salesman_windows")
+
+
+class Replay(dg.Config):
+    """What is computed again, and why. What is left out stays as the active generation has it."""
+
+    pipeline: str = Field(description="top-sales-by-city, top-salesman-by-country or enriched-sales")
+    reason: str = Field(description="Kept with the generation")
+    requested_by: str = "Dagster"
+    version: int | None = Field(default=None, description="Of the pipeline; the newest if left out")
+    grace_seconds: float | None = Field(default=None, description="Until a fact is late; not with a range")
+    calendar: str | None = Field(
+        default=None, description="1-day, 30-days or calendar-month; not with a range"
+    )
+    time_zone: str | None = Field(default=None, description="Of the windows' bounds; not with a range")
+    range_start: str | None = Field(
+        default=None,
+        description="Nothing may differ in windows that begin before it: 2026-03-01 or 2026-03-01T00:00:00+01:00",
+    )
+    range_end: str | None = Field(default=None, description="Nor in windows that begin at it or later")
+
+
+class Backfill(dg.Config):
+    """Why these windows are computed again."""
+
+    reason: str = "backfill"
+    requested_by: str = "Dagster"
+
+
+def _moment(text: str, name: str) -> datetime:
+    from streaming.replay.errors import Refused
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Refused(f"{name} is no date and no time: {text!r}; 2026-03-01 is one") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+@dg.op(pool=POOL)
+def begin(context: dg.OpExecutionContext, config: Replay) -> Made:
+    """Makes the generation, or finds what a dead run left of the same request."""
+    with own_words(), connected() as (kafka, results, _):
+        from streaming.replay import building
+        from streaming.replay.errors import Refused
+        from streaming.replay.request import Range, Request
+
+        if (config.range_start is None) != (config.range_end is None):
+            raise Refused("a range has a start and an end")
+        windows = None
+        if config.range_start is not None and config.range_end is not None:
+            windows = Range(
+                _moment(config.range_start, "range_start"), _moment(config.range_end, "range_end")
+            )
+        request = Request(
+            config.pipeline,
+            config.reason,
+            config.requested_by,
+            version=config.version,
+            grace=None if config.grace_seconds is None else timedelta(seconds=config.grace_seconds),
+            calendar=config.calendar,
+            time_zone=config.time_zone,
+            range=windows,
+        )
+        made = building.begin(kafka, results, request)
+        context.log.info("building %s", made)
+        return Made(made.pipeline, made.number)
+
+
+def _begin_windows(pipeline: str) -> dg.OpDefinition:
+    # The same step as the job's, which knows its pipeline and takes its range from the partitions.
+    @dg.op(name=f"begin_{datasets.view_name(pipeline)}", pool=POOL, ins={"log": dg.In(dg.Nothing)})
+    def begin_windows(context: dg.OpExecutionContext, config: Backfill) -> Made:
+        """Makes the generation for these partitions; the runs of one backfill share theirs."""
+        with own_words(), connected() as (kafka, results, _):
+            from streaming.replay import building
+            from streaming.replay.request import Request
+
+            asked = context.partition_key_range
+            request = Request(
+                pipeline,
+                config.reason,
+                config.requested_by,
+                range=generations.windows(results, pipeline, asked.start, asked.end),
+                backfill=context.run.tags.get(BACKFILL_ID_TAG),
+            )
+            made = building.begin(kafka, results, request)
+            context.log.info("%s is asked for the windows of %s to %s", made, asked.start, asked.end)
+            return Made(made.pipeline, made.number)
+
+    return begin_windows
+
+
+def _given(made: Made, *, merge: bool) -> Iterator[dg.DynamicOutput[Piece]]:
+    with own_words(), connected() as (_, results, _):
+        for piece in generations.pieces(results, made, merge=merge):
+            yield dg.DynamicOutput(piece, mapping_key=piece.mapping_key)
+
+
+@dg.op(out=dg.DynamicOut(Piece), pool=POOL)
+def combine_slices(made: Made) -> Iterator[dg.DynamicOutput[Piece]]:
+    """From events to partials: a slice for each partition of the log."""
+    yield from _given(made, merge=False)
+
+
+@dg.op(out=dg.DynamicOut(Piece), pool=POOL)
+def merge_slices(made: Made, combined: list[Worked]) -> Iterator[dg.DynamicOutput[Piece]]:
+    """From partials to totals: a slice for each of their partitions, when all partials are there."""
+    yield from _given(made, merge=True)
+
+
+@dg.op(pool=POOL)
+def run_slice(context: dg.OpExecutionContext, piece: Piece) -> Worked:
+    """Runs a slice; one that was ended goes on where it was."""
+    with own_words(), connected() as (kafka, results, replay):
+        from streaming.replay import building
+
+        building.be_nice()
+        asset = key(datasets.difference(piece.made.pipeline))
+
+        def tell(progress: dict[str, Any]) -> None:
+            context.log.info(
+                "%(slice)s: %(events)s events, %(done).1f%%, %(rate)s/s, %(left)s s left",
+                {
+                    "slice": progress["slice"],
+                    "events": f"{progress['events']:,}",
+                    "done": 100 * progress["done"],
+                    "rate": f"{progress['events_per_second']:,}",
+                    "left": progress.get("seconds_left", "?"),
+                },
+            )
+            said = {"generation": piece.made.number, **progress}
+            context.log_event(dg.AssetObservation(asset, metadata=said))
+
+        return generations.run_piece(kafka, results, replay, piece, tell)
+
+
+@dg.op(pool=POOL, out=dg.Out(dg.Nothing))
+def compare(
+    context: dg.OpExecutionContext, made: Made, combined: list[Worked], merged: list[Worked]
+) -> Iterator[dg.Output[None]]:
+    """Makes it a candidate, and tells what differs from the active generation."""
+    with own_words(), connected() as (kafka, results, _):
+        from streaming.generations import load
+        from streaming.replay import building
+
+        building.finish(results, load(results, made.pipeline, made.number))
+        found = generations.caught_up(kafka, results, made, context.log.info)
+        metadata = differences.described(results, found)
+        # What a slice found done by an earlier run counts as events, not as time.
+        metadata["events"] = sum(worked.events for worked in combined)
+        metadata["slice_seconds"] = round(sum(worked.seconds for worked in [*combined, *merged]), 1)
+        if not context.has_assets_def:
+            asset = key(datasets.difference(made.pipeline))
+            context.log_event(dg.AssetMaterialization(asset, metadata=metadata))
+        yield dg.Output(None, metadata=metadata)
+
+
+def _replayed(made: Any) -> Any:
+    combined = combine_slices(made).map(run_slice).collect()
+    merged = merge_slices(made, combined).map(run_slice.alias("run_merge_slice")).collect()
+    return compare(made, combined, merged)
+
+
+@dg.job(
+    description="Computes a pipeline again from the whole log, beside the live one, and shows what differs. Nobody "
+    "sees the result before `promote`. A run that was killed goes on where it was when it is started again.",
+)
+def replay() -> None:
+    _replayed(begin())
+
+
+def _asset(pipeline: str, partitions: dg.PartitionsDefinition[str], description: str) -> dg.AssetsDefinition:
+    dataset = datasets.difference(pipeline)
+    begin_windows = _begin_windows(pipeline)
+    # What any asset of ours has: this decorator takes the parts instead of the whole.
+    spec = described(dataset, group=GROUP, kinds={"kafka", "postgres"}, description=description)
+
+    @dg.graph_asset(
+        key=spec.key,
+        name=None,
+        description=description,
+        group_name=GROUP,
+        kinds=set(spec.kinds),
+        metadata=dict(spec.metadata),
+        ins={"log": dg.AssetIn(key(datasets.topic(SALES_EVENTS)), dagster_type=dg.Nothing)},
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def difference(log: Any) -> Any:
+        return _replayed(begin_windows(log))
+
+    return difference
+
+
+@dg.definitions
+def replaying() -> dg.Definitions:
+    return dg.Definitions(
+        jobs=[replay],
+        assets=[
+            _asset(
+                TOP_SALES_BY_CITY.name,
+                DAYS,
+                "What a replay of these days changes. A backfill over any range is one replay, beside the live one; "
+                "nothing may differ outside of the range.",
+            ),
+            _asset(
+                TOP_SALESMAN_BY_COUNTRY.name,
+                WINDOWS,
+                "What a replay of these windows changes. A backfill over any range is one replay, beside the live one; "
+                "nothing may differ outside of the range.",
+            ),
+            described(
+                datasets.difference("enriched-sales"),
+                group=GROUP,
+                kinds={"kafka", "postgres"},
+                deps=[datasets.topic(SALES_EVENTS)],
+                description="What a replay of the join changes; it has no windows, and is computed again as a whole.",
+            ),
+        ],
+    )

@@ -1,0 +1,268 @@
+"""Generations as runs of Dagster's handle them: built in slices, compared when they have caught up, told as metadata.
+
+Nothing heavy is imported with this module: the code server loads it, and only runs need the engine.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine, NullPool, create_engine, func, select
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from contracts import tables
+from contracts.calendar import Calendar
+from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
+from electrored_dagster.outcomes import settings
+
+if TYPE_CHECKING:
+    from streaming.replay.building import Done
+    from streaming.replay.difference import Difference
+    from streaming.replay.request import Range
+
+# A candidate reads what came in while it was built, faster than that came in.
+CAUGHT_UP_SECONDS = 600.0
+TOLD_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """A generation, as one step hands it to the next."""
+
+    pipeline: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A slice of it."""
+
+    made: Made
+    step: str
+    partition: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.step}.{self.partition}"
+
+    @property
+    def mapping_key(self) -> str:
+        return self.name.replace(".", "_").replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Worked:
+    """What a slice came to in this run."""
+
+    events: int
+    seconds: float
+
+
+@contextmanager
+def connected() -> Iterator[tuple[KafkaSettings, Engine, ReplaySettings]]:
+    """Kafka and the results database, in the role that may write it. Raises NotSet."""
+    url = settings(ResultsDbSettings).results_db_url.get_secret_value()
+    results = create_engine(url, poolclass=NullPool)
+    try:
+        yield settings(KafkaSettings), results, settings(ReplaySettings)
+    finally:
+        results.dispose()
+
+
+def windows(results: Engine, pipeline: str, first: str, last: str) -> Range:
+    """The windows that hold these civil days, by the calendar and zone of the active generation."""
+    from streaming.generations import load_live
+    from streaming.replay.errors import Refused
+    from streaming.replay.request import Range
+
+    active = next((found for found in load_live(results, pipeline) if found.state == "active"), None)
+    if active is None:
+        raise Refused(f"{pipeline} has no active generation that a replay could be compared with")
+    calendar = Calendar(active.parameters.calendar, active.parameters.time_zone)
+    days = sorted(date.fromisoformat(day) for day in (first, last))
+    return Range(calendar.window_of(days[0]).start, calendar.window_of(days[1]).end)
+
+
+def pieces(results: Engine, made: Made, *, merge: bool) -> list[Piece]:
+    """The slices of combine, or of merge; none of a generation that is built already."""
+    from streaming.generations import load
+    from streaming.replay.building import slices
+
+    generation = load(results, made.pipeline, made.number)
+    if generation.state != "building":
+        return []
+    return [Piece(made, found.step, found.partition) for found in slices(generation)[1 if merge else 0]]
+
+
+def run_piece(
+    kafka: KafkaSettings,
+    results: Engine,
+    replay: ReplaySettings,
+    piece: Piece,
+    tell: Callable[[dict[str, Any]], None],
+) -> Worked:
+    """Run the slice to its end. `tell` is given its progress now and then. Raises what `run_slice` raises."""
+    from streaming.generations import load
+    from streaming.replay import building
+
+    generation = load(results, piece.made.pipeline, piece.made.number)
+    (found,) = [
+        each
+        for step in building.slices(generation)
+        for each in step
+        if (each.step, each.partition) == (piece.step, piece.partition)
+    ]
+    progress = Progress(piece.name, tell)
+    done = building.run_slice(
+        kafka,
+        results,
+        generation,
+        found,
+        replay.state_dir / "state",
+        share=replay.replay_share or building.SHARE,
+        stop=threading.Event(),
+        on_progress=progress.note,
+    )
+    return Worked(done.events, round(progress.seconds, 3))
+
+
+class Progress:
+    """How a slice gets on: every ten seconds, and at its end."""
+
+    def __init__(self, name: str, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._name = name
+        self._tell = tell
+        self._began = self._told_at = time.monotonic()
+        self._first: Done | None = None
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def note(self, done: Done) -> None:
+        # What an earlier run had done is no speed of this one.
+        first = self._first = self._first or done
+        now = time.monotonic()
+        at_end = done.offsets >= done.of_offsets
+        if not at_end and now < self._told_at + TOLD_SECONDS:
+            return
+        self._told_at = now
+        seconds = max(self.seconds, 0.001)
+        offsets_a_second = (done.offsets - first.offsets) / seconds
+        told: dict[str, Any] = {
+            "slice": self._name,
+            "events": done.events,
+            "done": round(done.offsets / done.of_offsets, 4) if done.of_offsets else 1.0,
+            "events_per_second": round((done.events - first.events) / seconds),
+        }
+        if at_end:
+            told["seconds_left"] = 0
+        elif offsets_a_second > 0:
+            told["seconds_left"] = round((done.of_offsets - done.offsets) / offsets_a_second)
+        self._tell(told)
+
+
+def caught_up(
+    kafka: KafkaSettings, results: Engine, made: Made, waiting: Callable[[str], None]
+) -> Difference:
+    """The difference of a candidate, as soon as workers have brought it to where the active one is. Raises Refused."""
+    from streaming.replay import difference
+    from streaming.replay.barrier import held
+    from streaming.replay.errors import Behind
+
+    def said(state: RetryCallState) -> None:
+        if state.outcome is not None and state.attempt_number % 10 == 1:
+            waiting(str(state.outcome.exception()))
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(Behind),
+        wait=wait_fixed(1),
+        stop=stop_after_delay(CAUGHT_UP_SECONDS),
+        before_sleep=said,
+        reraise=True,
+    )
+    return retrying(difference.take, kafka, results, made.pipeline, made.number, hold=held)
+
+
+def proven(
+    kafka: KafkaSettings,
+    results: Engine,
+    replay: ReplaySettings,
+    pipeline: str,
+    by: str,
+    tell: Callable[[str], None],
+) -> Difference:
+    """The difference that a replay of what is active now makes; the replay is taken away again.
+
+    Raises Refused while another replay of the pipeline is under way or waits. What an earlier call left when it was
+    killed goes first.
+    """
+    from streaming.generations import load_live
+    from streaming.replay import building, retirement
+    from streaming.replay.request import Request
+
+    live = load_live(results, pipeline)
+    version = next((found.version for found in live if found.state == "active"), None)
+    for number in _made_by(results, pipeline, by):
+        retirement.retire(kafka, results, pipeline, number)
+        tell(f"{pipeline} g{number} was left by an earlier check, and is retired")
+    begun = building.begin(kafka, results, Request(pipeline, "is a replay identical?", by, version=version))
+    made = Made(pipeline, begun.number)
+    try:
+        building.be_nice()
+        for merge in (False, True):
+            for piece in pieces(results, made, merge=merge):
+                worked = run_piece(kafka, results, replay, piece, lambda progress: tell(str(progress)))
+                tell(f"{piece.name}: {worked.events:,} events in {worked.seconds:.1f} s")
+        building.finish(results, begun)
+        return caught_up(kafka, results, made, tell)
+    finally:
+        retirement.retire(kafka, results, pipeline, made.number)
+
+
+def _made_by(results: Engine, pipeline: str, by: str) -> list[int]:
+    of = tables.generations.c
+    wanted = select(of.number).where(
+        of.pipeline == pipeline, of.created_by == by, of.state.in_(("building", "candidate"))
+    )
+    with results.connect() as connection:
+        return list(connection.scalars(wanted))
+
+
+def replaying(results: Engine, but: str) -> list[str]:
+    """Pipelines of which a replay is under way or waits to be promoted, whoever asked for it but one."""
+    of = tables.generations.c
+    wanted = select(of.pipeline).where(of.state.in_(("building", "candidate")), of.created_by != but)
+    with results.connect() as connection:
+        return sorted(set(connection.scalars(wanted)))
+
+
+def window_days(results: Engine, pipeline: str, now: datetime) -> list[str]:
+    """The first civil day of every window from the earliest result to now, as the active generation counts them."""
+    found = tables.metadata.tables["salesman_totals"]
+    of = tables.generations.c
+    with results.connect() as connection:
+        active = connection.execute(
+            select(of.number, of.parameters).where(of.pipeline == pipeline, of.state == "active")
+        ).one_or_none()
+        if active is None:
+            return []
+        first = connection.scalar(
+            select(func.min(found.c.window_start)).where(found.c.generation == active.number)
+        )
+    if first is None:
+        return []
+    zone = ZoneInfo(active.parameters["time_zone"])
+    calendar = Calendar(active.parameters["calendar"], active.parameters["time_zone"])
+    return [
+        start.astimezone(zone).date().isoformat()
+        for start in calendar.bounds(first, now)
+        if first <= start <= now
+    ]
