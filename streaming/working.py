@@ -1,7 +1,7 @@
 """A worker process: all generations of one pipeline that live, each in a slot of its own, followed as the table says.
 
 A candidate or standby that keeps failing, for whatever reason, is marked so and left: the active one goes on. If the
-active one fails the process ends.
+active one fails the process ends. The local store of a generation that is no more is deleted.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from sqlalchemy import Engine, update
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import generations
 from observability import logs
+from streaming import stores
 from streaming.barriers import Barriers
 from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.worker import Worker
-from streaming.generations import Generation, load, load_live
+from streaming.generations import LIVE, Generation, load, load_live
 from streaming.pipelines import PIPELINES
 from streaming.sink.following import Follower, connect, follow, retried
 
@@ -51,7 +52,15 @@ def run(
         return {found.number: follower(found) for found in live}
 
     def follower(generation: Generation) -> Follower:
-        return lambda stop: _kept_running(engine, generation, lambda: worker(generation).run(stop), stop)
+        def run(left: threading.Event) -> None:
+            _kept_running(engine, generation, lambda: worker(generation).run(left), left)
+            # Told to stop, a worker will want its store again.
+            if not stop.is_set():
+                now = retried(lambda: load(engine, pipeline, generation.number), left)
+                if now.state not in LIVE:
+                    stores.sweep(state_dir, pipeline, slot, lambda number: number == now.number)
+
+        return run
 
     def worker(generation: Generation) -> Worker:
         version = (pipeline, generation.version)
@@ -61,7 +70,11 @@ def run(
             )
         return Worker(kafka, PIPELINES[version], generation, slot, state_dir, barriers=barriers)
 
-    _check(retried(lambda: load_live(engine, pipeline), stop), pipeline)
+    live = retried(lambda: load_live(engine, pipeline), stop)
+    _check(live, pipeline)
+    # Before anything is followed, so none of them is open.
+    known = {found.number for found in live}
+    stores.sweep(state_dir, pipeline, slot, lambda number: number not in known)
     barriers.start()
     try:
         follow(wanted, stop)

@@ -23,6 +23,7 @@ from contracts import kafka as connect
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, Topic
+from streaming import stores
 from streaming.barriers import Barriers, Resting, Told
 from streaming.engine.blocks import Decoder
 from streaming.engine.combine import Combine, CombineOutputs
@@ -75,7 +76,7 @@ class Worker:
         self._slot = slot
         self._barriers = barriers
         self._pace = pace
-        self._folder = state_dir / f"{generation}.slot{slot}"
+        self._folder = stores.folder(state_dir, str(generation), slot)
         self._source_positions, self._late, self._dead = positions, late, dead
         self._registry = PatientRegistry(kafka)
         self._admin: AdminClient = connect.admin(kafka)

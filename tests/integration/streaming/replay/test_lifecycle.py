@@ -14,6 +14,8 @@ def test_promoted_rolled_back_promoted_again_and_the_former_one_retired_while_ev
     ground = live.ground
     kafka, results, name = ground.kafka, ground.results, ground.pipeline.name
     ground.feed(2000)
+    forgotten = live.folder / f"{name}.g7.slot0"
+    forgotten.mkdir(parents=True)
     with live.running():
         live.settled(1)
         live.build()
@@ -34,6 +36,10 @@ def test_promoted_rolled_back_promoted_again_and_the_former_one_retired_while_ev
         assert done.topics == 3, "workers left its groups before its topics went"
         ground.feed(300)
         live.settled(2)
+        live.until(lambda: not (live.folder / f"{name}.g1.slot0").exists())
+        assert (live.folder / f"{name}.g2.slot0" / "0").is_dir()
+        assert not forgotten.exists()
+    assert (live.folder / f"{name}.g2.slot0" / "0").is_dir(), "told to stop, a worker keeps its store"
     assert (live.state(1), live.state(2)) == ("retired", "active")
     assert live.rows(1) == {}
     there = admin(kafka).list_topics(timeout=30).topics
