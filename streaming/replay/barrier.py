@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Connection, Engine, Interval, cast, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -28,8 +29,44 @@ from streaming.replay.errors import Refused
 
 _log = logs.get(__name__)
 
+# A promotion asks under row locks that the sink waits for; clients that have asked before are answered within
+# milliseconds.
+LOCKED_SECONDS = 1.0
+# For the last of several questions, however long the others took.
+LEAST_SECONDS = 0.1
+
 # By generation and partition; the partitions of all inputs are counted through.
 Offsets = Mapping[tuple[int, int], int]
+
+
+class Committed:
+    """The committed offsets of generations' combines, with clients that stay open: only the first question is slow."""
+
+    def __init__(self, kafka: KafkaSettings, generations: Sequence[Generation]) -> None:
+        self._generations = generations
+        self._clients: list[tuple[Generation, int, str, Consumer]] = []
+        for generation in generations:
+            pipeline = PIPELINES[generation.pipeline, generation.version]
+            for number, found in enumerate(pipeline.inputs):
+                group = generation.names.group_id(pipeline.step(found))
+                client = connect.consumer(kafka, group, subscribed=False)
+                first = generation.first_input(pipeline, number)
+                self._clients.append((generation, first, found.source.name, client))
+
+    def ask(self, seconds: float) -> dict[int, dict[int, int]]:
+        """By generation: where they stand, at the beginning where nothing is committed. Raises KafkaException."""
+        deadline = time.monotonic() + seconds
+        found = {generation.number: dict(generation.start_offsets) for generation in self._generations}
+        for generation, first, topic, client in self._clients:
+            partitions = range(generation.topics[topic].partitions)
+            left = max(LEAST_SECONDS, deadline - time.monotonic())
+            for partition, offset in connect.committed_offsets(client, topic, partitions, left).items():
+                found[generation.number][first + partition] = offset
+        return found
+
+    def close(self) -> None:
+        for *_, client in self._clients:
+            client.close()
 
 
 @dataclass(frozen=True)
@@ -38,8 +75,7 @@ class Held:
 
     id: int
     targets: Mapping[int, int]
-    _generations: tuple[Generation, ...]
-    _kafka: KafkaSettings
+    _committed: Committed
 
     def check(self, connection: Connection) -> None:
         """Raise Refused unless the connection's snapshot shows the generations at exactly the targets.
@@ -50,9 +86,19 @@ class Held:
         state = connection.scalar(select(barriers.c.state).where(barriers.c.id == self.id))
         if state != "reached":
             raise Refused(f"the barrier is {state}: it took too long, try again")
-        for generation in self._generations:
-            if committed(self._kafka, generation) != dict(self.targets):
-                raise Refused(f"{generation} moved on while its partitions changed hands, try again")
+        self.confirm(LOCKED_SECONDS)
+
+    def confirm(self, seconds: float) -> None:
+        """Raise Refused unless Kafka says in time that the generations are at the targets."""
+        try:
+            found = self._committed.ask(seconds)
+        except KafkaException as error:
+            raise Refused(
+                f"Kafka does not say in time how far the generations are ({error.args[0].str()}), try again"
+            ) from error
+        for number, offsets in found.items():
+            if offsets != dict(self.targets):
+                raise Refused(f"g{number} moved on while its partitions changed hands, try again")
 
 
 @contextmanager
@@ -67,29 +113,18 @@ def held(
     generations = tuple(load(results, pipeline, number) for number in numbers)
     number = _request(results, pipeline, numbers, timeout)
     admin = connect.admin(kafka)
-    coordinator = _Coordinator(results, admin, number, generations, time.monotonic() + timeout)
+    deadline = time.monotonic() + timeout
+    coordinator = _Coordinator(results, admin, number, generations, deadline)
     try:
-        targets = coordinator.gather()
-        _log.info("generations are held", pipeline=pipeline, generations=list(numbers), barrier=number)
-        yield Held(number, targets, generations, kafka)
+        with closing(Committed(kafka, generations)) as committed:
+            barrier = Held(number, coordinator.gather(), committed)
+            # Here already, because a client has to find its way before its first answer, and `check` may be asked by
+            # somebody who holds locks.
+            barrier.confirm(deadline - time.monotonic())
+            _log.info("generations are held", pipeline=pipeline, generations=list(numbers), barrier=number)
+            yield barrier
     finally:
         _move(results, number, OPEN, "released")
-
-
-def committed(kafka: KafkaSettings, generation: Generation) -> dict[int, int]:
-    """Where the combines of a generation stand: committed offsets, the beginning where there is none yet."""
-    pipeline = PIPELINES[generation.pipeline, generation.version]
-    found = dict(generation.start_offsets)
-    for number, each in enumerate(pipeline.inputs):
-        first = generation.first_input(pipeline, number)
-        topic = each.source.name
-        client = connect.consumer(kafka, generation.names.group_id(pipeline.step(each)), subscribed=False)
-        try:
-            at = connect.committed_offsets(client, topic, range(generation.topics[topic].partitions))
-        finally:
-            client.close()
-        found |= {first + partition: offset for partition, offset in at.items()}
-    return found
 
 
 def _request(results: Engine, pipeline: str, numbers: Sequence[int], timeout: float) -> int:
