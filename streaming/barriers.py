@@ -5,19 +5,20 @@ A barrier is a row of the results database. Who takes part looks at it and repor
 1. `requested`: every combine of the listed generations commits, reads nothing more, and reports where it stands.
 2. `targeted`: each reads exactly up to the greatest position of all, commits, and reports that.
 3. Merge and sink report how far they have come; when they are behind everything that combine wrote: `reached`.
-4. Combine goes on only on having read `released` or `expired`. Nobody concludes from a clock that a barrier has
-   expired: it is written into the row. So a snapshot that holds `reached` is older than everything that came after.
+4. Combine goes on when it has read `released` or `expired`, which is written into the row by whoever sees it first.
+   So a snapshot that holds `reached` is older than everything that came after. Only where the table cannot be read
+   until well after the barrier's end, combine goes on unasked; committed offsets show that to whoever compares.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.tables import barrier_reports, barriers
 from observability import logs
@@ -27,27 +28,37 @@ OPEN = ("requested", "targeted", "reached")
 # Live traffic rests while a barrier stands, so it is looked at often; otherwise it costs next to nothing.
 LOOK_SECONDS = 0.5
 STANDING_SECONDS = 0.05
+# As long as a database that is there may take to answer that a barrier is over.
+OVERDUE_SECONDS = 5.0
 
 _log = logs.get(__name__)
 
 
 @dataclass(frozen=True)
 class Barrier:
-    """A row of `barriers` that is neither released nor expired."""
+    """A row of `barriers` that is neither released nor expired; `until` is its end on this process's own clock."""
 
     id: int
     generations: tuple[int, ...]
     state: str
     targets: Mapping[int, int]
+    until: float
+
+
+# barrier, generation, step, partition.
+_Place = tuple[int, int, str, int]
 
 
 class Barriers:
-    """The barriers that stand, looked at by a thread; while the database is away, those that stood last."""
+    """The barriers that stand, looked at and reported to by a thread, so that no loop ever waits for the database."""
 
     def __init__(self, results: Engine) -> None:
         self._results = results
         self._standing: dict[str, Barrier] = {}
-        self._stop = threading.Event()
+        # What the database has not taken yet.
+        self._reports: dict[_Place, int] = {}
+        self._lock = threading.Lock()
+        self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="barriers", daemon=True)
 
     def start(self) -> None:
@@ -55,39 +66,26 @@ class Barriers:
 
     def stop(self) -> None:
         self._stop.set()
+        self._wake.set()
         self._thread.join()
 
     def standing(self, pipeline: str, generation: int) -> Barrier | None:
-        """The barrier that holds the generation."""
-        found = self._standing.get(pipeline)
-        return found if found is not None and generation in found.generations else None
+        """The barrier that holds the generation.
 
-    def report(self, barrier: Barrier, generation: int, step: str, offsets: Mapping[int, int]) -> bool:
-        """Note how far the partitions of a step have come; gives whether the database took it."""
-        rows = [
-            {
-                "barrier": barrier.id,
-                "generation": generation,
-                "step": step,
-                "partition": partition,
-                "offset": offset,
-            }
-            for partition, offset in offsets.items()
-        ]
-        noted = insert(barrier_reports)
-        try:
-            with self._results.begin() as connection:
-                connection.execute(
-                    noted.on_conflict_do_update(
-                        constraint=barrier_reports.primary_key, set_={"offset": noted.excluded.offset}
-                    ),
-                    rows,
-                )
-        except SQLAlchemyError as error:
-            # The barrier expires at worst; live traffic is not to end because of it.
-            _log.warning("a barrier is not reported to", barrier=barrier.id, reason=_line(error))
-            return False
-        return True
+        One that is overdue although nobody could say so in the table holds no more: the database is away then, and
+        live traffic is not to wait for it. Whoever compares asks for the committed offsets, and sees who went on.
+        """
+        found = self._standing.get(pipeline)
+        if found is None or generation not in found.generations or time.monotonic() > found.until:
+            return None
+        return found
+
+    def report(self, barrier: Barrier, generation: int, step: str, offsets: Mapping[int, int]) -> None:
+        """Have it noted how far the partitions of a step have come; without waiting, and for sure while it stands."""
+        with self._lock:
+            for partition, offset in offsets.items():
+                self._reports[barrier.id, generation, step, partition] = offset
+        self._wake.set()
 
     def look(self) -> None:
         """Read the table once; what is overdue is expired there, by whoever sees it first."""
@@ -97,26 +95,61 @@ class Barriers:
                 .where(barriers.c.state.in_(OPEN), barriers.c.expires_at < func.clock_timestamp())
                 .values(state="expired")
             )
+        left = func.extract("epoch", barriers.c.expires_at - func.clock_timestamp()).label("left")
         with self._results.connect() as connection:
-            rows = connection.execute(select(barriers).where(barriers.c.state.in_(OPEN))).all()
+            rows = connection.execute(select(barriers, left).where(barriers.c.state.in_(OPEN))).all()
+        now = time.monotonic()
         self._standing = {
             row.pipeline: Barrier(
                 row.id,
                 tuple(row.generations),
                 row.state,
                 {int(partition): offset for partition, offset in (row.targets or {}).items()},
+                now + float(row.left) + OVERDUE_SECONDS,
             )
             for row in rows
         }
 
+    def tell(self) -> None:
+        """Write the reports to barriers that still stand; those of others are of no use to anybody."""
+        standing = {barrier.id for barrier in self._standing.values()}
+        with self._lock:
+            told = dict(self._reports)
+        wanted = [
+            dict(zip(("barrier", "generation", "step", "partition", "offset"), (*place, offset), strict=True))
+            for place, offset in told.items()
+            if place[0] in standing
+        ]
+        if wanted:
+            noted = insert(barrier_reports)
+            # Who took a partition over may have been quicker, and nobody goes back.
+            further = func.greatest(barrier_reports.c.offset, noted.excluded.offset)
+            with self._results.begin() as connection:
+                connection.execute(
+                    noted.on_conflict_do_update(
+                        constraint=barrier_reports.primary_key, set_={"offset": further}
+                    ),
+                    wanted,
+                )
+        with self._lock:
+            for place, offset in told.items():
+                if self._reports[place] == offset:
+                    del self._reports[place]
+
     def _run(self) -> None:
+        pause = LOOK_SECONDS
         while not self._stop.is_set():
+            # Before: what is reported from now on wakes the next wait.
+            self._wake.clear()
             try:
+                self.tell()
                 self.look()
+                pause = STANDING_SECONDS if self._standing else LOOK_SECONDS
             # Whatever it is: if nobody looked any more, a loop that is held would stay so.
             except Exception as error:
                 _log.warning("barriers are looked at again", reason=_line(error))
-            self._stop.wait(STANDING_SECONDS if self._standing else LOOK_SECONDS)
+                self._stop.wait(LOOK_SECONDS)
+            self._wake.wait(pause)
 
 
 def _line(error: Exception) -> str:
@@ -135,7 +168,8 @@ class Reports:
     def tell(self, barrier: Barrier, offsets: Mapping[int, int]) -> None:
         told = self._told[1] if self._told[0] == barrier.id else {}
         news = {partition: offset for partition, offset in offsets.items() if told.get(partition) != offset}
-        if news and self._barriers.report(barrier, self._generation, self._step, news):
+        if news:
+            self._barriers.report(barrier, self._generation, self._step, news)
             self._told = barrier.id, told | news
 
 

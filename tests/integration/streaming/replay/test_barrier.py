@@ -5,20 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, create_engine, select, text
 
 from contracts import kafka as connect
 from contracts.tables import city_totals, generations
+from stack.embedded import Embedded
+from streaming import barriers as participants
 from streaming import working
 from streaming.engine.merge import Merge
 from streaming.engine.step import Message
-from streaming.replay.barrier import Held, committed, held
+from streaming.replay.barrier import Committed, Held, held
 from streaming.replay.errors import Refused
 from tests.integration.streaming.ground import Ground, Totals
 from tests.integration.streaming.replay.test_corrections import grouped
@@ -144,15 +146,56 @@ def test_a_worker_that_joins_while_a_barrier_stands_rests_too_and_goes_on_after_
         # What stands still is given in part to a worker that learns of the barrier when it starts.
         with (
             held(ground.kafka, ground.results, ground.pipeline.name, (1,), 60) as barrier,
+            closing(Committed(ground.kafka, (ground.generation,))) as committed,
             another_worker(live),
         ):
             ground.feed(200)
             live.until(shared)
-            live.until(lambda: committed(ground.kafka, ground.generation) == barrier.targets)
+            live.until(lambda: committed.ask(30) == {1: barrier.targets})
             with ground.results.connect() as connection:
                 barrier.check(connection)
             assert live.rows(1) == before
         live.settled(1)
+
+
+def test_a_database_that_goes_away_while_a_barrier_stands_does_not_hold_live_traffic(
+    live: Live, stack: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(participants, "OVERDUE_SECONDS", 1.0)
+    ground = live.ground
+    ground.feed(200)
+    with live.running():
+        live.settled(1)
+        holding = held(ground.kafka, ground.results, ground.pipeline.name, (1,), 5.0)
+        barrier = holding.__enter__()
+        with away(stack, ground):
+            before = ground.actual()
+            ground.feed(200)
+            assert ground.actual() == before, "held as long as the barrier lasts"
+            # Totals in the state topic, although nobody can say in the table that the barrier is over.
+            ground.settled(30)
+        live.settled(1)
+        with ground.results.connect() as connection, pytest.raises(Refused):
+            barrier.check(connection)
+        holding.__exit__(None, None, None)
+
+
+@contextmanager
+def away(stack: Embedded, ground: Ground) -> Iterator[None]:
+    """The results database takes nobody in."""
+    name = ground.results.url.database
+    superuser = create_engine(stack.postgres(), isolation_level="AUTOCOMMIT")
+    with superuser.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
+            {"name": name},
+        )
+        try:
+            yield
+        finally:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+    superuser.dispose()
 
 
 @pytest.fixture
@@ -188,6 +231,7 @@ def test_a_candidate_that_keeps_failing_is_given_up_and_the_active_one_goes_on(
         failing[partials] = 100
         live.ground.feed(100)
         live.until(lambda: live.state(2) == "failed")
+        live.until(lambda: not (live.folder / f"{candidate}.slot0").exists())
         live.settled(1)
         live.ground.feed(100)
         live.settled(1)
