@@ -34,6 +34,7 @@ from streaming.engine.failures import is_end, is_lost
 from streaming.engine.offsets import ask_ends
 from streaming.engine.progress import Progress, progress_key
 from streaming.engine.state import StateStore
+from streaming.engine.watchdog import watching
 
 # An answer takes milliseconds; without one the question is put again.
 REQUEST_SECONDS = 5.0
@@ -45,6 +46,8 @@ TAIL = 2_000
 BATCH = 10_000
 # Longer than a transaction may be open: something else is wrong, and a person may want to know.
 SLOW_SECONDS = 15.0
+# Then a consumer that hears nothing is replaced by a new one; longer than a transaction of a dead owner holds it back.
+PATIENCE_SECONDS = 20.0
 # The end is told by an event that comes when a fetch waited in vain.
 READING = {"fetch.wait.max.ms": 20}
 
@@ -97,9 +100,12 @@ class Restorer:
         self._codec = codec
         self._make_admin = make_admin
         self._admin = make_admin()
+        self._make_consumer = make_consumer
         self._consumer = make_consumer(READING)
         self._state = state
         self._known: set[str] = set()
+        # Records that were read back so far: who waits for a partition sees that it moves.
+        self.records = 0
         self._stopping = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"restore-{positions.flow}")
 
@@ -162,8 +168,8 @@ class Restorer:
 
     def _asked(self, what: str, ask: Callable[[], Answer]) -> Answer:
         """The broker's answer, asked again while it says that it cannot give one yet."""
-        asked_at = time.monotonic()
-        warn_at = asked_at + SLOW_SECONDS
+        warn_at = time.monotonic() + SLOW_SECONDS
+        renew_at = time.monotonic() + PATIENCE_SECONDS
         while not self._stopping.is_set():
             try:
                 return ask()
@@ -174,6 +180,9 @@ class Restorer:
                     # After a broker's restart one client's questions may never be answered again: it keeps to what it
                     # knew of leaders and coordinators, while everybody else's are answered.
                     self._admin = self._make_admin()
+                    if time.monotonic() > renew_at:
+                        self._renew(what)
+                        renew_at = time.monotonic() + PATIENCE_SECONDS
                 if time.monotonic() > warn_at:
                     _log.warning(
                         "waiting for Kafka", flow=self._at.flow, what=what, reason=error.args[0].str()
@@ -181,6 +190,14 @@ class Restorer:
                     warn_at = time.monotonic() + SLOW_SECONDS
             self._stopping.wait(RETRY_SECONDS)
         raise Stopped
+
+    def _renew(self, what: str) -> None:
+        """A new consumer for one that gets no answers."""
+        _log.warning("consumer is renewed", flow=self._at.flow, what=what)
+        self._known.clear()
+        with watching(self._at.flow):
+            self._consumer.close()
+        self._consumer = self._make_consumer(READING)
 
     def _progress(self, partition: int, end: int) -> Progress | None:
         """The newest progress record of this step and partition."""
@@ -218,32 +235,50 @@ class Restorer:
         warn_at = time.monotonic() + SLOW_SECONDS
         if position >= end:
             return
-        if topic not in self._known:
-            # Once it has asked for committed offsets, librdkafka looks for an unknown leader only after a second.
-            self._asked(f"leader of {topic}", lambda: self._consumer.list_topics(topic, REQUEST_SECONDS))
-            self._known.add(topic)
-        self._consumer.assign([TopicPartition(topic, partition, start)])
+        self._assign(topic, partition, start)
+        heard_at = time.monotonic()
         while position < end:
             if self._stopping.is_set():
                 raise Stopped
-            records: list[Message] = []
-            for message in self._consumer.consume(BATCH, 0.1):
-                failure, offset = message.error(), message.offset() or 0
-                if failure is None:
-                    records.append(message)
-                    position = max(position, offset + 1)
-                elif is_end(failure):
-                    position = max(position, offset)
-                elif is_lost(failure):
-                    raise Fatal(f"{topic} partition {partition} cannot be read from {start}: {failure.str()}")
-                else:
-                    _log.warning("reading back is retried", flow=self._at.flow, reason=failure.str())
+            records, position = self._taken(self._consumer.consume(BATCH, 0.1), position)
             if records or position >= end:
                 RESTORED.labels(self._at.flow).inc(len(records))
+                self.records += len(records)
                 yield records, position
+                heard_at = time.monotonic()
+            elif time.monotonic() > heard_at + PATIENCE_SECONDS:
+                self._renew(f"{topic} partition {partition}")
+                # A log may begin later than at 0.
+                self._assign(topic, partition, position or start)
+                heard_at = time.monotonic()
             if time.monotonic() > warn_at:
                 _log.warning(
                     "reading back waits", flow=self._at.flow, topic=topic, position=position, end=end
                 )
                 warn_at = time.monotonic() + SLOW_SECONDS
         self._consumer.unassign()
+
+    def _assign(self, topic: str, partition: int, start: int) -> None:
+        if topic not in self._known:
+            # Once it has asked for committed offsets, librdkafka looks for an unknown leader only after a second.
+            self._asked(f"leader of {topic}", lambda: self._consumer.list_topics(topic, REQUEST_SECONDS))
+            self._known.add(topic)
+        self._consumer.assign([TopicPartition(topic, partition, start)])
+
+    def _taken(self, messages: Sequence[Message], position: int) -> tuple[list[Message], int]:
+        """The records among them, and the position after all of them: ends pass markers, too."""
+        records: list[Message] = []
+        for message in messages:
+            failure, offset = message.error(), message.offset() or 0
+            if failure is None:
+                records.append(message)
+                position = max(position, offset + 1)
+            elif is_end(failure):
+                position = max(position, offset)
+            elif is_lost(failure):
+                raise Fatal(
+                    f"{message.topic()} partition {message.partition()} cannot be read from {position}: {failure.str()}"
+                )
+            else:
+                _log.warning("reading back is retried", flow=self._at.flow, reason=failure.str())
+        return records, position
