@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception
 from tenacity.nap import sleep_using_event
@@ -47,7 +47,7 @@ class PatientRegistry(Registry):
 
     def _asked(self, call: Callable[[], T], what: str) -> T:
         retrying = Retrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(may_pass),
             wait=wait_exponential(multiplier=0.1, max=5),
             stop=stop_when_event_set(self.stop),
             sleep=sleep_using_event(self.stop),
@@ -61,7 +61,7 @@ class PatientRegistry(Registry):
             if error.http_status_code == _UNKNOWN:
                 raise
             raise Fatal(
-                f"the schema registry at {self._url} refuses {what} ({_reason(error)}): is "
+                f"the schema registry at {self._url} refuses {what} ({reason(error)}): is "
                 "ELECTRORED_SCHEMA_REGISTRY_URL right, may we write there, and is it held to another schema?"
             ) from error
 
@@ -71,15 +71,17 @@ class PatientRegistry(Registry):
             "the schema registry does not answer, retried",
             url=self._url,
             attempt=state.attempt_number,
-            reason=_reason(error),
+            reason=reason(error),
         )
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
+    """Whether the registry may answer the same question otherwise in a moment."""
     if isinstance(error, SchemaRegistryError):
         return error.http_status_code >= 500 or error.http_status_code in _STARTING
-    return isinstance(error, httpx.TransportError)
+    return isinstance(error, httpx2.TransportError)
 
 
-def _reason(error: BaseException | None) -> str:
+def reason(error: BaseException | None) -> str:
+    """One line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-import httpx
+import httpx2
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
@@ -39,8 +39,8 @@ def answering(monkeypatch: pytest.MonkeyPatch, *answers: Exception | int) -> Cal
 @pytest.mark.parametrize(
     "error",
     [
-        httpx.ConnectError("connection refused"),
-        httpx.ReadTimeout("timed out"),
+        httpx2.ConnectError("connection refused"),
+        httpx2.ReadTimeout("timed out"),
         SchemaRegistryError(503, 50301, "starting"),
         SchemaRegistryError(429, 42901, "slowly"),
     ],
@@ -78,9 +78,28 @@ def test_an_unknown_id_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         registry().schema(1)
 
 
+def test_nobody_there_is_away_as_the_client_itself_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library chooses which HTTP client it speaks with, and its errors are of that one."""
+    nowhere = KafkaSettings(kafka_bootstrap="kafka:9092", schema_registry_url="http://127.0.0.1:1")
+    stop = threading.Event()
+    warned: list[str] = []
+
+    def warn(_: object, state: object) -> None:
+        warned.append(str(state))
+        stop.set()
+
+    monkeypatch.setattr(PatientRegistry, "_warn", warn)
+    patient = PatientRegistry(nowhere, stop)
+    # Its own attempts would take seconds.
+    monkeypatch.setattr(patient._client._rest_client, "max_retries", 0)
+    with pytest.raises(Stopping):
+        patient.register("sales-events-value", {"type": "string"})
+    assert len(warned) == 1
+
+
 def test_told_to_stop_it_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     stop = threading.Event()
     stop.set()
-    answering(monkeypatch, *[httpx.ConnectError("connection refused")] * 3)
+    answering(monkeypatch, *[httpx2.ConnectError("connection refused")] * 3)
     with pytest.raises(Stopping):
         registry(stop).register("sales-events-value", {"type": "string"})
