@@ -206,6 +206,11 @@ class Loop:
         """Every record below this offset was added or is behind the accepted progress."""
         return max(self.step.progress(partition).next_offset, self._ends.get(partition, 0))
 
+    @property
+    def restored(self) -> int:
+        """Records that were read back so far for partitions that were assigned."""
+        return self.parts.restorer.records
+
     def commit(self) -> None:
         """One transaction over all that was added; if it fails, the step stands where it stood before."""
         if not self.step.pending():

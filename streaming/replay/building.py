@@ -35,7 +35,7 @@ from streaming.replay.request import Range, Request
 
 # Behind everything that people wait for.
 NICE = 10
-# A broker that is away is waited for this long without any progress.
+# A broker that is away is waited for this long without any progress; state that is read back is progress.
 STALLED_SECONDS = 120.0
 TOLD_SECONDS = 1.0
 
@@ -195,7 +195,7 @@ def _drive(
     on_progress: Callable[[Done], None],
 ) -> Done:
     loop.assign([partition])
-    reached, moved_at, told_at = -1, time.monotonic(), 0.0
+    reached, restored, moved_at, told_at = -1, 0, time.monotonic(), 0.0
     while True:
         worked_from = time.process_time()
         loop.turn()
@@ -216,6 +216,8 @@ def _drive(
                 told_at = now
             if at > reached:
                 reached, moved_at = at, now
+        elif loop.restored > restored:
+            restored, moved_at = loop.restored, now
         if now > moved_at + STALLED_SECONDS:
             raise Refused(
                 f"{loop.flow} partition {partition} stands at {reached} of {target} since {STALLED_SECONDS:.0f} s: is "
