@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from sqlalchemy import Connection, select
 
@@ -30,6 +32,34 @@ class Followed:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A row of `generations`, of which this code may not have the version."""
+
+    name: str
+    number: int
+    version: int
+    topic: str
+    topic_id: str
+    partitions: int
+
+    @classmethod
+    def of(cls, name: str, number: int, version: int, topics: Mapping[str, Mapping[str, object]]) -> Self:
+        topic = GenerationTopics(name, number).state.name
+        created = topics[topic]
+        return cls(name, number, version, topic, str(created["id"]), int(str(created["partitions"])))
+
+    def followed(self) -> Followed:
+        """Raises Fatal if this code does not have the version."""
+        pipeline = PIPELINES.get((self.name, self.version))
+        if pipeline is None:
+            raise Fatal(f"{self} needs version {self.version}, which this code does not have")
+        return Followed(pipeline, self.number, self.topic, self.topic_id, self.partitions)
+
+    def __str__(self) -> str:
+        return f"{self.name} generation {self.number}"
+
+
+@dataclass(frozen=True)
 class Active:
     """The generation that the pointer shows, and how often the pointer has moved."""
 
@@ -37,14 +67,14 @@ class Active:
     promotion_number: int
 
 
-def live(connection: Connection) -> set[Followed]:
+def live(connection: Connection) -> set[Entry]:
     """Every generation whose rows are kept up to date."""
     rows = connection.execute(
         select(
             generations.c.pipeline, generations.c.number, generations.c.version, generations.c.topics
         ).where(generations.c.state.in_(LIVE))
     )
-    return {_followed(*row) for row in rows}
+    return {Entry.of(*row) for row in rows}
 
 
 def active(connection: Connection) -> dict[str, Active]:
@@ -63,13 +93,4 @@ def active(connection: Connection) -> dict[str, Active]:
             & (generations.c.number == active_generations.c.generation),
         )
     )
-    return {row.pipeline: Active(_followed(*row[1:]), row.promotion_number) for row in rows}
-
-
-def _followed(name: str, number: int, version: int, topics: dict[str, dict[str, object]]) -> Followed:
-    pipeline = PIPELINES.get((name, version))
-    if pipeline is None:
-        raise Fatal(f"{name} generation {number} needs version {version}, which this code does not have")
-    topic = GenerationTopics(name, number).state.name
-    created = topics[topic]
-    return Followed(pipeline, number, topic, str(created["id"]), int(str(created["partitions"])))
+    return {row.pipeline: Active(Entry.of(*row[1:]).followed(), row.promotion_number) for row in rows}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -18,8 +18,10 @@ from contracts.topics import GenerationTopics
 from observability import logs
 from observability.metrics import EVENTS, LAG
 from streaming.barriers import STANDING_SECONDS, Barriers, Reports
+from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.schemas import PatientRegistry
-from streaming.sink.followed import Followed, live
+from streaming.generations import LIVE, load
+from streaming.sink.followed import Entry, Followed, live
 from streaming.sink.following import Follower, connect, follow, retried
 from streaming.sink.rows import Rows
 from streaming.sink.state_topic import POLL_SECONDS, Batch, Reader, check
@@ -29,6 +31,10 @@ CHECK_SECONDS = 10.0
 
 # From the beginning of one transaction to that of the next: what came meanwhile shares it.
 PAUSE_SECONDS = 0.02
+# Between attempts at a generation that nobody is shown; a topic that vanished does not come back, a broker does.
+AGAIN_SECONDS = (1.0, 5.0, 15.0, 60.0)
+# What failed after so long had begun well, and is another failure.
+STEADY_SECONDS = 300.0
 
 _log = logs.get(__name__)
 
@@ -119,19 +125,22 @@ class StateSink:
 def run(kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event) -> None:
     """Follow every live generation, the ones to come included, until told to stop.
 
-    Raises Fatal when going on could overwrite newer rows, or needs a person.
+    Raises Fatal when going on with an active one could overwrite newer rows, or needs a person.
     """
     engine = connect(results, "electrored-sink")
     registry = PatientRegistry(kafka, stop)
 
     barriers = Barriers(engine)
 
-    def sink(followed: Followed) -> Follower:
-        return lambda stop: StateSink(kafka, engine, registry, followed, barriers).run(stop)
+    def follower(entry: Entry) -> Follower:
+        def work(left: threading.Event) -> None:
+            StateSink(kafka, engine, registry, entry.followed(), barriers).run(left)
 
-    def wanted() -> dict[Followed, Follower]:
+        return lambda left: kept_following(engine, entry, lambda: work(left), left)
+
+    def wanted() -> dict[Entry, Follower]:
         with engine.connect() as connection:
-            return {followed: sink(followed) for followed in live(connection)}
+            return {entry: follower(entry) for entry in live(connection)}
 
     barriers.start()
     try:
@@ -139,3 +148,39 @@ def run(kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event)
     finally:
         barriers.stop()
         engine.dispose()
+
+
+def kept_following(engine: Engine, entry: Entry, work: Callable[[], None], stop: threading.Event) -> None:
+    """Do the work until told to stop, again after a while if it fails: that is no reason to leave the others.
+
+    Raises what ended the work of the active one, which is what people look at.
+    """
+    said, failures = "", 0
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            work()
+            return
+        except Stopping:
+            raise
+        # A defect of a new version too, as in a worker.
+        except Exception as error:
+            state = retried(lambda: load(engine, entry.name, entry.number), stop).state
+            if state == "active":
+                raise
+            if state not in LIVE:
+                return
+            if time.monotonic() > began + STEADY_SECONDS:
+                said, failures = "", 0
+            reason = str(error) if isinstance(error, Fatal) else repr(error)
+            if reason != said:
+                _log.error(
+                    "a generation that nobody is shown is not followed; retire it, or mend it",
+                    generation=str(entry),
+                    state=state,
+                    reason=reason,
+                    exc_info=None if isinstance(error, Fatal) else error,
+                )
+            said = reason
+            stop.wait(AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS) - 1)])
+            failures += 1

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import Engine, create_engine, text
+from structlog.testing import capture_logs
 
 from contracts.registry import Registry
 from contracts.settings import KafkaSettings, ResultsDbSettings
@@ -219,6 +222,59 @@ def test_a_topic_recreated_below_a_running_sink_stops_it(
         made.recreate_topic(stack.kafka)
         until(lambda: died != [], "the sink stops")
     assert made.topic in str(died[0])
+
+
+def test_a_candidate_whose_topic_is_recreated_is_left_alone_and_the_active_one_goes_on(
+    stack: Embedded,
+    results_db: ResultsDbSettings,
+    make: Make,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streaming.sink.postgres.CHECK_SECONDS", 0.5)
+    monkeypatch.setattr("streaming.sink.postgres.AGAIN_SECONDS", (0.2,))
+    monkeypatch.setattr("streaming.sink.postgres._log", structlog.get_logger())
+    made, candidate = make(1), make(2, state="candidate")
+    candidate.write([candidate.total("Berlin", "1")])
+    with following(stack.kafka, results_db) as died, capture_logs() as said:
+        until(lambda: candidate.rows() != {}, "rows of the candidate")
+        candidate.recreate_topic(stack.kafka)
+        until(lambda: failures(said) != [], "the failure is said")
+        made.write([made.total("Berlin", "2")])
+        until(lambda: made.rows() != {}, "rows of the active one")
+        assert died == []
+        assert {line["generation"] for line in failures(said)} == {str(candidate.followed)}
+        reasons = [line["reason"] for line in failures(said)]
+        assert len(reasons) == len(set(reasons))
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE generations SET state = 'standby' WHERE number = 1"))
+            connection.execute(text("UPDATE generations SET state = 'active' WHERE number = 2"))
+        until(lambda: died != [], "the sink stops for the active one")
+    assert candidate.topic in str(died[0])
+
+
+def failures(said: list[Any]) -> list[Any]:
+    return [line for line in said if line["log_level"] == "error"]
+
+
+def test_a_candidate_of_a_version_that_this_code_does_not_have_is_left_alone(
+    stack: Embedded,
+    results_db: ResultsDbSettings,
+    make: Make,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streaming.sink.postgres._log", structlog.get_logger())
+    made, candidate = make(1), make(2, state="candidate")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE generations SET version = 9 WHERE number = 2"))
+    with following(stack.kafka, results_db) as died, capture_logs() as said:
+        until(lambda: failures(said) != [], "the failure is said")
+        made.write([made.total("Berlin", "2")])
+        until(lambda: made.rows() != {}, "rows of the active one")
+        assert died == []
+    assert [line["generation"] for line in failures(said)] == [str(candidate.followed)]
+    assert "needs version 9, which this code does not have" in failures(said)[0]["reason"]
 
 
 def test_rows_of_another_topic_are_not_continued(stack: Embedded, make: Make, engine: Engine) -> None:

@@ -87,9 +87,9 @@ class JoinGround:
         self.stop = threading.Event()
         self.processes: list[subprocess.Popen[bytes]] = []
         with self.engine.connect() as connection:
-            (followed,) = live(connection)
+            (entry,) = live(connection)
             (shown,) = active(connection).values()
-        sink = StateSink(self.kafka, self.engine, self.registry, followed)
+        sink = StateSink(self.kafka, self.engine, self.registry, entry.followed())
         publisher = Publisher(self.kafka, self.registry, shown)
         self.failures: list[BaseException] = []
         self.threads = [
