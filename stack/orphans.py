@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -12,18 +13,28 @@ import psutil
 MARK = "ELECTRORED_PROCESS_OF"
 # A broker with unwritten data needs some seconds; who needs more is killed, and recovers at the next start.
 PATIENCE_SECONDS = 15.0
+# An environment reads empty while a process is replacing its program, which takes milliseconds.
+LOOKS, LOOK_SECONDS = 3, 0.05
 
 
 def find(folder: Path) -> list[psutil.Process]:
     """Every process that was started for the stack of this state folder."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid not in own and process.environ().get(MARK) == str(folder):
+    unclear = [process for process in psutil.process_iter() if process.pid not in own]
+    found: list[psutil.Process] = []
+    for look in range(LOOKS):
+        if look:
+            time.sleep(LOOK_SECONDS)
+        asked, unclear = unclear, []
+        for process in asked:
+            try:
+                environment = process.environ()
+            except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
+                continue
+            if not environment:
+                unclear.append(process)
+            elif environment.get(MARK) == str(folder):
                 found.append(process)
-        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
-            continue
     return found
 
 
