@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -47,16 +48,70 @@ def stop_schedule_of_polls(platform: Platform) -> None:
     assert stopped["stopRunningSchedule"]["__typename"] == "ScheduleStateResult", stopped
 
 
-def launch_poll(platform: Platform) -> str:
-    """The job that a person starts to poll now; gives the run's id."""
-    job = '{repositoryLocationName: "electrored", repositoryName: "__repository__", jobName: "soap_poll"}'
+def launch(platform: Platform, job: str, config: Mapping[str, Any] | None = None) -> str:
+    """What a person starts on Dagster's page; gives the run's id."""
+    selector = f'{{repositoryLocationName: "electrored", repositoryName: "__repository__", jobName: "{job}"}}'
     launched = ask_dagster(
         platform,
-        f"mutation {{ launchRun(executionParams: {{selector: {job}}}) "
+        f"mutation {{ launchRun(executionParams: {{selector: {selector}, "
+        f"runConfigData: {json.dumps(json.dumps(config or {}))}}}) "
         "{ __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
     )["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
     return str(launched["run"]["runId"])
+
+
+def launch_backfill(platform: Platform, asset: Sequence[str], partitions: Sequence[str]) -> str:
+    """What a person starts on an asset's page for some of its partitions; gives the id of the only run."""
+    key, names = json.dumps(list(asset)), json.dumps(list(partitions))
+    launched = ask_dagster(
+        platform,
+        f"mutation {{ launchPartitionBackfill(backfillParams: {{assetSelection: [{{path: {key}}}], "
+        f"partitionNames: {names}}}) "
+        "{ __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }",
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    backfill = launched["backfillId"]
+
+    def runs() -> list[dict[str, str]]:
+        found = ask_dagster(
+            platform,
+            f'{{ partitionBackfillOrError(backfillId: "{backfill}") '
+            "{ ... on PartitionBackfill { runs(limit: 9) { runId } } } }",
+        )
+        made: list[dict[str, str]] = found["partitionBackfillOrError"]["runs"]
+        return made
+
+    until(lambda: bool(runs()), 60, "the backfill's run")
+    (run,) = runs()
+    return run["runId"]
+
+
+def last_words(platform: Platform, run_id: str) -> str:
+    """What the run's failed step said."""
+    events = "events { ... on ExecutionStepFailureEvent { error { message } } }"
+    found = ask_dagster(
+        platform,
+        f'{{ runOrError(runId: "{run_id}") {{ ... on Run {{ eventConnection {{ {events} }} }} }} }}',
+    )
+    failures = [event for event in found["runOrError"]["eventConnection"]["events"] if event]
+    return str(failures[0]["error"]["message"])
+
+
+def last_materialization(platform: Platform, asset: Sequence[str]) -> dict[str, Any]:
+    """What the asset's page shows."""
+    kinds = {"Markdown": "mdStr", "Text": "text", "Int": "intValue"}
+    values = " ".join(f"... on {kind}MetadataEntry {{ {field} }}" for kind, field in kinds.items())
+    found = ask_dagster(
+        platform,
+        f"{{ assetOrError(assetKey: {{path: {json.dumps(list(asset))}}}) {{ ... on Asset "
+        f"{{ assetMaterializations(limit: 1) {{ metadataEntries {{ label {values} }} }} }} }} }}",
+    )
+    (event,) = found["assetOrError"]["assetMaterializations"]
+    return {
+        entry["label"]: next((value for name, value in entry.items() if name != "label"), None)
+        for entry in event["metadataEntries"]
+    }
 
 
 def end_of(platform: Platform, run_id: str) -> str:
@@ -66,5 +121,5 @@ def end_of(platform: Platform, run_id: str) -> str:
         found = ask_dagster(platform, f'{{ runOrError(runId: "{run_id}") {{ ... on Run {{ status }} }} }}')
         return str(found["runOrError"]["status"])
 
-    until(lambda: status() in ("SUCCESS", "FAILURE", "CANCELED"), 90, f"the end of the poll {run_id}")
+    until(lambda: status() in ("SUCCESS", "FAILURE", "CANCELED"), 180, f"the end of the run {run_id}")
     return status()

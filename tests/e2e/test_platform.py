@@ -4,37 +4,47 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import psycopg2
 import pytest
+import yaml
 
 from stack import orphans
 from tests.e2e.conftest import COMMAND, PROJECT, Platform, environment, new_platform, remove, until
 from tests.e2e.oracle import assert_exact, wait_for_watermark
+from tests.e2e.runs import end_of, last_materialization, last_words, launch, launch_backfill
 
 INSERT = """
     insert into public.sales (sold_at, city, country, salesman_id, salesman_name, product, quantity, amount, currency)
     values (%s, %s, %s, %s, %s, 'Lamp', 2, %s, %s) returning sale_id
 """
+DIFFERENCE = ["results_db", "public", "differences", "top_sales_by_city"]
 PLACES = [("Berlin", "DE", "EUR"), ("Hamburg", "DE", "EUR"), ("Lyon", "FR", "EUR"), ("Leeds", "GB", "GBP")]
 
 
-def _by_city(platform: Platform, city: str, country: str) -> list[dict[str, Any]]:
+def _answer(platform: Platform, country: str = "DE") -> dict[str, Any]:
     url = f"{platform.addresses['ELECTRORED_API_URL']}/api/v1/top-sales/by-city"
     day = datetime.now(UTC).date()
     with urllib.request.urlopen(f"{url}?date={day}&country={country}&limit=1000", timeout=10) as answer:
-        return [row for row in json.load(answer)["data"] if row["city"] == city]
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+def _by_city(platform: Platform, city: str, country: str) -> list[dict[str, Any]]:
+    return [row for row in _answer(platform, country)["data"] if row["city"] == city]
 
 
 def _sell(cursor: psycopg2.extensions.cursor, city: str, country: str, amount: str) -> str:
@@ -82,6 +92,46 @@ def test_a_dropped_file_shows_up_in_the_api_and_is_taken_back(platform: Platform
 
     until(take_back, 60, "the retraction")
     until(lambda: not _by_city(platform, city, "DE"), 60, "the retraction in the API")
+
+
+def test_a_backfill_is_one_replay_and_its_link_promotes_it(platform: Platform) -> None:
+    """All of it as a person does it on Dagster's pages; the API answers with what was promoted."""
+    yesterday = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
+    days = [yesterday - timedelta(days=1), yesterday]
+    with closing(platform.connect()) as connection:
+        cursor = connection.cursor()
+        for number in range(40):
+            city, country, currency = PLACES[number % 4]
+            sold = (days[number % 2], city, country, "s-1", "Ada", f"{number}.25", currency)
+            cursor.execute(INSERT, sold)
+    sales = assert_exact(platform)
+    partitions = [day.date().isoformat() for day in days]
+    backfill = launch_backfill(platform, DIFFERENCE, partitions)
+    assert end_of(platform, backfill) == "SUCCESS", last_words(platform, backfill)
+    shown = last_materialization(platform, DIFFERENCE)
+    assert "Nothing differs" in shown["what"]
+    assert shown["events"] >= sales, "a replay computes every window, whatever the range"
+    (link,) = re.findall(r"\((/locations/.*)\)", shown["promote"])
+    config = yaml.safe_load(parse_qs(urlsplit(link).query)["config"][0])
+    asked = config["ops"]["promote_generation"]["config"]
+    assert asked["fingerprint"] == shown["fingerprint"]
+
+    nobody = launch(platform, "promote", config)
+    assert end_of(platform, nobody) == "FAILURE"
+    assert "a promotion needs the name of who approves it" in last_words(platform, nobody)
+    asked["approved_by"] = "Ada"
+    assert end_of(platform, launch(platform, "promote", config)) == "SUCCESS"
+    assert _answer(platform)["generation"] == shown["generation"]
+    assert_exact(platform)
+
+    back = {"pipeline": "top-sales-by-city", "reason": "a mistake", "approved_by": "Ada"}
+    rolled_back = launch(platform, "rollback", {"ops": {"roll_back": {"config": back}}})
+    assert end_of(platform, rolled_back) == "SUCCESS"
+    assert _answer(platform)["generation"] == 1
+    gone = {"pipeline": "top-sales-by-city", "generation": shown["generation"]}
+    retired = launch(platform, "retire", {"ops": {"retire_generation": {"config": gone}}})
+    assert end_of(platform, retired) == "SUCCESS"
+    assert_exact(platform)
 
 
 def test_status_says_that_every_process_is_ready(platform: Platform) -> None:

@@ -35,7 +35,7 @@ from tests.e2e.oracle import (
     wait_for_watermark,
 )
 from tests.e2e.payments import Service, serving
-from tests.e2e.runs import code_server, end_of, kill_runs, launch_poll, stop_schedule_of_polls
+from tests.e2e.runs import code_server, end_of, kill_runs, launch, stop_schedule_of_polls
 
 PLACES = [("Berlin", "DE", "EUR"), ("Lyon", "FR", "EUR"), ("Leeds", "GB", "GBP")]
 # Takes seconds, so that a kill finds it half taken; few ids, so that the join has little to do.
@@ -236,7 +236,7 @@ def test_answers_are_a_plain_recomputation_of_three_sources_while_processes_are_
         _kill_in_the_middle_of_a_page(platform, service, server)
         _kill(platform, "worker-enriched")
         files.append(_drop(platform, "sales_d.csv", _across(platform, service, choose)))
-        assert end_of(platform, launch_poll(platform)) == "SUCCESS"
+        assert end_of(platform, launch(platform, "soap_poll")) == "SUCCESS"
     until(lambda: _is_taken(platform), 120, "all files are taken")
     until(lambda: not service.has_more_to_come(), 60, "the service lists every payment")
     _assert_recomputed(platform, service, files)
@@ -259,7 +259,7 @@ def _kill_in_the_middle_of_a_page(platform: Platform, service: Service, server: 
     listed = service.listed()
     # Every page takes so long that the second is on its way when the first is joined.
     service.told_to(mode="slow", seconds=10, times=None)
-    killed = launch_poll(platform)
+    killed = launch(platform, "soap_poll")
     until(lambda: _payments_joined(platform) > 0, 90, "the first page is joined")
     kill_runs(server)
     service.told_to(mode="none")
@@ -270,7 +270,7 @@ def _kill_in_the_middle_of_a_page(platform: Platform, service: Service, server: 
 
 def _assert_recomputed(platform: Platform, service: Service, files: list[str]) -> None:
     finished_at = datetime.now(UTC)
-    assert end_of(platform, launch_poll(platform)) == "SUCCESS"
+    assert end_of(platform, launch(platform, "soap_poll")) == "SUCCESS"
     wait_for_watermark(platform, finished_at)
     until(
         lambda: (_joined_up_to(platform) or finished_at) > finished_at,

@@ -14,8 +14,9 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG
 from pydantic import Field
 
 from contracts import datasets
+from contracts.datasets import INPUTS
 from contracts.settings import WindowSettings
-from contracts.topics import SALES_EVENTS, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
+from contracts.topics import ENRICHED_SALES, SALES_EVENTS, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from electrored_dagster import differences, generations
 from electrored_dagster.generations import Made, Piece, Worked, connected
 from electrored_dagster.graph import described, key
@@ -241,10 +242,10 @@ def replaying() -> dg.Definitions:
                 "nothing may differ outside of the range.",
             ),
             described(
-                datasets.difference("enriched-sales"),
+                datasets.difference(ENRICHED_SALES.name),
                 group=GROUP,
                 kinds={"kafka", "postgres"},
-                deps=[datasets.topic(SALES_EVENTS)],
+                deps=[datasets.topic(topic) for topic in INPUTS[ENRICHED_SALES.name]],
                 description="What a replay of the join changes; it has no windows, and is computed again as a whole.",
             ),
         ],

@@ -43,11 +43,22 @@ GRAPH = {
     "results_db/public/enriched_sales": ("results", ["kafka/enriched-sales.state"]),
     "results_db/public/top_sales_by_city": ("results", ["kafka/top-sales-by-city.state"]),
     "results_db/public/top_salesman_by_country": ("results", ["kafka/top-salesman-by-country.state"]),
+    "results_db/public/differences/top_sales_by_city": ("generations", ["kafka/sales-events"]),
+    "results_db/public/differences/top_salesman_by_country": ("generations", ["kafka/sales-events"]),
+    "results_db/public/differences/enriched_sales": (
+        "generations",
+        ["kafka/payment-confirmations", "kafka/sales-events"],
+    ),
 }
 
 
 # What a run of Dagster's writes; everything else is written by others, and only shown.
-MATERIALISED = {"results_db/public/csv_sales", "kafka/payment-confirmations"}
+MATERIALISED = {
+    "results_db/public/csv_sales",
+    "kafka/payment-confirmations",
+    "results_db/public/differences/top_sales_by_city",
+    "results_db/public/differences/top_salesman_by_country",
+}
 ANSWERS = {key for key, (group, _) in GRAPH.items() if group == "results"}
 
 
@@ -84,7 +95,7 @@ def test_every_answer_is_downstream_of_what_it_is_made_from(source: str, answers
     assert {key.to_user_string() for key in reached} & ANSWERS == answers
 
 
-def test_every_asset_is_described_and_two_are_materialised() -> None:
+def test_every_asset_is_described_and_some_are_materialised() -> None:
     graph = repository().asset_graph
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
@@ -100,11 +111,16 @@ def test_answers_have_a_freshness_policy_and_nothing_else_has() -> None:
 
 def test_jobs_schedules_and_sensors() -> None:
     jobs = set(repository().job_names) - {"__ASSET_JOB"}
-    assert jobs == {"prune_history", "csv_take", "csv_retract", "soap_poll"}
+    assert jobs == {
+        *("prune_history", "csv_take", "csv_retract", "soap_poll"),
+        *("replay", "promote", "rollback", "retire", "retire_old_standbys", "check_replays"),
+    }
     assert set(FREQUENT) < jobs
     assert {s.name: s.cron_schedule for s in repository().schedule_defs} == {
         "prune_nightly": "40 2 * * *",
         "poll_payments": "*/5 * * * *",
+        "retire_old_standbys_nightly": "50 2 * * *",
+        "check_replays_nightly": "10 3 * * *",
     }
     assert {s.name: s.minimum_interval_seconds for s in repository().sensor_defs} == {
         "observe_platform": 60,
@@ -118,6 +134,22 @@ def test_checks() -> None:
         ("results_db/public/csv_sales", "reject_rate"),
         ("results_db/public/csv_sales", "oldest_waiting_file"),
         ("kafka/sales-events", "sale_ids_in_both_sources"),
+        *((answer, "replay_is_identical") for answer in ANSWERS),
+    }
+
+
+@pytest.mark.parametrize("name", ["top_sales_by_city", "top_salesman_by_country"])
+def test_a_backfill_of_any_range_is_one_run(name: str) -> None:
+    node = repository().asset_graph.get(dg.AssetKey(["results_db", "public", "differences", name]))
+    assert node.partitions_def is not None
+    assert node.backfill_policy == dg.BackfillPolicy.single_run()
+
+
+def test_only_steps_of_replays_are_processes_of_their_own() -> None:
+    executors = {job.name: job.executor_def.name for job in repository().get_all_jobs()}
+    assert {name for name, executor in executors.items() if executor == "multiprocess"} == {
+        "replay",
+        "__ASSET_JOB",
     }
 
 
