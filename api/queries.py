@@ -1,8 +1,8 @@
-"""The two questions, each answered from one snapshot of the results database."""
+"""The results database as the API reads it, and the two ranked questions, each answered from one snapshot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -23,9 +23,13 @@ ENRICHED = ENRICHED_SALES.name
 CONNECTIONS = 8
 # A reader waits this long at most: for a connection, for a free one in the pool, for a statement.
 PATIENCE_SECONDS = 2
-_OPTIONS = (
-    f"-c timezone=UTC -c default_transaction_read_only=on -c statement_timeout={PATIENCE_SECONDS * 1000}"
-)
+_OPTIONS = "-c timezone=UTC -c default_transaction_read_only=on -c statement_timeout={}"
+# Downloads have connections of their own: a reader who takes his time holds one, and must not hold up the answers.
+DOWNLOADS = 2
+# The first piece of a download waits until a million rows are in order.
+DOWNLOAD_SECONDS = 30
+# A download that nobody reads on lets go: the rows that it still sees cannot be cleared away.
+STALLED_SECONDS = 60
 
 # Asked first by every request: planning it would cost more than running it.
 _PREPARE = (
@@ -130,14 +134,20 @@ class Results:
             pool_size=CONNECTIONS,
             max_overflow=0,
             pool_timeout=PATIENCE_SECONDS,
-            connect_args={
-                "connect_timeout": PATIENCE_SECONDS,
-                "tcp_user_timeout": PATIENCE_SECONDS * 1000,
-                "application_name": "electrored-api",
-                "options": _OPTIONS,
-            },
+            connect_args=_connect_args(_OPTIONS.format(PATIENCE_SECONDS * 1000)),
         )
         listen(self._engine, "connect", _prepare)
+        stalled = f" -c idle_in_transaction_session_timeout={STALLED_SECONDS * 1000}"
+        self._downloads: Engine = create_engine(
+            url,
+            isolation_level="REPEATABLE READ",
+            pool_size=DOWNLOADS,
+            max_overflow=0,
+            # Who finds all of them taken is told so, and takes no thread meanwhile.
+            pool_timeout=0,
+            pool_pre_ping=True,
+            connect_args=_connect_args(_OPTIONS.format(DOWNLOAD_SECONDS * 1000) + stalled),
+        )
 
     def warm(self) -> None:
         """Open all connections, so that no request has to. Raises OperationalError when the database is away."""
@@ -147,6 +157,7 @@ class Results:
 
     def close(self) -> None:
         self._engine.dispose()
+        self._downloads.dispose()
 
     def missing(self) -> list[str]:
         """Pipelines without an active generation: until there is one, nothing can be answered."""
@@ -171,6 +182,11 @@ class Results:
             lambda connection: ask(connection.execution_options(isolation_level="REPEATABLE READ"))
         )
 
+    def download(self, read: Callable[[Connection], Iterator[str]]) -> Iterator[str]:
+        """What `read` makes of one snapshot, piece by piece. Raises sqlalchemy's TimeoutError if too many do that."""
+        with self._downloads.connect() as connection:
+            yield from read(connection)
+
     def _once_more(self, ask: Callable[[Connection], T]) -> T:
         """A pooled connection may be dead since the database restarted: reading again is harmless."""
         try:
@@ -181,6 +197,15 @@ class Results:
                 raise
         with self._engine.connect() as connection:
             return ask(connection)
+
+
+def _connect_args(options: str) -> dict[str, Any]:
+    return {
+        "connect_timeout": PATIENCE_SECONDS,
+        "tcp_user_timeout": PATIENCE_SECONDS * 1000,
+        "application_name": "electrored-api",
+        "options": options,
+    }
 
 
 def _prepare(connection: Any, _: object) -> None:
