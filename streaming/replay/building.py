@@ -7,10 +7,12 @@ result may differ.
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +27,7 @@ from contracts.tables import generations
 from observability import logs
 from streaming.engine.loop import REPLAY, Loop
 from streaming.engine.offsets import ends
-from streaming.engine.worker import Worker
+from streaming.engine.worker import COLLECT_SECONDS, Worker
 from streaming.generations import Generation, lay_out, load, load_live
 from streaming.pipelines import PIPELINES
 from streaming.replay.errors import Refused
@@ -35,6 +37,8 @@ from streaming.replay.request import Range, Request
 
 # Behind everything that people wait for.
 NICE = 10
+# Of the time; a slice rests for the remainder, for the sake of live traffic.
+SHARE = 1.0
 # A broker that is away is waited for this long without any progress; state that is read back is progress.
 STALLED_SECONDS = 120.0
 TOLD_SECONDS = 1.0
@@ -157,7 +161,8 @@ def run_slice(
                 # Nothing behind the target, where live workers will be.
                 loop.hold()
                 loop.read_to({piece.partition: target})
-            done = _drive(loop, piece.partition, start, target, share, stop, on_progress)
+            with _collecting_seldom():
+                done = _drive(loop, piece.partition, start, target, share, stop, on_progress)
         finally:
             loop.close()
         if piece.number is None:
@@ -196,6 +201,7 @@ def _drive(
 ) -> Done:
     loop.assign([partition])
     reached, restored, moved_at, told_at = -1, 0, time.monotonic(), 0.0
+    collected_at = moved_at
     while True:
         worked_from = time.process_time()
         loop.turn()
@@ -223,9 +229,25 @@ def _drive(
                 f"{loop.flow} partition {partition} stands at {reached} of {target} since {STALLED_SECONDS:.0f} s: is "
                 "Kafka there, and is no transaction left open?"
             )
+        if now > collected_at + COLLECT_SECONDS:
+            gc.collect()
+            collected_at = now
         worked = time.process_time() - worked_from
         if stop.wait(worked * (1 / share - 1)):
             raise Refused(f"{loop.flow} partition {partition} was told to stop at {reached} of {target}")
+
+
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """Cycles are few here; what makes collections dear is that they look at every message of a poll."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def be_nice() -> None:

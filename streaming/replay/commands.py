@@ -93,7 +93,7 @@ def replay(
         datetime | None, typer.Option(help="Nothing may differ in windows from it on (UTC).")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Slices at a time.")] = 1,
-    share: Share = 1.0,
+    share: Share = building.SHARE,
     state_dir: StateDir = Path(".electrored"),
 ) -> None:
     """Compute a pipeline again from the whole log, beside the live one, and show what differs.
@@ -132,7 +132,7 @@ def run_slice(
     generation: Number,
     step: str,
     partition: int,
-    share: Share = 1.0,
+    share: Share = building.SHARE,
     state_dir: StateDir = Path(".electrored/state"),
 ) -> None:
     """Run one slice of a replay, and tell its progress as JSON lines."""
