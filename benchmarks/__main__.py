@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import api, capture, csv_files, engine, join, latency, platform, replay
+from benchmarks import api, beside, capture, csv_files, engine, join, latency, platform, replay
 from benchmarks.figures import Figure, table
 from contracts.settings import LogSettings
 from observability import logs
@@ -72,7 +72,7 @@ def _steps(wanted: set[What]) -> Iterable[Callable[[], list[Figure]]]:
         yield csv_files.figures
     if What.REPLAY in wanted:
         yield replay.figures
-    if wanted & {What.LATENCY, What.API}:
+    if wanted & {What.LATENCY, What.API, What.REPLAY}:
         yield lambda: _on_a_platform(wanted)
 
 
@@ -84,6 +84,9 @@ def _on_a_platform(wanted: set[What]) -> list[Figure]:
         if What.API in wanted:
             # After the load, so that there is something to answer.
             figures += api.measure(environment)
+        if What.REPLAY in wanted:
+            # Last: it fills the log.
+            figures += beside.measure(environment)
     return figures
 
 

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -107,21 +108,27 @@ class Ground:
         )
 
 
-def preload(ground: Ground, events: int) -> None:
-    """Sales of a month in 200 cities, each its own record, in order of time give or take some hours."""
+def preload(
+    ground: Ground, events: int, source: str = "postgres", *, first: int = 0, sale_ids: int | None = None
+) -> None:
+    """Sales of a month in 200 cities, each its own record, in order of time give or take some hours.
+
+    Those before `first` are there already. `sale_ids`: how many there are, for whoever does not want a join to keep
+    every one; as many as events if left out.
+    """
     codec = Registry(ground.kafka).codec(ground.source.subject, load(ground.source.schema))
-    producer: Producer = connect.transactional_producer(ground.kafka, f"preload-{ground.suffix}")
+    producer: Producer = connect.transactional_producer(ground.kafka, f"preload-{ground.suffix}-{source}")
     producer.init_transactions(30)
     chance = Random(1)
     start = datetime(2026, 1, 1, tzinfo=UTC)
-    for first in range(0, events, PRELOAD_TRANSACTION):
+    for begin in range(first, events, PRELOAD_TRANSACTION):
         values = []
-        for seq in range(first, min(first + PRELOAD_TRANSACTION, events)):
+        for seq in range(begin, min(begin + PRELOAD_TRANSACTION, events)):
             sold_at = start + timedelta(days=DAYS * seq / events, seconds=chance.randrange(DISORDER_SECONDS))
             city = chance.randrange(200)
-            sale_id = f"{seq:012d}"
+            sale_id = f"{source[-1]}{seq % (sale_ids or events):011d}"
             event = {
-                "source": "postgres",
+                "source": source,
                 "seq": seq,
                 "sale_id": sale_id,
                 "operation": "SALE",
@@ -239,6 +246,21 @@ def in_child(function: Any, *arguments: Any) -> Any:
     quiet = ("benchmark", LogSettings(log_level="WARNING"))
     with context.Pool(1, initializer=logs.configure, initargs=quiet) as pool:
         return pool.apply(function, arguments)
+
+
+def preload_by_two(ground: Ground, events: int, *, first: int = 0, sale_ids: int | None = None) -> None:
+    """The same by two processes, half of two sources each: encoding is what takes the time."""
+    with ThreadPoolExecutor(2) as threads:
+        halves = [
+            threads.submit(in_child, _preload_half, ground, events // 2, source, first // 2, sale_ids)
+            for source in ("history-1", "history-2")
+        ]
+        for half in halves:
+            half.result()
+
+
+def _preload_half(ground: Ground, events: int, source: str, first: int, sale_ids: int | None) -> None:
+    preload(ground, events, source, first=first, sale_ids=sale_ids)
 
 
 @contextmanager

@@ -49,13 +49,8 @@ class Probes:
 
 def measure(environment: Mapping[str, str], seconds: float = MEASURED_SECONDS) -> list[Figure]:
     """Percentiles of the latency, on a platform that runs."""
-    sales_url = environment["ELECTRORED_SALES_DB_URL"]
-    with _load(sales_url):
-        probes = _probe(sales_url, environment["ELECTRORED_API_URL"], WARM_UP_SECONDS + seconds)
-    first = int(WARM_UP_SECONDS / PROBE_SECONDS)
-    measured = range(first, len(probes.due))
-    from_due = [(probes.seen[n] - probes.due[n]) * 1000 for n in measured]
-    from_commit = [(probes.seen[n] - probes.committed[n]) * 1000 for n in measured]
+    with load(environment):
+        from_due, from_commit = sampled(environment, WARM_UP_SECONDS, seconds)
     name = f"sale due → API, {EVENTS_PER_SECOND:,}/s"
     return [
         at_most(f"{name}, p50", percentile(from_due, 0.50), "ms", P50_MS),
@@ -66,12 +61,25 @@ def measure(environment: Mapping[str, str], seconds: float = MEASURED_SECONDS) -
     ]
 
 
+def sampled(
+    environment: Mapping[str, str], warm_up: float, seconds: float
+) -> tuple[list[float], list[float]]:
+    """Milliseconds to the API of every probe after the warm-up: from when it was due, and from its commit."""
+    sales_url, api_url = environment["ELECTRORED_SALES_DB_URL"], environment["ELECTRORED_API_URL"]
+    probes = _probe(sales_url, api_url, warm_up + seconds)
+    measured = range(int(warm_up / PROBE_SECONDS), len(probes.due))
+    from_due, from_commit = (
+        [(probes.seen[n] - begun[n]) * 1000 for n in measured] for begun in (probes.due, probes.committed)
+    )
+    return from_due, from_commit
+
+
 @contextmanager
-def _load(sales_url: str) -> Iterator[None]:
-    """The simulator at full rate, with its usual updates and deletes."""
-    command = [sys.executable, "-m", "simulators", "sales", "--rate", str(EVENTS_PER_SECOND), "--seed", "1"]
-    environment = os.environ | {"ELECTRORED_SALES_DB_URL": sales_url}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+def load(environment: Mapping[str, str], rate: int = EVENTS_PER_SECOND) -> Iterator[None]:
+    """The simulator at this rate, with its usual updates and deletes."""
+    command = [sys.executable, "-m", "simulators", "sales", "--rate", str(rate), "--seed", "1"]
+    own = os.environ | {"ELECTRORED_SALES_DB_URL": environment["ELECTRORED_SALES_DB_URL"]}
+    process = subprocess.Popen(command, env=own, stderr=subprocess.DEVNULL)
     try:
         yield
         if process.poll() is not None:

@@ -13,31 +13,45 @@ from pathlib import Path
 # Away from a platform that a person has running, and from the offsets that people choose.
 PORT_OFFSET = 21_000
 START_TIMEOUT_SECONDS = 600
+STATE = "ELECTRORED_STATE_DIR"
 
 
 @contextmanager
 def running() -> Iterator[Mapping[str, str]]:
-    """Start the platform as a person would, without simulated sales; gives what `electrored env` prints."""
+    """Start the platform as a person would, without simulated sales; gives what `electrored env` prints, and where it
+    keeps its state.
+    """
     # Not below a folder that only this user may enter: PostgreSQL started by root runs as another one.
     with tempfile.TemporaryDirectory(prefix="electrored-bench-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         state = ["--state-dir", str(Path(folder) / "state")]
         start = ["--detach", "--no-simulate", "--history-days", "0", "--port-offset", str(PORT_OFFSET)]
         try:
-            _electrored("up", *state, *start)
-            printed = _electrored("env", *state)
-            yield dict(line.split("=", 1) for line in printed.splitlines())
+            electrored("up", *state, *start)
+            printed = electrored("env", *state)
+            yield dict(line.split("=", 1) for line in printed.splitlines()) | {STATE: state[1]}
         finally:
-            _electrored("down", *state)
+            electrored("down", *state)
 
 
-def _electrored(*arguments: str) -> str:
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from stack.cli import main; main()", *arguments]
+
+
+def clean_environment() -> dict[str, str]:
+    """Nothing of a platform that this shell is set up for: everything measured is started here."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ELECTRORED_")}
+
+
+def electrored(*arguments: str) -> str:
     """Output of the command. Raises CalledProcessError with what it said if it fails."""
-    # Nothing of a platform that this shell is set up for: everything measured is started here.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRORED_")}
-    command = [sys.executable, "-c", "from stack.cli import main; main()", *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=START_TIMEOUT_SECONDS, check=False
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=START_TIMEOUT_SECONDS,
+        check=False,
     )
     if done.returncode != 0:
         sys.stderr.write(done.stdout + done.stderr)
