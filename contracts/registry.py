@@ -63,10 +63,11 @@ class Registry:
 
         A schema that another subject has too keeps its id.
         """
-        # Not both in one: a registry deletes for good only what was deleted softly, maybe by an attempt that ended there.
-        return any([self._is_deleted(subject, permanent) for permanent in (False, True)])
+        # A registry deletes for good only what was deleted softly, maybe by an attempt that ended there.
+        softly = self._is_deleted(subject, permanent=False)
+        return self._is_deleted(subject, permanent=True) or softly
 
-    def _is_deleted(self, subject: str, permanent: bool) -> bool:
+    def _is_deleted(self, subject: str, *, permanent: bool) -> bool:
         try:
             self._client.delete_subject(subject, permanent=permanent)
         except SchemaRegistryError as error:

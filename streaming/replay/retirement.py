@@ -1,4 +1,4 @@
-"""Taking a generation away: nobody runs it any more, then its rows, groups and topics go.
+"""Taking a generation away: nobody runs it any more, then its rows, groups, topics and their schemas' subjects go.
 
 `retired` is the first step, in one transaction: workers and sink leave it within about a second, and nothing is applied
 to it any more. `retired_at` is the last: until then the same call goes on where a crash left it.
@@ -11,17 +11,21 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import httpx2
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
 from sqlalchemy import Engine, delete, select, text, update
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from contracts.kafka import TIMEOUT_SECONDS, admin
+from contracts.registry import Registry
 from contracts.settings import KafkaSettings
-from contracts.tables import differences, generations, sink_positions
+from contracts.tables import barrier_reports, barriers, differences, generations, sink_positions
 from contracts.topics import GenerationTopics
 from observability import logs
 from streaming.engine.errors import Retriable
+from streaming.engine.schemas import may_pass, reason
 from streaming.pipelines import PIPELINES
 from streaming.replay.errors import Refused
 from streaming.replay.failpoints import failpoint
@@ -29,6 +33,8 @@ from streaming.replay.presence import is_worked_on
 
 # Long enough to notice that a promotion was a mistake.
 STANDBY_KEPT = timedelta(days=7)
+# For who wants to know what held live traffic up last week.
+BARRIERS_KEPT = timedelta(days=7)
 # About a tenth of a second of the database's work, so that the sink's transactions find their way in between.
 BATCH_ROWS = 10_000
 # A worker that leaves needs a second or two; one that was killed is a member for as long as a broker's session lasts.
@@ -66,6 +72,8 @@ def retire(kafka: KafkaSettings, results: Engine, pipeline: str, number: int) ->
         client.delete_topics([t.name for t in names.all], operation_timeout=TIMEOUT_SECONDS).items()
     )
     failpoint("retire.topics")
+    _delete_subjects(kafka, pipeline, names)
+    failpoint("retire.subjects")
     with results.begin() as connection:
         connection.execute(
             update(generations)
@@ -84,8 +92,13 @@ def retire(kafka: KafkaSettings, results: Engine, pipeline: str, number: int) ->
 def retire_old_standbys(
     kafka: KafkaSettings, results: Engine, *, now: datetime | None = None
 ) -> list[Retired]:
-    """Retire what has been standby for long enough, and finish what was begun. Once a day is often enough."""
-    before = (now or datetime.now(UTC)) - STANDBY_KEPT
+    """Retire what has been standby for long enough, and finish what was begun; old barriers go, too.
+
+    Once a day is often enough.
+    """
+    now = now or datetime.now(UTC)
+    _forget_barriers(results, now - BARRIERS_KEPT)
+    before = now - STANDBY_KEPT
     of = generations.c
     wanted = (
         select(of.pipeline, of.number)
@@ -182,6 +195,30 @@ def _delete_groups(client: AdminClient, pipeline: str, names: GenerationTopics) 
                 f"{pipeline} g{names.generation} is retired, but a worker is still in its group {group}: "
                 "when that is gone, retire it again"
             ) from error
+
+
+def _delete_subjects(kafka: KafkaSettings, pipeline: str, names: GenerationTopics) -> None:
+    """The subjects are the generation's own; a schema that another one has as well keeps its id there."""
+    registry = Registry(kafka)
+    for topic in names.all:
+        try:
+            registry.forget(topic.subject)
+        except (SchemaRegistryError, httpx2.TransportError) as error:
+            if may_pass(error):
+                raise Retriable(
+                    f"{pipeline} g{names.generation} is retired, but the schema registry does not answer "
+                    f"({reason(error)}): when it does, retire it again"
+                ) from error
+            # A company may allow nobody to delete; a subject in nobody's use costs nothing.
+            _log.warning("subject stays in the registry", subject=topic.subject, reason=reason(error))
+
+
+def _forget_barriers(results: Engine, before: datetime) -> None:
+    """Those that ended before, with what was reported to them; whether anybody noted their end or not."""
+    old = select(barriers.c.id).where(barriers.c.expires_at < before)
+    with results.begin() as connection:
+        connection.execute(delete(barrier_reports).where(barrier_reports.c.barrier.in_(old)))
+        connection.execute(delete(barriers).where(barriers.c.id.in_(old)))
 
 
 def _delete(asked: Iterable[tuple[str, Future[None]]]) -> int:

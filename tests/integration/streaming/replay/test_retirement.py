@@ -10,16 +10,21 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from random import randrange
 
+import httpx2
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from sqlalchemy import Engine, func, select, text
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from sqlalchemy import Engine, func, insert, select, text
 
 from contracts.kafka import admin, consumer, ensure_topics
-from contracts.tables import city_totals, difference_rows, differences, sink_positions
+from contracts.registry import Registry
+from contracts.schemas import load
+from contracts.tables import barriers, city_totals, difference_rows, differences, sink_positions
 from contracts.topics import GenerationTopics
 from stack.embedded import Embedded
 from streaming.engine.errors import Retriable
+from streaming.pipelines import PIPELINES
 from streaming.replay import difference, retirement
 from streaming.replay.errors import Refused
 from streaming.replay.presence import is_worked_on, working_on
@@ -50,6 +55,11 @@ class Doomed:
             )
         difference.take(stack.kafka, filled.engine, PIPELINE, self.number, hold=Holding())
         ensure_topics(stack.kafka, self.names.all)
+        registry = Registry(stack.kafka)
+        pipeline = PIPELINES[PIPELINE, 1]
+        self.schema_id = registry.register(self.names.state.subject, pipeline.state_schema())
+        registry.register(self.names.partials.subject, pipeline.partial_schema())
+        registry.register(self.names.progress.subject, load(self.names.progress.schema))
         for step in ("combine", "merge"):
             with closing(consumer(stack.kafka, self.names.group_id(step), subscribed=False)) as reader:
                 reader.commit(offsets=[TopicPartition(self.names.partials.name, 0, 0)], asynchronous=False)
@@ -80,6 +90,10 @@ class Doomed:
         found["topics"] = sum(topic.name in topics for topic in self.names.all)
         groups = {group.group_id for group in self._client.list_consumer_groups().result().valid}
         found["groups"] = sum(self.names.group_id(step) in groups for step in ("combine", "merge"))
+        url = f"{self._kafka.schema_registry_url}/subjects"
+        # Those that were deleted softly only are left, too.
+        subjects = httpx2.get(url, params={"deleted": "true"}).raise_for_status().json()
+        found["subjects"] = sum(topic.subject in subjects for topic in self.names.all)
         return {name: number for name, number in found.items() if number}
 
     def _count(self, wanted: object) -> int:
@@ -123,6 +137,7 @@ def test_nothing_is_left_but_its_row_and_what_its_differences_came_to(
         "difference_rows": ROWS + 1,
         "topics": 3,
         "groups": 2,
+        "subjects": 3,
     }
     done = retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
     assert done == Retired(PIPELINE, doomed.number, rows=ROWS, topics=3)
@@ -134,6 +149,60 @@ def test_nothing_is_left_but_its_row_and_what_its_differences_came_to(
         assert connection.scalar(text("SELECT count(*) FROM top_sales_by_city")) == 1, (
             "the active one is untouched"
         )
+
+
+def test_schemas_that_another_generation_has_as_well_stay_its_own(
+    stack: Embedded, filled: Filled, doomed: Doomed
+) -> None:
+    subject, schema = GenerationTopics(PIPELINE, 1).state.subject, PIPELINES[PIPELINE, 1].state_schema()
+    assert Registry(stack.kafka).register(subject, schema) == doomed.schema_id, "one schema has one id"
+    retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
+    # New ones, which have looked nothing up yet.
+    assert len(Registry(stack.kafka).schema(doomed.schema_id)) == len(schema)
+    assert Registry(stack.kafka).register(subject, schema) == doomed.schema_id
+
+
+def test_a_registry_that_is_away_is_waited_for_by_the_next_call(
+    stack: Embedded, filled: Filled, doomed: Doomed
+) -> None:
+    away = stack.kafka.model_copy(update={"schema_registry_url": "http://127.0.0.1:1"})
+    with pytest.raises(Retriable, match="the schema registry does not answer"):
+        retirement.retire(away, filled.engine, PIPELINE, doomed.number)
+    assert doomed.left() == {"subjects": 3}
+    assert doomed.row()[1] is None
+    # Where only the soft deletion was done.
+    SchemaRegistryClient({"url": stack.kafka.schema_registry_url}).delete_subject(
+        doomed.names.partials.subject
+    )
+    assert [found.generation for found in retirement.retire_old_standbys(stack.kafka, filled.engine)] == [
+        doomed.number
+    ]
+    assert doomed.left() == {}
+
+
+def test_old_barriers_go_with_what_was_reported_to_them(stack: Embedded, filled: Filled) -> None:
+    now = datetime.now(UTC)
+    with filled.engine.begin() as connection:
+        for number, (state, days) in enumerate(
+            [("released", 8), ("requested", 8), ("released", 6), ("reached", 0)]
+        ):
+            at = now - timedelta(days=days)
+            connection.execute(
+                insert(barriers).values(
+                    pipeline=f"p{number}", generations=[1], state=state, created_at=at, expires_at=at
+                )
+            )
+        connection.execute(
+            text(
+                "INSERT INTO barrier_reports SELECT id, 1, 'combine', p, 7 FROM barriers, generate_series(0, 2) p"
+            )
+        )
+    assert retirement.retire_old_standbys(stack.kafka, filled.engine, now=now) == []
+    with filled.engine.connect() as connection:
+        left = connection.execute(text("SELECT id, pipeline FROM barriers ORDER BY id")).all()
+        reported = connection.scalars(text("SELECT barrier FROM barrier_reports ORDER BY barrier")).all()
+    assert [pipeline for _, pipeline in left] == ["p2", "p3"]
+    assert reported == [number for number, _ in left for _ in range(3)]
 
 
 def test_asked_again_there_is_nothing_left_to_do(stack: Embedded, filled: Filled, doomed: Doomed) -> None:
@@ -198,7 +267,15 @@ def test_a_worker_that_is_still_there_is_waited_for(
 
 @pytest.mark.parametrize(
     "failpoint",
-    ["retire.marked", "retire.batch", "retire.rows", "retire.groups", "retire.topics", "retire.done"],
+    [
+        "retire.marked",
+        "retire.batch",
+        "retire.rows",
+        "retire.groups",
+        "retire.topics",
+        "retire.subjects",
+        "retire.done",
+    ],
 )
 def test_killed_anywhere_the_same_call_again_finishes_it(
     stack: Embedded, filled: Filled, doomed: Doomed, child: Callable[..., int], failpoint: str
