@@ -6,18 +6,20 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
-from sqlalchemy import Connection, create_engine, select, text
+from sqlalchemy import Connection, create_engine, insert, select, text
 
 from contracts import kafka as connect
-from contracts.tables import city_totals, generations
+from contracts.tables import barrier_reports, barriers, city_totals, generations
 from stack.embedded import Embedded
 from streaming import barriers as participants
 from streaming import working
+from streaming.barriers import Barriers
 from streaming.engine.merge import Merge
 from streaming.engine.step import Message
 from streaming.replay.barrier import Committed, Held, held
@@ -156,6 +158,26 @@ def test_a_worker_that_joins_while_a_barrier_stands_rests_too_and_goes_on_after_
                 barrier.check(connection)
             assert live.rows(1) == before
         live.settled(1)
+
+
+def test_a_report_that_comes_late_from_a_former_owner_takes_nothing_back(live: Live) -> None:
+    results, name = live.ground.results, live.ground.pipeline.name
+    now = datetime.now(UTC)
+    row = {"pipeline": name, "generations": [1], "state": "requested", "created_at": now}
+    with results.begin() as connection:
+        connection.execute(insert(barriers).values(row | {"expires_at": now + timedelta(minutes=1)}))
+    # Each in a process of its own.
+    owner, former = Barriers(results), Barriers(results)
+    for who, offset in ((owner, 9), (former, 7), (owner, 11)):
+        who.look()
+        barrier = who.standing(name, 1)
+        assert barrier is not None
+        who.report(barrier, 1, "combine", {0: offset, 1: 5})
+        who.tell()
+        with results.connect() as connection:
+            of = barrier_reports.c
+            found = connection.execute(select(of.partition, of.offset).order_by(of.partition)).all()
+        assert found == [(0, max(9, offset)), (1, 5)]
 
 
 def test_a_database_that_goes_away_while_a_barrier_stands_does_not_hold_live_traffic(
