@@ -10,20 +10,18 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
 from confluent_kafka import Consumer, Message, TopicPartition
-from prometheus_client import Counter
 
 from contracts.registry import Codec
 from observability import logs
-from observability.metrics import EVENTS, LAG
+from streaming.engine.counting import Counting
 from streaming.engine.errors import Abortable, Fatal
 from streaming.engine.failures import is_end, is_lost
-from streaming.engine.progress import Progress, progress_key
+from streaming.engine.partitions import Partitions
+from streaming.engine.progress import progress_key
 from streaming.engine.restore import Positions, Restorer, State
 from streaming.engine.step import Message as Record
 from streaming.engine.step import Output, OutRecord, Step
@@ -33,20 +31,11 @@ from streaming.engine.transactions import Delivered, OutcomeUnknown, Transaction
 POLL_EVENTS = 50_000
 # Wakes for what is periodic; a record wakes the loop at once.
 IDLE_SECONDS = 0.2
-# A restored partition is waited for more eagerly: it is what a restart's clock runs on.
-RESTORING_SECONDS = 0.02
+# A restored partition is waited for more eagerly, it is what a restart's clock runs on; and so does live traffic wait
+# behind a loop that is held.
+EAGER_SECONDS = 0.02
 # Each attempt has waited for the broker already; what fails so often has a reason that does not go away.
 MOST_FAILURES = 10
-MEASURE_SECONDS = 1.0
-
-DUPLICATES = Counter("electrored_duplicates_total", "Events dropped because they were seen before", ["flow"])
-LATE = Counter(
-    "electrored_late_total", "Events recorded after their window's end and grace; counted", ["flow"]
-)
-FUTURE = Counter(
-    "electrored_future_total", "Events whose event time lies after their recording; counted", ["flow"]
-)
-DEAD = Counter("electrored_dead_letters_total", "Events that could not be taken", ["flow"])
 
 _log = logs.get(__name__)
 
@@ -107,12 +96,8 @@ class Loop:
         self._consumer = parts.consumer
         self._at = parts.positions
         self._pace = parts.pace
-        self._ready: set[int] = set()
-        # Of those the ones that are being read; a held loop reads none, or up to the given offsets.
-        self._reading: set[int] = set()
-        self._limits: Mapping[int, int] | None = None
-        self._restoring: dict[int, Future[Progress]] = {}
-        self._ends: dict[int, int] = {}
+        self._counting = Counting(self.flow)
+        self._partitions = Partitions(parts.step, parts.consumer, parts.restorer, parts.state)
         self._metadata: object = None
         # What the next turn has to set right first: consume again from the accepted progress, or read that back.
         self._rewind = False
@@ -122,7 +107,6 @@ class Loop:
         self._events = 0
         self._filling_since = 0.0
         self._committed_at = 0.0
-        self._measured_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fatal, after which a new process has to go on."""
@@ -145,41 +129,38 @@ class Loop:
 
     def assign(self, partitions: Iterable[int]) -> None:
         """Take these partitions without a group: nobody else does, and nothing moves them."""
-        for partition in partitions:
-            self._restoring[partition] = self.parts.restorer.submit(partition)
+        self._partitions.take(partitions)
 
     def hold(self) -> bool:
         """Commit what was added and read nothing more until `read_to` or `release`; gives whether the loop rests."""
-        if self._limits is None:
+        if self._partitions.limits is None:
             self.commit()
             if self._rewind:
                 return False
-            self._limits = {}
-            self._stop_reading(self._ready)
+            self._partitions.limit({})
         return not self.step.pending()
 
     def read_to(self, limits: Mapping[int, int]) -> None:
         """Of a held loop: read every partition up to its offset, which itself is not read."""
-        if self._limits != limits and not self.step.pending():
-            self._limits = limits
-            self._stop_reading(self._ready)
-            self._read_on(sorted(self._ready))
+        if self._partitions.limits != limits and not self.step.pending():
+            self._partitions.limit(limits)
 
     def release(self) -> None:
         """Read on, from what was committed."""
-        if self._limits is None:
+        if self._partitions.limits is None:
             return
         # What was added since the last commit is in the consumer's past: reading on from progress would add it again.
         self.commit()
-        self._limits = None
-        if not self._rewind:
-            self._stop_reading(self._ready)
-            self._read_on(sorted(self._ready))
+        if self._rewind:
+            # The next turn reads on.
+            self._partitions.limits = None
+        else:
+            self._partitions.limit(None)
 
     def turn(self) -> None:
         """One poll and what follows from it."""
         self._set_right()
-        self._begin_restored()
+        self._partitions.begin_restored()
         messages = self._poll()
         if self._rewind or self._read_back:
             # A rebalance during the poll ended in an abort: what was just read comes once more.
@@ -195,16 +176,16 @@ class Loop:
             attendant.attend(self)
         if self.step.pending() and self._is_due(len(messages)):
             self.commit()
-        self._measure()
+        self._counting.measure(self._behind)
 
     @property
     def ready(self) -> frozenset[int]:
         """Partitions that are assigned and read back."""
-        return frozenset(self._ready)
+        return frozenset(self._partitions.ready)
 
     def consumed(self, partition: int) -> int:
         """Every record below this offset was added or is behind the accepted progress."""
-        return max(self.step.progress(partition).next_offset, self._ends.get(partition, 0))
+        return self._partitions.consumed(partition)
 
     @property
     def restored(self) -> int:
@@ -216,7 +197,7 @@ class Loop:
         if not self.step.pending():
             return
         self._committed_at = time.monotonic()
-        before = {partition: self.step.progress(partition) for partition in self._ready}
+        before = {partition: self.step.progress(partition) for partition in self.ready}
         output = self.step.take()
         try:
             delivered = self._transact(output)
@@ -228,7 +209,7 @@ class Loop:
         self._events = 0
         self._failures = 0
         for partition, progress in output.progress.items():
-            self._count(before[partition], progress)
+            self._counting.count(before[partition], progress)
 
     def close(self) -> None:
         """Leave the group. What is not committed now is dropped: an error may be the reason for the end."""
@@ -237,14 +218,12 @@ class Loop:
         for attendant in self.parts.attendants:
             attendant.close()
         self._consumer.close()
-        for partition in sorted(self._ready):
-            self._forget(partition)
+        for partition in sorted(self.ready):
+            self._partitions.forget(partition)
         if self.parts.state is not None:
             self.parts.state.store.close_all()
         self.parts.transactions.close()
-        # A process outlives its generations: one that is left is not behind either.
-        with suppress(KeyError):
-            LAG.remove(self.flow)
+        self._counting.close()
 
     # -- transactions
 
@@ -259,7 +238,7 @@ class Loop:
 
     def _progress_records(self, output: Output) -> Iterable[OutRecord]:
         """The progress of every partition that is ours, changed or not, so that it is near the topic's end."""
-        for partition in sorted(self._ready | output.progress.keys()):
+        for partition in sorted(self.ready | output.progress.keys()):
             progress = output.progress.get(partition) or self.step.progress(partition)
             key = progress_key(self.step.name, self.step.input_topic, partition)
             value = self.parts.progress_codec.encode(progress.to_record(self._at.input_topic_id))
@@ -279,7 +258,7 @@ class Loop:
         """Forget what was added since the last commit; the next turn reads it again."""
         self.step.reset()
         self._events = 0
-        self._ends.clear()
+        self._partitions.forget_ends()
         self._rewind = True
 
     def _settle(self, delivered: Delivered) -> None:
@@ -293,86 +272,37 @@ class Loop:
         """After an abort consume again from the accepted progress; if the outcome is unknown, read that back first."""
         if not self._rewind:
             return
-        ready = sorted(self._ready)
-        self._stop_reading(ready)
+        self._partitions.stop_reading(self.ready)
         if self._read_back:
-            for partition in ready:
-                self._forget(partition)
-                self._restoring[partition] = self.parts.restorer.submit(partition)
+            self._partitions.read_back()
         else:
-            self._read_on(ready)
+            self._partitions.read_on(sorted(self.ready))
         self._rewind = self._read_back = False
 
-    # -- partitions
+    # -- the group
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # Taken over, but not read: each is added with its offset when it was read back.
-        consumer.incremental_assign([])
-        for partition in _numbers(partitions):
-            self._restoring[partition] = self.parts.restorer.submit(partition)
+        self._partitions.take_over(_numbers(partitions))
         _log.info("partitions assigned", flow=self.flow, partitions=_numbers(partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._rebalanced = True
         self.commit()
-        self._give_up(partitions)
+        self._partitions.give_up(_numbers(partitions))
         _log.info("partitions revoked", flow=self.flow, partitions=_numbers(partitions))
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._rebalanced = True
         self._drop()
-        self._give_up(partitions)
+        self._partitions.give_up(_numbers(partitions))
         _log.warning("partitions lost", flow=self.flow, partitions=_numbers(partitions))
-
-    def _give_up(self, partitions: list[TopicPartition]) -> None:
-        given_up = _numbers(partitions)
-        self._stop_reading([partition for partition in given_up if partition in self._ready])
-        for partition in given_up:
-            self._restoring.pop(partition, None)
-            if partition in self._ready:
-                self._forget(partition)
-
-    def _forget(self, partition: int) -> None:
-        self._ready.discard(partition)
-        self._ends.pop(partition, None)
-        self.step.forget(partition)
-        self._reading.discard(partition)
-        if self.parts.state is not None:
-            self.parts.state.store.close(partition)
-
-    def _begin_restored(self) -> None:
-        """Let the partitions begin whose progress and state were read back."""
-        done = [partition for partition, future in self._restoring.items() if future.done()]
-        for partition in done:
-            progress = self._restoring.pop(partition).result()
-            self.step.begin(partition, progress)
-            self._ready.add(partition)
-        self._read_on(done)
-
-    def _read_on(self, partitions: Sequence[int]) -> None:
-        # Assigned with their offsets instead of seek and resume, which race with each other in librdkafka.
-        offsets = {partition: self.step.progress(partition).next_offset for partition in partitions}
-        if self._limits is not None:
-            offsets = {p: offset for p, offset in offsets.items() if offset < self._limits.get(p, 0)}
-        if not offsets:
-            return
-        self._reading |= offsets.keys()
-        topic = self.step.input_topic
-        self._consumer.incremental_assign([TopicPartition(topic, p, o) for p, o in offsets.items()])
-
-    def _stop_reading(self, partitions: Iterable[int]) -> None:
-        stopped = sorted(self._reading.intersection(partitions))
-        self._reading.difference_update(stopped)
-        # Of nothing too: in a callback it answers the group, which would give up what is not read otherwise.
-        self._consumer.incremental_unassign([TopicPartition(self.step.input_topic, p) for p in stopped])
 
     # -- polling
 
     def _poll(self) -> list[Message]:
         """What has arrived, waiting only if nothing is pending; ends and failures are taken out."""
         self._rebalanced = False
-        # Live traffic waits behind a loop that is held.
-        wait = RESTORING_SECONDS if self._restoring or self._limits is not None else IDLE_SECONDS
+        wait = EAGER_SECONDS if self._partitions.is_waited_for else IDLE_SECONDS
         if self.step.pending():
             wait = max(0.0, self._committed_at + self._pace.pause_seconds - time.monotonic())
         first = self._consumer.poll(wait)
@@ -385,24 +315,10 @@ class Loop:
             messages = [message for message in polled if message.error() is None]
             self._take_events(polled)
         if self._rebalanced:
-            messages = [message for message in messages if message.partition() in self._ready]
-        return messages if self._limits is None else self._within(messages, self._limits)
-
-    def _within(self, messages: list[Message], limits: Mapping[int, int]) -> list[Message]:
-        """What a held loop may take; one that stands behind a limit shows that everything before it has come."""
-        if messages and len(self._reading) == 1:
-            # Of one partition they are in order: a slice of a replay has no time to look at each of millions.
-            (only,) = self._reading
-            if (messages[-1].offset() or 0) < limits.get(only, 0):
-                return messages
-        taken = []
-        for message in messages:
-            partition, offset = message.partition() or 0, message.offset() or 0
-            if offset < limits.get(partition, 0):
-                taken.append(message)
-            elif partition in limits and not self._rewind:
-                self._ends[partition] = max(limits[partition], self._ends.get(partition, 0))
-        return taken
+            ready = self.ready
+            messages = [message for message in messages if message.partition() in ready]
+        # After an abort within this poll all of it is dropped: then nothing of it was seen.
+        return self._partitions.within(messages, are_seen=not self._rewind)
 
     def _take_events(self, polled: Sequence[Message]) -> None:
         for message in polled:
@@ -411,11 +327,8 @@ class Loop:
                 continue
             partition, offset = message.partition(), message.offset()
             if is_end(failure):
-                # After an abort within this poll all of it is dropped: then an end says nothing of what was seen.
-                if partition in self._ready and offset is not None and not self._rewind:
-                    # Of a held loop no more than its limits: what stands behind them is dropped.
-                    seen = offset if self._limits is None else min(offset, self._limits.get(partition, 0))
-                    self._ends[partition] = max(seen, self._ends.get(partition, 0))
+                if partition is not None and offset is not None and not self._rewind:
+                    self._partitions.note_end(partition, offset)
             elif is_lost(failure):
                 raise Fatal(
                     f"{self.flow}: cannot go on in {message.topic()} partition {partition}: {failure.str()}"
@@ -431,24 +344,14 @@ class Loop:
 
     # -- the rest
 
-    def _count(self, before: Progress, after: Progress) -> None:
-        EVENTS.labels(self.flow).inc(after.events - before.events)
-        DUPLICATES.labels(self.flow).inc(after.duplicates - before.duplicates)
-        LATE.labels(self.flow).inc(after.late - before.late)
-        DEAD.labels(self.flow).inc(after.dead - before.dead)
-        FUTURE.labels(self.flow).inc(after.future - before.future)
-
-    def _measure(self) -> None:
-        """Lag as the last fetches saw it; markers count, so it is a bound."""
-        if time.monotonic() - self._measured_at < MEASURE_SECONDS:
-            return
-        self._measured_at = time.monotonic()
+    def _behind(self) -> int:
+        """As the last fetches saw it; markers count, so it is a bound."""
         behind = 0
-        for partition in self._ready:
+        for partition in self.ready:
             place = TopicPartition(self.step.input_topic, partition)
             _, end = self._consumer.get_watermark_offsets(place, cached=True)
             behind += max(0, end - self.consumed(partition))
-        LAG.labels(self.flow).set(behind)
+        return behind
 
 
 def _numbers(partitions: Sequence[TopicPartition]) -> list[int]:
