@@ -1,4 +1,8 @@
-"""A replay is the same computation again: whatever the batches, workers and kills, the result is one and the same."""
+"""A replay is the same computation again: whatever the batches, workers and kills, the result is one and the same.
+
+Here in memory, where a kill is what it leaves: nothing of an open transaction, and another that begins from the
+committed progress. `tests/integration/streaming/replay/test_nasty_log.py` kills processes over the same log.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,14 @@ from contracts.registry import Codec
 from contracts.schemas import load
 from streaming.engine.driver import Driver, canonical
 from streaming.engine.pipeline import Parameters
+from streaming.engine.step import Step
 from streaming.pipelines import top_sales_by_city, top_salesman_by_country
 from tests.pipelines.histories import CITIES, NOON, Source
 
 EVENTS, PARTITIONS, REPLAYS = 1_500, 4, 20
 HOUR = timedelta(hours=1)
+# No registry gets that far.
+UNKNOWN_SCHEMA = b"\0\x7f\xff\xff\xff"
 
 
 def facts(chance: random.Random) -> list[dict[str, Any]]:
@@ -48,19 +55,22 @@ def facts(chance: random.Random) -> list[dict[str, Any]]:
     return made
 
 
-def nasty_log(driver: Driver) -> list[tuple[int, bytes, bytes]]:
-    """Partition, key and value of every record: two schema versions, deliveries that are repeated, poison."""
-    chance = random.Random(7)
+def newer_schema() -> dict[str, Any]:
+    """The event's, with a field that no pipeline reads."""
     schema = load("sale_event")
-    newer = schema | {
+    return schema | {
         "fields": [*schema["fields"], {"name": "till", "type": ["null", "string"], "default": None}]
     }
-    codecs: list[Codec] = [driver.event_codec, driver.registry.codec("newer", newer)]
+
+
+def nasty_log(older: Codec, newer: Codec, partitions: int) -> list[tuple[int, bytes, bytes]]:
+    """Partition, key and value of every record: two schema versions, deliveries that are repeated, poison."""
+    chance = random.Random(7)
     log: list[tuple[int, bytes, bytes]] = []
     for number, event in enumerate(facts(chance)):
         key = str(event["sale_id"]).encode()
-        value = codecs[number % 7 == 0].encode(event)
-        partition = hash_of(key) % PARTITIONS
+        value = (newer if number % 7 == 0 else older).encode(event)
+        partition = hash_of(key) % partitions
         log.append((partition, key, value))
         if chance.random() < 0.05:
             # Again, and what was before it in the partition with it.
@@ -68,7 +78,7 @@ def nasty_log(driver: Driver) -> list[tuple[int, bytes, bytes]]:
             log += again
         if chance.random() < 0.03:
             poison = chance.choice(
-                [b"", b"\0", value[:-3], b"\0\0\0\0\x63" + value[5:], value[:5] + b"\xff" * 9]
+                [b"", b"\0", value[:-3], UNKNOWN_SCHEMA + value[5:], value[:5] + b"\xff" * 9]
             )
             log.append((partition, b"poison", poison))
     return log
@@ -83,7 +93,8 @@ def replay(pipeline: Any, seed: int) -> tuple[str, list[str], list[tuple[int, in
     chance = random.Random(seed)
     parameters = Parameters("Europe/Berlin", HOUR, pipeline.calendar)
     driver = Driver(pipeline, parameters, input_partitions=PARTITIONS, workers=chance.randrange(1, 5))
-    for partition, key, value in nasty_log(driver):
+    newer = driver.registry.codec("newer", newer_schema())
+    for partition, key, value in nasty_log(driver.event_codec, newer, PARTITIONS):
         driver.log.append(partition, key, value)
     behind = set(range(PARTITIONS))
     while behind:
@@ -92,16 +103,26 @@ def replay(pipeline: Any, seed: int) -> tuple[str, list[str], list[tuple[int, in
         if not left:
             behind.discard(partition)
             continue
-        # A kill is an abort: nothing of it was committed, and another goes on from progress.
         driver.combine(partition, chance.choice([1, 7, 100, 2_000]), commit=chance.random() > 0.2)
         if chance.random() < 0.3:
             driver.merge(chance.randrange(3), chance.choice([1, 5, 500]), commit=chance.random() > 0.3)
+        if chance.random() < 0.1:
+            taken_over(driver._combine(0, partition), partition)
+            taken_over(driver.merges[0], 0)
     driver.run()
     refused = sorted(f"{d['partition']}/{d['offset']} {d['reason']}" for d in driver.dead_letters())
     counted = [
         (p.events, p.duplicates, p.late, p.dead) for p in (driver.progress(n) for n in range(PARTITIONS))
     ]
     return hashlib.sha256(canonical(driver.totals()).encode()).hexdigest(), refused, counted
+
+
+def taken_over(step: Step, partition: int) -> None:
+    """Its worker was killed: what is in memory is gone, and another begins from what was committed."""
+    committed = step.progress(partition)
+    step.reset()
+    step.forget(partition)
+    step.begin(partition, committed)
 
 
 @pytest.mark.parametrize("pipeline", [top_sales_by_city.V1, top_salesman_by_country.V1])

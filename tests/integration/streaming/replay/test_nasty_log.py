@@ -1,0 +1,143 @@
+"""The log of `tests/pipelines/test_determinism.py` on a real Kafka: slices in processes that are killed, one result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from contracts.tables import city_totals
+from streaming.generations import Generation
+from streaming.replay import building, retirement
+from streaming.sink import postgres
+from tests.integration.streaming.ground import ROOT, wait_until
+from tests.integration.streaming.replay.test_replay import Live, live
+from tests.pipelines.histories import oracle
+from tests.pipelines.test_determinism import facts, nasty_log, newer_schema
+
+__all__ = ["live"]
+
+PROCESSES = (1, 2, 3)
+# Of one process and its successors; the last one lives.
+MOST_DEATHS = 6
+Rows = dict[tuple[Any, ...], tuple[Any, ...]]
+
+
+def write(live: Live) -> Rows:
+    """The nasty log into the ground's topic; gives what it comes to, by a plain GROUP BY over its facts."""
+    ground = live.ground
+    newer = ground.registry.codec(ground.source.subject, newer_schema())
+    ground.producer.begin_transaction()
+    for partition, key, value in nasty_log(ground.codec, newer, ground.source.partitions):
+        ground.producer.produce(ground.source.name, value, key, partition=partition)
+    ground.producer.commit_transaction(60)
+    possible = [fact for fact in facts(random.Random(7)) if fact["city"]]
+    totals = oracle(ground.pipeline, ground.generation.parameters, possible).values()
+    names = ("total", "sales_count", "late_count", "late_amount")
+    groups = ("window_start", "country", "city", "currency")
+    return {tuple(t[name] for name in groups): tuple(t[name] for name in names) for t in totals}
+
+
+def shown(live: Live, number: int) -> Rows:
+    of = city_totals.c
+    wanted = select(
+        of.window_start,
+        of.country,
+        of.city,
+        of.currency,
+        of.total,
+        of.sales_count,
+        of.late_count,
+        of.late_amount,
+    ).where(of.generation == number)
+    with live.ground.results.connect() as connection:
+        return {tuple(row[:4]): tuple(row[4:]) for row in connection.execute(wanted)}
+
+
+@contextmanager
+def sinking(live: Live) -> Iterator[None]:
+    """The sink, in a thread; nobody works on the active generation."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        ended = threads.submit(postgres.run, live.ground.kafka, live.results, stop)
+        try:
+            yield
+        finally:
+            stop.set()
+        ended.result(60)
+
+
+def hash_of(rows: Rows) -> str:
+    return hashlib.sha256(repr(sorted(rows.items())).encode()).hexdigest()
+
+
+def run(live: Live, generation: Generation, places: Sequence[str], chance: random.Random) -> int:
+    """These slices in a process, and in another one whenever it is killed; gives how often it was."""
+    ground = live.ground
+    environment = os.environ | {
+        "ELECTRORED_KAFKA_BOOTSTRAP": ground.kafka.kafka_bootstrap,
+        "ELECTRORED_SCHEMA_REGISTRY_URL": ground.kafka.schema_registry_url,
+        "PYTHONPATH": str(ROOT),
+    }
+    given = {
+        "pipeline": ground.name,
+        "suffix": ground.suffix,
+        "results_url": ground.results_url,
+        "folder": str(live.folder / "slices"),
+        "number": generation.number,
+        "places": list(places),
+    }
+    for deaths in range(MOST_DEATHS + 1):
+        given |= {"seed": chance.randrange(2**32), "deadly": deaths < MOST_DEATHS}
+        command = [sys.executable, str(Path(__file__).parent / "slices_process.py"), json.dumps(given)]
+        ended = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        if ended == 0:
+            return deaths
+        assert ended == -signal.SIGKILL
+    raise AssertionError("the last one was not to be killed")
+
+
+def replay(live: Live, processes: int, chance: random.Random) -> tuple[int, int]:
+    """Number of the generation, and how many processes were killed."""
+    ground, killed = live.ground, 0
+    generation = building.begin(ground.kafka, ground.results, live.request())
+    for pieces in building.slices(generation):
+        places = [str(piece) for piece in pieces]
+        chance.shuffle(places)
+        with ThreadPoolExecutor(processes) as threads:
+            killed += sum(
+                threads.map(
+                    lambda part: run(live, generation, *part),
+                    [(places[k::processes], random.Random(chance.random())) for k in range(processes)],
+                )
+            )
+    building.finish(ground.results, generation)
+    return generation.number, killed
+
+
+def test_replays_of_a_nasty_log_by_processes_that_are_killed_have_one_hash(live: Live) -> None:
+    ground, chance, hashes, killed = live.ground, random.Random(5), set(), 0
+    expected = write(live)
+    assert len(expected) > 500
+    with sinking(live):
+        for processes in PROCESSES:
+            number, deaths = replay(live, processes, chance)
+            killed += deaths
+            wait_until(lambda number=number: len(shown(live, number)) == len(expected), what="all groups")
+            wait_until(lambda number=number: shown(live, number) == expected, 20, what="all totals")
+            hashes.add(hash_of(shown(live, number)))
+            retirement.retire(ground.kafka, ground.results, ground.pipeline.name, number)
+    assert killed >= len(PROCESSES)
+    assert len(hashes) == 1
