@@ -7,6 +7,7 @@ import json
 from typing import Any, Protocol, cast
 
 import fastavro
+import httpx2
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
@@ -17,6 +18,8 @@ from contracts.topics import PUBLIC
 MAGIC = b"\x00"
 HEADER_BYTES = 5
 NOT_FOUND = 404
+# The registry does not answer at all: what its client raises is of the HTTP client that it chose.
+Unreachable = httpx2.HTTPError
 
 
 def header(schema_id: int) -> bytes:

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal, cast
 
-import httpx
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts import kafka
-from contracts.registry import Codec, Registry
+from contracts.registry import Codec, Registry, Unreachable
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
@@ -288,7 +287,7 @@ def registry_answers() -> Iterator[None]:
     """Turn a registry that is away, or still starting, into Interrupted; what it would refuse again into Refused."""
     try:
         yield
-    except (httpx.HTTPError, SchemaRegistryError) as error:
+    except (Unreachable, SchemaRegistryError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, SchemaRegistryError) and error.http_status_code in _REGISTRY_REFUSALS:
             raise Refused(

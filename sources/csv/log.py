@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-import httpx
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts import kafka
-from contracts.registry import HEADER_BYTES, Registry, header
+from contracts.registry import HEADER_BYTES, Registry, Unreachable, header
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
@@ -105,7 +104,7 @@ class Log:
             if error.http_status_code != 404:
                 raise Interrupted(f"the schema registry: {error}") from error
             return None
-        except httpx.HTTPError as error:
+        except Unreachable as error:
             raise Interrupted(f"the schema registry: {error}") from error
         except (ValueError, EOFError, IndexError):
             # Nothing of ours: what is written here is made by the encoder.

@@ -6,14 +6,13 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import httpx2
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_exponential
 
-from contracts.registry import Registry
+from contracts.registry import Registry, Unreachable
 from contracts.settings import KafkaSettings
 from observability import logs
 from streaming.engine.errors import Fatal, Stopping
@@ -79,7 +78,7 @@ def may_pass(error: BaseException) -> bool:
     """Whether the registry may answer the same question otherwise in a moment."""
     if isinstance(error, SchemaRegistryError):
         return error.http_status_code >= 500 or error.http_status_code in _STARTING
-    return isinstance(error, httpx2.TransportError)
+    return isinstance(error, Unreachable)
 
 
 def reason(error: BaseException | None) -> str:

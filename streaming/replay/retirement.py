@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import httpx2
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
@@ -19,7 +18,7 @@ from sqlalchemy import Engine, delete, select, text, update
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from contracts.kafka import TIMEOUT_SECONDS, admin
-from contracts.registry import Registry
+from contracts.registry import Registry, Unreachable
 from contracts.settings import KafkaSettings
 from contracts.tables import barrier_reports, barriers, differences, generations, sink_positions
 from contracts.topics import GenerationTopics
@@ -203,7 +202,7 @@ def _delete_subjects(kafka: KafkaSettings, pipeline: str, names: GenerationTopic
     for topic in names.all:
         try:
             registry.forget(topic.subject)
-        except (SchemaRegistryError, httpx2.TransportError) as error:
+        except (SchemaRegistryError, Unreachable) as error:
             if may_pass(error):
                 raise Retriable(
                     f"{pipeline} g{names.generation} is retired, but the schema registry does not answer "

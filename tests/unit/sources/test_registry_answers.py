@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
+import httpx2
 import pytest
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
@@ -13,7 +13,7 @@ from sources.ledger import registry_answers
 @pytest.mark.parametrize(
     "error",
     [
-        httpx.ConnectError("connection refused"),
+        httpx2.ConnectError("connection refused"),
         SchemaRegistryError(503, 50301, "starting"),
         SchemaRegistryError(-1, -1, "no JSON"),
     ],
