@@ -1,0 +1,163 @@
+"""Replay, promotion, rollback and retirement as Dagster's jobs, beside a live worker and sink."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from contracts import datasets
+from contracts.settings import KafkaSettings, ReplaySettings
+from electrored_dagster import generations
+from electrored_dagster.definitions import definitions
+from electrored_dagster.graph import key
+from streaming.generations import load
+from streaming.replay import building
+from streaming.replay.building import Slice
+from streaming.replay.request import Request
+from tests.integration.streaming.conftest import ground
+from tests.integration.streaming.replay.test_replay import Live, live
+
+__all__ = ["ground", "live"]
+
+
+@cache
+def job_of(name: str) -> dg.JobDefinition:
+    return definitions().resolve_job_def(name)
+
+
+@pytest.fixture(autouse=True)
+def environment(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = live.ground.kafka
+    monkeypatch.setenv("ELECTRORED_KAFKA_BOOTSTRAP", kafka.kafka_bootstrap)
+    monkeypatch.setenv("ELECTRORED_SCHEMA_REGISTRY_URL", kafka.schema_registry_url)
+    monkeypatch.setenv("ELECTRORED_RESULTS_DB_URL", live.results.results_db_url.get_secret_value())
+    monkeypatch.setenv("ELECTRORED_STATE_DIR", str(live.folder / "platform"))
+    # Slices run in this process, which is not theirs alone.
+    monkeypatch.setattr(building, "be_nice", lambda: None)
+
+
+def run(instance: dg.DagsterInstance, job: str, op: str, **config: Any) -> dg.ExecuteInProcessResult:
+    """The job with that config of its first op, as the launchpad takes it."""
+    return job_of(job).execute_in_process(
+        run_config={"ops": {op: {"config": config}}}, instance=instance, raise_on_error=False
+    )
+
+
+def words(result: dg.ExecuteInProcessResult) -> str:
+    """What the failed step said."""
+    assert not result.success
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    error = failed.step_failure_data.error
+    assert error is not None
+    return error.message
+
+
+def test_a_generation_s_life_as_a_person_leads_it_on_dagsters_pages(
+    live: Live, instance: dg.DagsterInstance
+) -> None:
+    pipeline = live.ground.pipeline.name
+    live.ground.feed(2000)
+    with live.running():
+        live.settled(1)
+        replayed = run(instance, "replay", "begin", pipeline=pipeline, reason="proof")
+        assert replayed.success
+        assert (live.state(1), live.state(2)) == ("active", "candidate")
+        shown = _shown(instance, pipeline)
+        assert "Nothing differs" in shown["what"].value
+        assert shown["events"].value == 2000
+        progress = instance.fetch_observations(key(datasets.difference(pipeline)), limit=99).records
+        slices = {record.asset_observation.metadata["slice"].value for record in progress}  # type: ignore[union-attr]
+        assert slices == {str(piece) for step in _slices(live, 2) for piece in step}
+
+        again = run(instance, "replay", "begin", pipeline=pipeline, reason="once more")
+        assert "waits: promote or retire it first" in words(again)
+        seen = {"pipeline": pipeline, "generation": 2, "fingerprint": shown["fingerprint"].value}
+        nobody = run(instance, "promote", "promote_generation", **seen, approved_by=" ")
+        assert "who approves it" in words(nobody)
+        stale = run(
+            instance, "promote", "promote_generation", **(seen | {"fingerprint": "0"}), approved_by="Ada"
+        )
+        assert "the fingerprint is not that of the newest difference" in words(stale)
+        assert live.state(1) == "active"
+
+        assert run(instance, "promote", "promote_generation", **seen, approved_by="Ada").success
+        assert (live.state(1), live.state(2)) == ("standby", "active")
+        kept = run(instance, "retire", "retire_generation", pipeline=pipeline, generation=2)
+        assert f"{pipeline} g2 is active" in words(kept)
+        back = run(
+            instance, "rollback", "roll_back", pipeline=pipeline, reason="a mistake", approved_by="Ada"
+        )
+        assert back.success
+        assert (live.state(1), live.state(2)) == ("active", "standby")
+        assert run(instance, "retire", "retire_generation", pipeline=pipeline, generation=2).success
+        assert live.state(2) == "retired"
+        live.ground.feed(200)
+        live.settled(1)
+
+
+def test_parameters_that_are_asked_for_are_computed_and_shown(
+    live: Live, instance: dg.DagsterInstance
+) -> None:
+    pipeline = live.ground.pipeline.name
+    live.ground.feed(500)
+    with live.running():
+        live.settled(1)
+        config = {"pipeline": pipeline, "reason": "their days", "time_zone": "Asia/Kathmandu"}
+        ranged = run(instance, "replay", "begin", **config, range_start="2026-03-01", range_end="2026-03-02")
+        assert "a replay with other ones has no range" in words(ranged)
+        no_date = run(
+            instance, "replay", "begin", pipeline=pipeline, reason="-", range_start="then", range_end="now"
+        )
+        assert "range_start is no date and no time: 'then'" in words(no_date)
+        assert live.numbers() == [1], "what is refused makes nothing"
+        assert run(instance, "replay", "begin", **config).success
+        shown = _shown(instance, pipeline)
+        groups = len([1 for _, count in live.ground.expected().values() if count])
+        assert shown["removed"].value == groups, "no day of Kathmandu is one of UTC's"
+        assert shown["added"].value > 0
+        assert "data:image/png;base64," in shown["chart"].value
+        assert len(shown["greatest_changes"].records) == 20
+
+
+def test_a_replay_of_what_is_active_is_proven_identical_and_leaves_nothing(live: Live) -> None:
+    pipeline = live.ground.pipeline.name
+    live.ground.feed(800)
+
+    def proven() -> Any:
+        replay = ReplaySettings(state_dir=live.folder / "platform")
+        return generations.proven(
+            KafkaSettings(), live.ground.results, replay, pipeline, "replay_is_identical", lambda _: None
+        )
+
+    with live.running():
+        live.settled(1)
+        assert generations.replaying(live.ground.results, but="somebody") == []
+        request = Request(pipeline, "left by a check that was killed", "replay_is_identical")
+        left = building.begin(live.ground.kafka, live.ground.results, request)
+        assert generations.replaying(live.ground.results, but="somebody") == [pipeline]
+        assert generations.replaying(live.ground.results, but="replay_is_identical") == []
+        assert proven().is_empty
+        assert [live.state(number) for number in live.numbers()] == ["active", "retired", "retired"]
+        assert left.number == 2
+        # A total that no event explains.
+        with live.ground.results.begin() as connection:
+            connection.exec_driver_sql(
+                "UPDATE city_totals SET total = total + 1 WHERE ctid = "
+                "(SELECT ctid FROM city_totals WHERE generation = 1 AND sales_count <> 0 LIMIT 1)"
+            )
+        found = proven()
+        assert (found.changed, found.added, found.removed) == (1, 0, 0)
+
+
+def _shown(instance: dg.DagsterInstance, pipeline: str) -> dict[str, Any]:
+    event = instance.get_latest_materialization_event(key(datasets.difference(pipeline)))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return dict(event.asset_materialization.metadata)
+
+
+def _slices(live: Live, number: int) -> tuple[list[Slice], list[Slice]]:
+    return building.slices(load(live.ground.results, live.ground.pipeline.name, number))
