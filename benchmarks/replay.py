@@ -13,56 +13,93 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from benchmarks.engine import Ground, in_child, preload
+from benchmarks.engine import Ground, in_child, preload_by_two
 from benchmarks.figures import Figure, at_least
 from benchmarks.servers import servers
-from contracts.settings import KafkaSettings
+from contracts.settings import KafkaSettings, LogSettings
+from observability import logs
 from stack import databases
 from stack.embedded import Embedded
 from streaming import generations
 from streaming.engine.pipeline import Parameters
-from streaming.generations import load
+from streaming.generations import Generation, load
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.replay import building
+from streaming.replay import building, retirement
 from streaming.replay.building import Slice
 from streaming.replay.request import Request
 
 ROOT = Path(__file__).parents[1]
 NAME = "top-sales-by-city"
 TARGET = 250_000.0
+# Memory is flat if the second takes no more than the first.
+SIZES = (1_000_000, 4_000_000)
 
 
-def figures(events: int = 4_000_000) -> list[Figure]:
-    """Every slice in a process that does nothing else."""
+@dataclass(frozen=True)
+class Replayed:
+    """What all slices of one replay took, and the greatest of them."""
+
+    events: int
+    seconds: float
+    cpu_seconds: float
+    begun_seconds: float
+    mebibytes: float
+
+
+def figures(sizes: Sequence[int] = SIZES) -> list[Figure]:
+    """A replay of each size, the log growing in between; every slice in a process that does nothing else."""
+    runs = list(_runs(sizes))
+    last = runs[-1]
+    made = [
+        Figure(
+            f"replay of {last.events:,} events, one slice at a time", last.events / last.seconds, "events/s"
+        ),
+        at_least("replay, per CPU-second of a core", last.events / last.cpu_seconds, "events", TARGET),
+        Figure("replay: CPU-seconds of a process before its slice", last.begun_seconds, "s"),
+    ]
+    made += [
+        Figure(f"replay of {run.events:,} events: memory of a slice at most", run.mebibytes, "MiB")
+        for run in runs
+    ]
+    return made
+
+
+def _runs(sizes: Sequence[int]) -> Iterator[Replayed]:
     with servers() as stack, tempfile.TemporaryDirectory() as folder:
         url = _prepared(stack)
         engine = create_engine(url, poolclass=NullPool)
         pipeline = PIPELINES[NAME, CURRENT[NAME]]
         parameters = Parameters("UTC", timedelta(hours=1), "1-day")
         generations.create(stack.kafka, engine, pipeline, parameters, reason="bench", created_by="bench")
-        preload(Ground(stack.kafka, pipeline, "replay"), events)
-        made = building.begin(stack.kafka, engine, Request(NAME, "bench", "bench"))
-        started, cpu, memory = time.perf_counter(), 0.0, 0.0
-        before: list[float] = []
-        for pieces in building.slices(made):
-            for piece in pieces:
-                begun, of_slice, peak = in_child(_run, stack.kafka, url, made.number, piece, folder)
-                before.append(begun)
-                cpu += of_slice
-                memory = max(memory, peak)
-        seconds = time.perf_counter() - started
-    return [
-        Figure(f"replay of {events:,} events, one slice at a time", events / seconds, "events/s"),
-        at_least("replay, per CPU-second of a core", events / cpu, "events", TARGET),
-        Figure("replay: CPU-seconds of a process before its slice", sum(before) / len(before), "s"),
-        Figure("replay: memory of a slice at most", memory, "MiB"),
-    ]
+        there = 0
+        for events in sizes:
+            preload_by_two(Ground(stack.kafka, pipeline, f"replay-{events}"), events, first=there)
+            there = events
+            made = building.begin(stack.kafka, engine, Request(NAME, "bench", "bench"))
+            yield _replayed(stack.kafka, url, made, events, folder)
+            retirement.retire(stack.kafka, engine, NAME, made.number)
+
+
+def _replayed(kafka: KafkaSettings, url: str, made: Generation, events: int, folder: str) -> Replayed:
+    started, cpu, memory = time.perf_counter(), 0.0, 0.0
+    before: list[float] = []
+    for pieces in building.slices(made):
+        for piece in pieces:
+            begun, of_slice, peak = in_child(_run, kafka, url, made.number, piece, folder)
+            before.append(begun)
+            cpu += of_slice
+            memory = max(memory, peak)
+    return Replayed(events, time.perf_counter() - started, cpu, sum(before) / len(before), memory)
 
 
 def _prepared(stack: Embedded) -> str:
@@ -89,3 +126,21 @@ def _run(
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return begun, time.process_time() - begun, peak
+
+
+def main(
+    sizes: Annotated[list[int], typer.Argument(help="Events in the log, growing.")],
+) -> None:
+    """Measure on servers of its own, and tell each size when it is done."""
+    logs.configure("benchmarks", LogSettings(log_level="WARNING"))
+    for run in _runs(sizes):
+        print(
+            f"{run.events:,} events: {run.events / run.cpu_seconds:,.0f} per CPU-second "
+            f"({run.events / run.seconds:,.0f}/s, one slice at a time) · {run.mebibytes:.0f} MiB at most · "
+            f"{run.begun_seconds:.1f} CPU-seconds of a process before · load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)
