@@ -31,7 +31,7 @@ __all__ = ["live"]
 
 PROCESSES = (1, 2, 3)
 # Of one process and its successors; the last one lives.
-MOST_DEATHS = 6
+MOST_DEATHS = 2
 Rows = dict[tuple[Any, ...], tuple[Any, ...]]
 
 
