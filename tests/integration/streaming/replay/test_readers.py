@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import URL, Engine, text
 
 from stack.embedded import Embedded
-from streaming.replay import difference, promotion
+from streaming import pipelines
+from streaming.replay import changes, difference, promotion
+from streaming.replay.barrier import held
+from streaming.replay.difference import Difference
+from streaming.replay.errors import Behind
+from tests.integration.streaming.ground import ROOT, START, Ground, Totals, wait_until
 from tests.integration.streaming.replay.filled import Filled, Holding, city
+from tests.integration.streaming.replay.live_process import LIMIT, versions
+from tests.integration.streaming.replay.test_replay import Live, live
+
+__all__ = ["live"]
 
 PIPELINE = "top-sales-by-city"
 CITIES = [f"c{n}" for n in range(20)]
-READERS, ROUNDS = 4, 12
+READERS, ROUNDS, APIS = 4, 12, 2
+# As the ground makes them up.
+GROUPS = list(itertools.product(("DE", "FR", "US"), range(40), ("EUR", "USD")))
+# More than all others of a group come to.
+IMPOSSIBLE = Decimal(10_000_000)
+NOTHING = {"sales_count": 0}
+SOLD = {"operation": "SALE", "quantity": 1}
 
 
 @dataclass
@@ -57,19 +76,19 @@ class Applying:
             yield barrier
 
 
-@pytest.fixture
-def port(stack: Embedded, engine: Engine) -> Iterator[int]:
-    """`python -m api`, with the role that only reads."""
+@contextmanager
+def serving(command: Sequence[str], results: URL, **more: str) -> Iterator[int]:
+    """An API process, with the role that only reads; gives its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
-    url = stack.postgres(engine.url.database or "", "electrored_reader")
     environment = os.environ | {
-        "ELECTRORED_RESULTS_DB_URL": url.render_as_string(hide_password=False),
+        "ELECTRORED_RESULTS_DB_URL": results.render_as_string(hide_password=False),
         "ELECTRORED_API_PORT": str(port),
+        **more,
     }
     with subprocess.Popen(
-        [sys.executable, "-m", "api"], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         try:
@@ -77,30 +96,32 @@ def port(stack: Embedded, engine: Engine) -> Iterator[int]:
                 assert line, "it ended before it served"
             threading.Thread(target=process.stderr.read, daemon=True).start()
             yield port
+            assert process.poll() is None, "it ended by itself"
         finally:
             process.terminate()
             process.wait(60)
 
 
+@dataclass
 class Checker:
-    """One answer for one version, whoever asks; versions never go back."""
+    """One answer for one version, whoever asks and whichever process answers; versions never go back."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._bodies: dict[str, bytes] = {}
-        self._lock = threading.Lock()
-        self.generations: set[int] = set()
-        self.not_modified = 0
+    question: str
+    # Raises AssertionError if the answer is of more than the one generation that it names.
+    check: Callable[[dict[str, Any]], None]
+    # Between two questions of a reader.
+    pause: float = 0.0
+    answers: int = 0
+    # Which generation was shown after a promotion.
+    shown: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    _bodies: dict[str, bytes] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def read(self, stop: threading.Event) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+    def read(self, port: int, stop: threading.Event) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         last, seen, count = (0, 0), "", 0
-        while not stop.is_set():
-            connection.request(
-                "GET",
-                "/api/v1/top-sales/by-city?limit=1000",
-                headers={"If-None-Match": seen} if count % 2 else {},
-            )
+        while not stop.wait(self.pause):
+            connection.request("GET", self.question, headers={"If-None-Match": seen} if count % 2 else {})
             answer = connection.getresponse()
             body, etag = answer.read(), answer.headers["etag"]
             assert answer.status in (200, 304), body
@@ -109,36 +130,41 @@ class Checker:
             last, count = version, count + 1
             if answer.status == 304:
                 assert etag == seen
-                self.not_modified += 1
             else:
-                self._check(etag, body)
+                self._look(version[0], etag, body)
                 seen = etag
         connection.close()
         return count
 
-    def _check(self, etag: str, body: bytes) -> None:
+    def _look(self, promotion: int, etag: str, body: bytes) -> None:
+        answer = json.loads(body)
+        self.check(answer)
         with self._lock:
             assert self._bodies.setdefault(etag, body) == body, "two answers under one ETag"
-        answer = json.loads(body)
-        generation = answer["generation"]
-        totals = {row["total"] for row in answer["data"]}
-        assert len(answer["data"]) == len(CITIES)
-        assert len(totals) == 1, f"a mix: {totals}"
-        assert totals.pop().endswith(f".{generation}000"), "rows of another generation than the answer says"
-        self.generations.add(generation)
+            self.shown[promotion].add(answer["generation"])
+            self.answers += 1
+
+
+def one_total(answer: dict[str, Any]) -> None:
+    totals = {row["total"] for row in answer["data"]}
+    assert len(answer["data"]) == len(CITIES)
+    assert len(totals) == 1, f"a mix: {totals}"
+    assert totals.pop().endswith(f".{answer['generation']}000"), "rows of another generation than it says"
 
 
 def test_no_reader_sees_a_mix_or_an_error_while_generations_are_promoted_and_rolled_back(
-    stack: Embedded, engine: Engine, port: int
+    stack: Embedded, engine: Engine
 ) -> None:
     filled = Filled(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     for number in (1, 2):
         filled.write(number, [city(name, f"0.{number}") for name in CITIES])
-    applying, checker, stop = Applying(engine), Checker(port), threading.Event()
-    with ThreadPoolExecutor(READERS + 1) as threads:
-        readers = [threads.submit(checker.read, stop) for _ in range(READERS)]
+    applying, stop = Applying(engine), threading.Event()
+    checker = Checker("/api/v1/top-sales/by-city?limit=1000", one_total)
+    reader = stack.postgres(engine.url.database or "", "electrored_reader")
+    with serving(["-m", "api"], reader) as port, ThreadPoolExecutor(READERS + 1) as threads:
+        readers = [threads.submit(checker.read, port, stop) for _ in range(READERS)]
         writer = threads.submit(applying.run, stop)
         try:
             for _ in range(ROUNDS):
@@ -166,5 +192,187 @@ def test_no_reader_sees_a_mix_or_an_error_while_generations_are_promoted_and_rol
         writer.result()
         counts = [reader.result() for reader in readers]
     assert filled.pointer() == (1, 1 + 2 * ROUNDS)
-    assert checker.generations == {1, 2}, "both were read"
+    assert set().union(*checker.shown.values()) == {1, 2}, "both were read"
+    assert all(len(generations) == 1 for generations in checker.shown.values())
     assert min(counts) > ROUNDS
+
+
+# -- everything real
+
+
+@dataclass
+class Shop:
+    """Sales of one pipeline that come in all the time, some of which its first version takes for impossible."""
+
+    live: Live
+    # Asks the one thread that sells for impossible ones: a source's numbers only grow.
+    asked: threading.Event = field(default_factory=threading.Event)
+
+    def sales(self, count: int) -> list[dict[str, Any]]:
+        """No reversals: a group that comes to no sale is hidden, with the money that may be left in it."""
+        events = [self.live.ground._event() for _ in range(count)]
+        return [event | SOLD | {"amount": abs(event["amount"])} for event in events]
+
+    def impossible(self) -> list[dict[str, Any]]:
+        """One in every group of the day that is asked for, so that each row tells which version made it."""
+        made = []
+        for event, group in zip(self.sales(len(GROUPS)), GROUPS, strict=True):
+            country, city, currency = named(group)
+            made.append(
+                event
+                | {"sold_at": START, "recorded_at": START, "amount": IMPOSSIBLE}
+                | {"country": country, "city": city, "currency": currency}
+            )
+        return made
+
+    def sell(self, stop: threading.Event) -> None:
+        while not stop.wait(0.05):
+            self.feed(self.sales(20))
+            if self.asked.is_set():
+                self.asked.clear()
+                self.feed(self.impossible())
+
+    def feed(self, events: list[dict[str, Any]]) -> None:
+        ground = self.live.ground
+        ground.producer.begin_transaction()
+        for event in events:
+            ground.producer.produce(ground.source.name, ground.codec.encode(event), event["sale_id"].encode())
+        ground.producer.commit_transaction(60)
+        ground.events += events
+
+    def mended(self) -> list[Decimal]:
+        """What the mended version has counted for every group of the day."""
+        rows = self.live.rows(2)
+        return [rows.get((START.date().isoformat(), *named(group)), (Decimal(0), 0))[0] for group in GROUPS]
+
+    def damage(self, found: Difference) -> set[tuple[Any, ...]]:
+        """What differs by how much: every row of the difference."""
+        with self.live.ground.results.connect() as connection:
+            return {
+                (
+                    row.window_start,
+                    *(row.group[name] for name in ("country", "city", "currency")),
+                    row.change,
+                    (row.after or NOTHING)["sales_count"] - (row.before or NOTHING)["sales_count"],
+                )
+                for row in changes.rows(connection, found)
+            }
+
+
+def of_one_version(answer: dict[str, Any]) -> None:
+    """Only the mended version, generation 2, has counted what the other took for impossible."""
+    counted = {Decimal(row["total"]) > IMPOSSIBLE / 2 for row in answer["data"]}
+    assert counted == {answer["generation"] == 2}, f"g{answer['generation']} shows a mix"
+    assert answer["generation"] == 1 or len(answer["data"]) == len(GROUPS)
+
+
+@pytest.fixture
+def shop(live: Live, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """A worker and the sink in processes; the pipeline has a defect, and its mended version is there."""
+    ground = live.ground
+    broken, mended = versions(ground.name, ground.suffix)
+    monkeypatch.setitem(pipelines.PIPELINES, (mended.name, 1), broken)
+    monkeypatch.setitem(pipelines.PIPELINES, (mended.name, 2), mended)
+    monkeypatch.setitem(pipelines.CURRENT, mended.name, 2)
+    environment = os.environ | {
+        "ELECTRORED_KAFKA_BOOTSTRAP": ground.kafka.kafka_bootstrap,
+        "ELECTRORED_SCHEMA_REGISTRY_URL": ground.kafka.schema_registry_url,
+        "ELECTRORED_RESULTS_DB_URL": ground.results_url,
+        "ELECTRORED_LOG_LEVEL": "WARNING",
+        "PYTHONPATH": str(ROOT),
+    }
+    processes = [
+        subprocess.Popen([sys.executable, *process(role, live)], cwd=ROOT, env=environment)
+        for role in ("worker", "sink")
+    ]
+    try:
+        yield Shop(live)
+        assert [running.poll() for running in processes] == [None, None], "one ended by itself"
+    finally:
+        for running in processes:
+            running.terminate()
+        ended = [running.wait(60) for running in processes]
+    assert ended == [0, 0]
+
+
+def process(role: str, live: Live) -> list[str]:
+    script = str(Path(__file__).parent / "live_process.py")
+    return [script, role, live.ground.name, live.ground.suffix, str(live.folder / "worker")]
+
+
+def test_a_defect_is_mended_and_promoted_back_and_forth_under_readers_and_sales(
+    stack: Embedded, engine: Engine, shop: Shop
+) -> None:
+    live, ground = shop.live, shop.live.ground
+    shop.feed(shop.impossible())
+    shop.feed(shop.sales(1_000))
+    day = START.date().isoformat()
+    checker = Checker(f"/api/v1/top-sales/by-city?date={day}&limit=1000", of_one_version, pause=0.03)
+    reader, stop = stack.postgres(engine.url.database or "", "electrored_reader"), threading.Event()
+
+    def compared() -> Difference:
+        def near() -> Difference | None:
+            try:
+                return live.compare(2)
+            except Behind:
+                return None
+
+        found: Difference = wait_until(near)
+        # Sales come in all the while; whatever the position was, this is what differs.
+        assert shop.damage(found) == {(START, *named(group), 2 * IMPOSSIBLE, 2) for group in GROUPS}
+        return found
+
+    def seen(promotion: int) -> None:
+        """Readers have read a while what a promotion shows."""
+        enough = checker.answers + 100
+        wait_until(lambda: promotion in checker.shown and checker.answers > enough)
+
+    with ExitStack() as cleanup:
+        ports = [
+            cleanup.enter_context(serving(process("api", live), reader, PYTHONPATH=str(ROOT)))
+            for _ in range(APIS)
+        ]
+        wait_until(lambda: live.rows(1) == without_the_impossible(ground), what="all of g1")
+        threads = cleanup.enter_context(ThreadPoolExecutor(READERS + 1))
+        cleanup.callback(stop.set)
+        readers = [threads.submit(checker.read, ports[n % APIS], stop) for n in range(READERS)]
+        selling_ends = threading.Event()
+        cleanup.callback(selling_ends.set)
+        selling = threads.submit(shop.sell, selling_ends)
+        seen(1)
+        assert live.build().version == 2
+        # What the defect does goes on while the mended one waits.
+        shop.asked.set()
+        # Where a generation that has counted both is held, all of the damage is.
+        wait_until(lambda: min(shop.mended()) > 2 * IMPOSSIBLE - IMPOSSIBLE / 2, what="both of every group")
+        live.promote(2, compared().fingerprint)
+        seen(2)
+        promotion.rollback(
+            ground.kafka, engine, ground.pipeline.name, 1, reason="a test", approved_by="a test", hold=held
+        )
+        seen(3)
+        live.promote(2, compared().fingerprint)
+        seen(4)
+        selling_ends.set()
+        selling.result(60)
+        live.settled(2)
+        wait_until(lambda: live.rows(1) == without_the_impossible(ground), what="all of g1")
+        stop.set()
+        counts = [read.result(60) for read in readers]
+    assert dict(checker.shown) == {1: {1}, 2: {2}, 3: {1}, 4: {2}}
+    assert min(counts) > 50
+
+
+def named(group: tuple[str, int, str]) -> tuple[str, str, str]:
+    country, number, currency = group
+    return country, f"city-{number}", currency
+
+
+def without_the_impossible(ground: Ground) -> Totals:
+    """What the defective version comes to."""
+    all_of = ground.events
+    ground.events = [event for event in all_of if abs(event["amount"]) < LIMIT]
+    try:
+        return ground.expected()
+    finally:
+        ground.events = all_of
