@@ -304,7 +304,7 @@ class Loop:
         self._rebalanced = False
         wait = EAGER_SECONDS if self._partitions.is_waited_for else IDLE_SECONDS
         if self.step.pending():
-            wait = max(0.0, self._committed_at + self._pace.pause_seconds - time.monotonic())
+            wait = min(IDLE_SECONDS, max(0.0, self._due_at() - time.monotonic()))
         first = self._consumer.poll(wait)
         if first is None:
             return []
@@ -335,6 +335,12 @@ class Loop:
                 )
             else:
                 _log.warning("consuming is retried", flow=self.flow, reason=failure.str())
+
+    def _due_at(self) -> float:
+        """When what is pending is committed if nothing more comes; to ask again before that would only burn the CPU."""
+        if self._pace.trickle_events:
+            return self._committed_at + self._pace.pause_seconds
+        return self._filling_since + self._pace.seconds
 
     def _is_due(self, polled: int) -> bool:
         now, pace = time.monotonic(), self._pace

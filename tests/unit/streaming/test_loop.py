@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from streaming.engine.errors import Abortable, Fatal
-from streaming.engine.loop import Loop, Parts
+from streaming.engine.loop import IDLE_SECONDS, LIVE, Loop, Parts
 from streaming.engine.progress import Progress
 from streaming.engine.restore import Positions
 from streaming.engine.step import Output
@@ -39,13 +39,15 @@ class World:
     callbacks: dict[str, Any] = field(default_factory=dict)
     name: str = "combine"
     input_topic: str = TOPIC
+    waited: float = -1.0
 
     # the consumer
 
     def subscribe(self, _: list[str], **callbacks: Any) -> None:
         self.callbacks = callbacks
 
-    def poll(self, _: float) -> Message | None:
+    def poll(self, seconds: float) -> Message | None:
+        self.waited = seconds
         if not self.arriving:
             return None
         return self.arriving[0].pop(0)
@@ -168,6 +170,19 @@ def test_transactions_of_a_trickling_input_are_apart(world: World, loop: Loop) -
     loop._pace = replace(loop._pace, pause_seconds=0)
     loop.turn()
     assert world.log == ["take", ("commit", {0: 8}), "accept"]
+
+
+def test_who_waits_for_more_before_a_commit_does_not_ask_without_a_pause(
+    world: World, loop: Loop, pressed: None
+) -> None:
+    world.arriving = [[event(0, 5)]]
+    loop.turn()
+    loop.turn()
+    assert world.waited == IDLE_SECONDS, "a replay took a core to ask for what had not come yet"
+    loop._pace = LIVE
+    loop._committed_at = 0
+    loop.turn()
+    assert world.waited == 0, "what is live is committed at once if nothing more has come"
 
 
 def test_an_input_that_presses_is_committed_when_enough_has_come(

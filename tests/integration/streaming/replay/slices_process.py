@@ -63,8 +63,8 @@ def main(
     if deadly:
         worker.Transactions = Deadly  # type: ignore[misc]
     # Batches of any size: of a poll, and of a transaction.
-    loop.POLL_EVENTS = chance.choice([1, 7, 50, 1_000])
-    building.REPLAY = Pace(0.5, chance.choice([20, 100, 5_000]), chance.choice([0, 5]), 0.0)
+    loop.POLL_EVENTS = chance.choice([7, 50, 1_000])
+    building.REPLAY = Pace(0.5, chance.choice([20, 100, 5_000]), 0, 0.0)
     kafka, results = KafkaSettings(), create_engine(results_url, poolclass=NullPool)
     generation = load(results, own.name, number)
     stop = threading.Event()
