@@ -29,7 +29,8 @@ GROUP = "generations"
 FIRST_DAY = "2020-01-01"
 DAYS = dg.DailyPartitionsDefinition(FIRST_DAY, timezone=WindowSettings().time_zone, end_offset=1)
 # 30 days from the epoch is no cron: the sensor that observes the platform adds windows as they begin.
-WINDOWS = dg.DynamicPartitionsDefinition(name="salesman_windows")
+SALESMAN_WINDOWS = "salesman_windows"
+WINDOWS = dg.DynamicPartitionsDefinition(name=SALESMAN_WINDOWS)
 
 
 class Replay(dg.Config):

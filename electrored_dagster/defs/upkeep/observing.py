@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from electrored_dagster.defs.generations.replaying import WINDOWS
+from electrored_dagster.defs.generations.replaying import SALESMAN_WINDOWS, WINDOWS
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.observations import changed
 
@@ -22,7 +22,7 @@ def observe_platform(
     Starts no run.
     """
     events, cursor = changed(platform.standing(), context.cursor, datetime.now(UTC))
-    known = set(context.instance.get_dynamic_partitions(WINDOWS.name)) if WINDOWS.name else set()
+    known = set(context.instance.get_dynamic_partitions(SALESMAN_WINDOWS))
     begun = [day for day in platform.salesman_windows() if day not in known]
     requests = [WINDOWS.build_add_request(begun)] if begun else []
     if not events and not requests:

@@ -35,13 +35,16 @@ ANSWER = dg.AssetKey(["results_db", "public", "top_sales_by_city"])
 
 
 def test_the_sensor_observes_what_the_servers_say(
-    stack: Embedded, results_db: ResultsDbSettings, monkeypatch: pytest.MonkeyPatch
+    stack: Embedded,
+    results_db: ResultsDbSettings,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ensure_topics(stack.kafka, PUBLIC)
     monkeypatch.setenv("ELECTRORED_KAFKA_BOOTSTRAP", stack.kafka.kafka_bootstrap)
     monkeypatch.setenv("ELECTRORED_SCHEMA_REGISTRY_URL", stack.kafka.schema_registry_url)
     monkeypatch.setenv("ELECTRORED_RESULTS_DB_URL", results_db.results_db_url.get_secret_value())
-    context = dg.build_sensor_context(resources={"platform": Platform()})
+    context = dg.build_sensor_context(instance, resources={"platform": Platform()})
     result = observe_platform(context)
     assert isinstance(result, dg.SensorResult)
     (check,) = [event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
@@ -51,7 +54,7 @@ def test_the_sensor_observes_what_the_servers_say(
     for topic in PUBLIC:
         assert observed[f"kafka/{topic.name}"].metadata["partitions"].value == topic.partitions
 
-    again = dg.build_sensor_context(resources={"platform": Platform()}, cursor=result.cursor)
+    again = dg.build_sensor_context(instance, resources={"platform": Platform()}, cursor=result.cursor)
     unchanged = observe_platform(again)
     assert isinstance(unchanged, dg.SensorResult)
     assert unchanged.asset_events == []
