@@ -182,7 +182,8 @@ def _run_csv(state_dir: Path, *arguments: str) -> NoReturn:
     raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
 
 
-# What they do is said there, once: `electrored diff --help` is the help of `python -m streaming diff`.
+# What they do is said there, once; here it has the name that it was called by.
+STREAMING = "from streaming.__main__ import app; app(prog_name='electrored')"
 GENERATIONS = {
     "generations": "List the generations of every pipeline.",
     "replay": "Compute a pipeline anew, beside the generation that is active.",
@@ -197,10 +198,16 @@ def _on_generations(context: typer.Context, state_dir: StateDir = DEFAULT_STATE_
     arguments = [str(context.info_name), *context.args]
     # Not in the project's folder: a file that is named is the caller's. So neither is a module of his.
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    if "--help" not in arguments:
+    asked_for_help = "--help" in arguments
+    if not asked_for_help:
         environment |= _platform(state_dir).replay_environment
-    command = [sys.executable, "-P", "-m", "streaming", *arguments]
-    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+    command = [sys.executable, "-P", "-c", STREAMING, *arguments]
+    code = subprocess.run(command, env=environment, check=False).returncode
+    if asked_for_help:
+        Console().print(
+            f"--state-dir names the stack that is asked; {DEFAULT_STATE_DIR} if left out.", highlight=False
+        )
+    raise typer.Exit(code)
 
 
 for _name, _help in GENERATIONS.items():
@@ -215,7 +222,9 @@ for _name, _help in GENERATIONS.items():
 @app.command("doctor")
 def show_doctor(
     state_dir: StateDir = DEFAULT_STATE_DIR,
-    port_offset: Annotated[int, typer.Option(min=0, max=50_000)] = 0,
+    port_offset: Annotated[
+        int, typer.Option(min=0, max=50_000, help="Of the stack that would be started.")
+    ] = 0,
 ) -> None:
     """Look whether this machine has what the platform needs; exit code 0 if so."""
     layout = Layout(state_dir)

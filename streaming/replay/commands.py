@@ -83,14 +83,18 @@ def replay(
     reason: Annotated[str, typer.Option(help="Why; it is kept with the generation.")],
     by: Annotated[str, typer.Option("--by", help="Who asks for it.", default_factory=getpass.getuser)],
     version: Annotated[int | None, typer.Option(help="Of the pipeline; the newest if left out.")] = None,
-    grace: Annotated[float | None, typer.Option(help="Seconds until a fact is late.")] = None,
-    calendar: Annotated[str | None, typer.Option(help="1-day, 30-days or calendar-month.")] = None,
-    time_zone: Annotated[str | None, typer.Option(help="Of the windows' bounds.")] = None,
+    grace: Annotated[
+        float | None, typer.Option(help="Seconds until a fact is late. Not with a range.")
+    ] = None,
+    calendar: Annotated[
+        str | None, typer.Option(help="1-day, 30-days or calendar-month. Not with a range.")
+    ] = None,
+    time_zone: Annotated[str | None, typer.Option(help="Of the windows' bounds. Not with a range.")] = None,
     start: Annotated[
-        datetime | None, typer.Option(help="Nothing may differ in windows before it (UTC).")
+        datetime | None, typer.Option(help="Range: nothing may differ in windows before it (UTC).")
     ] = None,
     end: Annotated[
-        datetime | None, typer.Option(help="Nothing may differ in windows from it on (UTC).")
+        datetime | None, typer.Option(help="Range: nothing may differ in windows from it on (UTC).")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Slices at a time.")] = 1,
     share: Share = building.SHARE,
