@@ -15,9 +15,11 @@ import dagster as dg
 import yaml
 from sqlalchemy import Engine
 
+from contracts import differences
+from contracts.differences import Change
+
 if TYPE_CHECKING:
     # The code server loads this module, and only runs need the engine.
-    from streaming.replay.changes import Change
     from streaming.replay.difference import Difference
 
 LOCATION = "electrored"
@@ -30,11 +32,9 @@ CHART_INCHES, CHART_DPI = (9.0, 3.2), 80
 
 def described(results: Engine, found: Difference) -> dict[str, Any]:
     """A difference as metadata: totals, the greatest changes, a chart, and the way to its promotion."""
-    from streaming.replay import changes
-
     with results.connect() as connection:
-        rows = list(changes.rows(connection, found, ROWS_SHOWN))
-        by_window = changes.by_window(connection, found)
+        rows = list(differences.changes(connection, found.shape, found.id, ROWS_SHOWN))
+        by_window = differences.by_window(connection, found.id)
     # What a person asks first comes first; values that programs read come last.
     metadata: dict[str, Any] = {"what": dg.MetadataValue.md(summary(found))}
     if not found.outside:

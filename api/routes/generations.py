@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api.deps import MOST, ResultsDep
 from api.generation_schemas import Difference, Generations
-from api.generations import NotThere, Which, compared, csv_of, listed
+from api.generations import NotThere, Which, compared, downloaded, listed
 from api.problems import RESPONSES, RETRY_AFTER_SECONDS
 from api.queries import DOWNLOADS
 
@@ -72,7 +72,7 @@ def difference(
 def download(pipeline: PipelineName, generation: Number, results: ResultsDep) -> StreamingResponse:
     """Every change, the greatest first. Text that a spreadsheet would run has a `'` before it."""
     which = Which(pipeline, generation)
-    pieces = results.download(lambda connection: csv_of(connection, which))
+    pieces = results.download(lambda connection: downloaded(connection, which))
     try:
         # What can be refused is refused before the answer begins.
         first = next(pieces)

@@ -21,11 +21,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from contracts import tables
+from contracts.differences import changes, csv_of
 from contracts.settings import KafkaSettings, ResultsDbSettings, from_environment
 from observability import logs
 from streaming.engine.errors import EngineError
 from streaming.generations import load
-from streaming.replay import building, changes, difference, display, promotion, retirement, running
+from streaming.replay import building, difference, display, promotion, retirement, running
 from streaming.replay.barrier import held
 from streaming.replay.difference import Difference
 from streaming.replay.errors import Refused
@@ -268,12 +269,12 @@ def _done(kafka: KafkaSettings, results: Engine, done: Promoted) -> None:
 
 def _show(results: Engine, found: Difference, most: int) -> None:
     with results.connect() as connection:
-        _console().print(display.difference(found, changes.rows(connection, found, most)))
+        _console().print(display.difference(found, changes(connection, found.shape, found.id, most)))
 
 
 def _write(results: Engine, found: Difference, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file, results.connect() as connection:
-        changes.write_csv(connection, found, file)
+        file.writelines(csv_of(connection, found.shape, found.id))
 
 
 def _utc(moment: datetime) -> datetime:

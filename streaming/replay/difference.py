@@ -17,10 +17,11 @@ from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, Row, insert, select, text, update
 
+from contracts.differences import Shape
 from contracts.settings import KafkaSettings
-from contracts.tables import differences, generations
+from contracts.tables import differences, generations, metadata
 from streaming.pipelines import PIPELINES
-from streaming.replay.comparison import Shape
+from streaming.replay import comparison
 from streaming.replay.errors import Refused
 from streaming.replay.failpoints import failpoint
 from streaming.replay.snapshot import active_of, check_near, find, in_snapshot, known_of, pointer_of
@@ -78,6 +79,14 @@ class Difference:
     def is_empty(self) -> bool:
         return self.count == 0
 
+    @property
+    def shape(self) -> Shape:
+        return shape_of(self.pipeline, self.generation_version)
+
+
+def shape_of(pipeline: str, version: int) -> Shape:
+    return Shape(metadata.tables[PIPELINES[pipeline, version].table])
+
 
 def take(kafka: KafkaSettings, results: Engine, pipeline: str, number: int, *, hold: Hold) -> Difference:
     """Hold the generation and the active one at one position, and compare them there. Raises Refused, Behind if it
@@ -117,7 +126,7 @@ def compute(connection: Connection, held: Held, pipeline: str, number: int) -> D
     base = _generation(connection, pipeline, pointer.generation)
     if base.number == number:
         raise Refused(f"{pipeline} g{number} is the active generation: it differs from itself in nothing")
-    shape = Shape.of(PIPELINES[pipeline, made.version])
+    shape = shape_of(pipeline, made.version)
     before, after = (_totals(connection, shape, side) for side in (base.number, number))
     values = {
         "pipeline": pipeline,
@@ -133,7 +142,9 @@ def compute(connection: Connection, held: Held, pipeline: str, number: int) -> D
     }
     unknown = {"fingerprint": "", "added": 0, "removed": 0, "changed": 0, "compared": 0, "outside": 0}
     stored = connection.scalar(insert(differences).values(values | unknown).returning(differences.c.id))
-    connection.execute(shape.compare, {"difference": stored, "base": base.number, "generation": number})
+    connection.execute(
+        comparison.compare(shape), {"difference": stored, "base": base.number, "generation": number}
+    )
     kinds = {"added": 0, "removed": 0, "changed": 0}
     kinds |= {row.kind: row.groups for row in connection.execute(_KINDS, {"difference": stored})}
     found = {
@@ -189,7 +200,7 @@ def _generation(connection: Connection, pipeline: str, number: int) -> Row[Any]:
 
 
 def _totals(connection: Connection, shape: Shape, number: int) -> list[Row[Any]]:
-    return list(connection.execute(shape.totals, {"generation": number}))
+    return list(connection.execute(comparison.totals(shape), {"generation": number}))
 
 
 def _outside(connection: Connection, stored: int, made: Row[Any]) -> int:

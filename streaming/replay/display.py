@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Row
 
-from streaming.replay.changes import Change
+from contracts.differences import Change
 from streaming.replay.difference import Difference
 
 

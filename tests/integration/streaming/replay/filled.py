@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from contracts.differences import Shape
 from contracts.settings import KafkaSettings
 from contracts.tables import active_generations, barriers, generations, metadata, sink_positions
-from streaming.pipelines import PIPELINES
-from streaming.replay.comparison import Shape
+from streaming.replay.difference import shape_of
 from streaming.replay.errors import Refused
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
@@ -93,7 +93,7 @@ class Filled:
 
     @property
     def shape(self) -> Shape:
-        return Shape.of(PIPELINES[self.pipeline, 1])
+        return shape_of(self.pipeline, 1)
 
     def generation(self, number: int, state: str, **more: Any) -> None:
         values = {

@@ -13,10 +13,11 @@ import polars as pl
 import pytest
 from sqlalchemy import select
 
+from contracts.differences import changes
 from contracts.tables import city_totals
 from streaming import pipelines
 from streaming.engine.pipeline import Check
-from streaming.replay import building, changes, promotion
+from streaming.replay import building, promotion
 from streaming.replay.barrier import held
 from streaming.replay.errors import Refused
 from streaming.replay.request import Range
@@ -67,7 +68,7 @@ def test_a_mended_defect_differs_by_exactly_the_damage(defective: Live) -> None:
         found = live.compare(2)
         before, after = grouped(damaged(ground.events)), grouped(ground.events)
         with ground.results.connect() as connection:
-            rows = list(changes.rows(connection, found))
+            rows = list(changes(connection, found.shape, found.id))
         told = {
             (row.window_start.date().isoformat(), *(row.group[c] for c in ("country", "city", "currency"))): (
                 row.before and (Decimal(row.before["total"]), row.before["sales_count"]),

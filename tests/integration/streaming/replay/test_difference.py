@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, text
 
+from contracts.differences import Shape, changes, csv_of
 from contracts.tables import difference_rows
-from streaming.replay import changes, difference, display
-from streaming.replay.comparison import Shape
+from streaming.replay import difference, display
 from streaming.replay.difference import Difference
 from streaming.replay.errors import Refused
 from tests.integration.streaming.replay.filled import DAY, Filled, Holding, Result, city, sale, salesman
@@ -280,7 +280,7 @@ def test_ranks_are_those_of_the_view(engine: Engine) -> None:
     found = taken(engine, filled.pipeline)
     with engine.connect() as connection:
         shown = connection.execute(text("SELECT city, rank FROM top_sales_by_city")).all()
-        listed = list(changes.rows(connection, found))
+        listed = list(changes(connection, found.shape, found.id))
     assert {row.group["city"]: row.rank_before for row in listed} == {row.city: row.rank for row in shown}
 
 
@@ -300,8 +300,8 @@ def test_the_greatest_change_comes_first_measured_by_its_currency(engine: Engine
     )
     found = taken(engine, filled.pipeline)
     with engine.connect() as connection:
-        listed = list(changes.rows(connection, found))
-        assert [row.group["city"] for row in changes.rows(connection, found, 1)] == ["Berlin"]
+        listed = list(changes(connection, found.shape, found.id))
+        assert [row.group["city"] for row in changes(connection, found.shape, found.id, 1)] == ["Berlin"]
     assert [(row.group["city"], row.change, row.share) for row in listed] == [
         ("Berlin", Decimal(850), Decimal("0.85")),
         ("Tokyo", Decimal(1000), Decimal("0.01")),
@@ -317,10 +317,9 @@ def test_the_csv_has_every_row(engine: Engine) -> None:
     filled.write(1, [city("Berlin, “old”", "1"), city("Ulm", "2")])
     filled.write(2, [city("Berlin, “old”", "1.5"), city("Neu\nstadt", "3")])
     found = taken(engine, filled.pipeline)
-    file = io.StringIO()
     with engine.connect() as connection:
-        assert changes.write_csv(connection, found, file) == 3
-    rows = {row["city"]: row for row in csv.DictReader(io.StringIO(file.getvalue()))}
+        lines = "".join(csv_of(connection, found.shape, found.id))
+    rows = {row["city"]: row for row in csv.DictReader(io.StringIO(lines))}
     assert {name: (row["kind"], row["before_total"], row["after_total"]) for name, row in rows.items()} == {
         "Berlin, “old”": ("changed", "1.0000", "1.5000"),
         "Ulm": ("removed", "2.0000", ""),
@@ -341,7 +340,7 @@ def test_a_terminal_shows_what_it_comes_to(engine: Engine) -> None:
     found = taken(engine, filled.pipeline)
     with engine.connect() as connection:
         console = Console(width=200, record=True, file=io.StringIO())
-        console.print(display.difference(found, changes.rows(connection, found, 20)))
+        console.print(display.difference(found, changes(connection, found.shape, found.id, 20)))
     shown = console.export_text()
     for part in (
         "2 groups compared: 0 added, 0 removed, 1 changed",

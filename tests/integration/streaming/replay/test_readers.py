@@ -22,9 +22,10 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Engine, text
 
+from contracts.differences import changes
 from stack.embedded import Embedded
 from streaming import pipelines
-from streaming.replay import changes, difference, promotion
+from streaming.replay import difference, promotion
 from streaming.replay.barrier import held
 from streaming.replay.difference import Difference
 from streaming.replay.errors import Behind
@@ -255,7 +256,7 @@ class Shop:
                     row.change,
                     (row.after or NOTHING)["sales_count"] - (row.before or NOTHING)["sales_count"],
                 )
-                for row in changes.rows(connection, found)
+                for row in changes(connection, found.shape, found.id)
             }
 
 
