@@ -120,13 +120,13 @@ def test_rows_are_of_exactly_the_events_below_the_targets_while_workers_come_and
         live.build()
         live.settled(2)
         with pouring(live):
-            seen = [look(live, (1, 2)) for _ in range(3)]
+            seen = [look(live, (1, 2)) for _ in range(2)]
             with another_worker(live):
-                seen += [look(live, (1, 2)) for _ in range(5)]
-            seen += [look(live, (1, 2)) for _ in range(3)]
+                seen += [look(live, (1, 2)) for _ in range(3)]
+            seen += [look(live, (1, 2)) for _ in range(2)]
         reached = [barrier for barrier in seen if barrier is not None]
         # A worker that joins in between may be seen by the offsets that it committed: then it is refused.
-        assert len(reached) >= 6
+        assert len(reached) >= 4
         sums = [sum(barrier.targets.values()) for barrier in reached]
         assert sums == sorted(set(sums)), "each is further than the last"
         live.settled(1)
