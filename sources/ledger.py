@@ -84,6 +84,7 @@ class Ledger:
         self._topic = topic
         self._producer: Producer | None = None
         self._codec: Codec | None = None
+        self._fenced: Fenced | None = None
         # Filled by `open`; None: this source has never written.
         self.position: Position | None = None
         self.ranges: tuple[Range, ...] = ()
@@ -92,8 +93,11 @@ class Ledger:
     def open(self) -> None:
         """Fence any predecessor, end its transaction, and read the position back.
 
-        Also the way out of a transaction whose outcome is unknown. Raises Interrupted when Kafka does not answer.
+        Also the way out of a transaction whose outcome is unknown. Raises Interrupted when Kafka does not answer, and
+        Fenced once it was: whoever has taken over would lose the source again.
         """
+        if self._fenced is not None:
+            raise self._fenced
         self.close()
         try:
             if self._codec is None:
@@ -111,8 +115,11 @@ class Ledger:
     def check_ownership(self) -> None:
         """Raises Fenced if another process has taken over: opening again would take the source back from it.
 
-        Says nothing while the producer is closed, since only its successor could ask.
+        Says nothing else while the producer is closed, since only its successor could ask. A thread of the caller
+        may have been told already, and ended by another error than that.
         """
+        if self._fenced is not None:
+            raise self._fenced
         if self._producer is None or self.position is None:
             return
         try:
@@ -162,7 +169,10 @@ class Ledger:
         except (KafkaException, BufferError) as error:
             # Not even an abort is tried: the next producer's `init_transactions` settles it, whatever it was.
             self.close()
-            raise _meaning(error) from error
+            meaning = _meaning(error)
+            if isinstance(meaning, Fenced):
+                self._fenced = meaning
+            raise meaning from error
         self.position = position
         self.ranges = () if forget_ranges else self.ranges + ranges
         self.files.update((found.sha256, found) for found in files)

@@ -148,6 +148,23 @@ def test_zombies_are_fenced(sales: Sales) -> None:
     ledger.close()
 
 
+def test_who_was_fenced_once_takes_nothing_back(sales: Sales) -> None:
+    """Not even if what told it was lost, in a thread that nobody asked: opening again would fence the successor."""
+    former, successor = sales.ledger(), sales.ledger()
+    former.open()
+    former.write(Position(2, None, {}), {})
+    successor.open()
+    with pytest.raises(Fenced):
+        former.write(Position(3, None, {}), {})
+    with pytest.raises(Fenced):
+        former.check_ownership()
+    with pytest.raises(Fenced):
+        former.open()
+    successor.write(Position(3, None, {}), {})
+    for ledger in (former, successor):
+        ledger.close()
+
+
 def test_the_position_is_read_after_fencing_and_to_the_end(sales: Sales) -> None:
     """An open transaction of a predecessor neither counts nor hides what was committed before it."""
     first, second = sales.ledger(), sales.ledger()
