@@ -14,8 +14,8 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Engine, NullPool, create_engine, func, select
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from sqlalchemy import Engine, NullPool, func, select
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay
 
 from contracts import tables
 from contracts.calendar import Calendar
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # A candidate reads what came in while it was built, faster than that came in.
 CAUGHT_UP_SECONDS = 600.0
+# Live traffic rested for nothing: before it does so again it has this long.
+REST_SECONDS = 60.0
 TOLD_SECONDS = 10.0
 
 
@@ -68,8 +70,9 @@ class Worked:
 @contextmanager
 def connected() -> Iterator[tuple[KafkaSettings, Engine, ReplaySettings]]:
     """Kafka and the results database, in the role that may write it. Raises NotSet."""
-    url = settings(ResultsDbSettings).results_db_url.get_secret_value()
-    results = create_engine(url, poolclass=NullPool)
+    from streaming.sink.following import connect
+
+    results = connect(settings(ResultsDbSettings), "replay", NullPool)
     try:
         yield settings(KafkaSettings), results, settings(ReplaySettings)
     finally:
@@ -175,15 +178,19 @@ def caught_up(
     """The difference of a candidate, as soon as workers have brought it to where the active one is. Raises Refused."""
     from streaming.replay import difference
     from streaming.replay.barrier import held
-    from streaming.replay.errors import Behind
+    from streaming.replay.errors import Busy, NotInTime
+
+    def failure(state: RetryCallState) -> BaseException | None:
+        return state.outcome.exception() if state.outcome is not None else None
 
     def said(state: RetryCallState) -> None:
-        if state.outcome is not None and state.attempt_number % 10 == 1:
-            waiting(str(state.outcome.exception()))
+        if state.attempt_number % 10 == 1:
+            waiting(str(failure(state)))
 
     retrying = Retrying(
-        retry=retry_if_exception_type(Behind),
-        wait=wait_fixed(1),
+        retry=retry_if_exception_type(Busy),
+        # Live traffic rested for it: it is not to rest most of the time.
+        wait=lambda state: REST_SECONDS if isinstance(failure(state), NotInTime) else 1.0,
         stop=stop_after_delay(CAUGHT_UP_SECONDS),
         before_sleep=said,
         reraise=True,

@@ -185,12 +185,17 @@ class Resting(Attendant):
         self._generation = generation
         self._first = first
         self._reports = Reports(barriers, generation, "combine")
+        self._held_for = 0
 
     def attend(self, loop: Loop) -> None:
         barrier = self._barriers.standing(self._pipeline, self._generation)
         if barrier is None:
             loop.release()
             return
+        if barrier.id != self._held_for:
+            # What the last one let it read, this one may not.
+            loop.release()
+            self._held_for = barrier.id
         if not loop.hold():
             return
         if barrier.targets:

@@ -25,7 +25,7 @@ from streaming.barriers import OPEN, STANDING_SECONDS
 from streaming.engine.offsets import ends
 from streaming.generations import Generation, load
 from streaming.pipelines import PIPELINES
-from streaming.replay.errors import Refused
+from streaming.replay.errors import Busy, NotInTime
 
 _log = logs.get(__name__)
 
@@ -78,27 +78,27 @@ class Held:
     _committed: Committed
 
     def check(self, connection: Connection) -> None:
-        """Raise Refused unless the connection's snapshot shows the generations at exactly the targets.
+        """Raise Busy unless the connection's snapshot shows the generations at exactly the targets.
 
         The table says that nobody was let go before the snapshot. The committed offsets, asked for after it, say that
         nobody had gone on unasked: a worker that took a partition over may learn of the barrier a moment later.
         """
         state = connection.scalar(select(barriers.c.state).where(barriers.c.id == self.id))
         if state != "reached":
-            raise Refused(f"the barrier is {state}: it took too long, try again")
+            raise NotInTime(f"the barrier is {state}: it took too long, try again")
         self.confirm(LOCKED_SECONDS)
 
     def confirm(self, seconds: float) -> None:
-        """Raise Refused unless Kafka says in time that the generations are at the targets."""
+        """Raise Busy unless Kafka says in time that the generations are at the targets."""
         try:
             found = self._committed.ask(seconds)
         except KafkaException as error:
-            raise Refused(
+            raise Busy(
                 f"Kafka does not say in time how far the generations are ({error.args[0].str()}), try again"
             ) from error
         for number, offsets in found.items():
             if offsets != dict(self.targets):
-                raise Refused(f"g{number} moved on while its partitions changed hands, try again")
+                raise Busy(f"g{number} moved on while its partitions changed hands, try again")
 
 
 @contextmanager
@@ -107,24 +107,25 @@ def held(
 ) -> Iterator[Held]:
     """Hold the generations at one position while the context lasts, at most `timeout` seconds in all.
 
-    Raises Refused if they do not get there, or another barrier of the pipeline stands. Whatever becomes of this
-    process, live traffic goes on when the time is over.
+    Raises NotInTime if they do not get there, Busy if another barrier of the pipeline stands. Whatever becomes of
+    this process, live traffic goes on when the time is over.
     """
     generations = tuple(load(results, pipeline, number) for number in numbers)
-    number = _request(results, pipeline, numbers, timeout)
     admin = connect.admin(kafka)
-    deadline = time.monotonic() + timeout
-    coordinator = _Coordinator(results, admin, number, generations, deadline)
-    try:
-        with closing(Committed(kafka, generations)) as committed:
+    # Live traffic waits neither for clients to be made nor for them to close.
+    with closing(Committed(kafka, generations)) as committed:
+        number = _request(results, pipeline, numbers, timeout)
+        deadline = time.monotonic() + timeout
+        coordinator = _Coordinator(results, admin, number, generations, deadline)
+        try:
             barrier = Held(number, coordinator.gather(), committed)
             # Here already, because a client has to find its way before its first answer, and `check` may be asked by
             # somebody who holds locks.
             barrier.confirm(deadline - time.monotonic())
             _log.info("generations are held", pipeline=pipeline, generations=list(numbers), barrier=number)
             yield barrier
-    finally:
-        _move(results, number, OPEN, "released")
+        finally:
+            _move(results, number, OPEN, "released")
 
 
 def _request(results: Engine, pipeline: str, numbers: Sequence[int], timeout: float) -> int:
@@ -152,7 +153,7 @@ def _request(results: Engine, pipeline: str, numbers: Sequence[int], timeout: fl
                 .returning(barriers.c.id)
             )
     except IntegrityError as error:
-        raise Refused(f"{pipeline} is being compared or promoted already, try again in a moment") from error
+        raise Busy(f"{pipeline} is being compared or promoted already, try again in a moment") from error
     assert made is not None
     return int(made)
 
@@ -195,7 +196,7 @@ class _Coordinator:
         self._deadline = deadline
 
     def gather(self) -> dict[int, int]:
-        """Bring everybody to one position; gives it. Raises Refused when the time is over."""
+        """Bring everybody to one position; gives it. Raises NotInTime when the time is over."""
         wanted = {(g.number, p) for g in self._generations for p in g.start_offsets}
         reported = self._wait("combine", lambda found: wanted <= found.keys(), "come to rest")
         targets = {
@@ -212,7 +213,7 @@ class _Coordinator:
 
     def _step(self, from_states: Sequence[str], to: str, targets: Mapping[int, int] | None = None) -> None:
         if not _move(self._results, self._number, from_states, to, targets):
-            raise Refused("the barrier expired before everybody was there, try again")
+            raise NotInTime("the barrier expired before everybody was there, try again")
 
     def _ends(self, role: str) -> Offsets:
         found: dict[tuple[int, int], int] = {}
@@ -229,19 +230,20 @@ class _Coordinator:
         wanted = select(
             barrier_reports.c.generation, barrier_reports.c.partition, barrier_reports.c.offset
         ).where(barrier_reports.c.barrier == self._number, barrier_reports.c.step == step)
-        while True:
-            with self._results.connect() as connection:
+        with self._results.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while True:
                 found = {
                     (number, partition): offset for number, partition, offset in connection.execute(wanted)
                 }
-            if is_there(found):
-                return found
-            if time.monotonic() > self._deadline:
-                heard = sorted({number for number, _ in found})
-                names = " and ".join(str(generation) for generation in self._generations)
-                raise Refused(
-                    f"{names} did not {what} in time: {step} was heard of "
-                    f"{', '.join(f'g{number}' for number in heard) or 'nobody'}; are the workers and the sink running, "
-                    "and is a candidate far behind? `electrored status` and its lag tell"
-                )
-            time.sleep(STANDING_SECONDS)
+                if is_there(found):
+                    return found
+                if time.monotonic() > self._deadline:
+                    break
+                time.sleep(STANDING_SECONDS)
+        heard = sorted({number for number, _ in found})
+        names = " and ".join(str(generation) for generation in self._generations)
+        raise NotInTime(
+            f"{names} did not {what} in time: {step} was heard of "
+            f"{', '.join(f'g{number}' for number in heard) or 'nobody'}; are the workers and the sink running, "
+            "and is a candidate far behind? `electrored status` and its lag tell"
+        )

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from confluent_kafka import KafkaException
 from rich.console import Console
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -32,6 +32,7 @@ from streaming.replay.difference import Difference
 from streaming.replay.errors import Refused
 from streaming.replay.promotion import Promoted
 from streaming.replay.request import Range, Request
+from streaming.sink.following import connect
 from streaming.sink.following import reason as first_line
 
 # A terminal's page; `--csv` has all of them.
@@ -290,9 +291,7 @@ def _console() -> Console:
 
 
 def _results() -> Engine:
-    return create_engine(
-        from_environment(ResultsDbSettings).results_db_url.get_secret_value(), poolclass=NullPool
-    )
+    return connect(from_environment(ResultsDbSettings), "replay", NullPool)
 
 
 @contextmanager

@@ -49,6 +49,22 @@ def compare(shape: Shape) -> TextClause:
     )
 
 
+def is_any_outside(shape: Shape) -> TextClause:
+    """Whether anything differs in windows before `range_start` or from `range_end` on."""
+    key = ", ".join((*WINDOW, *shape.group))
+    columns = ", ".join((*WINDOW, *shape.group, *shape.values))
+    b, a = (
+        f"SELECT {columns} FROM {shape.table.name} WHERE generation = :{side} AND sales_count <> 0 "
+        "AND (window_start < :range_start OR window_start >= :range_end)"
+        for side in ("base", "generation")
+    )
+    before, after = (", ".join(f"{side}.{name}" for name in shape.values) for side in "ba")
+    return text(
+        f"SELECT EXISTS (SELECT FROM ({b}) AS b FULL JOIN ({a}) AS a USING ({key}) "
+        f"WHERE ROW({before}) IS DISTINCT FROM ROW({after}))"
+    )
+
+
 def _side(shape: Shape, generation: str) -> str:
     columns = ", ".join(
         (*(WINDOW if shape.windowed else ()), *shape.group, *shape.values, f"{_rank(shape)} AS rank")

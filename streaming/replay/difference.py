@@ -151,10 +151,28 @@ def compute(connection: Connection, held: Held, pipeline: str, number: int) -> D
         **kinds,
         "compared": sum(row.groups for row in before) + kinds["added"],
         "outside": _outside(connection, stored, made),
-        "fingerprint": _fingerprint(connection, stored, values),
+        "fingerprint": _fingerprint(connection, stored, values, made),
     }
     connection.execute(update(differences).where(differences.c.id == stored).values(found))
     return _from_row(connection.execute(select(differences).where(differences.c.id == stored)).one())
+
+
+def is_any_outside(connection: Connection, pipeline: str, number: int) -> bool:
+    """Whether the generation differs from the active one in windows that its replay was not asked for.
+
+    Stores nothing, and looks at nothing else: it is asked while live results wait.
+    """
+    made = _generation(connection, pipeline, number)
+    if made.range_start is None:
+        return False
+    asked = {
+        "base": pointer_of(connection, pipeline).generation,
+        "generation": number,
+        "range_start": made.range_start,
+        "range_end": made.range_end,
+    }
+    wanted = comparison.is_any_outside(shape_of(pipeline, made.version))
+    return bool(connection.execute(wanted, asked).scalar_one())
 
 
 def newest(results: Engine, pipeline: str, number: int) -> Difference | None:
@@ -211,10 +229,11 @@ def _outside(connection: Connection, stored: int, made: Row[Any]) -> int:
     return int(connection.execute(_OUTSIDE, asked).scalar_one())
 
 
-def _fingerprint(connection: Connection, stored: int, values: Mapping[str, Any]) -> str:
-    """SHA-256 of what was compared, where, and every row."""
+def _fingerprint(connection: Connection, stored: int, values: Mapping[str, Any], made: Row[Any]) -> str:
+    """SHA-256 of what was compared, where, by which range, and every row."""
     names = ("pipeline", "generation", "base", "promotion_number", "targets")
-    digest = hashlib.sha256(json.dumps([values[name] for name in names]).encode())
+    said = [*(values[name] for name in names), str(made.range_start), str(made.range_end)]
+    digest = hashlib.sha256(json.dumps(said).encode())
     ordered = connection.execute(
         _ORDERED, {"difference": stored}, execution_options={"yield_per": _ROWS_AT_ONCE}
     )

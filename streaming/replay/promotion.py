@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, text, update
@@ -19,7 +19,7 @@ from contracts.tables import active_generations, generations
 from observability import logs
 from streaming.replay import difference
 from streaming.replay.difference import BARRIER_SECONDS, Difference, Hold
-from streaming.replay.errors import Refused
+from streaming.replay.errors import NotInTime, Refused
 from streaming.replay.failpoints import failpoint
 from streaming.replay.snapshot import (
     active_of,
@@ -34,6 +34,15 @@ from streaming.replay.snapshot import (
 )
 
 _log = logs.get(__name__)
+
+# What was approved is what was seen; both generations go on meanwhile, and come to differ in more.
+SEEN_WITHIN = timedelta(days=1)
+# Under the locks Kafka is asked once, within a second, and one statement reads both generations.
+LOCKED_MILLISECONDS = {
+    "idle_in_transaction_session_timeout": 5_000,
+    "lock_timeout": 5_000,
+    "statement_timeout": 10_000,
+}
 
 
 @dataclass(frozen=True)
@@ -59,9 +68,9 @@ def promote(
 ) -> Promoted:
     """Show the generation to everybody. Raises Refused, and nothing was changed, unless
 
-    1. it is a candidate or the standby, 2. the fingerprint is that of its newest difference, 3. that was taken from the
-    generation that is active now, since the last promotion, 4. it reaches the active one's position within seconds,
-    5. there, nothing differs outside of the range that it was asked for. If something does, that difference is stored.
+    1. it is a candidate or the standby, 2. the fingerprint is that of its newest difference, 3. that was taken within a
+    day, from the generation that is active now, since the last promotion, 4. it reaches the active one's position in
+    seconds, 5. there, nothing differs outside of the range that was asked for. If something does, that is stored.
 
     Asked again after a crash: if it is done, that is the answer.
     """
@@ -89,27 +98,39 @@ def promote(
                 f"the difference of {pipeline} g{number} is from g{newest.base}, before another promotion: "
                 "look at it again"
             )
+        if newest.computed_at < datetime.now(UTC) - SEEN_WITHIN:
+            raise Refused(
+                f"the difference of {pipeline} g{number} was seen on {newest.computed_at:%Y-%m-%d at %H:%M}, and much "
+                "may have come since: look at it again"
+            )
 
-    def switch(connection: Connection) -> Promoted:
+    def switch(connection: Connection) -> Promoted | None:
         _lock(connection, pipeline)
         barrier.check(connection)
-        pointer = pointer_of(connection, pipeline)
+        pointer = _pointer(connection, pipeline, active)
         current(connection, pointer)
-        if made.range_start is not None:
-            again = difference.compute(connection, barrier, pipeline, number)
-            if again.outside:
-                connection.commit()
-                raise Refused(
-                    f"{pipeline} g{number} differs in {again.outside} groups outside of its range "
-                    f"{made.range_start.isoformat()} to {made.range_end.isoformat()}: `diff` shows them"
-                )
+        if difference.is_any_outside(connection, pipeline, number):
+            return None
         return _move(connection, pipeline, number, pointer, approved_by, None)
+
+    def look(connection: Connection) -> Difference:
+        barrier.check(connection)
+        found = difference.compute(connection, barrier, pipeline, number)
+        connection.commit()
+        return found
 
     # First without a barrier: live traffic is not held up for what is refused anyway.
     in_snapshot(results, pipeline, lambda connection: current(connection, pointer_of(connection, pipeline)))
     check_near(results, pipeline, number, active.number)
     with hold(kafka, results, pipeline, (active.number, number), BARRIER_SECONDS) as barrier:
-        return in_snapshot(results, pipeline, switch)
+        done = in_snapshot(results, pipeline, switch)
+        if done is not None:
+            return done
+        outside = in_snapshot(results, pipeline, look).outside
+    raise Refused(
+        f"{pipeline} g{number} differs in {outside} groups outside of its range "
+        f"{made.range_start.isoformat()} to {made.range_end.isoformat()}: `diff` shows them"
+    )
 
 
 def rollback(
@@ -124,9 +145,9 @@ def rollback(
 ) -> Promoted:
     """Show the standby again. The reason is noted with the generation that is left.
 
-    If the active generation cannot be held, it may well be the reason: then the standby is held alone, and is shown
-    if it is no further behind than what is shown now. With a `number` it may be asked again after a crash: what is
-    active already stays. Raises Refused.
+    If the active generation does not come to rest, that may well be the reason: then the standby is held alone, and is
+    shown if it is no further behind than what is shown now. With a `number` it may be asked again after a crash: what
+    is active already stays. Raises Refused.
     """
     if not reason.strip():
         raise Refused("a rollback needs a reason")
@@ -142,7 +163,7 @@ def rollback(
     def switch(connection: Connection) -> Promoted:
         _lock(connection, pipeline)
         barrier.check(connection)
-        pointer = pointer_of(connection, pipeline)
+        pointer = _pointer(connection, pipeline, active)
         if alone and _is_behind(connection, pipeline, standby.number, pointer.generation):
             raise Refused(f"{alone}; and the standby g{standby.number} is behind what is shown now")
         return _move(connection, pipeline, standby.number, pointer, approved_by, reason.strip())
@@ -152,7 +173,7 @@ def rollback(
         try:
             both = hold(kafka, results, pipeline, (active.number, standby.number), BARRIER_SECONDS)
             barrier = holding.enter_context(both)
-        except Refused as error:
+        except NotInTime as error:
             alone = str(error)
             _log.warning("the standby is held alone", pipeline=pipeline, reason=alone)
             barrier = holding.enter_context(
@@ -241,11 +262,22 @@ def _now(results: Engine, pipeline: str, number: int) -> Promoted:
     return Promoted(pipeline, number, former, pointer.promotion_number, replaced)
 
 
+def _pointer(connection: Connection, pipeline: str, active: Row[Any]) -> Row[Any]:
+    """What is shown, under the locks. Raises Busy if it is not what the request was judged by."""
+    found = pointer_of(connection, pipeline)
+    if found.generation != active.number:
+        raise somebody_else(pipeline)
+    return found
+
+
 def _lock(connection: Connection, pipeline: str) -> None:
     """First in its transaction, so that the snapshot is no older than the locks.
 
-    Not the rows of retired ones: whoever clears them away is not waited for.
+    Not the rows of retired ones: whoever clears them away is not waited for. The sink waits for these rows, so the
+    server ends who keeps it waiting: a process whose machine is gone would hold them until TCP gives up.
     """
+    for setting, milliseconds in LOCKED_MILLISECONDS.items():
+        connection.execute(text(f"SET LOCAL {setting} = {milliseconds}"))
     connection.execute(
         text(
             "SELECT number FROM generations WHERE pipeline = :pipeline AND state IN ('candidate', 'active', 'standby') "

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
-from sqlalchemy import Engine, delete, select, text, update
+from sqlalchemy import Connection, Engine, delete, func, select, text, update
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from contracts.kafka import TIMEOUT_SECONDS, admin
@@ -23,10 +23,11 @@ from contracts.settings import KafkaSettings
 from contracts.tables import barrier_reports, barriers, differences, generations, sink_positions
 from contracts.topics import GenerationTopics
 from observability import logs
+from streaming.barriers import OPEN
 from streaming.engine.errors import Retriable
 from streaming.engine.schemas import may_pass, reason
 from streaming.pipelines import PIPELINES
-from streaming.replay.errors import Refused
+from streaming.replay.errors import Busy, Refused
 from streaming.replay.failpoints import failpoint
 from streaming.replay.presence import is_worked_on
 
@@ -124,10 +125,24 @@ def _mark(results: Engine, pipeline: str, number: int) -> None:
             raise Refused(
                 f"{pipeline} g{number} is active: promote another one, or roll back, before it is retired"
             )
+        if _is_held(connection, pipeline, number):
+            raise Busy(f"{pipeline} g{number} is being compared or promoted: try again in a moment")
         if state == "building" and is_worked_on(connection, pipeline, number):
             raise Refused(f"{pipeline} g{number} is being built right now: end its replay first")
         if state != "retired":
             connection.execute(update(generations).where(this).values(state="retired"))
+
+
+def _is_held(connection: Connection, pipeline: str, number: int) -> bool:
+    """Whether a barrier stands that would wait in vain for the generation, and with it the active one."""
+    of = barriers.c
+    wanted = select(of.id).where(
+        of.pipeline == pipeline,
+        of.generations.contains([number]),
+        of.state.in_(OPEN),
+        of.expires_at > func.clock_timestamp(),
+    )
+    return connection.scalar(wanted) is not None
 
 
 def _delete_rows(results: Engine, pipeline: str, number: int) -> int:

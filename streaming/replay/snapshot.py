@@ -11,11 +11,13 @@ from sqlalchemy.exc import OperationalError
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random
 
 from contracts.tables import active_generations, generations
-from streaming.replay.errors import Behind, Refused
+from streaming.replay.errors import Behind, Busy, Refused
 
 # PostgreSQL's "could not serialize access": a row was changed since the snapshot. The sink rests between two applies,
 # so this many in a row is somebody else.
 _CONFLICT, _ATTEMPTS = "40001", 20
+# A lock or a statement that took longer than the transaction allows.
+_TOO_LONG = ("55P03", "57014")
 # What a generation reads in the seconds for which a barrier may hold up live traffic, with room to spare.
 NEAR = timedelta(seconds=10)
 
@@ -40,10 +42,20 @@ def in_snapshot(results: Engine, pipeline: str, work: Callable[[Connection], T])
         return retrying(once)
     except RetryError as error:
         raise somebody_else(pipeline) from error
+    except OperationalError as error:
+        if _sqlstate(error) not in _TOO_LONG:
+            raise
+        raise Busy(
+            f"the results database took too long over {pipeline}, and live results were not to wait"
+        ) from error
 
 
 def _is_conflict(error: BaseException) -> bool:
-    return isinstance(error, OperationalError) and getattr(error.orig, "pgcode", None) == _CONFLICT
+    return isinstance(error, OperationalError) and _sqlstate(error) == _CONFLICT
+
+
+def _sqlstate(error: OperationalError) -> str | None:
+    return getattr(error.orig, "pgcode", None)
 
 
 def pointer_of(connection: Connection, pipeline: str) -> Row[Any]:
@@ -52,8 +64,8 @@ def pointer_of(connection: Connection, pipeline: str) -> Row[Any]:
     ).one()
 
 
-def somebody_else(pipeline: str) -> Refused:
-    return Refused(f"the generations of {pipeline} were changed at the same moment: look again")
+def somebody_else(pipeline: str) -> Busy:
+    return Busy(f"the generations of {pipeline} were changed at the same moment: look again")
 
 
 def known_of(results: Engine, pipeline: str) -> Sequence[Row[Any]]:

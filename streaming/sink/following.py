@@ -10,6 +10,7 @@ from typing import TypeVar
 from confluent_kafka import KafkaError, KafkaException
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.pool import Pool
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
@@ -53,10 +54,12 @@ K = TypeVar("K", bound=Hashable)
 _log = logs.get(__name__)
 
 
-def connect(results: ResultsDbSettings, name: str) -> Engine:
+def connect(results: ResultsDbSettings, name: str, poolclass: type[Pool] | None = None) -> Engine:
     """The results database; a server that does not answer is an error within seconds."""
     return create_engine(
-        results.results_db_url.get_secret_value(), connect_args=_CONNECT | {"application_name": name}
+        results.results_db_url.get_secret_value(),
+        connect_args=_CONNECT | {"application_name": name},
+        poolclass=poolclass,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ from contracts.differences import Shape
 from contracts.settings import KafkaSettings
 from contracts.tables import active_generations, barriers, generations, metadata, sink_positions
 from streaming.replay.difference import shape_of
-from streaming.replay.errors import Refused
+from streaming.replay.errors import Busy, NotInTime, Refused
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
 PARAMETERS = {"time_zone": "UTC", "grace_seconds": 3600.0, "calendar": "1-day"}
@@ -31,11 +31,13 @@ class Standing:
 
     id: Any
     targets: Mapping[int, int]
+    checked: Callable[[], None]
 
     def check(self, connection: Connection) -> None:
         state = connection.scalar(select(barriers.c.state).where(barriers.c.id == self.id))
         if state != "reached":
             raise Refused(f"the barrier stands at {state}")
+        self.checked()
 
 
 @dataclass
@@ -47,13 +49,16 @@ class Holding:
     held: list[tuple[int, ...]] = field(default_factory=list)
     broken: int | None = None
 
+    def checked(self) -> None:
+        """What happens between a look at the barrier and the next statement."""
+
     @contextmanager
     def __call__(
         self, kafka: KafkaSettings, results: Engine, pipeline: str, numbers: Sequence[int], timeout: float
     ) -> Iterator[Standing]:
         self.held.append(tuple(numbers))
         if self.broken in numbers:
-            raise Refused(f"g{self.broken} does not come to the barrier")
+            raise NotInTime(f"g{self.broken} does not come to the barrier")
         now = datetime.now(UTC)
         try:
             with results.begin() as connection:
@@ -72,9 +77,9 @@ class Holding:
                     .returning(barriers.c.id)
                 )
         except IntegrityError as error:
-            raise Refused(f"{pipeline} is being compared already") from error
+            raise Busy(f"{pipeline} is being compared already") from error
         try:
-            yield Standing(made, self.targets)
+            yield Standing(made, self.targets, self.checked)
         finally:
             with results.begin() as connection:
                 connection.execute(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from stack.embedded import Embedded
 from streaming.replay import difference, promotion
 from streaming.replay.errors import Refused
 from streaming.replay.promotion import Promoted
-from tests.integration.streaming.replay.filled import DAY, Filled, Holding, city
+from tests.integration.streaming.replay.filled import DAY, Filled, Holding, Standing, city
 
 PIPELINE = "top-sales-by-city"
 Promote = Callable[..., Promoted]
@@ -227,6 +230,49 @@ def test_a_range_that_is_kept_is_promoted(filled: Filled, look: Callable[..., st
     assert promote(look(3), 3).generation == 3
 
 
+def test_a_range_that_was_promoted_is_the_answer_to_who_asks_again_whatever_came_since_it_was_seen(
+    filled: Filled, look: Callable[..., str], promote: Promote
+) -> None:
+    filled.generation(3, "standby", range_start=DAY, range_end=DAY + timedelta(days=1))
+    filled.write(3, [city("Berlin", "1"), city("Ulm", "2"), city("Inside", "1")])
+    fingerprint = look(3)
+    done = promote(fingerprint, 3, hold=Holding(targets={0: 8, 1: 9}))
+    assert promote(fingerprint, 3) == done
+
+
+def test_a_difference_that_was_seen_long_ago_is_refused(
+    filled: Filled, look: Callable[..., str], promote: Promote
+) -> None:
+    fingerprint = look()
+    with filled.engine.begin() as connection:
+        connection.execute(text("UPDATE differences SET computed_at = computed_at - INTERVAL '25 hours'"))
+    before = filled.everything()
+    with pytest.raises(Refused, match=r"g2 was seen on .* look at it again"):
+        promote(fingerprint)
+    assert filled.everything() == before
+
+
+def test_who_asks_nothing_for_long_under_the_locks_loses_them(
+    filled: Filled, look: Callable[..., str], promote: Promote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does whose machine is gone: live results are not to wait until TCP gives it up."""
+    monkeypatch.setitem(promotion.LOCKED_MILLISECONDS, "idle_in_transaction_session_timeout", 200)
+    applied: list[int] = []
+
+    class Silent(Holding):
+        def checked(self) -> None:
+            with filled.engine.begin() as connection:
+                connection.execute(text("SET LOCAL lock_timeout = '30s'"))
+                found = connection.execute(text("UPDATE generations SET apply_number = apply_number + 1"))
+                applied.append(found.rowcount)
+
+    fingerprint = look()
+    with pytest.raises(OperationalError):
+        promote(fingerprint, hold=Silent())
+    assert applied == [2]
+    assert filled.pointer() == (1, 1)
+
+
 def test_a_rollback_needs_a_standby_and_a_reason(
     filled: Filled, look: Callable[..., str], promote: Promote, rollback: Promote
 ) -> None:
@@ -267,6 +313,24 @@ def test_and_not_to_a_standby_that_is_behind_what_is_shown(
     with pytest.raises(Refused, match="g1 does not come"):
         rollback(hold=Holding(broken=1))
     assert filled.everything() == before
+
+
+def test_of_two_rollbacks_at_once_one_is_refused(
+    filled: Filled, look: Callable[..., str], promote: Promote, rollback: Promote
+) -> None:
+    promote(look())
+
+    class Later(Holding):
+        @contextmanager
+        def __call__(self, *arguments: Any) -> Iterator[Standing]:
+            rollback()
+            with super().__call__(*arguments) as standing:
+                yield standing
+
+    with pytest.raises(Refused, match="changed at the same moment"):
+        rollback(hold=Later())
+    assert filled.states() == {1: "active", 2: "standby"}
+    assert filled.pointer() == (1, 3)
 
 
 def test_of_two_promotions_at_once_one_is_refused(
