@@ -61,8 +61,9 @@ PAYMENT_CONFIRMATIONS = Topic(
 SOURCE_POSITIONS = Topic(
     "source-positions", "source", 1, "source_position", COMPACTED, compatibility="BACKWARD_TRANSITIVE"
 )
+# By their keys one of each, though every live generation of a pipeline finds the same event late.
 LATE_EVENTS = Topic(
-    "late-events", "origin/partition/offset/pipeline", SALES_PARTITIONS, "late_event", FOREVER
+    "late-events", "origin/partition/offset/pipeline", SALES_PARTITIONS, "late_event", COMPACTED
 )
 DEAD_LETTERS = Topic("dead-letters", "origin/partition/offset", 1, "dead_letter", COMPACTED)
 TOP_SALES_BY_CITY = Topic("top-sales-by-city", "group", INTERNAL_PARTITIONS, "city_total", COMPACTED)

@@ -32,12 +32,14 @@ class CombineOutputs:
     """Where combine writes: topics, partition count, and the codecs of what outsiders read.
 
     `first_input` is the number that merge gives to partition 0 of the input: those of all inputs are counted through.
+    Without a `late_topic` late events are counted and not told: a replay would tell again what was told long ago, of
+    windows that nobody is shown yet.
     """
 
     partials_topic: str
     partials_partitions: int
     partials_schema_id: int
-    late_topic: str
+    late_topic: str | None
     late_codec: Codec
     dead_topic: str
     dead_codec: Codec
@@ -235,13 +237,13 @@ class Combine:
         )
         self._partials.append(self._pipeline.collect(self._input, frame))
         late = _counted(frame, "is_late")
-        if late:
+        if late and self._out.late_topic is not None:
             told = frame.filter("is_late").select("row", "window_start", "window_end")
             for row, start, stop in told.iter_rows():
-                self._late_event(messages[row], from_micros(start), from_micros(stop))
+                self._late_event(self._out.late_topic, messages[row], from_micros(start), from_micros(stop))
         return late
 
-    def _late_event(self, message: Message, start: datetime, end: datetime) -> None:
+    def _late_event(self, topic: str, message: Message, start: datetime, end: datetime) -> None:
         record = {
             "pipeline": self._pipeline.name,
             "generation": self._generation,
@@ -253,7 +255,7 @@ class Combine:
             "event": _embedded(message),
         }
         key = f"{self.input_topic}/{message.partition()}/{message.offset()}/{self._pipeline.name}".encode()
-        self._records.append(OutRecord(self._out.late_topic, None, key, self._out.late_codec.encode(record)))
+        self._records.append(OutRecord(topic, None, key, self._out.late_codec.encode(record)))
 
     # -- partials
 

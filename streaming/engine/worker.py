@@ -150,7 +150,7 @@ class Worker:
     # -- building
 
     def combine(self, number: int, *, is_live: bool = True) -> Loop:
-        """The loop of an input. One that is not live sends no watermarks: who follows it up does."""
+        """The loop of an input. One that is not live sends no watermarks: who follows it up does. Nor late events."""
         topics = self._topics
         names, pipeline = self._generation.names, self._pipeline
         found = pipeline.inputs[number]
@@ -160,7 +160,7 @@ class Worker:
             partials_topic=names.partials.name,
             partials_partitions=topics[names.partials.name][1],
             partials_schema_id=self._registry.register(names.partials.subject, pipeline.partial_schema()),
-            late_topic=self._late.name,
+            late_topic=self._late.name if is_live else None,
             late_codec=self._registry.codec(self._late.subject, load(self._late.schema)),
             dead_topic=self._dead.name,
             dead_codec=self._registry.codec(self._dead.subject, load(self._dead.schema)),

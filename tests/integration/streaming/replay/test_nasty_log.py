@@ -18,7 +18,10 @@ from typing import Any
 
 from sqlalchemy import select
 
+from contracts.kafka import admin
 from contracts.tables import city_totals
+from contracts.topics import LATE_EVENTS
+from streaming.engine.offsets import ends
 from streaming.generations import Generation
 from streaming.replay import building, retirement
 from streaming.sink import postgres
@@ -79,6 +82,12 @@ def sinking(live: Live) -> Iterator[None]:
         ended.result(60)
 
 
+def late_events(live: Live) -> int:
+    """Offsets of the public topic that are taken; nothing else writes to it now."""
+    kafka = live.ground.kafka
+    return sum(ends(admin(kafka), LATE_EVENTS.name, range(LATE_EVENTS.partitions)).values())
+
+
 def hash_of(rows: Rows) -> str:
     return hashlib.sha256(repr(sorted(rows.items())).encode()).hexdigest()
 
@@ -131,6 +140,8 @@ def test_replays_of_a_nasty_log_by_processes_that_are_killed_have_one_hash(live:
     ground, chance, hashes, killed = live.ground, random.Random(5), set(), 0
     expected = write(live)
     assert len(expected) > 500
+    assert sum(late for _, _, late, _ in expected.values()) > 0
+    told = late_events(live)
     with sinking(live):
         for processes in PROCESSES:
             number, deaths = replay(live, processes, chance)
@@ -141,3 +152,4 @@ def test_replays_of_a_nasty_log_by_processes_that_are_killed_have_one_hash(live:
             retirement.retire(ground.kafka, ground.results, ground.pipeline.name, number)
     assert killed >= len(PROCESSES)
     assert len(hashes) == 1
+    assert late_events(live) == told, "what was told long ago is not told again"

@@ -240,6 +240,17 @@ def test_what_is_being_built_is_not_retired_and_what_a_dead_job_left_is(
     assert doomed.left() == {}
 
 
+def test_what_is_held_at_a_barrier_is_not_retired(stack: Embedded, filled: Filled) -> None:
+    """The active one would be held as well, and wait for it in vain."""
+    filled.generation(2, "candidate")
+    before = filled.states()
+    with Holding()(stack.kafka, filled.engine, PIPELINE, (1, 2), 60):
+        with pytest.raises(Refused, match="is being compared or promoted"):
+            retirement.retire(stack.kafka, filled.engine, PIPELINE, 2)
+        assert filled.states() == before
+    assert retirement.retire(stack.kafka, filled.engine, PIPELINE, 2).generation == 2
+
+
 def test_nobody_begins_on_what_is_being_retired(filled: Filled) -> None:
     with filled.engine.begin() as connection:
         assert not is_worked_on(connection, PIPELINE, 2)
