@@ -26,6 +26,7 @@ from streaming.engine.offsets import ends
 from streaming.generations import Generation, load
 from streaming.pipelines import PIPELINES
 from streaming.replay.errors import Busy, NotInTime
+from streaming.replay.failpoints import failpoint
 
 _log = logs.get(__name__)
 
@@ -115,6 +116,7 @@ def held(
     # Live traffic waits neither for clients to be made nor for them to close.
     with closing(Committed(kafka, generations)) as committed:
         number = _request(results, pipeline, numbers, timeout)
+        failpoint("barrier.requested")
         deadline = time.monotonic() + timeout
         coordinator = _Coordinator(results, admin, number, generations, deadline)
         try:
@@ -214,6 +216,7 @@ class _Coordinator:
     def _step(self, from_states: Sequence[str], to: str, targets: Mapping[int, int] | None = None) -> None:
         if not _move(self._results, self._number, from_states, to, targets):
             raise NotInTime("the barrier expired before everybody was there, try again")
+        failpoint(f"barrier.{to}")
 
     def _ends(self, role: str) -> Offsets:
         found: dict[tuple[int, int], int] = {}

@@ -121,5 +121,5 @@ def end_of(platform: Platform, run_id: str) -> str:
         found = ask_dagster(platform, f'{{ runOrError(runId: "{run_id}") {{ ... on Run {{ status }} }} }}')
         return str(found["runOrError"]["status"])
 
-    until(lambda: status() in ("SUCCESS", "FAILURE", "CANCELED"), 180, f"the end of the run {run_id}")
+    until(lambda: status() in ("SUCCESS", "FAILURE", "CANCELED"), 300, f"the end of the run {run_id}")
     return status()

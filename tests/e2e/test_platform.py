@@ -94,6 +94,7 @@ def test_a_dropped_file_shows_up_in_the_api_and_is_taken_back(platform: Platform
     until(lambda: not _by_city(platform, city, "DE"), 60, "the retraction in the API")
 
 
+@pytest.mark.timeout(600)
 def test_a_backfill_is_one_replay_and_its_link_promotes_it(platform: Platform) -> None:
     """All of it as a person does it on Dagster's pages; the API answers with what was promoted."""
     yesterday = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)

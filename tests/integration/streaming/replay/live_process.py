@@ -1,4 +1,4 @@
-"""A worker, the sink or the API over a test's own pipeline, of which version 1 has a defect that version 2 has not."""
+"""A process over a test's own pipeline, of which version 1 has a defect that version 2 has not: a worker, say, or the API."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import SALES_EVENTS
 from observability import logs
 from streaming.engine.pipeline import Check, Pipeline
 from streaming.pipelines import CURRENT, PIPELINES
+from streaming.replay import building
+from streaming.replay.request import Request
 
 # What the defective version takes for impossible.
 LIMIT = Decimal(10_000)
+# Of the API: everything of a test runs on the same cores as its readers.
+PATIENCE_SECONDS = 20
 
 
 def versions(name: str, suffix: str) -> tuple[Pipeline, Pipeline]:
@@ -40,11 +46,15 @@ def main(role: str, name: str, suffix: str, folder: str) -> None:
         from api.__main__ import serve
 
         queries.TOP_SALES.pipeline = mended.name
+        queries.PATIENCE_SECONDS = PATIENCE_SECONDS
         serve()
+        return
+    kafka, results = KafkaSettings(), ResultsDbSettings()
+    if role == "replay":
+        replay(kafka, results, mended.name, Path(folder))
         return
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    kafka, results = KafkaSettings(), ResultsDbSettings()
     if role == "worker":
         from streaming import working
 
@@ -53,6 +63,17 @@ def main(role: str, name: str, suffix: str, folder: str) -> None:
         from streaming.sink import postgres
 
         postgres.run(kafka, results, stop)
+
+
+def replay(kafka: KafkaSettings, settings: ResultsDbSettings, pipeline: str, folder: Path) -> None:
+    """All of it, behind what people wait for."""
+    building.be_nice()
+    results = create_engine(settings.results_db_url.get_secret_value(), poolclass=NullPool)
+    generation = building.begin(kafka, results, Request(pipeline, "a test", "test"))
+    for pieces in building.slices(generation):
+        for piece in pieces:
+            building.run_slice(kafka, results, generation, piece, folder, share=1.0, stop=threading.Event())
+    building.finish(results, generation)
 
 
 if __name__ == "__main__":

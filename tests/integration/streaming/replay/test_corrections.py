@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
 from sqlalchemy import select
 
-from contracts.differences import changes
-from contracts.tables import city_totals
+from contracts.calendar import CalendarKind
+from contracts.differences import WINDOW, changes
+from contracts.settings import ResultsDbSettings
+from contracts.tables import metadata
+from stack.embedded import Embedded
 from streaming import pipelines
-from streaming.engine.pipeline import Check
-from streaming.replay import building, promotion
-from streaming.replay.barrier import held
+from streaming.engine.pipeline import Check, Parameters
+from streaming.replay import building
 from streaming.replay.errors import Refused
 from streaming.replay.request import Range
-from tests.integration.streaming.ground import START, Totals
+from tests.integration.streaming.ground import START, Ground, Totals, wait_until
 from tests.integration.streaming.replay.test_replay import Live, live
+from tests.pipelines.histories import oracle, window_of
 
 __all__ = ["live"]
 
 # What the defective version takes for impossible.
 LIMIT = Decimal(500)
+# Of a result; the last two depend on the grace.
+COMPARED = ("total", "sales_count", "late_count", "late_amount")
+# When events are recorded, from the end of grace on.
+AROUND = [timedelta(microseconds=us) for us in (-1, 0, 1)] + [timedelta(minutes=m) for m in (-30, 30, 6_000)]
+
+Rows = dict[tuple[Any, ...], tuple[Any, ...]]
+
+
+@pytest.fixture
+def ground(
+    request: pytest.FixtureRequest, stack: Embedded, results_db: ResultsDbSettings, tmp_path: Path
+) -> Iterator[Ground]:
+    """Of the pipeline that a test names."""
+    name = getattr(request, "param", "top-sales-by-city")
+    made = Ground(stack.kafka, results_db.results_db_url.get_secret_value(), tmp_path, name)
+    yield made
+    made.close()
 
 
 def damaged(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -85,15 +107,7 @@ def test_a_mended_defect_differs_by_exactly_the_damage(defective: Live) -> None:
         assert len(told) > 50
         for number, other in ((2, 1), (1, 2), (2, 1)):
             if number == 1:
-                promotion.rollback(
-                    ground.kafka,
-                    ground.results,
-                    ground.pipeline.name,
-                    1,
-                    reason="r",
-                    approved_by="t",
-                    hold=held,
-                )
+                live.rollback(1)
             else:
                 live.promote(2, live.compare(2).fingerprint)
             ground.feed(100)
@@ -115,35 +129,60 @@ def test_a_range_that_is_not_kept_is_refused_and_shown(defective: Live) -> None:
         assert live.state(1) == "active"
 
 
+def around(live: Live, parameters: Parameters, count: int) -> list[dict[str, Any]]:
+    """Events around the moment from which one counts as late with these parameters, to the microsecond."""
+    events = [live.ground._event() for _ in range(count)]
+    for event, after in zip(events, itertools.cycle(AROUND), strict=False):
+        _, end = window_of(event["sold_at"], parameters)
+        event["recorded_at"] = end + parameters.grace + after
+    return events
+
+
+def totals(live: Live, parameters: Parameters) -> Rows:
+    """A plain GROUP BY of all events."""
+    found = oracle(live.ground.pipeline, parameters, live.ground.events).values()
+    return {key_of(live, total): tuple(total[name] for name in COMPARED) for total in found}
+
+
+def shown(live: Live, number: int) -> Rows:
+    table = metadata.tables[live.ground.pipeline.table]
+    with live.ground.results.connect() as connection:
+        rows = connection.execute(select(table).where(table.c.generation == number)).mappings().all()
+    return {key_of(live, row): tuple(row[name] for name in COMPARED) for row in rows}
+
+
+def key_of(live: Live, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in (*WINDOW, *live.ground.pipeline.group_by))
+
+
+def is_late(rows: Rows) -> list[int]:
+    return [row[COMPARED.index("late_count")] for row in rows.values()]
+
+
 @pytest.mark.parametrize(
-    ("calendar", "zone", "grace"), [("calendar-month", "UTC", 0), ("1-day", "Asia/Kathmandu", 86_400)]
+    ("ground", "calendar", "zone", "grace"),
+    [
+        ("top-salesman-by-country", "calendar-month", "UTC", 0),
+        ("top-sales-by-city", "1-day", "Asia/Kathmandu", 86_400),
+    ],
+    indirect=["ground"],
 )
 def test_another_calendar_zone_and_grace_equal_a_plain_recomputation(
-    live: Live, calendar: str, zone: str, grace: int
+    live: Live, calendar: CalendarKind, zone: str, grace: int
 ) -> None:
-    ground = live.ground
-    ground.feed(1500)
+    parameters = Parameters(zone, timedelta(seconds=grace), calendar)
+    former = replace(parameters, grace=live.ground.generation.parameters.grace)
+    live.ground.feed(1000)
+    live.feed(around(live, parameters, 500))
+    late = is_late(totals(live, parameters))
+    assert sum(late) > 100
+    assert late != is_late(totals(live, former)), "the former grace would show"
     with live.running():
-        live.build(live.request(calendar=calendar, time_zone=zone, grace=timedelta(seconds=grace)))
+        live.build(live.request(calendar=calendar, time_zone=zone, grace=parameters.grace))
+        wait_until(lambda: shown(live, 2) == totals(live, parameters), what="what was replayed")
         live.promote(2, live.compare(2).fingerprint)
-        ground.feed(200)
-        of = city_totals.c
-        expected: dict[tuple[Any, ...], tuple[Decimal, int]] = defaultdict(lambda: (Decimal(0), 0))
-        for event in ground.events:
-            local = event["sold_at"].astimezone(ZoneInfo(zone))
-            day = local.date().replace(day=1) if calendar == "calendar-month" else local.date()
-            start = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
-            key = (start, event["country"], event["city"], event["currency"])
-            total, count = expected[key]
-            expected[key] = (total + event["amount"], count + (1 if event["operation"] == "SALE" else -1))
-
-        def shown() -> dict[tuple[Any, ...], tuple[Decimal, int]]:
-            wanted = select(of.window_start, of.country, of.city, of.currency, of.total, of.sales_count)
-            with ground.results.connect() as connection:
-                rows = connection.execute(wanted.where(of.generation == 2)).all()
-            return {(r.window_start, r.country, r.city, r.currency): (r.total, r.sales_count) for r in rows}
-
-        live.until(lambda: shown() == dict(expected))
+        live.feed(around(live, parameters, 200))
+        wait_until(lambda: shown(live, 2) == totals(live, parameters), what="what came after")
 
 
 def test_bad_requests_are_refused_in_one_line_and_make_nothing(live: Live) -> None:

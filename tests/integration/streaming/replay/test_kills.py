@@ -1,27 +1,31 @@
-"""A replay that is killed anywhere goes on where it was, and the same oracle holds."""
+"""What is killed anywhere: a replay goes on where it was, and live traffic past a barrier that nobody looks after."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 
-from contracts.tables import generations
+from contracts import kafka as connect
+from contracts.tables import barriers, generations
+from streaming.generations import load
 from streaming.replay.failpoints import VARIABLE
-from tests.integration.streaming.replay.test_replay import Live, live
+from tests.integration.streaming.replay.test_replay import Live, expire, live
 
 __all__ = ["live"]
 
 ROOT = Path(__file__).parents[4]
 
 
-def replaying(live: Live, failpoint: str = "") -> subprocess.Popen[bytes]:
+def ended(live: Live, failpoint: str = "", **more: Any) -> int:
+    """How a process ends that does the replay, or what else it is asked for."""
     ground = live.ground
     given = {
         "pipeline": ground.name,
@@ -35,8 +39,9 @@ def replaying(live: Live, failpoint: str = "") -> subprocess.Popen[bytes]:
         VARIABLE: failpoint,
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-m", "tests.integration.streaming.replay.replay_process", json.dumps(given)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment)
+    module = "tests.integration.streaming.replay.replay_process"
+    command = [sys.executable, "-m", module, json.dumps(given | more)]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
 def states(live: Live) -> list[tuple[int, str]]:
@@ -45,28 +50,39 @@ def states(live: Live) -> list[tuple[int, str]]:
         return [tuple(row) for row in connection.execute(select(of.number, of.state).order_by(of.number))]
 
 
+def committed(live: Live, step: str) -> dict[int, int]:
+    """How far the slices of a step of the replay have come, where they have come anywhere."""
+    generation = load(live.ground.results, live.ground.pipeline.name, 2)
+    names = generation.names
+    topic = {"combine": live.ground.source.name, "merge": names.partials.name}[step]
+    with closing(connect.consumer(live.ground.kafka, names.group_id(step), subscribed=False)) as client:
+        return connect.committed_offsets(client, topic, range(generation.topics[topic].partitions), 60)
+
+
 def test_a_replay_killed_at_every_step_and_in_its_slices_ends_as_if_it_never_was(live: Live) -> None:
     live.ground.feed(6000)
-    chance = random.Random(11)
     for failpoint, left in (
         ("replay.topics", [(1, "active")]),
         ("replay.begun", [(1, "active"), (2, "building")]),
     ):
-        assert replaying(live, failpoint).wait(120) == -signal.SIGKILL
+        assert ended(live, failpoint) == -signal.SIGKILL
         assert states(live) == left
-    killed = 0
-    for _ in range(4):
-        process = replaying(live)
-        try:
-            # Slices begin after some 2 s of imports, and the whole takes longer than this.
-            process.wait(2 + 3 * chance.random())
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            killed += 1
-    assert killed
-    if states(live)[-1] == (2, "building"):
-        assert replaying(live, "replay.finished").wait(120) == -signal.SIGKILL
+    target = load(live.ground.results, live.ground.pipeline.name, 2).target_offsets[0]
+    for step, transactions, is_within_next in (
+        ("combine", 3, True),
+        ("combine", 3, False),
+        ("merge", 2, True),
+    ):
+        death = {"step": step, "transactions": transactions, "is_within_next": is_within_next}
+        before = committed(live, step)
+        assert ended(live, death=death) == -signal.SIGKILL
+        after = committed(live, step)
+        assert after.items() != before.items()
+        assert all(after[partition] >= offset for partition, offset in before.items())
+        if step == "combine":
+            assert 0 < after[0] < target, "in the middle of a slice"
+        assert states(live) == [(1, "active"), (2, "building")]
+    assert ended(live, "replay.finished") == -signal.SIGKILL
     assert states(live) == [(1, "active"), (2, "candidate")]
     with live.running():
         live.settled(1)
@@ -74,3 +90,26 @@ def test_a_replay_killed_at_every_step_and_in_its_slices_ends_as_if_it_never_was
         live.ground.feed(300)
         live.settled(2)
         assert live.compare(2).is_empty
+
+
+def barriers_of(live: Live) -> list[str]:
+    with live.ground.results.connect() as connection:
+        return list(connection.scalars(select(barriers.c.state).order_by(barriers.c.id)))
+
+
+def test_a_coordinator_killed_before_everybody_was_there_holds_live_traffic_no_longer_than_its_time(
+    live: Live,
+) -> None:
+    ground, past = live.ground, []
+    ground.feed(100)
+    with live.running():
+        live.settled(1)
+        for state in ("requested", "targeted"):
+            assert ended(live, f"barrier.{state}", holding=[1]) == -signal.SIGKILL
+            assert barriers_of(live) == [*past, state]
+            ground.feed(50)
+            live.rests(1)
+            expire(ground.results)
+            live.settled(1)
+            past.append("expired")
+            assert barriers_of(live) == past

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from contracts.kafka import admin
-from streaming.replay import promotion, retirement
-from streaming.replay.barrier import held
+from streaming.replay import retirement
 from tests.integration.streaming.replay.test_replay import Live, live
 
 __all__ = ["live"]
@@ -23,9 +22,7 @@ def test_promoted_rolled_back_promoted_again_and_the_former_one_retired_while_ev
         live.promote(2, live.compare(2).fingerprint)
         ground.feed(300)
         live.settled(2)
-        back = promotion.rollback(
-            kafka, results, name, 1, reason="to see it work", approved_by="test", hold=held
-        )
+        back = live.rollback(1)
         assert (back.generation, back.former, back.promotion_number) == (1, 2, 3)
         ground.feed(300)
         live.settled(1)

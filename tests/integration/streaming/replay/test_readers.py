@@ -10,12 +10,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,8 @@ from contracts.differences import changes
 from stack.embedded import Embedded
 from streaming import pipelines
 from streaming.replay import difference, promotion
-from streaming.replay.barrier import held
 from streaming.replay.difference import Difference
-from streaming.replay.errors import Behind
+from streaming.replay.errors import Busy
 from tests.integration.streaming.ground import ROOT, START, Ground, Totals, wait_until
 from tests.integration.streaming.replay.filled import Filled, Holding, city
 from tests.integration.streaming.replay.live_process import LIMIT, versions
@@ -39,6 +40,8 @@ __all__ = ["live"]
 PIPELINE = "top-sales-by-city"
 CITIES = [f"c{n}" for n in range(20)]
 READERS, ROUNDS, APIS = 4, 12, 2
+# The API ends connections that were silent for 5 s, as a reader on a busy machine may have been.
+KEPT_SECONDS = 1.0
 # As the ground makes them up.
 GROUPS = list(itertools.product(("DE", "FR", "US"), range(40), ("EUR", "USD")))
 # More than all others of a group come to.
@@ -120,11 +123,14 @@ class Checker:
 
     def read(self, port: int, stop: threading.Event) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        last, seen, count = (0, 0), "", 0
+        last, seen, count, answered_at = (0, 0), "", 0, time.monotonic()
         while not stop.wait(self.pause):
+            if time.monotonic() > answered_at + KEPT_SECONDS:
+                # The next request opens another one.
+                connection.close()
             connection.request("GET", self.question, headers={"If-None-Match": seen} if count % 2 else {})
             answer = connection.getresponse()
-            body, etag = answer.read(), answer.headers["etag"]
+            body, etag, answered_at = answer.read(), answer.headers["etag"], time.monotonic()
             assert answer.status in (200, 304), body
             version = tuple(int(part) for part in etag.strip('"').split("-"))
             assert version >= last, f"{version} after {last}"
@@ -228,18 +234,10 @@ class Shop:
 
     def sell(self, stop: threading.Event) -> None:
         while not stop.wait(0.05):
-            self.feed(self.sales(20))
+            self.live.feed(self.sales(20))
             if self.asked.is_set():
                 self.asked.clear()
-                self.feed(self.impossible())
-
-    def feed(self, events: list[dict[str, Any]]) -> None:
-        ground = self.live.ground
-        ground.producer.begin_transaction()
-        for event in events:
-            ground.producer.produce(ground.source.name, ground.codec.encode(event), event["sale_id"].encode())
-        ground.producer.commit_transaction(60)
-        ground.events += events
+                self.live.feed(self.impossible())
 
     def mended(self) -> list[Decimal]:
         """What the mended version has counted for every group of the day."""
@@ -260,6 +258,18 @@ class Shop:
             }
 
 
+def asked_again(work: Callable[[], Any]) -> Any:
+    """What it gives; on a busy machine it may be refused for what passes by itself."""
+
+    def once() -> Any:
+        try:
+            return work()
+        except Busy:
+            return None
+
+    return wait_until(once)
+
+
 def of_one_version(answer: dict[str, Any]) -> None:
     """Only the mended version, generation 2, has counted what the other took for impossible."""
     counted = {Decimal(row["total"]) > IMPOSSIBLE / 2 for row in answer["data"]}
@@ -275,17 +285,7 @@ def shop(live: Live, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     monkeypatch.setitem(pipelines.PIPELINES, (mended.name, 1), broken)
     monkeypatch.setitem(pipelines.PIPELINES, (mended.name, 2), mended)
     monkeypatch.setitem(pipelines.CURRENT, mended.name, 2)
-    environment = os.environ | {
-        "ELECTRORED_KAFKA_BOOTSTRAP": ground.kafka.kafka_bootstrap,
-        "ELECTRORED_SCHEMA_REGISTRY_URL": ground.kafka.schema_registry_url,
-        "ELECTRORED_RESULTS_DB_URL": ground.results_url,
-        "ELECTRORED_LOG_LEVEL": "WARNING",
-        "PYTHONPATH": str(ROOT),
-    }
-    processes = [
-        subprocess.Popen([sys.executable, *process(role, live)], cwd=ROOT, env=environment)
-        for role in ("worker", "sink")
-    ]
+    processes = [started(role, live) for role in ("worker", "sink")]
     try:
         yield Shop(live)
         assert [running.poll() for running in processes] == [None, None], "one ended by itself"
@@ -294,6 +294,18 @@ def shop(live: Live, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
             running.terminate()
         ended = [running.wait(60) for running in processes]
     assert ended == [0, 0]
+
+
+def started(role: str, live: Live) -> subprocess.Popen[bytes]:
+    ground = live.ground
+    environment = os.environ | {
+        "ELECTRORED_KAFKA_BOOTSTRAP": ground.kafka.kafka_bootstrap,
+        "ELECTRORED_SCHEMA_REGISTRY_URL": ground.kafka.schema_registry_url,
+        "ELECTRORED_RESULTS_DB_URL": ground.results_url,
+        "ELECTRORED_LOG_LEVEL": "WARNING",
+        "PYTHONPATH": str(ROOT),
+    }
+    return subprocess.Popen([sys.executable, *process(role, live)], cwd=ROOT, env=environment)
 
 
 def process(role: str, live: Live) -> list[str]:
@@ -305,20 +317,14 @@ def test_a_defect_is_mended_and_promoted_back_and_forth_under_readers_and_sales(
     stack: Embedded, engine: Engine, shop: Shop
 ) -> None:
     live, ground = shop.live, shop.live.ground
-    shop.feed(shop.impossible())
-    shop.feed(shop.sales(1_000))
+    live.feed(shop.impossible())
+    live.feed(shop.sales(1_000))
     day = START.date().isoformat()
     checker = Checker(f"/api/v1/top-sales/by-city?date={day}&limit=1000", of_one_version, pause=0.03)
     reader, stop = stack.postgres(engine.url.database or "", "electrored_reader"), threading.Event()
 
     def compared() -> Difference:
-        def near() -> Difference | None:
-            try:
-                return live.compare(2)
-            except Behind:
-                return None
-
-        found: Difference = wait_until(near)
+        found: Difference = asked_again(lambda: live.compare(2))
         # Sales come in all the while; whatever the position was, this is what differs.
         assert shop.damage(found) == {(START, *named(group), 2 * IMPOSSIBLE, 2) for group in GROUPS}
         return found
@@ -341,18 +347,18 @@ def test_a_defect_is_mended_and_promoted_back_and_forth_under_readers_and_sales(
         cleanup.callback(selling_ends.set)
         selling = threads.submit(shop.sell, selling_ends)
         seen(1)
-        assert live.build().version == 2
+        with started("replay", live) as replaying:
+            assert replaying.wait(120) == 0
+        assert live.state(2) == "candidate"
         # What the defect does goes on while the mended one waits.
         shop.asked.set()
         # Where a generation that has counted both is held, all of the damage is.
         wait_until(lambda: min(shop.mended()) > 2 * IMPOSSIBLE - IMPOSSIBLE / 2, what="both of every group")
-        live.promote(2, compared().fingerprint)
+        asked_again(partial(live.promote, 2, compared().fingerprint))
         seen(2)
-        promotion.rollback(
-            ground.kafka, engine, ground.pipeline.name, 1, reason="a test", approved_by="a test", hold=held
-        )
+        asked_again(partial(live.rollback, 1))
         seen(3)
-        live.promote(2, compared().fingerprint)
+        asked_again(partial(live.promote, 2, compared().fingerprint))
         seen(4)
         selling_ends.set()
         selling.result(60)
