@@ -1,4 +1,4 @@
-"""A process over a test's own pipeline, of which version 1 has a defect that version 2 has not: a worker, say, or the API."""
+"""A worker, the sink, the API or a replay over a pipeline of a test, of which version 1 has a defect and 2 has not."""
 
 from __future__ import annotations
 

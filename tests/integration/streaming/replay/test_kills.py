@@ -11,12 +11,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from confluent_kafka import KafkaException
+from sqlalchemy import func, select
 
 from contracts import kafka as connect
-from contracts.tables import barriers, generations
+from contracts.tables import barrier_reports, barriers, generations
 from streaming.generations import load
 from streaming.replay.failpoints import VARIABLE
+from tests.integration.streaming.ground import wait_until
 from tests.integration.streaming.replay.test_replay import Live, expire, live
 
 __all__ = ["live"]
@@ -55,8 +57,18 @@ def committed(live: Live, step: str) -> dict[int, int]:
     generation = load(live.ground.results, live.ground.pipeline.name, 2)
     names = generation.names
     topic = {"combine": live.ground.source.name, "merge": names.partials.name}[step]
+    places = range(generation.topics[topic].partitions)
+
+    def asked() -> list[dict[int, int]]:
+        # A broker that was never asked for a group before says at first that it coordinates none.
+        try:
+            return [connect.committed_offsets(client, topic, places)]
+        except KafkaException:
+            return []
+
     with closing(connect.consumer(live.ground.kafka, names.group_id(step), subscribed=False)) as client:
-        return connect.committed_offsets(client, topic, range(generation.topics[topic].partitions), 60)
+        (found,) = wait_until(asked, what="answer of the group's coordinator")
+        return dict(found)
 
 
 def test_a_replay_killed_at_every_step_and_in_its_slices_ends_as_if_it_never_was(live: Live) -> None:
@@ -97,6 +109,15 @@ def barriers_of(live: Live) -> list[str]:
         return list(connection.scalars(select(barriers.c.state).order_by(barriers.c.id)))
 
 
+def at_rest(live: Live) -> bool:
+    """Whether combine has told the newest barrier where it stands; a worker looks for one twice a second only."""
+    of, ground = barrier_reports.c, live.ground
+    newest = select(func.max(barriers.c.id)).scalar_subquery()
+    wanted = select(func.count()).where(of.barrier == newest, of.step == "combine")
+    with ground.results.connect() as connection:
+        return connection.scalar(wanted) == ground.source.partitions
+
+
 def test_a_coordinator_killed_before_everybody_was_there_holds_live_traffic_no_longer_than_its_time(
     live: Live,
 ) -> None:
@@ -107,6 +128,7 @@ def test_a_coordinator_killed_before_everybody_was_there_holds_live_traffic_no_l
         for state in ("requested", "targeted"):
             assert ended(live, f"barrier.{state}", holding=[1]) == -signal.SIGKILL
             assert barriers_of(live) == [*past, state]
+            live.until(lambda: at_rest(live))
             ground.feed(50)
             live.rests(1)
             expire(ground.results)

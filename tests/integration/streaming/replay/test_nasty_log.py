@@ -147,7 +147,7 @@ def test_replays_of_a_nasty_log_by_processes_that_are_killed_have_one_hash(live:
             number, deaths = replay(live, processes, chance)
             killed += deaths
             wait_until(lambda number=number: len(shown(live, number)) == len(expected), what="all groups")
-            wait_until(lambda number=number: shown(live, number) == expected, 20, what="all totals")
+            wait_until(lambda number=number: shown(live, number) == expected, what="all totals")
             hashes.add(hash_of(shown(live, number)))
             retirement.retire(ground.kafka, ground.results, ground.pipeline.name, number)
     assert killed >= len(PROCESSES)

@@ -90,6 +90,11 @@ class Live:
                 self.run(generation, piece)
         return building.finish(ground.results, generation)
 
+    def candidate(self) -> Generation:
+        """One of which nothing is computed yet: all is left to the workers."""
+        ground = self.ground
+        return building.finish(ground.results, building.begin(ground.kafka, ground.results, self.request()))
+
     def run(self, generation: Generation, piece: building.Slice) -> building.Done:
         ground = self.ground
         return building.run_slice(
@@ -272,14 +277,14 @@ def test_a_slice_that_was_ended_goes_on_where_it_was(live: Live) -> None:
 
 def test_a_second_replay_is_refused_while_one_waits(live: Live) -> None:
     live.ground.feed(100)
-    live.build()
+    live.candidate()
     with pytest.raises(Refused, match="waits: promote or retire it first"):
         building.begin(live.ground.kafka, live.ground.results, live.request("another"))
 
 
 def test_without_workers_a_barrier_is_refused_in_time_and_leaves_nothing_held(live: Live) -> None:
     live.ground.feed(100)
-    live.build()
+    live.candidate()
     name = live.ground.pipeline.name
     with (
         pytest.raises(Refused, match="combine was heard of nobody"),
