@@ -149,14 +149,14 @@ def _cells(shape: Shape, change: Change) -> Iterator[Any]:
 
 def _lines(rows: Iterable[Iterable[Any]]) -> str:
     file = io.StringIO()
-    csv.writer(file).writerows([_data(cell) for cell in row] for row in rows)
+    csv.writer(file).writerows([as_data(cell) for cell in row] for row in rows)
     return file.getvalue()
 
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
-def _data(cell: Any) -> Any:
+def as_data(cell: Any) -> Any:
     """The cell so that a spreadsheet does not run it: a city may be called `=HYPERLINK(…)`."""
     runs = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     return f"'{cell}" if runs and not _NUMBER.fullmatch(cell) else cell

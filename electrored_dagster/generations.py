@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
+from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -116,22 +117,24 @@ def run_piece(
     from streaming.replay import building
 
     generation = load(results, piece.made.pipeline, piece.made.number)
-    (found,) = [
-        each
-        for step in building.slices(generation)
-        for each in step
-        if (each.step, each.partition) == (piece.step, piece.partition)
-    ]
-    progress = Progress(piece.name, tell)
+    progress, ended = Progress(piece.name, tell), threading.Event()
+
+    def note(done: Done) -> None:
+        progress.note(done)
+        # The executor's process: without it nobody waits for this slice, which would only keep others from it.
+        run = parent_process()
+        if run is not None and not run.is_alive():
+            ended.set()
+
     done = building.run_slice(
         kafka,
         results,
         generation,
-        found,
+        building.find_slice(generation, piece.step, piece.partition),
         replay.state_dir / "state",
         share=replay.replay_share or building.SHARE,
-        stop=threading.Event(),
-        on_progress=progress.note,
+        stop=ended,
+        on_progress=note,
     )
     return Worked(done.events, round(progress.seconds, 3))
 

@@ -47,9 +47,21 @@ def run(
     engine = connect(results, f"electrored-worker-{pipeline}")
     barriers = Barriers(engine)
 
+    unknown: set[int] = set()
+
     def wanted() -> dict[int, Follower]:
         live = [found for found in load_live(engine, pipeline) if found.state in FOLLOWED]
-        return {found.number: follower(found) for found in live}
+        return {found.number: follower(found) for found in live if is_known(found)}
+
+    def is_known(generation: Generation) -> bool:
+        """Whether this code can work on it. Others may: it is left alone, and only the active one is worth an end."""
+        known = (pipeline, generation.version) in PIPELINES
+        if not known and generation.state == "active":
+            raise Fatal(_lacking(generation))
+        if not known and generation.number not in unknown:
+            unknown.add(generation.number)
+            _log.error("generation is left to others", reason=_lacking(generation))
+        return known
 
     def follower(generation: Generation) -> Follower:
         def run(left: threading.Event) -> None:
@@ -63,12 +75,8 @@ def run(
         return run
 
     def worker(generation: Generation) -> Worker:
-        version = (pipeline, generation.version)
-        if version not in PIPELINES:
-            raise Fatal(
-                f"{generation} needs version {generation.version} of {pipeline}, which this code does not have"
-            )
-        return Worker(kafka, PIPELINES[version], generation, slot, state_dir, barriers=barriers)
+        found = PIPELINES[pipeline, generation.version]
+        return Worker(kafka, found, generation, slot, state_dir, barriers=barriers)
 
     live = retried(lambda: load_live(engine, pipeline), stop)
     _check(live, pipeline)
@@ -81,6 +89,10 @@ def run(
     finally:
         barriers.stop()
         engine.dispose()
+
+
+def _lacking(generation: Generation) -> str:
+    return f"{generation} needs version {generation.version} of {generation.pipeline}, which this code does not have"
 
 
 def _check(live: list[Generation], pipeline: str) -> None:

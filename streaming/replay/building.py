@@ -70,8 +70,9 @@ class Done:
 def begin(kafka: KafkaSettings, results: Engine, request: Request) -> Generation:
     """The generation that the request asks for, in state `building`: a new one, or what a dead job left of the same.
 
-    A candidate that the same backfill made is given as it is, with its range extended. Raises Refused for a bad
-    request, and while another replay of the pipeline is under way or waits to be promoted.
+    A candidate that the same request made is given as it is, to be compared anew; one that the same backfill made, with
+    its range extended. Raises Refused for a bad request, and while another replay of the pipeline is under way or waits
+    to be promoted.
     """
     pipeline = request.check()
     live = load_live(results, request.pipeline)
@@ -123,6 +124,14 @@ def slices(generation: Generation) -> tuple[list[Slice], list[Slice]]:
     ]
     partials = generation.names.partials.name
     return combines, [Slice("merge", None, p) for p in range(generation.topics[partials].partitions)]
+
+
+def find_slice(generation: Generation, step: str, partition: int) -> Slice:
+    """The slice of that name. Raises Refused."""
+    for found in (piece for pieces in slices(generation) for piece in pieces):
+        if (found.step, found.partition) == (step, partition):
+            return found
+    raise Refused(f"{generation} has no slice {step}.{partition}")
 
 
 def run_slice(
@@ -251,8 +260,8 @@ def _collecting_seldom() -> Iterator[None]:
 
 
 def be_nice() -> None:
-    """Stand behind live traffic, in a process that does nothing but a slice."""
-    os.nice(NICE)
+    """Stand behind live traffic; once more changes nothing."""
+    os.setpriority(os.PRIO_PROCESS, 0, NICE)
 
 
 def _left(results: Engine, request: Request, active: Generation) -> Generation | None:
@@ -269,7 +278,7 @@ def _left(results: Engine, request: Request, active: Generation) -> Generation |
         what = f"g{row.number} of {request.pipeline}, {row.reason!r} by {row.created_by},"
         if request.backfill is not None and row.backfill == request.backfill and request.range is not None:
             _extend(connection, row, request.range)
-        elif row.state == "candidate":
+        elif row.state == "candidate" and not _is_same(row, request, active):
             raise Refused(f"{what} waits: promote or retire it first")
         elif is_worked_on(connection, row.pipeline, row.number):
             raise Refused(f"{what} is being built right now")
@@ -283,7 +292,9 @@ def _left(results: Engine, request: Request, active: Generation) -> Generation |
 def _is_same(row: Row[Any], request: Request, active: Generation) -> bool:
     asked = request.range
     return (
-        row.version == request.check().version
+        # What the nightly check makes, it takes away again.
+        (row.created_by, row.reason) == (request.created_by, request.reason.strip())
+        and row.version == request.check().version
         and row.parameters == request.parameters(active.parameters).to_json()
         and (row.range_start, row.range_end) == ((asked.start, asked.end) if asked else (None, None))
     )

@@ -122,14 +122,14 @@ def replay(
         )
         kafka, results, console = from_environment(KafkaSettings), _results(), _console()
         made = building.begin(kafka, results, request)
-        console.print(f"building {made}")
-        events = running.run(
-            made, state_dir / "state", processes=processes, share=share, console=Console(stderr=True)
-        )
-        building.finish(results, made)
-        console.print(
-            f"{made} is a candidate: {events:,} events; `diff {pipeline} {made.number}` compares it"
-        )
+        if made.state == "building":
+            console.print(f"building {made}")
+            events = running.run(
+                made, state_dir / "state", processes=processes, share=share, console=Console(stderr=True)
+            )
+            building.finish(results, made)
+            console.print(f"{events:,} events")
+        console.print(f"{made} is a candidate; `diff {pipeline} {made.number}` compares it")
 
 
 @app.command(hidden=True, name="slice")
@@ -148,19 +148,11 @@ def run_slice(
         building.be_nice()
         kafka, results = from_environment(KafkaSettings), _results()
         made = load(results, pipeline, generation)
-        found = [
-            piece
-            for pieces in building.slices(made)
-            for piece in pieces
-            if (piece.step, piece.partition) == (step, partition)
-        ]
-        if not found:
-            raise Refused(f"{made} has no slice {step}.{partition}")
         building.run_slice(
             kafka,
             results,
             made,
-            found[0],
+            building.find_slice(made, step, partition),
             state_dir,
             share=share,
             stop=stop,

@@ -7,13 +7,15 @@ and no clock decides.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from streaming.replay.errors import Refused
 
 _SHARED = text("SELECT pg_try_advisory_lock_shared(hashtext(:pipeline), :number)")
+_UNLOCK = text("SELECT pg_advisory_unlock_shared(hashtext(:pipeline), :number)")
 _ALONE = text("SELECT pg_try_advisory_xact_lock(hashtext(:pipeline), :number)")
 
 
@@ -22,12 +24,17 @@ def working_on(results: Engine, pipeline: str, number: int) -> Iterator[None]:
     """Be known to work on the generation. Raises Refused while somebody takes it away."""
     # Outside of a transaction, which would hold back the database's vacuum for as long as the slice takes.
     with results.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if not connection.scalar(_SHARED, {"pipeline": pipeline, "number": number}):
+        asked = {"pipeline": pipeline, "number": number}
+        if not connection.scalar(_SHARED, asked):
             raise Refused(f"{pipeline} g{number} is being retired")
         try:
             yield
         finally:
-            # The lock is the session's: a pool would keep it.
+            # Asked for, because a server notices in its own time that a session is gone. If this one is gone already,
+            # so is its lock.
+            with suppress(DBAPIError):
+                connection.execute(_UNLOCK, asked)
+            # The lock is the session's: a pool would keep what could not be asked for.
             connection.invalidate()
 
 

@@ -94,7 +94,7 @@ def retire_old_standbys(
 ) -> list[Retired]:
     """Retire what has been standby for long enough, and finish what was begun; old barriers go, too.
 
-    Once a day is often enough.
+    Once a day is often enough. One that cannot be retired now keeps no other: Retriable says so at the end.
     """
     now = now or datetime.now(UTC)
     _forget_barriers(results, now - BARRIERS_KEPT)
@@ -110,7 +110,16 @@ def retire_old_standbys(
     )
     with results.connect() as connection:
         found = connection.execute(wanted).all()
-    return [retire(kafka, results, pipeline, number) for pipeline, number in found]
+    done: list[Retired] = []
+    left: list[str] = []
+    for pipeline, number in found:
+        try:
+            done.append(retire(kafka, results, pipeline, number))
+        except (Refused, Retriable) as error:
+            left.append(str(error))
+    if left:
+        raise Retriable("; ".join(left))
+    return done
 
 
 def _mark(results: Engine, pipeline: str, number: int) -> None:

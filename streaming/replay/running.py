@@ -84,12 +84,15 @@ def _side_by_side(
     share: float,
     total: _Total,
 ) -> None:
-    running: set[subprocess.Popen[str]] = set()
-    ended = threading.Event()
+    children = _Children()
 
     def one(piece: Slice) -> None:
-        if not ended.is_set():
-            _one(_command(generation, piece, state_dir, share), piece, running, total.note)
+        try:
+            _one(_command(generation, piece, state_dir, share), piece, children, total.note)
+        except BaseException:
+            # At once: this thread takes the next slice before anybody looks at the failure of this one.
+            children.end()
+            raise
 
     with ThreadPoolExecutor(processes) as threads:
         futures = [threads.submit(one, piece) for piece in pieces]
@@ -97,20 +100,45 @@ def _side_by_side(
             for future in as_completed(futures):
                 future.result()
         finally:
-            # Ctrl-C or a failure: the others commit what they have and end.
-            ended.set()
-            for process in list(running):
+            children.end()
+
+
+class _Children:
+    """The processes of slices that run. Once ended, by Ctrl-C or a failure, none begins any more."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._ended = False
+        self._lock = threading.Lock()
+
+    def begin(self, command: list[str]) -> subprocess.Popen[str] | None:
+        """None when it is too late for it."""
+        with self._lock:
+            if self._ended:
+                return None
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            self._running.add(process)
+            return process
+
+    def done(self, process: subprocess.Popen[str]) -> None:
+        with self._lock:
+            self._running.discard(process)
+
+    def end(self) -> None:
+        """They commit what they have and end."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
                 process.terminate()
 
 
 def _one(
-    command: list[str],
-    piece: Slice,
-    running: set[subprocess.Popen[str]],
-    note: Callable[[str, int, int, int], None],
+    command: list[str], piece: Slice, children: _Children, note: Callable[[str, int, int, int], None]
 ) -> None:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        running.add(process)
+    process = children.begin(command)
+    if process is None:
+        return
+    with process:
         said: list[str] = []
         # Read beside stdout, or a full pipe would stop the slice.
         listener = threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True)
@@ -122,7 +150,7 @@ def _one(
             process.wait()
             listener.join()
         finally:
-            running.discard(process)
+            children.done(process)
     if process.returncode != 0:
         last = said[-1].strip() if said else f"exit code {process.returncode}"
         raise Fatal(f"slice {piece} failed: {last}; the same command goes on where it stopped")

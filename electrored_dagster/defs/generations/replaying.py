@@ -108,16 +108,17 @@ def _begin_windows(pipeline: str) -> dg.OpDefinition:
             from streaming.replay import building
             from streaming.replay.request import Request
 
-            asked = context.partition_key_range
+            # Windows are known in the order in which they were added.
+            first, last = min(context.partition_keys), max(context.partition_keys)
             request = Request(
                 pipeline,
                 config.reason,
                 config.requested_by,
-                range=generations.windows(results, pipeline, asked.start, asked.end),
+                range=generations.windows(results, pipeline, first, last),
                 backfill=context.run.tags.get(BACKFILL_ID_TAG),
             )
             made = building.begin(kafka, results, request)
-            context.log.info("%s is asked for the windows of %s to %s", made, asked.start, asked.end)
+            context.log.info("%s is asked for the windows of %s to %s", made, first, last)
             return Made(made.pipeline, made.number)
 
     return begin_windows

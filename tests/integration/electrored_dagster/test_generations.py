@@ -72,6 +72,10 @@ def test_a_generation_s_life_as_a_person_leads_it_on_dagsters_pages(
         slices = {record.asset_observation.metadata["slice"].value for record in progress}  # type: ignore[union-attr]
         assert slices == {str(piece) for step in _slices(live, 2) for piece in step}
 
+        assert run(instance, "replay", "begin", pipeline=pipeline, reason="proof").success, (
+            "it is compared anew"
+        )
+        shown = _shown(instance, pipeline)
         again = run(instance, "replay", "begin", pipeline=pipeline, reason="once more")
         assert "waits: promote or retire it first" in words(again)
         seen = {"pipeline": pipeline, "generation": 2, "fingerprint": shown["fingerprint"].value}

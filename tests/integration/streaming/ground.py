@@ -178,7 +178,8 @@ class Ground:
         reader.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(partitions)])
         open_partitions, found = set(range(partitions)), []
         while open_partitions:
-            for message in reader.consume(10_000, 1):
+            # It waits so long for so many, whatever comes.
+            for message in reader.consume(10_000, 0.2):
                 if message.error() is None:
                     found.append((message.key(), message.value()))
                 else:

@@ -36,7 +36,7 @@ def test_arguments_and_exit_code_pass_through(
     asked = [command, "--state-dir", str(tmp_path), *arguments]
     assert CliRunner().invoke(cli.app, asked).exit_code == 7
     ((started, environment),) = run
-    assert started == [sys.executable, "-P", "-m", "streaming", command, *arguments]
+    assert started == [sys.executable, "-P", "-c", cli.STREAMING, command, *arguments]
     assert "//electrored_results:" in environment["ELECTRORED_RESULTS_DB_URL"], "who may write results"
     assert environment["ELECTRORED_STATE_DIR"] == str(tmp_path)
 

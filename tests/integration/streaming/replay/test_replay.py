@@ -280,6 +280,18 @@ def test_a_second_replay_is_refused_while_one_waits(live: Live) -> None:
     live.candidate()
     with pytest.raises(Refused, match="waits: promote or retire it first"):
         building.begin(live.ground.kafka, live.ground.results, live.request("another"))
+    same = building.begin(live.ground.kafka, live.ground.results, live.request())
+    assert (same.number, same.state) == (2, "candidate"), "to be compared once more"
+
+
+def test_what_somebody_else_left_is_not_gone_on_with(live: Live) -> None:
+    """The nightly check takes away what it made, and whatever it took over would go as well."""
+    ground = live.ground
+    ground.feed(100)
+    building.begin(ground.kafka, ground.results, live.request())
+    asked = Request(ground.pipeline.name, "a test", "somebody else")
+    with pytest.raises(Refused, match="'a test' by test, is being built: the same request again goes on"):
+        building.begin(ground.kafka, ground.results, asked)
 
 
 def test_without_workers_a_barrier_is_refused_in_time_and_leaves_nothing_held(live: Live) -> None:
@@ -317,3 +329,20 @@ def test_a_barrier_whose_coordinator_died_expires_and_live_traffic_goes_on(live:
         holding.__exit__(None, None, None)
         with ground.results.begin() as connection:
             assert connection.scalars(select(barriers.c.state)).all() == ["expired"]
+
+
+def test_a_version_that_this_code_lacks_is_left_to_others(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a new release is rolled out, workers of the old one give up nothing that others run well."""
+    monkeypatch.setattr(working, "AGAIN_SECONDS", ())
+    ground = live.ground
+    ground.feed(100)
+    live.candidate()
+    with ground.results.begin() as connection:
+        connection.execute(update(generations).where(generations.c.number == 2).values(version=9))
+    with live.running():
+        live.settled(1)
+        ground.feed(100)
+        live.settled(1)
+    assert live.state(2) == "candidate"

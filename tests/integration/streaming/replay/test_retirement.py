@@ -251,6 +251,14 @@ def test_what_is_held_at_a_barrier_is_not_retired(stack: Embedded, filled: Fille
     assert retirement.retire(stack.kafka, filled.engine, PIPELINE, 2).generation == 2
 
 
+def test_who_works_on_it_no_more_is_known_to_be_gone_at_once(filled: Filled) -> None:
+    for _ in range(50):
+        with working_on(filled.engine, PIPELINE, 1), filled.engine.begin() as connection:
+            assert is_worked_on(connection, PIPELINE, 1)
+        with filled.engine.begin() as connection:
+            assert not is_worked_on(connection, PIPELINE, 1)
+
+
 def test_nobody_begins_on_what_is_being_retired(filled: Filled) -> None:
     with filled.engine.begin() as connection:
         assert not is_worked_on(connection, PIPELINE, 2)
@@ -316,3 +324,22 @@ def test_a_standby_is_retired_after_its_time_and_what_was_begun_is_finished(
         connection.execute(text("UPDATE generations SET retired_at = NULL WHERE number = :n"), {"n": old})
     assert [done.generation for done in retirement.retire_old_standbys(stack.kafka, filled.engine)] == [old]
     assert retirement.retire_old_standbys(stack.kafka, filled.engine) == []
+
+
+def test_one_that_cannot_be_retired_now_keeps_no_other(
+    stack: Embedded, filled: Filled, doomed: Doomed
+) -> None:
+    held, old = 2, doomed.number
+    filled.generation(held, "standby")
+    with filled.engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE generations SET state = 'standby', standby_at = now() - interval '8 days' WHERE number > 1"
+            )
+        )
+    with (
+        Holding()(stack.kafka, filled.engine, PIPELINE, (1, held), 60),
+        pytest.raises(Retriable, match=f"g{held} is being compared"),
+    ):
+        retirement.retire_old_standbys(stack.kafka, filled.engine)
+    assert filled.states() == {1: "active", held: "standby", old: "retired"}
