@@ -59,10 +59,12 @@ bench: $(VENV)/.installed ## Measure, and print each figure beside its target
 .PHONY: install
 install: $(VENV)/.installed ## Make .venv with everything in it; the other targets do this by themselves
 
+LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --custom-compile-command "make lock" -q
 .PHONY: lock
-lock: $(BIN)/uv ## Resolve the Python libraries anew into requirements.lock
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --group dev pyproject.toml -o requirements.lock --custom-compile-command "make lock" -q
+lock: $(BIN)/uv ## Resolve the Python libraries anew into requirements.lock, and what the image needs of them
+	$(LOCK) --extra embedded --group dev pyproject.toml -o requirements.lock
+	$(LOCK) -c requirements.lock pyproject.toml -o requirements.image.lock
 
 .PHONY: lock-java
 lock-java: $(VENV)/.installed ## Resolve Kafka's and the registry's files anew into stack/*.lock

@@ -110,6 +110,13 @@ class ResultsDbSettings(_Settings):
     results_db_url: SecretStr
 
 
+class ServerSettings(_Settings):
+    """A PostgreSQL server that is to be prepared: its superuser's URL, and as JSON the password of each role."""
+
+    server_url: SecretStr
+    role_passwords: dict[str, SecretStr]
+
+
 class CsvSettings(_Settings):
     """The folder that files of sales are put in, and what its files look like."""
 

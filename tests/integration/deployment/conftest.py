@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import ssl
@@ -24,7 +23,7 @@ from stack import databases
 from stack.embedded import Embedded, child, until_ready
 from stack.kafka import Kafka
 from stack.ports import Ports, answers
-from tests.integration.security import endpoints
+from tests.integration.deployment import endpoints
 
 ADMIN = "admin"
 REGISTRY_USER = "registry-user"
@@ -80,6 +79,7 @@ class Secured:
     # A fresh database each, on the shared server.
     sales: str
     results: str
+    dagster: str
 
     def refusals(self) -> list[str]:
         """What the broker denied so far, in its own words."""
@@ -94,44 +94,30 @@ class Secured:
         url = self.stack.postgres(name, role).set(port=self.postgres_port)
         return url.update_query_dict({"sslmode": "verify-full", "sslrootcert": self.ca})
 
-    def environment(self, user: str, *, sales: str = "", results: str = "") -> dict[str, str]:
-        """Settings of a process: addresses in the environment, what is secret in files of its own.
-
-        `sales` and `results` are the roles that it has in the databases.
-        """
-        name = user if user == ADMIN else f"{USER_PREFIX}{user}"
-        files = {
-            "kafka_sasl_password": self.kafka.users[name],
-            "schema_registry_password": self.registry_password,
-        }
-        if sales:
-            files["sales_db_url"] = self.database(self.sales, sales).render_as_string(hide_password=False)
-        if results:
-            files["results_db_url"] = self.database(self.results, results).render_as_string(
-                hide_password=False
-            )
-        folder = Path(tempfile.mkdtemp(prefix=f"{user}-", dir=self.folder))
-        for file, secret in files.items():
-            (folder / f"electrored_{file}").write_text(secret + "\n")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRORED_")}
-        return inherited | {
-            "ELECTRORED_SECRETS_DIR": str(folder),
+    def settings(self, user: str) -> dict[str, str]:
+        """What a process is told to reach Kafka and the registry as the user; the passwords are its secrets."""
+        return {
             "ELECTRORED_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
             "ELECTRORED_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
             "ELECTRORED_KAFKA_SASL_MECHANISM": "PLAIN",
-            "ELECTRORED_KAFKA_SASL_USERNAME": name,
+            "ELECTRORED_KAFKA_SASL_USERNAME": user,
             "ELECTRORED_KAFKA_SSL_CA_FILE": self.ca,
             "ELECTRORED_SCHEMA_REGISTRY_URL": self.registry_url,
             "ELECTRORED_SCHEMA_REGISTRY_USERNAME": REGISTRY_USER,
             "ELECTRORED_SCHEMA_REGISTRY_CA_FILE": self.ca,
+            # Slots are a server's, and this one is shared.
             "ELECTRORED_SALES_SLOT": self.sales,
-            "ELECTRORED_STATE_DIR": str(self.folder / "state"),
-            "ELECTRORED_CSV_INBOX": str(self.folder / "inbox"),
+        }
+
+    def secrets(self, user: str) -> dict[str, str]:
+        return {
+            "electrored_kafka_sasl_password": self.kafka.users[user],
+            "electrored_schema_registry_password": self.registry_password,
         }
 
 
 @pytest.fixture(scope="module")
-def secured(stack: Embedded, results_template: str) -> Iterator[Secured]:
+def secured(stack: Embedded) -> Iterator[Secured]:
     """A broker of its own; PostgreSQL and the registry are the shared ones, behind what speaks TLS for them."""
     folder = Path(tempfile.mkdtemp(prefix="electrored-test-"))
     with ExitStack() as cleanup:
@@ -149,10 +135,12 @@ def secured(stack: Embedded, results_template: str) -> Iterator[Secured]:
         sales = databases.create_database(stack.postgres(), f"sales_{suffix}")
         cleanup.callback(databases.drop_database, stack.postgres(), f"sales_{suffix}")
         databases.provision_sales(sales)
-        databases.create_database(
-            stack.postgres(), f"results_{suffix}", owner=databases.WRITER, template=results_template
-        )
+        # Not a copy of the migrated one: `setup` shall find it empty.
+        results = databases.create_database(stack.postgres(), f"results_{suffix}", owner=databases.WRITER)
+        databases.provision_results(results)
         cleanup.callback(databases.drop_database, stack.postgres(), f"results_{suffix}")
+        databases.create_database(stack.postgres(), f"dagster_{suffix}", owner=databases.DAGSTER_ROLE)
+        cleanup.callback(databases.drop_database, stack.postgres(), f"dagster_{suffix}")
         password = uuid4().hex
         made = Secured(
             stack,
@@ -165,6 +153,7 @@ def secured(stack: Embedded, results_template: str) -> Iterator[Secured]:
             password,
             f"sales_{suffix}",
             f"results_{suffix}",
+            f"dagster_{suffix}",
         )
         until_ready("kafka", lambda: answers(ports.kafka), broker, folder)
         yield made
