@@ -44,11 +44,13 @@ test-unit: $(VENV)/.installed ## Run the tests that start nothing
 	@$(BIN)/pytest tests/unit $(wildcard tests/pipelines) $(ARGS)
 
 .PHONY: check
-check: $(VENV)/.installed ## Lint, format, types, imports between rooms, Dagster's definitions
+check: $(VENV)/.installed ## Lint, format, types, imports between rooms, Dagster's definitions, container files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@mkdir -p $(VENV)/dagster-home
 	DAGSTER_HOME=$(CURDIR)/$(VENV)/dagster-home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs
 

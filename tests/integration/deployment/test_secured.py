@@ -116,7 +116,7 @@ def test_the_services_come_up_healthy_and_what_they_say_is_a_group_by(host: Host
         )
         names = {path.name.split(".slot")[1] for path in (host.folder / "state").glob("*.slot*")}
         assert {name.partition("-")[2] for name in names} == {"0", "1"}
-        # Whoever conducts, as its runs do it; what the simulator dropped is complete, because it was renamed into place.
+        # Whoever conducts, as its runs do it; a dropped file is whole, because it was renamed.
         done = host.run("dagster-code", "python", "-m", "sources", "csv", "take")
         assert " accepted" in done.stdout, done.stderr
         started.end("csv-files")
