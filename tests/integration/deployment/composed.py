@@ -28,6 +28,8 @@ from tests.integration.deployment.conftest import Secured
 ROOT = Path(__file__).parents[3]
 IMAGE = "electrored:"
 DEADLINE_SECONDS = 120.0
+# Enough for an order; what it does not obey is killed, as Docker does.
+STOP_SECONDS = 15.0
 # Which kind of process a service is, where its name does not say so.
 KINDS = {
     "init": "setup",
@@ -232,10 +234,12 @@ class Started:
     def stop(self) -> None:
         for _, process in self._processes:
             process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
         for _, process in self._processes:
-            try:
-                process.wait(20)
-            finally:
-                # Runs of Dagster are children of its code server.
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        for _, process in self._processes:
+            # Runs of Dagster are children of its code server.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
