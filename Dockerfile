@@ -16,7 +16,7 @@ FROM python:3.11.14-slim-bookworm
 # Its number is in no file of the host; volumes that are new get their owner from these folders.
 RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/electrored --shell /usr/sbin/nologin electrored \
     && mkdir -p /var/lib/electrored/state /var/lib/electrored/inbox /var/lib/electrored/payments \
-       /var/lib/electrored/dagster/storage \
+       /var/lib/electrored/lineage /var/lib/electrored/dagster/storage \
     && chown -R electrored:electrored /var/lib/electrored
 
 COPY --from=build /opt/venv /opt/venv

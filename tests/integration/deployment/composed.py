@@ -77,7 +77,7 @@ class Host:
         for server in ("sales", "results"):
             (self.made / f"{server}_superuser_password").write_text(passwords[SUPERUSER])
         subprocess.run(["sh", str(ROOT / "deploy" / "secrets.sh"), str(self.made)], check=True)
-        for volume in ("state", "inbox", "payments", "dagster/storage"):
+        for volume in ("state", "inbox", "payments", "lineage", "dagster/storage"):
             (self.folder / volume).mkdir(parents=True)
         (self.folder / "dagster" / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
 
