@@ -125,7 +125,7 @@ def secured(stack: Embedded) -> Iterator[Secured]:
         certificate = _certify(folder)
         ports = Ports.free()
         users = {name: uuid4().hex for name in (ADMIN, *(f"{USER_PREFIX}{process}" for process in GRANTS))}
-        kafka = SecureKafka(folder / "kafka", ports.kafka, ports.kafka_controller, folder, users)
+        kafka = SecureKafka(folder / "kafka", ports.kafka, ports.kafka_controller, pem=folder, users=users)
         kafka.finish(kafka.prepare())
         log = folder / "kafka.log"
         broker = cleanup.enter_context(
