@@ -44,11 +44,13 @@ test-unit: $(VENV)/.installed ## Run the tests that start nothing
 	@$(BIN)/pytest tests/unit $(wildcard tests/pipelines) $(ARGS)
 
 .PHONY: check
-check: $(VENV)/.installed ## Lint, format, types, imports between rooms, Dagster's definitions
+check: $(VENV)/.installed ## Lint, format, types, imports between rooms, Dagster's definitions, container files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@mkdir -p $(VENV)/dagster-home
 	DAGSTER_HOME=$(CURDIR)/$(VENV)/dagster-home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs
 
@@ -59,10 +61,12 @@ bench: $(VENV)/.installed ## Measure, and print each figure beside its target
 .PHONY: install
 install: $(VENV)/.installed ## Make .venv with everything in it; the other targets do this by themselves
 
+LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --custom-compile-command "make lock" -q
 .PHONY: lock
-lock: $(BIN)/uv ## Resolve the Python libraries anew into requirements.lock
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --group dev pyproject.toml -o requirements.lock --custom-compile-command "make lock" -q
+lock: $(BIN)/uv ## Resolve the Python libraries anew into requirements.lock, and what the image needs of them
+	$(LOCK) --extra embedded --group dev pyproject.toml -o requirements.lock
+	$(LOCK) -c requirements.lock pyproject.toml -o requirements.image.lock
 
 .PHONY: lock-java
 lock-java: $(VENV)/.installed ## Resolve Kafka's and the registry's files anew into stack/*.lock

@@ -1,9 +1,12 @@
-"""`python -m contracts setup`: what every room finds ready before it starts."""
+"""`python -m contracts setup|acls`: what every room finds ready before it starts, and who may do what in Kafka."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from contracts import acls
 from contracts.kafka import ensure_topics
 from contracts.migrate import upgrade
 from contracts.registry import Registry
@@ -13,11 +16,6 @@ from contracts.topics import PUBLIC
 app = typer.Typer(no_args_is_help=True, help="The nouns every room shares.")
 
 
-@app.callback()
-def _named() -> None:
-    """Keeps `setup` a command of its own although it is the only one."""
-
-
 @app.command()
 def setup() -> None:
     """Migrate the results database, make the public topics, register their schemas; may run any number of times."""
@@ -25,6 +23,21 @@ def setup() -> None:
     upgrade(from_environment(ResultsDbSettings).results_db_url.get_secret_value())
     ensure_topics(kafka, PUBLIC)
     Registry(kafka).register_public()
+
+
+@app.command("acls")
+def kafka_acls(
+    create: Annotated[
+        bool, typer.Option("--create", help="Give the rights, as the user of the settings, who may do that.")
+    ] = False,
+) -> None:
+    """What each process may do in Kafka: lines for Kafka's own tool, or the rights themselves."""
+    kafka = from_environment(KafkaSettings)
+    if create:
+        typer.echo(f"{acls.create(kafka)} rights are given")
+        return
+    for line in acls.commands(kafka.kafka_bootstrap):
+        typer.echo(line)
 
 
 if __name__ == "__main__":

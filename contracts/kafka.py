@@ -34,6 +34,18 @@ _FENCED = frozenset(
         KafkaError.INVALID_PRODUCER_EPOCH,
     }
 )
+# What Kafka refuses until somebody gives a right or a password: asking again is the same answer, more often.
+_FORBIDDEN = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError._AUTHENTICATION,
+    }
+)
 
 
 def _common(settings: KafkaSettings) -> dict[str, Any]:
@@ -71,6 +83,11 @@ def transactional_producer(settings: KafkaSettings, transactional_id: str) -> Pr
 def is_fenced(failure: KafkaError) -> bool:
     """Whether this producer is over for good, so that only another process may go on."""
     return failure.fatal() or failure.code() in _FENCED
+
+
+def is_forbidden(failure: KafkaError) -> bool:
+    """Whether a right or a password is missing: nothing changes before somebody mends that."""
+    return failure.code() in _FORBIDDEN
 
 
 def consumer(

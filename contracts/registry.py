@@ -44,7 +44,7 @@ class Registry:
     """The registry, with what was looked up kept for the life of the process."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._client = SchemaRegistryClient({"url": settings.schema_registry_url})
+        self._client = SchemaRegistryClient(_configuration(settings))
         self._schemas: dict[int, Any] = {}
 
     def register(self, subject: str, schema: Any) -> int:
@@ -88,6 +88,17 @@ class Registry:
     def codec(self, subject: str, schema: Any) -> Codec:
         """Encoder and decoder of single values of a subject; registers the schema."""
         return Codec(self, self.register(subject, schema), schema)
+
+
+def _configuration(settings: KafkaSettings) -> dict[str, Any]:
+    config: dict[str, Any] = {"url": settings.schema_registry_url}
+    if settings.schema_registry_ca_file is not None:
+        config["ssl.ca.location"] = settings.schema_registry_ca_file
+    if settings.schema_registry_username is not None:
+        password = settings.schema_registry_password
+        secret = password.get_secret_value() if password else ""
+        config["basic.auth.user.info"] = f"{settings.schema_registry_username}:{secret}"
+    return config
 
 
 class Codec:

@@ -1,7 +1,12 @@
-"""Typed environment: the only module that reads it. Every variable starts with ELECTRORED_."""
+"""Typed environment: the only module that reads it. Every variable starts with ELECTRORED_.
+
+Where ELECTRORED_SECRETS_DIR names a folder, a setting may be a file in it instead, of the variable's name in small
+letters (`electrored_results_db_url`): what is mounted there stands in no environment. A variable that is set wins.
+"""
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -28,7 +33,12 @@ def _split(value: object) -> object:
 
 
 class _Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="ELECTRORED_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ELECTRORED_",
+        extra="ignore",
+        frozen=True,
+        secrets_dir=os.environ.get("ELECTRORED_SECRETS_DIR"),
+    )
 
 
 S = TypeVar("S", bound=_Settings)
@@ -47,10 +57,16 @@ def from_environment(kind: type[S]) -> S:
 
 
 class KafkaSettings(_Settings):
-    """How to reach Kafka and its schema registry, ours or the company's own."""
+    """How to reach Kafka and its schema registry, ours or the company's own.
+
+    A CA file is PEM; without one the system's authorities are trusted.
+    """
 
     kafka_bootstrap: str
     schema_registry_url: str
+    schema_registry_username: str | None = None
+    schema_registry_password: SecretStr | None = None
+    schema_registry_ca_file: str | None = None
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_sasl_mechanism: str | None = None
     kafka_sasl_username: str | None = None
@@ -92,6 +108,13 @@ class ResultsDbSettings(_Settings):
     """The results database: the writer's role for the sink, the reader's for the API."""
 
     results_db_url: SecretStr
+
+
+class ServerSettings(_Settings):
+    """A PostgreSQL server that is to be prepared: its superuser's URL, and as JSON the password of each role."""
+
+    server_url: SecretStr
+    role_passwords: dict[str, SecretStr]
 
 
 class CsvSettings(_Settings):

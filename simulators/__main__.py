@@ -75,6 +75,8 @@ def sales(
 def payments(
     journal: Annotated[Path, typer.Option(help="File of the list of confirmations; made if it is missing.")],
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 8080,
+    # Loopback alone: it is a simulator, and whoever reaches it may tell it to fail.
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     delay_seconds: Annotated[float, typer.Option(min=0, help="Usual time from sale to payment.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Decides which sales are paid, and how.")] = 0,
 ) -> None:
@@ -88,8 +90,7 @@ def payments(
     made = service(sales_db, credentials, journal, seed, timedelta(seconds=delay_seconds))
     # uvicorn stops in order and then raises the signal again; being told to stop is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    # Loopback alone: it is a simulator, and whoever reaches it may tell it to fail.
-    uvicorn.run(made, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=2)
+    uvicorn.run(made, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
 
 
 @app.command("csv")

@@ -110,7 +110,7 @@ class Ledger:
             self._read_back(self._codec)
         except KafkaException as error:
             self.close()
-            raise _meaning(error) from error
+            raise meaning(error) from error
 
     def check_ownership(self) -> None:
         """Raises Fenced if another process has taken over: opening again would take the source back from it.
@@ -169,10 +169,10 @@ class Ledger:
         except (KafkaException, BufferError) as error:
             # Not even an abort is tried: the next producer's `init_transactions` settles it, whatever it was.
             self.close()
-            meaning = _meaning(error)
-            if isinstance(meaning, Fenced):
-                self._fenced = meaning
-            raise meaning from error
+            meant = meaning(error)
+            if isinstance(meant, Fenced):
+                self._fenced = meant
+            raise meant from error
         self.position = position
         self.ranges = () if forget_ranges else self.ranges + ranges
         self.files.update((found.sha256, found) for found in files)
@@ -307,8 +307,15 @@ def registry_answers() -> Iterator[None]:
         raise Interrupted(f"the schema registry: {said}") from error
 
 
-def _meaning(error: Exception) -> SourceError:
+def meaning(error: Exception) -> SourceError:
+    """What Kafka's failure is to a source."""
     cause = error.args[0] if error.args else None
+    # First: a producer that may not be is called fatal too.
+    if isinstance(cause, KafkaError) and kafka.is_forbidden(cause):
+        return Refused(
+            f"Kafka refuses ({cause.str()}): give the user of ELECTRORED_KAFKA_SASL_USERNAME the right (`python -m "
+            "contracts acls` lists them), or mend ELECTRORED_KAFKA_SASL_PASSWORD"
+        )
     if isinstance(cause, KafkaError) and kafka.is_fenced(cause):
         return Fenced("another process has taken over this source; this one ends")
     if isinstance(cause, KafkaError) and cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:

@@ -18,7 +18,9 @@ WRITER = "electrored_results"  # owns the results database: migrations, workers,
 READER = "electrored_reader"  # reads results: API, publisher
 DAGSTER_ROLE = "electrored_dagster"  # owns Dagster's database
 REGISTRY_ROLE = "electrored_registry"  # owns the registry's database
-ROLES = (SHOP, CAPTURE, WRITER, READER, DAGSTER_ROLE, REGISTRY_ROLE)
+SALES_ROLES = (SHOP, CAPTURE)
+RESULTS_ROLES = (WRITER, READER, DAGSTER_ROLE, REGISTRY_ROLE)
+ROLES = (*SALES_ROLES, *RESULTS_ROLES)
 
 PUBLICATION = "electrored_sales"
 
@@ -45,15 +47,28 @@ def provision(server: URL, passwords: Mapping[str, str]) -> None:
 
     `server` is the superuser's URL.
     """
+    provision_sales_server(server, passwords)
+    provision_results_server(server, passwords)
+
+
+def provision_sales_server(server: URL, passwords: Mapping[str, str]) -> None:
+    """What the company's own server has: the shop's database, and a role that captures its changes."""
     with _cursor(server) as cursor:
-        for role in ROLES:
+        for role in SALES_ROLES:
             _ensure_role(cursor, role, passwords[role])
         cursor.execute(sql.SQL("alter role {} replication").format(sql.Identifier(CAPTURE)))
         _ensure_database(cursor, SALES, None, (SHOP, CAPTURE))
+    provision_sales(server.set(database=SALES))
+
+
+def provision_results_server(server: URL, passwords: Mapping[str, str]) -> None:
+    """What is the platform's own: results, Dagster's runs, the registry's schemas."""
+    with _cursor(server) as cursor:
+        for role in RESULTS_ROLES:
+            _ensure_role(cursor, role, passwords[role])
         _ensure_database(cursor, RESULTS, WRITER, (READER,))
         _ensure_database(cursor, DAGSTER, DAGSTER_ROLE, ())
         _ensure_database(cursor, REGISTRY, REGISTRY_ROLE, ())
-    provision_sales(server.set(database=SALES))
     provision_results(server.set(database=RESULTS))
 
 

@@ -70,7 +70,7 @@ def _programs() -> str:
 
 def _postgres() -> str:
     done = subprocess.run(
-        [str(postgres.BINARIES / "postgres"), "--version"],
+        [str(postgres.binaries() / "postgres"), "--version"],
         capture_output=True,
         text=True,
         timeout=30,

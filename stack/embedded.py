@@ -71,7 +71,7 @@ def running(folder: Path) -> Iterator[Embedded]:
             user: str | None,
         ) -> None:
             processes[name] = cleanup.enter_context(
-                _child(command, environment, folder / f"{name}.log", stop=stop, user=user)
+                child(command, environment, folder / f"{name}.log", stop=stop, user=user)
             )
 
         # What takes long begins first; everything is started from this thread (see `_die_with_parent`).
@@ -80,16 +80,16 @@ def running(folder: Path) -> Iterator[Embedded]:
         start("postgres", server.command, server.environment, signal.SIGINT, system_user())
         kafka.finish(formatting)
         start("kafka", kafka.command, kafka.environment, signal.SIGTERM, None)
-        _wait("postgres", server.is_ready, processes["postgres"], folder)
+        until_ready("postgres", server.is_ready, processes["postgres"], folder)
         databases.provision(server.url("postgres"), secrets)
         start("registry", registry.command, registry.environment, signal.SIGTERM, None)
-        _wait("kafka", kafka.is_ready, processes["kafka"], folder)
-        _wait("registry", registry.is_ready, processes["registry"], folder)
+        until_ready("kafka", kafka.is_ready, processes["kafka"], folder)
+        until_ready("registry", registry.is_ready, processes["registry"], folder)
         yield Embedded(folder, kafka.bootstrap, registry.url, server, secrets, processes)
 
 
 @contextmanager
-def _child(
+def child(
     command: Sequence[str],
     environment: Mapping[str, str],
     log: Path,
@@ -127,7 +127,9 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGINT)
 
 
-def _wait(name: str, is_ready: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
+def until_ready(
+    name: str, is_ready: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path
+) -> None:
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while not is_ready():
         if process.poll() is not None or time.monotonic() > deadline:

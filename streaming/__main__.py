@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from streaming.engine.errors import EngineError
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.replay import commands
+from streaming.slots import free_slot
 
 app = typer.Typer(no_args_is_help=True, help="From the log to totals, and from totals to where people look.")
 app.add_typer(commands.app)
@@ -52,7 +53,12 @@ def init() -> None:
 @app.command()
 def work(
     pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
-    slot: Annotated[int, typer.Option(min=0, help="Number of this worker among those of the pipeline.")] = 0,
+    slot: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Number of this worker, if who starts it counts them; else a free one is taken."
+        ),
+    ] = None,
     state_dir: Annotated[
         Path,
         typer.Option(envvar="ELECTRORED_STATE_DIR", help="The platform's state; stores are in its `state/`."),
@@ -61,18 +67,14 @@ def work(
     """Combine and merge of the generations of a pipeline: active, candidate, standby, as they come and go."""
     from streaming import working
 
-    logs.configure(f"work {pipeline} {slot}")
-    stop = _stopped_by_signal()
-    with _one_line_errors():
-        metrics.serve()
-        working.run(
-            from_environment(KafkaSettings),
-            from_environment(ResultsDbSettings),
-            pipeline,
-            slot,
-            state_dir / "state",
-            stop,
-        )
+    state_dir /= "state"
+    with nullcontext(str(slot)) if slot is not None else free_slot(state_dir, pipeline) as own:
+        logs.configure(f"work {pipeline} {own}")
+        stop = _stopped_by_signal()
+        with _one_line_errors():
+            metrics.serve()
+            kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
+            working.run(kafka, results, pipeline, own, state_dir, stop)
 
 
 @app.command()

@@ -20,13 +20,13 @@ def folder(state_dir: Path, generation: str, slot: int | str) -> Path:
     return state_dir / f"{generation}.slot{slot}"
 
 
-def sweep(state_dir: Path, pipeline: str, slot: int, is_over: Callable[[int], bool]) -> list[Path]:
+def sweep(state_dir: Path, pipeline: str, slot: int | str, is_over: Callable[[int], bool]) -> list[Path]:
     """Delete this slot's stores of the generations that are over, by their numbers; gives their folders.
 
     Those of other slots stay, whose workers may not have left yet. Slices only work on a generation that lives, so
     what one left of another is nobody's.
     """
-    ours = re.compile(rf"{re.escape(pipeline)}\.g(\d+)\.slot({slot}|slice\d+)")
+    ours = re.compile(rf"{re.escape(pipeline)}\.g(\d+)\.slot({re.escape(str(slot))}|slice\d+)")
     gone = []
     for found in sorted(state_dir.iterdir()) if state_dir.is_dir() else ():
         named = ours.fullmatch(found.name)

@@ -39,7 +39,7 @@ def run(
     kafka: KafkaSettings,
     results: ResultsDbSettings,
     pipeline: str,
-    slot: int,
+    slot: int | str,
     state_dir: Path,
     stop: threading.Event,
 ) -> None:

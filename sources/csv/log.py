@@ -17,7 +17,7 @@ from contracts.topics import Topic
 from sources import avro
 from sources.csv.rows import EPOCH, MICROSECOND
 from sources.errors import Interrupted
-from sources.ledger import registry_answers
+from sources.ledger import meaning, registry_answers
 
 # Messages that are looked at together, and whose events are one database transaction of who reads them.
 BATCH = 50_000
@@ -54,7 +54,7 @@ class Log:
         try:
             return {place.partition: int(future.result().offset) for place, future in futures.items()}
         except KafkaException as error:
-            raise Interrupted(f"Kafka: {error}") from error
+            raise meaning(error) from error
 
     def events(self, offsets: dict[int, int]) -> Iterator[Events]:
         """The source's events from the offsets on, up to where the log ends now, with the offsets behind them."""
@@ -62,7 +62,7 @@ class Log:
         try:
             yield from self._until_ends(consumer, offsets)
         except KafkaException as error:
-            raise Interrupted(f"Kafka: {error}") from error
+            raise meaning(error) from error
         finally:
             consumer.close()
 

@@ -7,7 +7,8 @@ from confluent_kafka import KafkaException
 from contracts import kafka
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
-from sources.errors import Interrupted, Refused
+from sources.errors import Refused
+from sources.ledger import meaning
 
 
 class EventsTopic:
@@ -18,11 +19,11 @@ class EventsTopic:
         self._name = topic.name
 
     def identity(self) -> tuple[str, int]:
-        """Its id and its partition count. Raises Interrupted when there is no answer, or no such topic."""
+        """Its id and its partition count. Raises Interrupted without an answer, Refused without the right."""
         try:
             return kafka.describe_topics(self._settings, [self._name])[self._name]
         except KafkaException as error:
-            raise Interrupted(f"Kafka: {error}") from error
+            raise meaning(error) from error
 
     def check(self, known: tuple[str, int]) -> None:
         """Raise Refused when it is not what it was: the events before would be lost, or their keys elsewhere."""

@@ -29,8 +29,8 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
 from contracts.topics import Topic
 from observability import logs
-from sources.errors import Interrupted, Refused
-from sources.ledger import DeadLetters, Ledger, Position, Record, registry_answers
+from sources.errors import Refused
+from sources.ledger import DeadLetters, Ledger, Position, Record, meaning, registry_answers
 from sources.soap.client import Bad, Page, PaymentService
 from sources.soap.errors import Unavailable
 from sources.soap.events import EPOCH, SOURCE, Encoder
@@ -241,7 +241,7 @@ def _identity(kafka: KafkaSettings, topic: Topic) -> list[str | int]:
     try:
         return list(describe_topics(kafka, [topic.name])[topic.name])
     except KafkaException as error:
-        raise Interrupted(f"Kafka: {error}") from error
+        raise meaning(error) from error
 
 
 def _same_topic(topic: Topic, known: list[str | int], found: list[str | int]) -> None:

@@ -16,6 +16,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_exponential
 
+from contracts.kafka import is_forbidden
 from contracts.settings import ResultsDbSettings
 from observability import logs
 from streaming.engine.errors import Fatal, Stopping
@@ -34,18 +35,6 @@ _CONNECT = {
 _REASON_CHARACTERS = 200
 # What PostgreSQL refuses however often it is asked: bad data, a constraint, a missing table or right, a limit.
 _REFUSED = ("22", "23", "42", "54")
-# What Kafka refuses until somebody gives a right or a password: asking again is the same answer, more often.
-_FORBIDDEN = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError.UNSUPPORTED_SASL_MECHANISM,
-        KafkaError._AUTHENTICATION,
-    }
-)
 
 Follower = Callable[[threading.Event], None]
 T = TypeVar("T")
@@ -98,7 +87,7 @@ def _is_away(error: BaseException) -> bool:
 
 def _is_forbidden(error: KafkaException) -> bool:
     cause = error.args[0] if error.args else None
-    return isinstance(cause, KafkaError) and cause.code() in _FORBIDDEN
+    return isinstance(cause, KafkaError) and is_forbidden(cause)
 
 
 def _is_refused(error: DBAPIError) -> bool:

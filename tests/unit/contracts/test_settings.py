@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from contracts.settings import KafkaSettings, WindowSettings, from_environment
@@ -25,3 +29,19 @@ def test_a_wrong_value_is_named_without_being_shown(monkeypatch: pytest.MonkeyPa
         from_environment(WindowSettings)
     assert "ELECTRORED_GRACE" in str(ended.value)
     assert "secret-nonsense" not in str(ended.value)
+
+
+def test_a_secret_may_be_a_file_and_a_variable_wins(tmp_path: Path) -> None:
+    """In a process of its own: the folder is read from the environment once."""
+    (tmp_path / "electrored_results_db_url").write_text("postgresql://from-file\n")
+    show = "from contracts.settings import *; print(ResultsDbSettings().results_db_url.get_secret_value())"
+    folder = {"ELECTRORED_SECRETS_DIR": str(tmp_path)}
+    for environment, expected in (
+        (folder, "postgresql://from-file"),
+        (folder | {"ELECTRORED_RESULTS_DB_URL": "postgresql://from-variable"}, "postgresql://from-variable"),
+    ):
+        command = [sys.executable, "-c", show]
+        done = subprocess.run(
+            command, env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True
+        )
+        assert done.stdout.strip() == expected, done.stderr

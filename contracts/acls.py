@@ -1,0 +1,162 @@
+"""What each process may do in Kafka, and nothing more: one user for each kind of process, from the topic catalogue.
+
+A right to read or write includes the right to describe, which is all that a group needs that commits nothing. Internal
+topics, groups and transactional ids of generations are given by prefix (`<pipeline>.g`), so that a replay needs no
+new rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from contracts.datasets import PIPELINES
+from contracts.kafka import TIMEOUT_SECONDS, admin
+from contracts.settings import KafkaSettings
+from contracts.topics import (
+    DEAD_LETTERS,
+    ENRICHED_SALES,
+    LATE_EVENTS,
+    PAYMENT_CONFIRMATIONS,
+    PUBLIC,
+    SALES_EVENTS,
+    SOURCE_POSITIONS,
+    TOP_SALES_BY_CITY,
+    TOP_SALESMAN_BY_COUNTRY,
+    Topic,
+)
+
+Resource = Literal["topic", "group", "transactional-id"]
+Operation = Literal["Read", "Write", "Create", "Delete", "Describe"]
+# A user is called by its process with this before it.
+USER_PREFIX = "electrored-"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Operations on one resource, or on all whose names begin so."""
+
+    resource: Resource
+    name: str
+    operations: tuple[Operation, ...]
+    prefixed: bool = False
+
+    def __str__(self) -> str:
+        return f"`{self.name}{'*' if self.prefixed else ''}` {', '.join(self.operations)}"
+
+
+def _topics(topics: Iterable[Topic], *operations: Operation) -> tuple[Grant, ...]:
+    return tuple(Grant("topic", topic.name, operations) for topic in topics)
+
+
+def _generations(resource: Resource, *operations: Operation) -> tuple[Grant, ...]:
+    """Of every generation of every pipeline."""
+    return tuple(Grant(resource, f"{pipeline}.g", operations, prefixed=True) for pipeline in PIPELINES)
+
+
+_SHOWN = (TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY, ENRICHED_SALES)
+_WORK = (
+    *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS), "Read"),
+    *_topics((LATE_EVENTS, DEAD_LETTERS), "Write"),
+)
+
+# By process. The API has no business with Kafka.
+GRANTS: dict[str, tuple[Grant, ...]] = {
+    # `contracts setup` and `streaming init`
+    "setup": (*_topics(PUBLIC, "Create", "Describe"), *_generations("topic", "Create", "Describe")),
+    # `sources postgres`
+    "capture": (
+        *_topics((SALES_EVENTS, DEAD_LETTERS), "Write"),
+        *_topics((SOURCE_POSITIONS,), "Read", "Write"),
+        Grant("group", "sources.postgres", ("Describe",)),
+        Grant("transactional-id", "sources.postgres.", ("Write",), prefixed=True),
+    ),
+    # `streaming work`; it deletes partials that it has merged
+    "worker": (
+        *_WORK,
+        *_generations("topic", "Read", "Write", "Delete"),
+        *_generations("group", "Read"),
+        *_generations("transactional-id", "Write"),
+    ),
+    # `streaming sink`; its offsets are in the database, its group is no more than a name
+    "sink": (*_generations("topic", "Read"), *_generations("group", "Describe")),
+    # `streaming publish`
+    "publisher": (
+        *_generations("topic", "Read"),
+        *_topics(_SHOWN, "Read", "Write"),
+        *(Grant("group", f"{topic.name}.publisher.", ("Read",), prefixed=True) for topic in _SHOWN),
+        *(Grant("transactional-id", f"{topic.name}.publisher", ("Write",)) for topic in _SHOWN),
+    ),
+    # Dagster's runs and `electrored replay`: files, payments, replays, and a look at everything
+    "conductor": (
+        *_WORK,
+        # A replay asks for all topics that it needs to be made, and finds that these are there.
+        *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS), "Write", "Create"),
+        *_topics((SOURCE_POSITIONS,), "Write"),
+        *_topics(_SHOWN, "Describe"),
+        *_generations("topic", "Read", "Write", "Create", "Delete"),
+        *_generations("group", "Read", "Delete"),
+        *(
+            Grant("group", name, ("Describe",))
+            for name in ("sources.csv", "sources.soap", "electrored.standing")
+        ),
+        *_generations("transactional-id", "Write"),
+        Grant("transactional-id", "sources.csv", ("Write",)),
+        Grant("transactional-id", "sources.soap", ("Write",)),
+    ),
+}
+
+
+def commands(bootstrap: str) -> Iterator[str]:
+    """The rights as lines of Kafka's own tool."""
+    for process, grants in GRANTS.items():
+        for grant in grants:
+            pattern = " --resource-pattern-type prefixed" if grant.prefixed else ""
+            operations = " ".join(f"--operation {operation}" for operation in grant.operations)
+            yield (
+                f"kafka-acls.sh --bootstrap-server {bootstrap} --add --allow-principal User:{USER_PREFIX}{process} "
+                f"{operations} --{grant.resource} {grant.name}{pattern}"
+            )
+
+
+def create(settings: KafkaSettings) -> int:
+    """Give every user its rights, as one who may; gives how many there are. What is there already stays."""
+    bindings = [
+        AclBinding(
+            ResourceType[grant.resource.replace("-", "_").upper()],
+            grant.name,
+            ResourcePatternType.PREFIXED if grant.prefixed else ResourcePatternType.LITERAL,
+            f"User:{USER_PREFIX}{process}",
+            "*",
+            AclOperation[operation.upper()],
+            AclPermissionType.ALLOW,
+        )
+        for process, grants in GRANTS.items()
+        for grant in grants
+        for operation in grant.operations
+    ]
+    client = admin(settings)
+    for future in client.create_acls(bindings, request_timeout=TIMEOUT_SECONDS).values():
+        future.result()
+    return len(bindings)
+
+
+def table() -> str:
+    """The rights as the documentation shows them."""
+    lines = ["| user | topics | groups | transactional ids |", "|---|---|---|---|"]
+    for process, grants in GRANTS.items():
+        cells = [
+            "<br>".join(str(grant) for grant in grants if grant.resource == resource)
+            for resource in ("topic", "group", "transactional-id")
+        ]
+        lines.append(f"| `{USER_PREFIX}{process}` | {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,153 @@
+"""docker-compose.yml's services, run as they stand there, over TLS, as users who may do their work and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg2
+import pytest
+import trustme
+from pydantic import SecretStr
+
+from contracts import acls
+from contracts.settings import KafkaSettings
+from stack import databases
+from stack.postgres import connect
+from tests.integration.deployment.composed import Host, ours
+from tests.integration.deployment.conftest import ADMIN, REGISTRY_USER, Secured
+
+ONCE = ("sales-db-init", "results-db-init", "history", "setup", "init", "dagster-migrate")
+# In the order of the flow; Dagster last, because no result waits for it.
+FLOW = (
+    "capture",
+    "worker-city",
+    "worker-city",
+    "worker-salesman",
+    "worker-enriched",
+    "sink",
+    "publisher",
+    "api",
+)
+SOURCES = ("till", "csv-files", "payments")
+DAGSTER = ("dagster-code", "dagster-daemon", "dagster-web")
+GROUPED = """
+    select country, city, currency, {total} from {table}
+    where {when} >= date_trunc('day', now() at time zone 'utc') at time zone 'utc' group by 1, 2, 3
+"""
+
+
+@pytest.fixture(scope="module")
+def host(secured: Secured) -> Host:
+    """Rights given by the administrator, all else made by services of docker-compose.yml that end."""
+    assert acls.create(_admin(secured)) > 0
+    made = Host(secured, secured.folder / "host")
+    made.once(*ONCE)
+    return made
+
+
+def _admin(secured: Secured) -> KafkaSettings:
+    return KafkaSettings(
+        kafka_bootstrap=secured.kafka.bootstrap,
+        schema_registry_url=secured.registry_url,
+        schema_registry_username=REGISTRY_USER,
+        schema_registry_password=SecretStr(secured.registry_password),
+        schema_registry_ca_file=secured.ca,
+        kafka_security_protocol="SASL_SSL",
+        kafka_sasl_mechanism="PLAIN",
+        kafka_sasl_username=ADMIN,
+        kafka_sasl_password=SecretStr(secured.kafka.users[ADMIN]),
+        kafka_ssl_ca_file=secured.ca,
+    )
+
+
+def _totals(rows: list[tuple[Any, ...]]) -> dict[tuple[str, ...], Decimal]:
+    return {tuple(map(str, row[:3])): Decimal(row[3]) for row in rows}
+
+
+def _rows(secured: Secured, database: str, role: str, statement: str) -> list[tuple[Any, ...]]:
+    connection = connect(secured.database(database, role))
+    try:
+        cursor = connection.cursor()
+        cursor.execute(statement)
+        return cursor.fetchall()
+    finally:
+        connection.close()
+
+
+def test_every_service_of_ours_is_run_here() -> None:
+    assert {*ONCE, *FLOW, *SOURCES, *DAGSTER} == set(ours())
+
+
+def test_the_services_come_up_healthy_and_what_they_say_is_a_group_by(host: Host) -> None:
+    """Two workers of one service, too; nobody asks Kafka for anything that its user may not do."""
+    secured = host.secured
+    with host.up((*FLOW, *SOURCES)) as started:
+        # Both workers of worker-city have one port here, so one of them is asked; the slots below show both.
+        started.healthy(*dict.fromkeys(FLOW), "payments")
+        sold = "select count(*) from sales"
+        first = _rows(secured, secured.sales, databases.SHOP, sold)
+        started.until(lambda: _rows(secured, secured.sales, databases.SHOP, sold) > first, "the till sells")
+        inbox = host.folder / "inbox"
+        started.until(lambda: list(inbox.glob("sales_*.csv")), "a file is dropped")
+        started.end("till")
+        question = GROUPED.format(total="sum(amount)", table="sales", when="sold_at")
+        expected = _totals(_rows(secured, secured.sales, databases.SHOP, question))
+
+        def is_equal() -> bool:
+            answer = httpx.get(
+                f"http://127.0.0.1:{host.port('api', '8082')}/api/v1/top-sales/by-city?limit=1000"
+            ).raise_for_status()
+            keys = ("country", "city", "currency", "total")
+            found = _totals([tuple(row[key] for key in keys) for row in answer.json()["data"]])
+            return found == expected
+
+        started.until(is_equal, "the answer is the GROUP BY")
+        everything = "select sum(amount), count(*) from sales"
+        counted = "select sum(total), sum(sales_count) from top_sales_by_city"
+        started.until(
+            lambda: (
+                _rows(secured, secured.results, databases.READER, counted)
+                == _rows(secured, secured.sales, databases.SHOP, everything)
+            ),
+            "all days are counted",
+        )
+        names = {path.name.split(".slot")[1] for path in (host.folder / "state").glob("*.slot*")}
+        assert {name.partition("-")[2] for name in names} == {"0", "1"}
+        # Whoever conducts, as its runs do it; a dropped file is whole, because it was renamed.
+        done = host.run("dagster-code", "python", "-m", "sources", "csv", "take")
+        assert " accepted" in done.stdout, done.stderr
+        started.end("csv-files")
+        for service in DAGSTER:
+            started.start(service)
+        started.healthy(*DAGSTER)
+    assert not secured.refusals()
+
+
+def test_who_may_not_is_refused_with_one_line_that_says_what_to_do(host: Host) -> None:
+    """Change capture as the sink's user."""
+    before = len(host.secured.refusals())
+    environment = host.environment("capture") | host.secured.settings(f"{acls.USER_PREFIX}sink")
+    password = host.secured.secrets(f"{acls.USER_PREFIX}sink")["electrored_kafka_sasl_password"]
+    environment["ELECTRORED_KAFKA_SASL_PASSWORD"] = password
+    done = subprocess.run(
+        host.command("capture"), env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    # librdkafka's own lines begin with %.
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("%")]
+    assert "Kafka refuses" in line
+    assert "python -m contracts acls" in line
+    assert "User:electrored-sink" in "".join(host.secured.refusals()[before:])
+
+
+def test_a_database_that_cannot_prove_who_it_is_gets_no_password(secured: Secured, tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "another.pem")
+    url = secured.database(secured.results, databases.READER)
+    with pytest.raises(psycopg2.OperationalError, match="certificate verify failed"):
+        connect(url.update_query_dict({"sslrootcert": str(tmp_path / "another.pem")}))
+    with pytest.raises(psycopg2.OperationalError, match="closed the connection"):
+        connect(url.update_query_dict({"sslmode": "disable"}))
