@@ -64,6 +64,10 @@ lock: $(BIN)/uv ## Resolve the Python libraries anew into requirements.lock
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --group dev pyproject.toml -o requirements.lock --custom-compile-command "make lock" -q
 
+.PHONY: columns
+columns: $(VENV)/.installed ## Derive anew what Dagster's pages say of where columns come from
+	$(BIN)/python -m electrored_dagster.columns
+
 .PHONY: lock-java
 lock-java: $(VENV)/.installed ## Resolve Kafka's and the registry's files anew into stack/*.lock
 	$(BIN)/python -m stack.lock

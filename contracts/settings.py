@@ -151,6 +151,8 @@ class LineageSettings(_Settings):
     lineage_every_seconds: float = Field(default=60.0, gt=0)
     # How long the topic keeps them, from its first start on.
     lineage_retention: timedelta = timedelta(days=30)
+    # Where it is read, for links.
+    api_url: str = "http://127.0.0.1:8082"
     # A link to the code in a repository; the path within it is put behind it.
     source_url: str = ""
 

@@ -44,6 +44,20 @@ def capture(table: str) -> Job:
     )
 
 
+def log() -> Made:
+    """sales-events as Dagster's graph shows it: what the table says, and what the files said last."""
+    columns = {
+        column: (*origins, *(Origin(datasets.CSV_SALES, column, Kind.IDENTITY) for _ in origins[:1]))
+        for column, origins in capture(datasets.SALES.name).outputs[0].columns.items()
+    }
+    return Made(datasets.topic(SALES_EVENTS), columns)
+
+
+def csv_taken() -> Made:
+    """What is kept of the files."""
+    return csv().outputs[-1]
+
+
 def csv() -> Job:
     """Files of sales → sales-events, and the cache of what they say."""
     columns = named_alike(datasets.CSV_INBOX, SALE_COLUMNS)

@@ -108,7 +108,10 @@ class Addresses:
     @property
     def lineage_environment(self) -> dict[str, str]:
         """Where events of lineage wait for their backend."""
-        return {"ELECTRORED_LINEAGE_DIR": str(self.layout.folder / "lineage")}
+        return {
+            "ELECTRORED_LINEAGE_DIR": str(self.layout.folder / "lineage"),
+            "ELECTRORED_API_URL": self.api_url,
+        }
 
     def sales_environment(self, role: str) -> dict[str, str]:
         return {"ELECTRORED_SALES_DB_URL": _text(self.sales_url(role))}

@@ -6,6 +6,7 @@ Hops: inputs → partials (combine), partials → state (merge), state → rows 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from contracts import datasets
 from contracts.datasets import Dataset
@@ -60,6 +61,12 @@ def worker(pipeline: Pipeline, generation: int) -> Job:
         ),
         f"{pipeline.name}.g{generation}",
     )
+
+
+def replay(pipeline: Pipeline, generation: int) -> Job:
+    """A slice of a replay, which does what a worker does, to an end."""
+    job = worker(pipeline, generation)
+    return replace(job, name=f"{job.name}.replay", processing=BATCH)
 
 
 def sink(pipeline: Pipeline, generation: int) -> Job:
@@ -250,6 +257,27 @@ def _shown(pipeline: Pipeline, state: Dataset, names: list[str]) -> dict[str, tu
         else:
             raise ValueError(f"{pipeline.name} does not say what its column {name} is made of")
     return columns
+
+
+def answered(pipeline: Pipeline, state: Dataset) -> Made:
+    """The view of a pipeline straight from its state: where Dagster's graph shows no table between."""
+    name = datasets.view_name(pipeline.name)
+    between = rows(pipeline, state)
+    columns = {
+        column: tuple(
+            replace(found, kind=_through(origin.kind, found.kind))
+            for origin in origins
+            if origin.dataset == between.dataset
+            for found in between.columns.get(origin.column, ())
+        )
+        for column, origins in view(name).columns.items()
+    }
+    return Made(datasets.view(pipeline.name), columns)
+
+
+def _through(later: Kind, earlier: Kind) -> Kind:
+    """What two transformations after each other come to."""
+    return earlier if later is Kind.IDENTITY else later
 
 
 _USES = {

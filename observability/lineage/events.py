@@ -121,6 +121,8 @@ def _run_facets(run: RunOf, job: hops.Job, facts: Facts) -> dict[str, Any]:
 
 def _job_facets(naming: Naming, job: hops.Job) -> dict[str, Any]:
     base = naming.source_url.rstrip("/") + "/" if naming.source_url else "urn:electrored:code:"
+    if not job.code:
+        return {}
     return {
         "jobType": job_type_job.JobTypeJobFacet(
             processingType=job.processing, integration="ELECTRORED", jobType="JOB"

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from confluent_kafka import Consumer, Message, TopicPartition
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, case, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from contracts.kafka import consumer, describe_topics
@@ -97,22 +97,20 @@ def _move(connection: Connection, topic_id: str, last: Message) -> None:
 
 def keep(connection: Connection, events: Iterable[bytes | None]) -> None:
     """Note what each job said last. What is no event of a run says nothing here."""
-    newest: dict[tuple[str, str], dict[str, Any]] = {}
-    for value in events:
-        row = _row(value)
-        if row is None:
-            continue
-        key = (row["namespace"], row["name"])
-        if key not in newest or row["event_at"] >= newest[key]["event_at"]:
-            newest[key] = row
-    for row in newest.values():
+    for row in filter(None, map(_row, events)):
         statement = insert(lineage_jobs).values(row)
-        changes = {name: statement.excluded[name] for name in row if name not in ("namespace", "name")}
+        new, old = statement.excluded, lineage_jobs.c
+        # Who ends the run of another knows not what that read and wrote.
+        knows = (func.jsonb_array_length(new.inputs) + func.jsonb_array_length(new.outputs)) > 0
+        changes = {name: new[name] for name in ("run_id", "event_type", "event_at")} | {
+            name: case((knows, new[name]), else_=old[name])
+            for name in ("generation", "facets", "inputs", "outputs")
+        }
         connection.execute(
             statement.on_conflict_do_update(
                 index_elements=["namespace", "name"],
                 set_=changes,
-                where=statement.excluded.event_at >= lineage_jobs.c.event_at,
+                where=new.event_at >= old.event_at,
             )
         )
 

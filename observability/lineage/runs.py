@@ -11,8 +11,9 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -27,7 +28,7 @@ from contracts.settings import (
     SoapSettings,
 )
 from observability import logs
-from observability.lineage.hops import Job
+from observability.lineage.hops import BATCH, Job
 
 if TYPE_CHECKING:
     from observability.lineage.outbox import Outbox
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 START, RUNNING, COMPLETE, FAIL, ABORT = "START", "RUNNING", "COMPLETE", "FAIL", "ABORT"
 # Who ends waits so long for the events that tell it; a backend that is away gets them from a successor.
 CLOSE_SECONDS = 3.0
+KILLED = "the process was killed"
 
 _log = logs.get(__name__)
 
@@ -118,12 +120,15 @@ class Lineage:
         self,
         naming: Naming,
         make_outbox: Callable[[], Outbox],
-        open_runs: Path | None,
+        folder: Path | None,
         every_seconds: float,
+        *,
+        is_alone: bool = True,
     ) -> None:
         self._naming = naming
         self._make_outbox = make_outbox
-        self._open = open_runs
+        self._folder = folder
+        self._is_alone = is_alone
         self._every_seconds = every_seconds
         self._jobs: dict[str, Job] = {}
         self._queue: queue.SimpleQueue[_Told | None] = queue.SimpleQueue()
@@ -154,9 +159,11 @@ class Lineage:
         ended.set()
         self._tell(run, job, COMPLETE, facts)
 
-    def tell(self, run: RunOf, job: Making, state: str, facts: Facts) -> None:
-        """Tell of one moment of a run that is not this process's."""
-        self._queue.put(_Told(run, job, state, datetime.now(UTC), facts))
+    def tell(
+        self, run: RunOf, job: Making, state: str, facts: Facts | None = None, at: datetime | None = None
+    ) -> None:
+        """Tell of one moment of a run, this process's or another's."""
+        self._queue.put(_Told(run, job, state, at or datetime.now(UTC), facts or Facts()))
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Hand over what was told; the rest is kept for a successor."""
@@ -197,27 +204,66 @@ class Lineage:
                 _log.warning("an event of lineage is lost", run=told.run.id, reason=repr(error))
         outbox.close(CLOSE_SECONDS)
 
-    # What stands open, so that a successor can end it.
+    # What stands open, so that somebody else can end it.
+
+    def end_left(self, parent_run_id: str, state: str, error: str) -> int:
+        """End the runs that a run had started and that were killed with it; gives how many."""
+        ended = 0
+        for note in self._notes():
+            left = _read(note)
+            if left is not None and left.parent == parent_run_id:
+                self.tell(RunOf(left.run_id), partial(_nameless, left.job), state, Facts(error=error))
+                note.unlink(missing_ok=True)
+                ended += 1
+        return ended
 
     def _left(self, told: _Told, job: Job) -> Iterator[_Told]:
         """The end of the run that a predecessor had begun and could not end."""
-        if self._open is None or told.state != START:
+        if not self._is_alone or told.state != START or (note := self._note_of(told, job)) is None:
             return
-        note = self._open / "open" / f"{job.name}.json"
-        if note.exists():
-            left = RunOf(json.loads(note.read_text(encoding="utf-8"))["run_id"])
-            yield replace(told, run=left, state=ABORT, facts=Facts(error="the process was killed"))
+        if (left := _read(note)) is not None:
+            yield replace(told, run=RunOf(left.run_id), state=ABORT, facts=Facts(error=KILLED))
 
     def _note(self, told: _Told, job: Job) -> None:
-        if self._open is None:
-            return
-        note = self._open / "open" / f"{job.name}.json"
-        if told.state == START:
+        note = self._note_of(told, job)
+        if note is not None and told.state == START:
             note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(json.dumps({"run_id": told.run.id}), encoding="utf-8")
+            parent = None if told.run.parent is None else told.run.parent.run_id
+            note.write_text(json.dumps(asdict(_Left(told.run.id, job.name, parent))), encoding="utf-8")
         elif told.state in (COMPLETE, FAIL, ABORT):
             self._jobs.pop(told.run.id, None)
-            note.unlink(missing_ok=True)
+            if note is not None:
+                note.unlink(missing_ok=True)
+
+    def _notes(self) -> list[Path]:
+        return [] if self._folder is None else sorted((self._folder / "open").glob("*.json"))
+
+    def _note_of(self, told: _Told, job: Job) -> Path | None:
+        if self._folder is None:
+            return None
+        return self._folder / "open" / f"{job.name if self._is_alone else told.run.id}.json"
+
+
+@dataclass(frozen=True)
+class _Left:
+    """A run that has begun, as its note says it."""
+
+    run_id: str
+    job: str
+    parent: str | None
+
+
+def _read(note: Path) -> _Left | None:
+    """None if there is none, or one that was cut off as it was written."""
+    try:
+        return _Left(**json.loads(note.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _nameless(name: str) -> Job:
+    """A job of which no more is known; what it reads and writes was told at its start."""
+    return Job(name, BATCH, "", (), ())
 
 
 Teller = Lineage | Untold
@@ -243,8 +289,7 @@ def telling(
         return Outbox(lanes(kafka), folder)
 
     naming = Naming(settings.lineage_namespace, Places(*known), settings.source_url)
-    open_runs = folder if is_alone else None
-    lineage = Lineage(naming, make_outbox, open_runs, settings.lineage_every_seconds)
+    lineage = Lineage(naming, make_outbox, folder, settings.lineage_every_seconds, is_alone=is_alone)
     try:
         yield lineage
     finally:
