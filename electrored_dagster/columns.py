@@ -88,6 +88,7 @@ def _made() -> Iterator[Made]:
     from sources import lineage as of_sources
     from streaming import lineage
     from streaming.pipelines import CURRENT, PIPELINES
+    from streaming.shown import answered
 
     yield of_sources.csv_taken()
     yield of_sources.log()
@@ -100,7 +101,7 @@ def _made() -> Iterator[Made]:
         )
         yield lineage.merged(pipeline, partials, state)
         yield lineage.published(pipeline, state)
-        yield lineage.answered(pipeline, state)
+        yield answered(pipeline, state)
 
 
 if __name__ == "__main__":

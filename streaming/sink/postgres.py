@@ -18,6 +18,7 @@ from contracts.registry import Registry
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import GenerationTopics
 from observability import logs
+from observability.lineage.hops import Job
 from observability.lineage.keeping import Keeper
 from observability.lineage.runs import UNTOLD, Facts, Teller
 from observability.metrics import EVENTS, LAG
@@ -166,7 +167,7 @@ def run(
 
     barriers.start()
     # The tables that it fills are shown by views, which nobody else would tell of.
-    with lineage.told(lineage_of.shown):
+    with lineage.told(_shown):
         pass
     keeper = Keeper(kafka, engine, stop)
     keeper.start()
@@ -176,6 +177,13 @@ def run(
         barriers.stop()
         keeper.join()
         engine.dispose()
+
+
+def _shown() -> Job:
+    # In the thread that tells: it reads the views' SQL, which the sink's start need not wait for.
+    from streaming.shown import shown
+
+    return shown()
 
 
 def kept_following(engine: Engine, entry: Entry, work: Callable[[], None], stop: threading.Event) -> None:

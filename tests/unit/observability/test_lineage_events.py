@@ -27,6 +27,7 @@ from observability.lineage.outbox import restored
 from observability.lineage.runs import ABORT, COMPLETE, FAIL, RUNNING, START, Facts, Naming, Parent, RunOf
 from sources import lineage as of_sources
 from streaming import lineage as of_streaming
+from streaming import shown as of_views
 from streaming.pipelines import PIPELINES
 
 PLACES = Places(
@@ -45,7 +46,7 @@ JOBS: list[Job] = [
     of_sources.capture("public.sales"),
     of_sources.csv(),
     of_sources.soap(),
-    of_streaming.shown(),
+    of_views.shown(),
     *(
         make(pipeline, 1)
         for pipeline in PIPELINES.values()

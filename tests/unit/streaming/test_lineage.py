@@ -14,7 +14,7 @@ from contracts.schemas import load
 from contracts.tables import metadata
 from contracts.topics import ENRICHED_SALES, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from observability.lineage.hops import Kind, Made
-from streaming import lineage
+from streaming import lineage, shown
 from streaming.engine.aggregates import Sum
 from streaming.engine.pipeline import Pipeline
 from streaming.pipelines import PIPELINES
@@ -85,8 +85,8 @@ def test_every_column_of_every_hop_comes_from_one_that_the_hop_before_has(pipeli
     merged = lineage.merged(pipeline, made.dataset, state)
     fields = {column.name for column in made.schema}
     assert set(made.columns) == set(merged.columns) == fields
-    for shown in (lineage.rows(pipeline, state), lineage.published(pipeline, state)):
-        assert {one.column for origins in shown.columns.values() for one in origins} <= fields
+    for last in (lineage.rows(pipeline, state), lineage.published(pipeline, state)):
+        assert {one.column for origins in last.columns.values() for one in origins} <= fields
     rows = lineage.rows(pipeline, state)
     assert set(rows.columns) == {
         column.name for column in metadata.tables[pipeline.table].columns if column.name not in lineage.OWN
@@ -94,7 +94,7 @@ def test_every_column_of_every_hop_comes_from_one_that_the_hop_before_has(pipeli
     assert set(lineage.published(pipeline, state).columns) >= {
         field["name"] for field in load(pipeline.output.schema)["fields"] if _is_plain(field["type"])
     }
-    for origins in lineage.view(datasets.view_name(pipeline.name)).columns.values():
+    for origins in shown.view(datasets.view_name(pipeline.name)).columns.values():
         for one in origins:
             if one.dataset == rows.dataset:
                 assert one.column in set(rows.columns) | set(lineage.OWN)
@@ -115,7 +115,7 @@ def test_another_pipeline_has_another_lineage() -> None:
 
 def test_the_view_of_the_cities_is_the_sum_of_amounts_ranked() -> None:
     pipeline = PIPELINES[TOP_SALES_BY_CITY.name, 1]
-    made = lineage.answered(pipeline, datasets.internal(pipeline.name, "state"))
+    made = shown.answered(pipeline, datasets.internal(pipeline.name, "state"))
     assert [(one.column, one.kind) for one in made.columns["total"]] == [("total", Kind.IDENTITY)]
     assert {one.kind for one in made.columns["rank"]} == {Kind.WINDOW}
     assert "total" in {one.column for one in made.columns["rank"]}
@@ -149,8 +149,8 @@ def test_a_joined_sale_shows_what_its_lineage_says() -> None:
     assert seen <= said
     two = deepcopy(TOTAL)
     two["sales"] = [*TOTAL["sales"], ("l", SALE | {"source": "csv"})]
-    shown = pipeline.rows(two)
-    assert [(row["ambiguous"], row["status"]) for row in shown] == [(True, "PENDING")] * 2
+    found = pipeline.rows(two)
+    assert [(row["ambiguous"], row["status"]) for row in found] == [(True, "PENDING")] * 2
 
 
 def _changed() -> Iterator[tuple[str, dict[str, Any]]]:
