@@ -150,7 +150,7 @@ class LineageSettings(_Settings):
     # Between two events of a run that goes on.
     lineage_every_seconds: float = Field(default=60.0, gt=0)
     # How long the topic keeps them, from its first start on.
-    lineage_retention: timedelta = timedelta(days=30)
+    lineage_retention: timedelta = timedelta(days=7)
     # Where it is read, for links.
     api_url: str = "http://127.0.0.1:8082"
     # A link to the code in a repository; the path within it is put behind it.

@@ -28,8 +28,6 @@ from observability import logs
 MOST_EVENTS = 20_000
 # Between attempts at a backend that does not answer.
 AGAIN_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-# Who ends waits so long for the backend to take what is left.
-CLOSE_SECONDS = 3.0
 # How soon a folder is looked at again that another process of the same name delivers from.
 HELD_SECONDS = 1.0
 
@@ -65,8 +63,10 @@ class Outbox:
         for lane in self._lanes:
             lane.put(event)
 
-    def close(self, seconds: float = CLOSE_SECONDS) -> bool:
+    def close(self, seconds: float) -> bool:
         """Let the backend take what is left, for so long; gives whether nothing is. The rest stays for a successor."""
+        for lane in self._lanes:
+            lane.end_writing()
         deadline = time.monotonic() + seconds
         ended = [lane.close(deadline) for lane in self._lanes]
         if self._temporary is not None:
@@ -93,9 +93,11 @@ class _Lane:
     def put(self, event: RunEvent) -> None:
         self._queue.put(event)
 
-    def close(self, deadline: float) -> bool:
+    def end_writing(self) -> None:
         self._queue.put(None)
-        self._writer.join(max(0.0, deadline - time.monotonic()))
+        self._writer.join()
+
+    def close(self, deadline: float) -> bool:
         self._closed_at = deadline
         self._closing.set()
         self._wake.set()
@@ -160,7 +162,7 @@ class _Lane:
             for file in self._files():
                 while not self._is_over():
                     try:
-                        self._send(restored(json.loads(file.read_text(encoding="utf-8"))))
+                        self._send(_event(file))
                     except FileNotFoundError:
                         # Dropped, too many waited.
                         break
@@ -171,11 +173,9 @@ class _Lane:
                         failures += 1
                         if failures == 1:
                             _log.warning("lineage events wait", lane=self._name, reason=_first_line(error))
-                        # Closing wakes it for a last attempt.
-                        if self._closing.wait(wait) and self._is_over():
+                        # Who ends does not wait for a backend that is away.
+                        if self._closing.wait(wait):
                             return
-                        if self._closing.is_set():
-                            time.sleep(min(wait, 0.1))
                         continue
                     file.unlink(missing_ok=True)
                     DELIVERED.labels(self._name).inc()
@@ -192,6 +192,15 @@ class _Lane:
 
     def _is_over(self) -> bool:
         return self._closed_at is not None and time.monotonic() > self._closed_at
+
+
+def _event(file: Path) -> RunEvent:
+    """Raises Refused for a file that nobody of ours wrote."""
+    text = file.read_text(encoding="utf-8")
+    try:
+        return restored(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{file.name} is no event: {error!r}") from error
 
 
 def _first_line(error: BaseException) -> str:

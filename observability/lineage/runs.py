@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from observability.lineage.outbox import Outbox
 
 START, RUNNING, COMPLETE, FAIL, ABORT = "START", "RUNNING", "COMPLETE", "FAIL", "ABORT"
-# Who ends waits so long for the events that tell it; a backend that is away gets them from a successor.
-CLOSE_SECONDS = 3.0
+# Who ends waits so long for a backend that answers; the rest is a successor's.
+CLOSE_SECONDS = 2.0
+# Before that its events become files, which waits for nobody else: only a busy machine takes seconds for it.
+WRITTEN_SECONDS = 15.0
 KILLED = "the process was killed"
 
 _log = logs.get(__name__)
@@ -165,10 +167,10 @@ class Lineage:
         """Tell of one moment of a run, this process's or another's."""
         self._queue.put(_Told(run, job, state, at or datetime.now(UTC), facts or Facts()))
 
-    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+    def close(self) -> None:
         """Hand over what was told; the rest is kept for a successor."""
         self._queue.put(None)
-        self._thread.join(seconds)
+        self._thread.join(WRITTEN_SECONDS + CLOSE_SECONDS)
 
     def _tick(self, run: RunOf, job: Making, facts: Telling, ended: threading.Event) -> None:
         while not ended.wait(self._every_seconds):

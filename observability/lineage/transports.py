@@ -7,7 +7,7 @@ from typing import Any
 import requests
 from openlineage.client import OpenLineageClient
 from openlineage.client.event_v2 import RunEvent
-from openlineage.client.transport import Transport
+from openlineage.client.transport import Transport, get_default_factory
 from openlineage.client.transport.composite import CompositeTransport
 from openlineage.client.transport.kafka import KafkaConfig, KafkaTransport
 from openlineage.client.transport.noop import NoopConfig, NoopTransport
@@ -47,7 +47,8 @@ def lanes(kafka: KafkaSettings | None) -> dict[str, Send]:
 
 
 def _is_disabled() -> bool:
-    return OpenLineageClient().transport.kind == NoopTransport.kind
+    # The client itself would warn that it prints events when nothing else is set.
+    return isinstance(get_default_factory().create({"type": "console"}), NoopTransport)
 
 
 def _producer_config(kafka: KafkaSettings) -> dict[str, Any]:

@@ -41,6 +41,8 @@ PAUSE_SECONDS = 0.02
 AGAIN_SECONDS = (1.0, 5.0, 15.0, 60.0)
 # What failed after so long had begun well, and is another failure.
 STEADY_SECONDS = 300.0
+# Who ends waits no longer for the follower of lineage, which loses nothing.
+KEEPER_SECONDS = 3.0
 
 _log = logs.get(__name__)
 
@@ -175,7 +177,8 @@ def run(
         follow(wanted, stop)
     finally:
         barriers.stop()
-        keeper.join()
+        # It may be waiting for a broker that is away.
+        keeper.join(KEEPER_SECONDS)
         engine.dispose()
 
 
