@@ -74,8 +74,8 @@ TOP_SALESMAN_BY_COUNTRY = Topic(
 ENRICHED_SALES = Topic("enriched-sales", "sale_id", INTERNAL_PARTITIONS, "enriched_sale", COMPACTED)
 
 # JSON, one partition: the order of events is that of their sending. What it says of each job last is in the results
-# database (`lineage_jobs`); the topic itself is for other readers, and to look back a week. Each event says all of a job's
-# columns, 120 KB a minute for three pipelines: compressed it is a tenth.
+# database (`lineage_jobs`); the topic itself is for other readers, and to look back a week. Each event says all
+# columns of a job, 120 KB a minute for three pipelines; compressed it is a tenth.
 OPENLINEAGE_EVENTS = Topic(
     "openlineage-events",
     "run:<namespace>/<job>, of the parent if there is one",

@@ -6,7 +6,6 @@ import json
 import types
 import typing
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
@@ -17,49 +16,15 @@ from openlineage.client import facet_v2
 from openlineage.client.event_v2 import RunEvent
 from openlineage.client.serde import Serde
 
-from contracts import datasets
-from contracts.datasets import Places
-from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings, SalesDbSettings, SoapSettings
-from contracts.topics import SALES_EVENTS
-from observability.lineage.events import FACET, event
+from observability.lineage.events import FACET
 from observability.lineage.hops import Job
 from observability.lineage.outbox import restored
-from observability.lineage.runs import ABORT, COMPLETE, FAIL, RUNNING, START, Facts, Naming, Parent, RunOf
+from observability.lineage.runs import ABORT, COMPLETE, FAIL, RUNNING, START, Facts
 from sources import lineage as of_sources
 from streaming import lineage as of_streaming
-from streaming import shown as of_views
 from streaming.pipelines import PIPELINES
+from tests.unit.observability.told import FACTS, JOBS, PLACES, told
 
-PLACES = Places(
-    KafkaSettings(kafka_bootstrap="broker-1:9092,broker-2:9092", schema_registry_url="http://registry"),
-    SalesDbSettings.model_validate({"sales_db_url": "postgresql+psycopg2://u:secret@shop/sales"}),
-    ResultsDbSettings.model_validate({"results_db_url": "postgresql+psycopg2://u:secret@db:5433/results"}),
-    CsvSettings.model_validate({"csv_inbox": "/data/inbox"}),
-    SoapSettings.model_validate(
-        {"soap_wsdl": "http://pay:8080/payments?wsdl", "soap_username": "u", "soap_password": "secret"}
-    ),
-)
-NAMING = Naming("electrored", PLACES)
-AT = datetime(2026, 11, 23, 9, tzinfo=UTC)
-RUN_ID = "0192c7b7-2b0c-7a30-8f6e-2f4f0e0a0001"
-JOBS: list[Job] = [
-    of_sources.capture("public.sales"),
-    of_sources.csv(),
-    of_sources.soap(),
-    of_views.shown(),
-    *(
-        make(pipeline, 1)
-        for pipeline in PIPELINES.values()
-        for make in (of_streaming.worker, of_streaming.sink, of_streaming.publisher)
-    ),
-]
-FACTS = Facts(
-    watermark=AT,
-    counts={"combine": {"events": 5, "late": 1}},
-    checkpoints={"combine": {0: 7}},
-    rows={datasets.topic(SALES_EVENTS): 5},
-    assertions={datasets.topic(SALES_EVENTS): [("sale_ids_in_both_sources", True)]},
-)
 FACETS = {
     found._get_schema(): found
     for module in vars(facet_v2).values()
@@ -67,12 +32,6 @@ FACETS = {
     for found in vars(module).values()
     if isinstance(found, type) and issubclass(found, facet_v2.BaseFacet) and attr.has(found)
 }
-
-
-def told(job: Job, state: str, facts: Facts) -> dict[str, Any]:
-    run = RunOf(RUN_ID, Parent("electrored", "csv_take", RUN_ID), (AT, AT))
-    made: dict[str, Any] = json.loads(Serde.to_json(event(NAMING, run, job, state, AT, facts)))
-    return made
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
