@@ -53,7 +53,8 @@ def _is_disabled() -> bool:
 
 def _producer_config(kafka: KafkaSettings) -> dict[str, Any]:
     # Never given up by the client: giving up would be told to its log only, and the event be lost.
-    return client_config(kafka) | {"enable.idempotence": True, "message.timeout.ms": 0, "linger.ms": 0}
+    # The lane says once that the broker is away; librdkafka would say it of each attempt, twenty times a second.
+    return client_config(kafka) | {"enable.idempotence": True, "message.timeout.ms": 0, "log_level": 2}
 
 
 def _sending(transport: Transport) -> Send:
