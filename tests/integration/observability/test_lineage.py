@@ -249,7 +249,9 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(
         wait_until(lambda: len(list(waiting.glob("later/*/*.json"))) == 2, what="events that wait")
         ensure_topics(stack.kafka, [later])
         wait_until(lambda: not list(waiting.glob("later/*/*.json")), what="delivery")
-    admin(stack.kafka).delete_topics([topic])[topic].result()
+    # Kept until it is done: a client that goes out of scope takes its requests with it.
+    client = admin(stack.kafka)
+    client.delete_topics([topic])[topic].result()
 
 
 def _ten_runs(lineage: Lineage, job: Callable[[], Any]) -> None:
