@@ -15,7 +15,7 @@ from api import problems
 from api.answers import Answers
 from api.measured import Measured
 from api.queries import CONNECTIONS, Results
-from api.routes import generations, health, payments, top_sales, top_salesmen
+from api.routes import generations, health, lineage, payments, top_sales, top_salesmen
 from contracts.settings import ApiSettings
 from observability import logs
 
@@ -49,7 +49,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(Measured)
-    for routes in (top_sales, top_salesmen, payments, generations, health):
+    for routes in (top_sales, top_salesmen, payments, generations, lineage, health):
         app.include_router(routes.router)
 
     @app.get("/", include_in_schema=False)

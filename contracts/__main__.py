@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -10,8 +12,8 @@ from contracts import acls
 from contracts.kafka import ensure_topics
 from contracts.migrate import upgrade
 from contracts.registry import Registry
-from contracts.settings import KafkaSettings, ResultsDbSettings, from_environment
-from contracts.topics import PUBLIC
+from contracts.settings import KafkaSettings, LineageSettings, ResultsDbSettings, from_environment
+from contracts.topics import OPENLINEAGE_EVENTS, PUBLIC
 
 app = typer.Typer(no_args_is_help=True, help="The nouns every room shares.")
 
@@ -21,7 +23,9 @@ def setup() -> None:
     """Migrate the results database, make the public topics, register their schemas; may run any number of times."""
     kafka = from_environment(KafkaSettings)
     upgrade(from_environment(ResultsDbSettings).results_db_url.get_secret_value())
-    ensure_topics(kafka, PUBLIC)
+    kept_ms = from_environment(LineageSettings).lineage_retention // timedelta(milliseconds=1)
+    lineage = replace(OPENLINEAGE_EVENTS, config={**OPENLINEAGE_EVENTS.config, "retention.ms": str(kept_ms)})
+    ensure_topics(kafka, (*PUBLIC, lineage))
     Registry(kafka).register_public()
 
 

@@ -7,7 +7,12 @@ OpenLineage's name joins the real name with dots (PostgreSQL) or leaves it as it
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
+from sqlalchemy import make_url
+
+from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings, SalesDbSettings, SoapSettings
 from contracts.topics import (
     ENRICHED_SALES,
     PAYMENT_CONFIRMATIONS,
@@ -92,3 +97,55 @@ SALES = Dataset(SALES_DB, ("public", "sales"))
 CSV_INBOX = Dataset(FILES, ("inbox",))
 CSV_SALES = Dataset(RESULTS_DB, ("public", "csv_sales"))
 PAYMENT_SERVICE = Dataset(SOAP, ("payments",))
+
+OPENLINEAGE_KAFKA_PORT, OPENLINEAGE_POSTGRES_PORT = 9092, 5432
+
+
+def table(name: str) -> Dataset:
+    """A table or view of the results database."""
+    return Dataset(RESULTS_DB, ("public", name))
+
+
+class Places:
+    """Where the systems are, as far as a process knows: OpenLineage names a dataset by the server that holds it."""
+
+    def __init__(
+        self,
+        *settings: KafkaSettings | SalesDbSettings | ResultsDbSettings | CsvSettings | SoapSettings,
+    ) -> None:
+        # By system: the namespace, and what stands before a dataset's own name.
+        self._systems: dict[str, tuple[str, str]] = {}
+        for found in settings:
+            match found:
+                case KafkaSettings():
+                    first = found.kafka_bootstrap.split(",")[0].split("://")[-1].strip()
+                    self._systems[KAFKA] = (f"kafka://{_with_port(first, OPENLINEAGE_KAFKA_PORT)}", "")
+                case SalesDbSettings():
+                    self._systems[SALES_DB] = _postgres(found.sales_db_url.get_secret_value())
+                case ResultsDbSettings():
+                    self._systems[RESULTS_DB] = _postgres(found.results_db_url.get_secret_value())
+                case CsvSettings():
+                    self._systems[FILES] = ("file", str(Path(found.csv_inbox).absolute()))
+                case SoapSettings():
+                    # The rules have none for SOAP: a service is named by its address, as they name what is in a bucket.
+                    url = urlsplit(found.soap_wsdl)
+                    self._systems[SOAP] = (f"{url.scheme}://{url.netloc}", url.path.strip("/"))
+
+    def knows(self, dataset: Dataset) -> bool:
+        return dataset.system in self._systems
+
+    def name(self, dataset: Dataset) -> tuple[str, str]:
+        """Namespace and name by OpenLineage's rules. Raises KeyError for a system that the process does not know."""
+        namespace, before = self._systems[dataset.system]
+        if dataset.system in (FILES, SOAP):
+            return namespace, before
+        return namespace, f"{before}{dataset.name}"
+
+
+def _postgres(text: str) -> tuple[str, str]:
+    url = make_url(text)
+    return f"postgres://{url.host or 'localhost'}:{url.port or OPENLINEAGE_POSTGRES_PORT}", f"{url.database}."
+
+
+def _with_port(address: str, port: int) -> str:
+    return address if address.rpartition(":")[2].isdigit() else f"{address}:{port}"

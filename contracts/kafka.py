@@ -48,7 +48,7 @@ _FORBIDDEN = frozenset(
 )
 
 
-def _common(settings: KafkaSettings) -> dict[str, Any]:
+def client_config(settings: KafkaSettings) -> dict[str, Any]:
     password = settings.kafka_sasl_password
     config = {
         "bootstrap.servers": settings.kafka_bootstrap,
@@ -66,7 +66,7 @@ def _common(settings: KafkaSettings) -> dict[str, Any]:
 def transactional_producer(settings: KafkaSettings, transactional_id: str) -> Producer:
     """A producer for exactly-once writes; the caller runs `init_transactions`, which fences its predecessor."""
     return Producer(
-        _common(settings)
+        client_config(settings)
         | {
             "transactional.id": transactional_id,
             "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
@@ -102,7 +102,7 @@ def consumer(
 
     `subscribed=False` is for manual assignment (reading state back, following a topic from a stored offset).
     """
-    config = _common(settings) | {
+    config = client_config(settings) | {
         "group.id": group_id,
         "group.protocol": "consumer" if subscribed else "classic",
         "isolation.level": "read_committed",
@@ -121,7 +121,7 @@ def consumer(
 def admin(settings: KafkaSettings) -> AdminClient:
     # Leaders are asked for again after so long. With the default of 15 min a restarted broker refuses every question
     # about offsets until then, because the client names the leader's former epoch.
-    return AdminClient(_common(settings) | {"metadata.max.age.ms": 5_000})
+    return AdminClient(client_config(settings) | {"metadata.max.age.ms": 5_000})
 
 
 def committed_offsets(

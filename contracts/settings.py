@@ -162,6 +162,24 @@ class LogSettings(_Settings):
     metrics_port: int | None = None
 
 
+class LineageSettings(_Settings):
+    """What OpenLineage events are named by. Where they go is said by openlineage-python's own settings (OPENLINEAGE_…);
+    without any: to the topic `openlineage-events`.
+    """
+
+    # Where events wait that could not be sent yet; unset: in a folder that ends with the process.
+    lineage_dir: Path | None = None
+    lineage_namespace: str = "electrored"
+    # Between two events of a run that goes on.
+    lineage_every_seconds: float = Field(default=60.0, gt=0)
+    # How long the topic keeps them, from its first start on.
+    lineage_retention: timedelta = timedelta(days=7)
+    # Where it is read, for links.
+    api_url: str = "http://127.0.0.1:8082"
+    # A link to the code in a repository; the path within it is put behind it.
+    source_url: str = ""
+
+
 class StackSettings(_Settings):
     """What `electrored` is not to start, because it is already there; unset: it starts its own.
 

@@ -269,3 +269,27 @@ csv_cache = Table(
     Column("seen", BigInteger, nullable=False, comment="the seq behind the greatest that was applied"),
     Column("offsets", JSONB, nullable=False, comment='{"<partition>": next offset}'),
 )
+
+# What `openlineage-events` says of each job last: its run, its inputs and outputs with their columns.
+lineage_jobs = Table(
+    "lineage_jobs",
+    metadata,
+    Column("namespace", ID, nullable=False),
+    Column("name", ID, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("event_at", MOMENT, nullable=False),
+    Column("generation", Text, comment="`<pipeline>.gN` that it works for; null: for all"),
+    Column("facets", JSONB, nullable=False, comment="of job and run"),
+    Column("inputs", JSONB, nullable=False, comment="datasets with their facets"),
+    Column("outputs", JSONB, nullable=False),
+    PrimaryKeyConstraint("namespace", "name"),
+)
+
+# Up to where it was read, moved with the rows.
+lineage_positions = Table(
+    "lineage_positions",
+    metadata,
+    Column("topic_id", Text, primary_key=True, comment="a topic made anew has another"),
+    Column("next_offset", BigInteger, nullable=False),
+)

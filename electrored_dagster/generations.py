@@ -8,9 +8,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -22,6 +23,8 @@ from contracts import tables
 from contracts.calendar import Calendar
 from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
 from electrored_dagster.outcomes import settings
+from observability.lineage.hops import Job
+from observability.lineage.runs import UNTOLD, Saying
 
 if TYPE_CHECKING:
     from streaming.replay.building import Done
@@ -111,31 +114,40 @@ def run_piece(
     replay: ReplaySettings,
     piece: Piece,
     tell: Callable[[dict[str, Any]], None],
+    told: Callable[[Callable[[], Job], Saying], AbstractContextManager[None]] = UNTOLD.told,
 ) -> Worked:
-    """Run the slice to its end. `tell` is given its progress now and then. Raises what `run_slice` raises."""
+    """Run the slice to its end. `tell` is given its progress now and then, `told` tells lineage of it.
+
+    Raises what `run_slice` raises.
+    """
+    from streaming import lineage as lineage_of
     from streaming.generations import load
+    from streaming.pipelines import PIPELINES
     from streaming.replay import building
 
     generation = load(results, piece.made.pipeline, piece.made.number)
-    progress, ended = Progress(piece.name, tell), threading.Event()
+    progress, saying, ended = Progress(piece.name, tell), Saying(), threading.Event()
 
     def note(done: Done) -> None:
+        saying.facts = done.facts(piece.name)
         progress.note(done)
         # The executor's process: without it nobody waits for this slice, which would only keep others from it.
         run = parent_process()
         if run is not None and not run.is_alive():
             ended.set()
 
-    done = building.run_slice(
-        kafka,
-        results,
-        generation,
-        building.find_slice(generation, piece.step, piece.partition),
-        replay.state_dir / "state",
-        share=replay.replay_share or building.SHARE,
-        stop=ended,
-        on_progress=note,
-    )
+    pipeline = PIPELINES[generation.pipeline, generation.version]
+    with told(partial(lineage_of.replay, pipeline, generation.number), saying):
+        done = building.run_slice(
+            kafka,
+            results,
+            generation,
+            building.find_slice(generation, piece.step, piece.partition),
+            replay.state_dir / "state",
+            share=replay.replay_share or building.SHARE,
+            stop=ended,
+            on_progress=note,
+        )
     return Worked(done.events, round(progress.seconds, 3))
 
 

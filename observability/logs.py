@@ -26,7 +26,7 @@ _ASSIGNED = re.compile(
     re.IGNORECASE,
 )
 # They log every request or connection at INFO; the metrics count those.
-_CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "alembic.runtime.plugins")
+_CHATTY = ("openlineage", "httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "alembic.runtime.plugins")
 
 
 def configure(process: str, settings: LogSettings | None = None, stream: TextIO | None = None) -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +22,8 @@ from contracts.settings import (
 )
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS
 from observability import logs, metrics
+from observability.lineage.runs import Saying, telling
+from sources import lineage as lineage_of
 from sources.errors import SourceError
 from sources.postgres.capture import Capture
 from sources.postgres.writer import Topics
@@ -46,12 +49,14 @@ def postgres() -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    kafka, sales = from_environment(KafkaSettings), from_environment(SalesDbSettings)
+    capture = Capture(kafka, sales, Topics(SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS))
     try:
-        Capture(
-            from_environment(KafkaSettings),
-            from_environment(SalesDbSettings),
-            Topics(SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS),
-        ).run(stop)
+        with (
+            telling("capture", kafka, sales) as lineage,
+            lineage.told(partial(lineage_of.capture, sales.sales_table), capture.facts),
+        ):
+            capture.run(stop)
     except SourceError as error:
         logs.get(__name__).error("stopped", reason=str(error))
         raise SystemExit(1) from error
@@ -66,8 +71,13 @@ def soap_poll() -> None:
     """Read everything that the payment service confirmed since the last poll, and end."""
     logs.configure("sources-soap")
     topics = payments.Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
+    kafka, service, saying = from_environment(KafkaSettings), from_environment(SoapSettings), Saying()
     try:
-        payments.poll(from_environment(KafkaSettings), from_environment(SoapSettings), topics)
+        with (
+            telling("sources soap", kafka, service) as lineage,
+            lineage.told(lineage_of.soap, saying),
+        ):
+            saying.facts = payments.poll(kafka, service, topics).facts
     except SourceError as error:
         logs.get(__name__).error("the poll ended", reason=str(error))
         raise SystemExit(1) from error
@@ -95,8 +105,14 @@ def csv_take() -> None:
 
     logs.configure("sources-csv")
     kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
-    with _one_line():
-        done = take(kafka, results, from_environment(CsvSettings))
+    inbox, saying = from_environment(CsvSettings), Saying()
+    with (
+        _one_line(),
+        telling("sources csv", kafka, results, inbox) as lineage,
+        lineage.told(lineage_of.csv, saying),
+    ):
+        done = take(kafka, results, inbox)
+        saying.facts = done.facts
     for file in done.files:
         counts = file.counts
         typer.echo(

@@ -105,6 +105,14 @@ class Addresses:
             "ELECTRORED_SCHEMA_REGISTRY_URL": self.registry_url,
         }
 
+    @property
+    def lineage_environment(self) -> dict[str, str]:
+        """Where events of lineage wait for their backend."""
+        return {
+            "ELECTRORED_LINEAGE_DIR": str(self.layout.folder / "lineage"),
+            "ELECTRORED_API_URL": self.api_url,
+        }
+
     def sales_environment(self, role: str) -> dict[str, str]:
         return {"ELECTRORED_SALES_DB_URL": _text(self.sales_url(role))}
 
@@ -134,12 +142,16 @@ class Addresses:
     @property
     def csv_environment(self) -> dict[str, str]:
         """For who takes the files of the inbox: it writes the cache of what was taken."""
-        return self.setup_environment | {"ELECTRORED_CSV_INBOX": self.csv_inbox}
+        return self.setup_environment | self.lineage_environment | {"ELECTRORED_CSV_INBOX": self.csv_inbox}
 
     @property
     def replay_environment(self) -> dict[str, str]:
         """For who makes, compares, promotes and retires generations."""
-        return self.setup_environment | {"ELECTRORED_STATE_DIR": str(self.layout.folder)}
+        return (
+            self.setup_environment
+            | self.lineage_environment
+            | {"ELECTRORED_STATE_DIR": str(self.layout.folder)}
+        )
 
     @property
     def dagster_environment(self) -> dict[str, str]:
@@ -147,6 +159,7 @@ class Addresses:
             self.kafka_environment()
             | self.results_environment(databases.READER)
             | self.soap_environment
+            | self.lineage_environment
             | {
                 "DAGSTER_HOME": str(self.layout.dagster_home),
                 "DAGSTER_DISABLE_TELEMETRY": "yes",

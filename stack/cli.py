@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts.settings import StackSettings
-from stack import display, doctor, orphans, status
+from stack import display, doctor, lineage, orphans, status
 from stack.addresses import GIVEN
 from stack.errors import StackError
 from stack.layout import Layout, Options
@@ -150,6 +150,29 @@ def logs(
         return
     with file.open("rb") as source:
         shutil.copyfileobj(source, sys.stdout.buffer)
+
+
+@app.command("lineage")
+def show_lineage(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="A table, view, topic or folder, and perhaps its column: top_sales_by_city.total"
+        ),
+    ],
+    downstream: Annotated[
+        bool, typer.Option("--downstream/--upstream", help="What becomes of it, or what it comes from.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+) -> None:
+    """Show what a column comes from, job by job, or what becomes of it."""
+    direction = "downstream" if downstream else "upstream"
+    answer = lineage.ask(_platform(state_dir).api_url, dataset, direction)
+    if as_json:
+        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+    else:
+        display.wide().print(lineage.tree(answer), highlight=False)
 
 
 csv = typer.Typer(no_args_is_help=True)

@@ -92,7 +92,7 @@ class Platform(Addresses):
     def workers(self) -> list[Program]:
         """Our own processes, in the order of the flow."""
         self._next_metrics_port = self.ports.metrics
-        kafka = self.kafka_environment()
+        kafka = self.kafka_environment() | self.lineage_environment
         reads = kafka | self.results_environment(databases.READER)
         writes = kafka | self.results_environment(databases.WRITER)
         # Workers report to barriers, and say of a candidate that it failed.

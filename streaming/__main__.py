@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings, ResultsDbSettings, WindowSettings, from_environment
 from observability import logs, metrics
+from observability.lineage.runs import telling
 from streaming import generations
 from streaming.engine.errors import EngineError
 from streaming.engine.pipeline import Parameters
@@ -73,8 +74,9 @@ def work(
         stop = _stopped_by_signal()
         with _one_line_errors():
             metrics.serve()
-            kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
-            working.run(kafka, results, pipeline, own, state_dir, stop)
+            kafka, results = _settings()
+            with telling(f"work {pipeline} {own}", kafka, results) as lineage:
+                working.run(kafka, results, pipeline, own, state_dir, stop, lineage)
 
 
 @app.command()
@@ -86,7 +88,9 @@ def sink() -> None:
     stop = _stopped_by_signal()
     metrics.serve()
     with _one_line_errors():
-        postgres.run(from_environment(KafkaSettings), from_environment(ResultsDbSettings), stop)
+        kafka, results = _settings()
+        with telling("sink", kafka, results) as lineage:
+            postgres.run(kafka, results, stop, lineage)
 
 
 @app.command()
@@ -98,7 +102,9 @@ def publish() -> None:
     stop = _stopped_by_signal()
     metrics.serve()
     with _one_line_errors():
-        publisher.run(from_environment(KafkaSettings), from_environment(ResultsDbSettings), stop)
+        kafka, results = _settings()
+        with telling("publish", kafka, results) as lineage:
+            publisher.run(kafka, results, stop, lineage)
 
 
 @contextmanager
@@ -116,6 +122,10 @@ def _stopped_by_signal() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
+
+
+def _settings() -> tuple[KafkaSettings, ResultsDbSettings]:
+    return from_environment(KafkaSettings), from_environment(ResultsDbSettings)
 
 
 def _results_url() -> str:

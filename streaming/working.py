@@ -17,6 +17,8 @@ from sqlalchemy import Engine, update
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import generations
 from observability import logs
+from observability.lineage.runs import UNTOLD, Teller
+from streaming import lineage as lineage_of
 from streaming import stores
 from streaming.barriers import Barriers
 from streaming.engine.errors import Fatal, Stopping
@@ -42,6 +44,7 @@ def run(
     slot: int | str,
     state_dir: Path,
     stop: threading.Event,
+    lineage: Teller = UNTOLD,
 ) -> None:
     """Until told to stop. Raises Fatal if there is nothing to work on, or what ended the active generation."""
     engine = connect(results, f"electrored-worker-{pipeline}")
@@ -65,7 +68,7 @@ def run(
 
     def follower(generation: Generation) -> Follower:
         def run(left: threading.Event) -> None:
-            _kept_running(engine, generation, lambda: worker(generation).run(left), left)
+            _kept_running(engine, generation, lambda: work(generation, left), left)
             # Told to stop, a worker will want its store again.
             if not stop.is_set():
                 now = retried(lambda: load(engine, pipeline, generation.number), left)
@@ -73,6 +76,12 @@ def run(
                     stores.sweep(state_dir, pipeline, slot, lambda number: number == now.number)
 
         return run
+
+    def work(generation: Generation, left: threading.Event) -> None:
+        made = worker(generation)
+        job = partial(lineage_of.worker, PIPELINES[pipeline, generation.version], generation.number)
+        with lineage.told(job, made.facts):
+            made.run(left)
 
     def worker(generation: Generation) -> Worker:
         found = PIPELINES[pipeline, generation.version]

@@ -1,4 +1,4 @@
-"""Alembic's entry: migrates over the connection that `contracts.migrate` holds the lock with."""
+"""Alembic's entry: migrates over the connection that `contracts.migrate` holds the lock with, or only says how."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from alembic import context
 
 from contracts.tables import metadata
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+if context.is_offline_mode():
+    context.configure(dialect_name="postgresql", target_metadata=metadata)
+else:
+    context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():
     context.run_migrations()

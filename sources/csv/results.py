@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
+from contracts import datasets
+from contracts.topics import SALES_EVENTS
+from observability.lineage.runs import Facts
+
 # How many rows a preview shows.
 PREVIEW_ROWS = 5
 # taken: all its rows are done. copy: its content was taken before. rejected: no CSV of sales. changing: it is written
@@ -71,6 +75,17 @@ class Taking:
     counts: Counts
     seconds: float
     preview: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def facts(self) -> Facts:
+        """What its run says."""
+        counts = self.counts
+        return Facts(
+            counts={
+                "csv": {"events": counts.accepted, "duplicates": counts.duplicates, "dead": counts.rejected}
+            },
+            rows={datasets.topic(SALES_EVENTS): counts.accepted + counts.corrections + counts.reversals},
+        )
 
     @property
     def rate(self) -> float:

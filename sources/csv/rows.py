@@ -9,13 +9,11 @@ from typing import Any
 import polars as pl
 
 from contracts.calendar import FIRST_DAY, LAST_DAY
+from contracts.columns import SALE_COLUMNS
 
 TEXTS = ("sale_id", "city", "country", "salesman_id", "salesman_name", "product")
 # As in the sales table, whose columns a file has.
-COLUMNS = (
-    "sale_id", "sold_at", "city", "country", "salesman_id", "salesman_name", "product",
-    "quantity", "amount", "currency",
-)  # fmt: skip
+COLUMNS = SALE_COLUMNS
 OPERATION = "operation"
 # What two rows of one sale have to share to say the same.
 CONTENT = COLUMNS[1:]

@@ -14,6 +14,7 @@ from prometheus_client import Gauge
 
 from contracts.settings import KafkaSettings, SalesDbSettings
 from observability import logs
+from observability.lineage.runs import Facts
 from sources.errors import Interrupted
 from sources.ledger import Ledger
 from sources.postgres import opening
@@ -55,6 +56,11 @@ class Capture:
         self._kafka = kafka
         self._sales = sales
         self._topics = topics
+        self._session: Session | None = None
+
+    def facts(self) -> Facts:
+        """How far it is; may be asked from any thread."""
+        return Facts() if self._session is None else self._session.facts()
 
     def run(self, stop: threading.Event) -> None:
         """Capture until `stop`. Raises Refused or Fenced; what is Interrupted is gone on with from the ledger."""
@@ -66,7 +72,8 @@ class Capture:
                 started = time.monotonic()
                 try:
                     with translated():
-                        Session(self._kafka, self._sales, self._topics, ledger).run(stop)
+                        self._session = Session(self._kafka, self._sales, self._topics, ledger)
+                        self._session.run(stop)
                 except Interrupted as error:
                     lasted = time.monotonic() - started
                     failures = 0 if lasted > 2 * BACKOFF_SECONDS[-1] else failures + 1
@@ -92,6 +99,10 @@ class Session:
         self._look_at = 0.0
         self._topic_at = time.monotonic() + TOPIC_SECONDS
         self._written_at = 0.0
+
+    def facts(self) -> Facts:
+        """What was handed to the log last."""
+        return self._writer.facts()
 
     def run(self, stop: threading.Event) -> None:
         """Read, write and confirm until `stop`; raises what ends it otherwise."""

@@ -13,15 +13,13 @@ from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
 from typing import Any
 
+from contracts.columns import SALE_COLUMNS
 from contracts.registry import header
 from sources import avro
 from sources.postgres.pgoutput import EPOCH_MICROS
 
 # The columns that capture needs, in the order in which a row is handed around.
-COLUMNS = (
-    "sale_id", "sold_at", "city", "country", "salesman_id", "salesman_name", "product",
-    "quantity", "amount", "currency",
-)  # fmt: skip
+COLUMNS = SALE_COLUMNS
 # A row's values in that order, as they were sent; None is NULL.
 Values = Sequence[bytes | None]
 # One event to be: whether it is a reversal, and of what.

@@ -12,6 +12,7 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from observability import metrics
+from observability.lineage.runs import Facts
 from sources.ledger import DeadLetters, Ledger, Position, Range, Record, registry_answers
 from sources.postgres.rows import EPOCH, Encoder, Half, as_json
 from sources.postgres.stream import Segment
@@ -67,6 +68,16 @@ class Writer:
         self.where = where
         self._next_seq = position.next_seq
         self.frontier = 0 if position.frontier is None else (position.frontier - EPOCH) // _MICROSECOND
+
+    def facts(self) -> Facts:
+        """How far the source is; may be asked from any thread, and knows nothing before the start."""
+        if self._next_seq == 1 and not self.frontier:
+            return Facts()
+        return Facts(
+            watermark=EPOCH + self.frontier * _MICROSECOND if self.frontier else None,
+            counts={SOURCE: {"events": self._next_seq - 1}},
+            checkpoints={SOURCE: {0: self.where.place.lsn}},
+        )
 
     @property
     def is_busy(self) -> bool:

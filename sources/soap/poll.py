@@ -23,13 +23,15 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from contracts import datasets
 from contracts.kafka import describe_topics
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
-from contracts.topics import Topic
+from contracts.topics import PAYMENT_CONFIRMATIONS, Topic
 from observability import logs
-from sources.errors import Refused
+from observability.lineage.runs import Facts
+from sources.errors import Interrupted, Refused
 from sources.ledger import DeadLetters, Ledger, Position, Record, meaning, registry_answers
 from sources.soap.client import Bad, Page, PaymentService
 from sources.soap.errors import Unavailable
@@ -69,6 +71,14 @@ class Result:
     cursor_before: str
     cursor_after: str
     seconds: float
+
+    @property
+    def facts(self) -> Facts:
+        """What its run says."""
+        return Facts(
+            counts={SOURCE: {"events": self.confirmations, "dead": self.dead}},
+            rows={datasets.topic(PAYMENT_CONFIRMATIONS): self.confirmations},
+        )
 
 
 @dataclass

@@ -6,7 +6,7 @@ It reads one log or several. Each input has a combine of its own; all of them se
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Self
 
@@ -110,6 +110,9 @@ class Pipeline:
     calendar: CalendarKind | None
     rows: Callable[[Total], Sequence[Total]] = one_row
     public: Callable[[Total], Total | None] = counted
+    # Columns that `rows` or `public` show and that no column of the total is called alike: those of it that each is
+    # made of, for lineage. A column of a list's items is `list.column`.
+    made_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def over(self, *sources: Topic) -> Pipeline:
         """The same pipeline over other logs, in the order of its inputs."""

@@ -23,6 +23,7 @@ from contracts import kafka as connect
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, Topic
+from observability.lineage.runs import Facts
 from streaming import stores
 from streaming.barriers import Barriers, Resting, Told
 from streaming.engine.blocks import Decoder
@@ -34,6 +35,7 @@ from streaming.engine.offsets import ends
 from streaming.engine.pipeline import Input, Pipeline
 from streaming.engine.restore import Positions, Restorer, State
 from streaming.engine.schemas import PatientRegistry
+from streaming.engine.standing import Standing, facts
 from streaming.engine.state import StateStore
 from streaming.engine.step import Step
 from streaming.engine.transactions import Transactions
@@ -81,6 +83,7 @@ class Worker:
         self._registry = PatientRegistry(kafka)
         self._admin: AdminClient = connect.admin(kafka)
         self._errors: list[BaseException] = []
+        self._standings: list[Standing] = []
 
     def loops(self) -> tuple[Loop, ...]:
         """A combine for each input, and merge; not started. Raises Fatal if a topic is not the generation's."""
@@ -103,6 +106,10 @@ class Worker:
     @property
     def _topics(self) -> dict[str, tuple[str, int]]:
         return {name: (topic.id, topic.partitions) for name, topic in self._generation.topics.items()}
+
+    def facts(self) -> Facts:
+        """How far its loops are; may be asked from any thread."""
+        return facts(self._standings)
 
     def forget(self) -> None:
         """Delete the local stores, which are a cache of the state topic; nothing of it may be open."""
@@ -215,6 +222,9 @@ class Worker:
             start_offsets=start_offsets,
         )
         codec = self._registry.codec(names.progress.subject, load(names.progress.schema))
+        inputs = sum(topics[each.source.name][1] for each in self._pipeline.inputs)
+        standing = Standing(step.name, inputs if step.name == "merge" else 1)
+        self._standings.append(standing)
         transactional_id = names.transactional_id(step.name, self._slot)
         return Loop(
             Parts(
@@ -235,7 +245,7 @@ class Worker:
                 positions=positions,
                 progress_codec=codec,
                 state=state,
-                attendants=[*attendants, TopicGuard(self._admin, topics)],
+                attendants=[*attendants, TopicGuard(self._admin, topics), standing],
                 pace=self._pace,
             )
         )

@@ -31,6 +31,12 @@ PAYMENTS = Each(
     order=(whole("confirmed_at"), whole("seq"), text("source")),
     latest=(whole("amount"), text("currency"), text("status")),
 )
+# What a sale's status is a function of, and what is shown of each payment; see enriched_sale.py.
+DECIDING = (
+    *("sales.amount", "sales.currency", "sales.sales_count"),
+    *("payments.amount", "payments.currency", "payments.status"),
+)
+SAID = ("payment_id", "amount", "currency", "status", "confirmed_at")
 
 V1 = Pipeline(
     name="enriched-sales",
@@ -51,4 +57,10 @@ V1 = Pipeline(
     calendar=None,
     rows=rows,
     public=public,
+    made_of={
+        "status": DECIDING,
+        "sales.status": DECIDING,
+        "payments": tuple(f"payments.{field.name}" for field in PAYMENTS.item if field.name in SAID),
+        "ambiguous": ("sales.sales_count",),
+    },
 )

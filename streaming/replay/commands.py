@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +25,11 @@ from contracts import tables
 from contracts.differences import changes, csv_of
 from contracts.settings import KafkaSettings, ResultsDbSettings, from_environment
 from observability import logs
+from observability.lineage.runs import Saying, telling
+from streaming import lineage as lineage_of
 from streaming.engine.errors import EngineError
 from streaming.generations import load
+from streaming.pipelines import PIPELINES
 from streaming.replay import building, difference, display, promotion, retirement, running
 from streaming.replay.barrier import held
 from streaming.replay.difference import Difference
@@ -148,16 +152,17 @@ def run_slice(
         building.be_nice()
         kafka, results = from_environment(KafkaSettings), _results()
         made = load(results, pipeline, generation)
-        building.run_slice(
-            kafka,
-            results,
-            made,
-            building.find_slice(made, step, partition),
-            state_dir,
-            share=share,
-            stop=stop,
-            on_progress=lambda done: typer.echo(json.dumps(asdict(done))),
-        )
+        found, saying = building.find_slice(made, step, partition), Saying()
+
+        def progress(done: building.Done) -> None:
+            saying.facts = done.facts(str(found))
+            typer.echo(json.dumps(asdict(done)))
+
+        job = partial(lineage_of.replay, PIPELINES[made.pipeline, made.version], made.number)
+        with telling(f"replay {made} {found}", kafka) as lineage, lineage.told(job, saying):
+            building.run_slice(
+                kafka, results, made, found, state_dir, share=share, stop=stop, on_progress=progress
+            )
 
 
 @app.command()

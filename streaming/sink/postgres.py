@@ -6,17 +6,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from confluent_kafka import Message
 from sqlalchemy import Engine
 
+from contracts import datasets
 from contracts.registry import Registry
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import GenerationTopics
 from observability import logs
+from observability.lineage.hops import Job
+from observability.lineage.keeping import Keeper
+from observability.lineage.runs import UNTOLD, Facts, Teller
 from observability.metrics import EVENTS, LAG
+from streaming import lineage as lineage_of
 from streaming.barriers import STANDING_SECONDS, Barriers, Reports
 from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.schemas import PatientRegistry
@@ -35,6 +41,8 @@ PAUSE_SECONDS = 0.02
 AGAIN_SECONDS = (1.0, 5.0, 15.0, 60.0)
 # What failed after so long had begun well, and is another failure.
 STEADY_SECONDS = 300.0
+# Who ends waits no longer for the follower of lineage, which loses nothing.
+KEEPER_SECONDS = 3.0
 
 _log = logs.get(__name__)
 
@@ -59,6 +67,17 @@ class StateSink:
         self._codec = registry.codec(topics.state.subject, followed.pipeline.state_schema())
         self._reader = Reader(kafka, followed.topic, topics.group_id("sink"))
         self._applied: dict[int, int] = {}
+        self._written = 0
+        self._watermarks: dict[int, datetime] = {}
+
+    def facts(self) -> Facts:
+        """How far it is; may be asked from any thread."""
+        marks = list(self._watermarks.values())
+        return Facts(
+            watermark=min(marks) if len(marks) == self._followed.partitions else None,
+            checkpoints={"sink": dict(self._applied)},
+            rows={datasets.table(self._followed.pipeline.table): self._written},
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Follow until told to stop. Raises Fatal when a person has to look."""
@@ -108,13 +127,13 @@ class StateSink:
         batch = Batch.of(messages)
         rows = self._followed.pipeline.rows
         following = dict(self._reader.positions)
-        self._rows.apply(
-            [row for value in batch.totals.values() for row in rows(self._decode(value))],
-            {partition: self._decode(value)["watermark"] for partition, value in batch.watermarks.items()},
-            self._applied,
-            following,
-        )
+        made = [row for value in batch.totals.values() for row in rows(self._decode(value))]
+        marks = {partition: self._decode(value)["watermark"] for partition, value in batch.watermarks.items()}
+        self._rows.apply(made, marks, self._applied, following)
         self._applied = following
+        self._written += len(made)
+        # Anew, and not changed: who asks from another thread sees one or the other.
+        self._watermarks = self._watermarks | marks
 
     def _decode(self, value: bytes) -> dict[str, Any]:
         """The fields of a total or of a watermark."""
@@ -122,7 +141,9 @@ class StateSink:
         return dict(fields)
 
 
-def run(kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event) -> None:
+def run(
+    kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event, lineage: Teller = UNTOLD
+) -> None:
     """Follow every live generation, the ones to come included, until told to stop.
 
     Raises Fatal when going on with an active one could overwrite newer rows, or needs a person.
@@ -134,7 +155,11 @@ def run(kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event)
 
     def follower(entry: Entry) -> Follower:
         def work(left: threading.Event) -> None:
-            StateSink(kafka, engine, registry, entry.followed(), barriers).run(left)
+            followed = entry.followed()
+            made = StateSink(kafka, engine, registry, followed, barriers)
+            job = partial(lineage_of.sink, followed.pipeline, followed.number)
+            with lineage.told(job, made.facts):
+                made.run(left)
 
         return lambda left: kept_following(engine, entry, lambda: work(left), left)
 
@@ -143,11 +168,25 @@ def run(kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event)
             return {entry: follower(entry) for entry in live(connection)}
 
     barriers.start()
+    # The tables that it fills are shown by views, which nobody else would tell of.
+    with lineage.told(_shown):
+        pass
+    keeper = Keeper(kafka, engine, stop)
+    keeper.start()
     try:
         follow(wanted, stop)
     finally:
         barriers.stop()
+        # It may be waiting for a broker that is away.
+        keeper.join(KEEPER_SECONDS)
         engine.dispose()
+
+
+def _shown() -> Job:
+    # In the thread that tells: it reads the views' SQL, which the sink's start need not wait for.
+    from streaming.shown import shown
+
+    return shown()
 
 
 def kept_following(engine: Engine, entry: Entry, work: Callable[[], None], stop: threading.Event) -> None:

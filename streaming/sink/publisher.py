@@ -16,12 +16,15 @@ from functools import partial
 from hashlib import blake2b
 from itertools import islice
 
+from contracts import datasets
 from contracts.kafka import admin, committed_offsets, transactional_producer
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from observability import logs
+from observability.lineage.runs import UNTOLD, Facts, Teller
 from observability.metrics import EVENTS, LAG
+from streaming import lineage as lineage_of
 from streaming.engine.errors import Abortable
 from streaming.engine.offsets import beginnings, ends
 from streaming.engine.schemas import PatientRegistry
@@ -55,6 +58,11 @@ class Publisher:
         self._public = registry.codec(self._output.subject, schema)
         self._state = registry.codec(f"{self._followed.topic}-value", pipeline.state_schema())
         self._admin = admin(kafka)
+        self._written = 0
+
+    def facts(self) -> Facts:
+        """How much it published; may be asked from any thread."""
+        return Facts(rows={datasets.topic(self._output): self._written})
 
     def run(self, stop: threading.Event) -> None:
         """Publish until told to stop. Raises Fatal when fenced by another publisher, or when a person has to look."""
@@ -83,6 +91,7 @@ class Publisher:
                 records = [self._record(key, value) for key, value in totals.items()]
                 transactions.commit(records, self._offsets(reader.positions), self._group(reader))
                 EVENTS.labels(self._name).inc(len(messages))
+                self._written += len(records)
                 stop.wait(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
             LAG.labels(self._name).set(reader.lag())
 
@@ -160,13 +169,22 @@ def _digest(value: bytes) -> bytes:
     return blake2b(value, digest_size=16).digest()
 
 
-def run(kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event) -> None:
+def run(
+    kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event, lineage: Teller = UNTOLD
+) -> None:
     """Publish every pipeline's active generation, following promotions, until told to stop."""
     engine = connect(results, "electrored-publisher")
     registry = PatientRegistry(kafka, stop)
 
     def publisher(shown: Active) -> Follower:
-        return lambda stop: Publisher(kafka, registry, shown).run(stop)
+        def run(stop: threading.Event) -> None:
+            made = Publisher(kafka, registry, shown)
+            followed = shown.generation
+            job = partial(lineage_of.publisher, followed.pipeline, followed.number)
+            with lineage.told(job, made.facts):
+                made.run(stop)
+
+        return run
 
     def wanted() -> dict[Active, Follower]:
         with engine.connect() as connection:

@@ -94,6 +94,43 @@ def test_a_dropped_file_shows_up_in_the_api_and_is_taken_back(platform: Platform
     until(lambda: not _by_city(platform, city, "DE"), 60, "the retraction in the API")
 
 
+def test_a_total_is_traced_to_the_table_and_the_files_and_back(platform: Platform) -> None:
+    """What the running processes told, from the command and from the API."""
+    inbox = platform.addresses["ELECTRORED_CSV_INBOX"]
+
+    def ends(*arguments: str) -> set[tuple[str, str]]:
+        done = platform.run("lineage", *arguments, "--json")
+        return set(_ends(json.loads(done.stdout)["step"])) if done.returncode == 0 else set()
+
+    sources = {("sales.public.sales", "amount"), (inbox, "amount")}
+    until(lambda: ends("top_sales_by_city.total") == sources, 60, "the way of a total")
+    for source in ("public.sales.amount", "inbox.amount"):
+        assert ("results.public.top_sales_by_city", "total") in ends(source, "--downstream")
+    url = f"{platform.addresses['ELECTRORED_API_URL']}/api/v1/lineage?dataset=top_sales_by_city&column=total"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        found = json.load(answer)
+    assert set(_ends(found["step"])) == sources
+    # Workers still run; Dagster's run that took the file is over.
+    states = {job["name"]: job["state"] for job in found["jobs"]}
+    assert states["top-sales-by-city.g1"] in ("START", "RUNNING")
+    assert states["csv-take"] in ("START", "COMPLETE")
+    shown = platform.run("lineage", "top_sales_by_city.total")
+    assert "sum" in shown.stdout, shown.stderr
+
+
+def _ends(step: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where the direct ways end."""
+    nexts = [
+        one
+        for one in step["next"]
+        if not one["transformations"] or any(made["type"] == "DIRECT" for made in one["transformations"])
+    ]
+    if not nexts:
+        yield step["name"], step["column"]
+    for one in nexts:
+        yield from _ends(one)
+
+
 @pytest.mark.timeout(600)
 def test_a_backfill_is_one_replay_and_its_link_promotes_it(platform: Platform) -> None:
     """All of it as a person does it on Dagster's pages; the API answers with what was promoted."""

@@ -7,6 +7,7 @@ is one replay of these windows.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -21,6 +22,7 @@ from electrored_dagster import differences, generations
 from electrored_dagster.generations import Made, Piece, Worked, connected
 from electrored_dagster.graph import described, key
 from electrored_dagster.outcomes import own_words
+from electrored_dagster.telling import told
 
 # One replay at a time, whatever the pipeline: it is given what live traffic leaves of a machine.
 POOL = "replay"
@@ -165,7 +167,7 @@ def run_slice(context: dg.OpExecutionContext, piece: Piece) -> Worked:
             said = {"generation": piece.made.number, **progress}
             context.log_event(dg.AssetObservation(asset, metadata=said))
 
-        return generations.run_piece(kafka, results, replay, piece, tell)
+        return generations.run_piece(kafka, results, replay, piece, tell, partial(told, context))
 
 
 @dg.op(pool=POOL, out=dg.Out(dg.Nothing))

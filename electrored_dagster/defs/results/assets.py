@@ -8,6 +8,7 @@ import dagster as dg
 
 from contracts import datasets
 from contracts.topics import ENRICHED_SALES, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
+from electrored_dagster.columns import came_from
 from electrored_dagster.graph import described
 
 GROUP = "results"
@@ -32,6 +33,7 @@ def assets() -> dg.Definitions:
                 kinds={"postgres", "view"},
                 deps=[datasets.internal(pipeline, "state")],
                 description=question,
+                metadata=came_from(datasets.view(pipeline)),
                 freshness=FRESH,
             )
             for pipeline, question in QUESTIONS.items()

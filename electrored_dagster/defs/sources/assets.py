@@ -7,6 +7,7 @@ import dagster as dg
 from contracts import datasets
 from contracts.schemas import load
 from contracts.topics import PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS
+from electrored_dagster.columns import came_from
 from electrored_dagster.graph import avro_columns, described
 
 GROUP = "sources"
@@ -40,7 +41,10 @@ def assets() -> dg.Definitions:
                 kinds={"kafka"},
                 deps=[datasets.SALES, datasets.CSV_SALES],
                 description="Every sale and every reversal of one, for ever: the system of record.",
-                metadata={"dagster/column_schema": avro_columns(load(SALES_EVENTS.schema))},
+                metadata={
+                    "dagster/column_schema": avro_columns(load(SALES_EVENTS.schema)),
+                    **came_from(datasets.topic(SALES_EVENTS)),
+                },
             ),
             described(
                 datasets.topic(SOURCE_POSITIONS),

@@ -11,9 +11,13 @@ from pydantic import Field
 from contracts import datasets
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
 from electrored_dagster import outcomes
+from electrored_dagster.columns import came_from
 from electrored_dagster.graph import described, evaluation, key
 from electrored_dagster.inbox import CHECK, MOST_DOUBLINGS, Memory, Runs, look, reason_to_wait
 from electrored_dagster.outcomes import NotSet, own_words, settings
+from electrored_dagster.telling import told
+from observability.lineage.runs import Saying
+from sources import lineage as lineage_of
 
 SALES = key(datasets.CSV_SALES)
 # Taking and taking back never run at once; the source itself would refuse the second.
@@ -30,6 +34,7 @@ RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL,
             group="sources",
             kinds={"csv", "postgres"},
             deps=[datasets.CSV_INBOX],
+            metadata=came_from(datasets.CSV_SALES),
             description="The sale that counts for each id in the files. A run takes all files that wait: their events "
             "go to sales-events, and what then counts is here, so that rows that come again are known.",
         )
@@ -47,9 +52,11 @@ def csv_sales(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResul
     # pandas and polars take seconds to import, and the code server needs neither.
     from sources.csv.intake import take
 
-    with own_words():
+    saying = Saying()
+    with own_words(), told(context, lineage_of.csv, saying):
         inbox = settings(CsvSettings)
         taking = take(settings(KafkaSettings), settings(ResultsDbSettings), inbox)
+        saying.facts = taking.facts
     now = datetime.now(UTC)
     for file in taking.files:
         context.log.info("%s: %s %s", file.name, file.outcome, file.reason)

@@ -11,8 +11,12 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS
 from electrored_dagster import outcomes
+from electrored_dagster.columns import came_from
 from electrored_dagster.graph import avro_columns, described, key
 from electrored_dagster.outcomes import NotSet, own_words, settings
+from electrored_dagster.telling import told
+from observability.lineage.runs import Saying
+from sources import lineage as lineage_of
 
 CONFIRMATIONS = datasets.topic(PAYMENT_CONFIRMATIONS)
 
@@ -28,7 +32,10 @@ CONFIRMATIONS = datasets.topic(PAYMENT_CONFIRMATIONS)
             deps=[datasets.PAYMENT_SERVICE],
             description="What the payment service said about each payment, for ever. A run polls to the end of what "
             "it has; each page and the new cursor are one Kafka transaction.",
-            metadata={"dagster/column_schema": avro_columns(load(PAYMENT_CONFIRMATIONS.schema))},
+            metadata={
+                "dagster/column_schema": avro_columns(load(PAYMENT_CONFIRMATIONS.schema)),
+                **came_from(CONFIRMATIONS),
+            },
         )
     ],
     pool="soap",
@@ -37,9 +44,11 @@ def payment_confirmations(context: dg.AssetExecutionContext) -> dg.MaterializeRe
     # It reads the WSDL with zeep, which the code server does not need.
     from sources.soap.poll import Topics, poll
 
-    with own_words():
+    saying = Saying()
+    with own_words(), told(context, lineage_of.soap, saying):
         topics = Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
         result = poll(settings(KafkaSettings), settings(SoapSettings), topics)
+        saying.facts = result.facts
     metadata: dict[str, Any] = {"cursor": result.cursor_after, "pages": result.pages}
     context.log_event(dg.AssetObservation(key(datasets.PAYMENT_SERVICE), metadata=metadata))
     return dg.MaterializeResult(asset_key=key(CONFIRMATIONS), metadata=outcomes.polled(result))

@@ -17,6 +17,7 @@ from contracts.topics import (
     TOP_SALESMAN_BY_COUNTRY,
     Topic,
 )
+from electrored_dagster.columns import came_from
 from electrored_dagster.graph import avro_columns, described
 
 GROUP = "streams"
@@ -52,6 +53,7 @@ def _internal(pipeline: str) -> list[dg.AssetSpec]:
             internal=True,
             deps=[datasets.topic(source) for source in INPUTS[pipeline]],
             description="What each commit of combine adds to each group, in the active generation.",
+            metadata=came_from(partials),
         ),
         described(
             state,
@@ -60,6 +62,7 @@ def _internal(pipeline: str) -> list[dg.AssetSpec]:
             internal=True,
             deps=[partials],
             description="The newest total of every group, in the active generation.",
+            metadata=came_from(state),
         ),
     ]
 
@@ -71,7 +74,10 @@ def _public(topic: Topic) -> dg.AssetSpec:
         kinds={"kafka"},
         deps=[datasets.internal(topic.name, "state")],
         description="The current truth of the active generation, for other programs; compacted.",
-        metadata={"dagster/column_schema": avro_columns(load(topic.schema))},
+        metadata={
+            "dagster/column_schema": avro_columns(load(topic.schema)),
+            **came_from(datasets.topic(topic)),
+        },
     )
 
 

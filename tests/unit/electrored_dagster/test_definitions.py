@@ -125,6 +125,7 @@ def test_jobs_schedules_and_sensors() -> None:
     assert {s.name: s.minimum_interval_seconds for s in repository().sensor_defs} == {
         "observe_platform": 60,
         "csv_inbox": 1,
+        **{f"tell_lineage_of_{end}": 30 for end in ("success", "failure", "canceled")},
     }
 
 

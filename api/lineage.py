@@ -1,0 +1,83 @@
+"""Lineage from what the jobs told last; `observability/lineage/keeping.py` keeps that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection
+
+from api.lineage_schemas import JobSaid, Lineage, LineageStep, Transformation
+from observability.lineage.graph import Direction, Graph, Step
+
+# A job of a generation that is gone is history.
+_JOBS = (
+    "SELECT j.name, j.event_type, j.event_at, j.facets, j.inputs, j.outputs FROM lineage_jobs AS j WHERE NOT EXISTS "
+    "(SELECT FROM generations AS g WHERE j.generation = g.pipeline || '.g' || g.number "
+    "AND g.state IN ('retired', 'failed')) ORDER BY j.namespace, j.name"
+)
+# More than a person would read; a wrong name's answer shall not be longer than the right one's.
+MOST_NAMES = 50
+
+
+class NotKnown(Exception):
+    """No job has told of it; the message says what there is."""
+
+
+class Ambiguous(Exception):
+    """Several are called so; the message names them."""
+
+
+def traced(connection: Connection, dataset: str, column: str | None, direction: Direction) -> bytes:
+    """Where it comes from, or what becomes of it. Raises NotKnown and Ambiguous."""
+    rows = list(connection.exec_driver_sql(_JOBS).mappings())
+    graph = Graph.of(dict(row) for row in rows)
+    found = graph.find(dataset, column)
+    if not found:
+        raise NotKnown(_unknown(graph, dataset, column))
+    if len(found) > 1:
+        raise Ambiguous(
+            f"several are called {dataset}: "
+            + ", ".join(f"{p.namespace}/{p.name}" for p in found[:MOST_NAMES])
+        )
+    step = _step(graph.trace(found[0], direction))
+    names = set(_jobs(step))
+    jobs = [
+        JobSaid(name=row["name"], state=row["event_type"], told_at=row["event_at"], watermark=_watermark(row))
+        for row in rows
+        if row["name"] in names
+    ]
+    return Lineage(direction=direction, step=step, jobs=jobs).model_dump_json().encode()
+
+
+def _unknown(graph: Graph, dataset: str, column: str | None) -> str:
+    places = graph.find(dataset)
+    if column is not None and places:
+        return f"{dataset} has no column {column}; it has {', '.join(graph.columns[places[0]]) or 'none'}"
+    known = ", ".join(sorted({place.name for place in graph.columns})[:MOST_NAMES])
+    return f"no job told of {dataset}; there are: {known or 'none yet, jobs tell of them when they run'}"
+
+
+def _watermark(row: Any) -> Any:
+    return row["facets"].get("run", {}).get("electroRed_watermark", {}).get("watermark")
+
+
+def _step(step: Step) -> LineageStep:
+    transformations = step.edge.transformations if step.edge else ()
+    return LineageStep(
+        namespace=step.place.namespace,
+        name=step.place.name,
+        column=step.place.column,
+        job=step.edge.job if step.edge else None,
+        transformations=[
+            Transformation(type=one[0], subtype=one[1], description=one[2]) for one in transformations
+        ],
+        next=[_step(one) for one in step.next],
+    )
+
+
+def _jobs(step: LineageStep) -> Iterator[str]:
+    if step.job is not None:
+        yield step.job
+    for one in step.next:
+        yield from _jobs(one)

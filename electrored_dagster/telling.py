@@ -1,0 +1,120 @@
+"""What Dagster's runs tell as lineage: each asset's work is a run, and Dagster's run the parent of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from contracts.datasets import Dataset
+from contracts.settings import (
+    CsvSettings,
+    KafkaSettings,
+    LineageSettings,
+    ResultsDbSettings,
+    SalesDbSettings,
+    SoapSettings,
+)
+from electrored_dagster.outcomes import NotSet, settings
+from observability.lineage.hops import BATCH, Job, Read
+from observability.lineage.runs import (
+    ABORT,
+    COMPLETE,
+    FAIL,
+    START,
+    Facts,
+    Known,
+    Lineage,
+    Parent,
+    RunOf,
+    Telling,
+    telling,
+)
+
+if TYPE_CHECKING:
+    from dagster._core.storage.dagster_run import RunRecord
+
+# The processes of runs, the code server's sensors: they share what waits.
+PROCESS = "dagster"
+CODE = "electrored_dagster/definitions.py"
+SCHEDULED = ".dagster/scheduled_execution_time"
+ENDS = {
+    dg.DagsterRunStatus.SUCCESS: COMPLETE,
+    dg.DagsterRunStatus.FAILURE: FAIL,
+    dg.DagsterRunStatus.CANCELED: ABORT,
+}
+_ADDRESSES: tuple[type[Known], ...] = (
+    KafkaSettings,
+    SalesDbSettings,
+    ResultsDbSettings,
+    CsvSettings,
+    SoapSettings,
+)
+
+
+def job_name(name: str) -> str:
+    return f"dagster.{name}"
+
+
+@contextmanager
+def told(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext, job: Callable[[], Job], facts: Telling
+) -> Iterator[None]:
+    """Tell of a step's work, with the run that it is a step of as parent."""
+    run = context.run
+    parent = Parent(settings(LineageSettings).lineage_namespace, job_name(run.job_name), run.run_id)
+    with (
+        telling(PROCESS, *_known(), is_alone=False) as lineage,
+        lineage.told(job, facts, parent=parent, nominal=_nominal(run.tags.get(SCHEDULED))),
+    ):
+        yield
+
+
+@cache
+def of_server() -> Lineage:
+    """For sensors, which live as long as the code server: what they tell is handed over as it goes."""
+    return ExitStack().enter_context(telling(PROCESS, *_known(), is_alone=False))
+
+
+def tell_end(lineage: Lineage, instance: dg.DagsterInstance, record: RunRecord) -> None:
+    """Tell of a run of Dagster's that is over: when it was, what its checks found; and end what it left open."""
+    run, ended = record.dagster_run, ENDS[record.dagster_run.status]
+    checked = _checked(instance, run.run_id)
+    job = Job(job_name(run.job_name), BATCH, CODE, tuple(Read(dataset) for dataset in checked), ())
+    end = _moment(record.end_time) or datetime.now(UTC)
+    error = None if ended == COMPLETE else f"Dagster's run ended as {run.status.value}"
+    of = RunOf(run.run_id, nominal=_nominal(run.tags.get(SCHEDULED)))
+    if ended != COMPLETE:
+        lineage.end_left(run.run_id, ended, f"{error}, and this with it")
+    lineage.tell(of, lambda: job, START, at=_moment(record.start_time) or end)
+    lineage.tell(of, lambda: job, ended, Facts(assertions=checked, error=error), at=end)
+
+
+def _checked(instance: dg.DagsterInstance, run_id: str) -> dict[Dataset, list[tuple[str, bool]]]:
+    """What the run's asset checks found, by dataset."""
+    found: dict[Dataset, list[tuple[str, bool]]] = {}
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        if entry.dagster_event is not None:
+            said = entry.dagster_event.asset_check_evaluation_data
+            system, *path = said.asset_key.path
+            found.setdefault(Dataset(system, tuple(path)), []).append((said.check_name, said.passed))
+    return found
+
+
+def _known() -> Iterator[Known]:
+    """The addresses that this process was given."""
+    for kind in _ADDRESSES:
+        with suppress(NotSet):
+            yield settings(kind)
+
+
+def _nominal(scheduled: str | None) -> tuple[datetime, datetime | None] | None:
+    return None if scheduled is None else (datetime.fromisoformat(scheduled), None)
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,94 @@
+"""What a job makes of what it reads, column by column, as values: OpenLineage and Dagster are told the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from contracts.datasets import Dataset
+
+
+class Kind(Enum):
+    """Type and subtype of a transformation. Direct: the value comes from it. Indirect: it decides over it."""
+
+    IDENTITY = ("DIRECT", "IDENTITY")
+    TRANSFORMATION = ("DIRECT", "TRANSFORMATION")
+    AGGREGATION = ("DIRECT", "AGGREGATION")
+    JOIN = ("INDIRECT", "JOIN")
+    GROUP_BY = ("INDIRECT", "GROUP_BY")
+    FILTER = ("INDIRECT", "FILTER")
+    SORT = ("INDIRECT", "SORT")
+    WINDOW = ("INDIRECT", "WINDOW")
+    CONDITIONAL = ("INDIRECT", "CONDITIONAL")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A column that another one comes from; a column of a list's items is `list.column`."""
+
+    dataset: Dataset
+    column: str
+    kind: Kind
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as a schema has it."""
+
+    name: str
+    type: str | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A dataset that a job writes: where each column comes from, and what decides over all of its rows."""
+
+    dataset: Dataset
+    columns: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
+    whole: tuple[Origin, ...] = ()
+    schema: tuple[Column, ...] = ()
+
+
+@dataclass(frozen=True)
+class Read:
+    """A dataset that a job reads."""
+
+    dataset: Dataset
+    schema: tuple[Column, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What runs: its inputs and outputs are the same for each of its runs. `code` is a path in this repository."""
+
+    name: str
+    processing: str
+    code: str
+    inputs: tuple[Read, ...]
+    outputs: tuple[Made, ...]
+    generation: str | None = None
+
+
+STREAMING, BATCH = "STREAMING", "BATCH"
+
+
+def named_alike(dataset: Dataset, names: Iterable[str]) -> dict[str, tuple[Origin, ...]]:
+    """Every column comes from that of the same name, as it is."""
+    return {name: (Origin(dataset, name, Kind.IDENTITY),) for name in names}
+
+
+def avro_schema(schema: object) -> tuple[Column, ...]:
+    """The fields of an Avro record."""
+    assert isinstance(schema, dict)
+    return tuple(Column(found["name"], avro_type(found["type"])) for found in schema["fields"])
+
+
+def avro_type(avro: object) -> str:
+    """An Avro type in a word."""
+    if isinstance(avro, list):
+        return next(avro_type(branch) for branch in avro if branch != "null")
+    if isinstance(avro, dict):
+        return str(avro.get("logicalType") or avro["type"])
+    return str(avro)

@@ -1,0 +1,136 @@
+"""The topic `openlineage-events` → a row for each job in the results database, from which lineage is answered.
+
+Rows and position move in one transaction, so a restart goes on where it was. It is a follower of what is told, in a
+thread beside the sink: whatever happens to it is a warning, tried again, and never the sink's end.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from confluent_kafka import Consumer, Message, TopicPartition
+from sqlalchemy import Connection, Engine, case, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from contracts.kafka import consumer, describe_topics
+from contracts.settings import KafkaSettings
+from contracts.tables import lineage_jobs, lineage_positions
+from contracts.topics import OPENLINEAGE_EVENTS
+from observability import logs
+
+AT_ONCE = 500
+POLL_SECONDS = 1.0
+# After a failure, of Kafka or of the database: nobody waits for this.
+AGAIN_SECONDS = 10.0
+# Of a facet's name that says for which generation a run works.
+FACET = "electroRed_watermark"
+
+_log = logs.get(__name__)
+
+
+class Keeper(threading.Thread):
+    """Follows the topic until `stop`."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        results: Engine,
+        stop: threading.Event,
+        topic: str = OPENLINEAGE_EVENTS.name,
+    ) -> None:
+        super().__init__(name="lineage-keeper", daemon=True)
+        self._kafka = kafka
+        self._results = results
+        self._stop_asked = stop
+        self._topic = topic
+
+    def run(self) -> None:
+        said = ""
+        while not self._stop_asked.is_set():
+            try:
+                self._follow()
+            except Exception as error:
+                reason = repr(error).split("\n", 1)[0][:200]
+                if reason != said:
+                    _log.warning("lineage is not followed, tried again", reason=reason)
+                said = reason
+                self._stop_asked.wait(AGAIN_SECONDS)
+
+    def _follow(self) -> None:
+        topic_id, _ = describe_topics(self._kafka, [self._topic])[self._topic]
+        with self._results.connect() as connection:
+            position = connection.scalar(
+                select(lineage_positions.c.next_offset).where(lineage_positions.c.topic_id == topic_id)
+            )
+        # What retention took is told again by who still runs.
+        overrides = {"auto.offset.reset": "earliest"}
+        client = consumer(self._kafka, f"{self._topic}.keeper", subscribed=False, overrides=overrides)
+        try:
+            client.assign([TopicPartition(self._topic, 0, position or 0)])
+            while not self._stop_asked.is_set():
+                if messages := _taken(client):
+                    with self._results.begin() as connection:
+                        keep(connection, (message.value() for message in messages))
+                        _move(connection, topic_id, messages[-1])
+        finally:
+            client.close()
+
+
+def _taken(client: Consumer) -> list[Message]:
+    return [one for one in client.consume(AT_ONCE, POLL_SECONDS) if one.error() is None]
+
+
+def _move(connection: Connection, topic_id: str, last: Message) -> None:
+    offset = last.offset()
+    assert offset is not None
+    values = {"topic_id": topic_id, "next_offset": offset + 1}
+    connection.execute(
+        insert(lineage_positions)
+        .values(values)
+        .on_conflict_do_update(index_elements=["topic_id"], set_={"next_offset": offset + 1})
+    )
+
+
+def keep(connection: Connection, events: Iterable[bytes | None]) -> None:
+    """Note what each job said last. What is no event of a run says nothing here."""
+    for row in filter(None, map(_row, events)):
+        statement = insert(lineage_jobs).values(row)
+        new, old = statement.excluded, lineage_jobs.c
+        # Who ends the run of another knows not what that read and wrote.
+        knows = (func.jsonb_array_length(new.inputs) + func.jsonb_array_length(new.outputs)) > 0
+        changes = {name: new[name] for name in ("run_id", "event_type", "event_at")} | {
+            name: case((knows, new[name]), else_=old[name])
+            for name in ("generation", "facets", "inputs", "outputs")
+        }
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["namespace", "name"],
+                set_=changes,
+                where=new.event_at >= old.event_at,
+            )
+        )
+
+
+def _row(value: bytes | None) -> dict[str, Any] | None:
+    try:
+        # PostgreSQL's JSON cannot hold a NUL, which an error's text may.
+        event = json.loads((value or b"").replace(rb"\u0000", rb"\ufffd"))
+        run, job = event["run"], event["job"]
+        return {
+            "namespace": job["namespace"],
+            "name": job["name"],
+            "run_id": run["runId"],
+            "event_type": event["eventType"],
+            "event_at": datetime.fromisoformat(event["eventTime"]),
+            "generation": run.get("facets", {}).get(FACET, {}).get("generation"),
+            "facets": {"job": job.get("facets", {}), "run": run.get("facets", {})},
+            "inputs": event.get("inputs", []),
+            "outputs": event.get("outputs", []),
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.warning("no event of a run is passed over", reason=repr(error)[:200])
+        return None

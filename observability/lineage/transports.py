@@ -1,0 +1,102 @@
+"""Where events go: what openlineage-python's own settings say, and without any the topic `openlineage-events`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+from openlineage.client import OpenLineageClient
+from openlineage.client.event_v2 import RunEvent
+from openlineage.client.transport import Transport, get_default_factory
+from openlineage.client.transport.composite import CompositeTransport
+from openlineage.client.transport.kafka import KafkaConfig, KafkaTransport
+from openlineage.client.transport.noop import NoopConfig, NoopTransport
+
+from contracts.kafka import client_config
+from contracts.settings import KafkaSettings
+from contracts.topics import OPENLINEAGE_EVENTS
+from observability.lineage.outbox import Refused, Send
+
+# The backend answers within it, or it is away and asked again.
+ANSWER_SECONDS = 5.0
+# What is wrong with the event itself: to ask again would hold back every later one for ever.
+_REFUSED = frozenset({400, 413, 422})
+
+
+class NotDelivered(Exception):
+    """The backend did not take the event; it is kept."""
+
+
+def lanes(kafka: KafkaSettings | None) -> dict[str, Send]:
+    """By name, how an event is handed to each transport that is set; none if OPENLINEAGE_DISABLED says so."""
+    # Only to ask what is set, in the environment or in a file: without anything it would print events.
+    asked = OpenLineageClient(transport=NoopTransport(NoopConfig()))
+    if (asked.config.transport or {}).get("type"):
+        transport = OpenLineageClient().transport
+    elif kafka is None or _is_disabled():
+        return {}
+    else:
+        transport = KafkaTransport(KafkaConfig(_producer_config(kafka), OPENLINEAGE_EVENTS.name, flush=False))
+    # Each for itself: as one, a composite calls an event sent when one of its transports took it.
+    found = transport.transports if isinstance(transport, CompositeTransport) else [transport]
+    return {
+        f"{number}-{each.name or each.kind}": _sending(each)
+        for number, each in enumerate(found)
+        if not isinstance(each, NoopTransport)
+    }
+
+
+def _is_disabled() -> bool:
+    # The client itself would warn that it prints events when nothing else is set.
+    return isinstance(get_default_factory().create({"type": "console"}), NoopTransport)
+
+
+def _producer_config(kafka: KafkaSettings) -> dict[str, Any]:
+    # Never given up by the client: giving up would be told to its log only, and the event be lost.
+    # The lane says once that the broker is away; librdkafka would say it of each attempt, twenty times a second.
+    return client_config(kafka) | {"enable.idempotence": True, "message.timeout.ms": 0, "log_level": 2}
+
+
+def _sending(transport: Transport) -> Send:
+    client = OpenLineageClient(transport=transport)
+    if isinstance(transport, KafkaTransport):
+        return _Kafka(client, transport)
+
+    def send(event: RunEvent) -> None:
+        try:
+            client.emit(event)
+        except requests.HTTPError as error:
+            if error.response is not None and error.response.status_code in _REFUSED:
+                raise Refused(str(error)) from error
+            raise
+
+    return send
+
+
+class _Kafka:
+    """Returns when the broker has the event; the transport itself would wait for ever, or for nothing."""
+
+    def __init__(self, client: OpenLineageClient, transport: KafkaTransport) -> None:
+        self._client = client
+        self._transport = transport
+        # Handed to the client and not yet acknowledged: given once more it would be there twice.
+        self._handed: tuple[str, str, str] | None = None
+
+    def __call__(self, event: RunEvent) -> None:
+        event_type = event.eventType.value if event.eventType else ""
+        identity = (event.run.runId, event_type, event.eventTime)
+        if self._handed != identity:
+            self._check_topic()
+            self._client.emit(event)
+            self._handed = identity
+        if not self._transport.wait_for_completion(ANSWER_SECONDS):
+            raise NotDelivered("Kafka does not answer")
+        self._handed = None
+
+    def _check_topic(self) -> None:
+        """Raise while the topic is not there: the client would wait some time, and then lose the event."""
+        producer = self._transport.producer
+        assert producer is not None
+        known = producer.list_topics(self._transport.topic, ANSWER_SECONDS).topics[self._transport.topic]
+        if known.error is not None:
+            raise NotDelivered(f"{self._transport.topic}: {known.error.str()}")

@@ -1,0 +1,59 @@
+"""How far a loop is, for who tells of its run: looked at now and then by the loop itself, asked for from elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from observability.lineage.runs import Facts
+from streaming.engine.loop import Attendant, Loop
+
+LOOK_SECONDS = 1.0
+COUNTS = ("events", "duplicates", "late", "dead", "future")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look. `watermark` is None while an input has none."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    checkpoints: Mapping[int, int] = field(default_factory=dict)
+    watermark: datetime | None = None
+
+
+class Standing(Attendant):
+    """Of one loop, whose partitions have a watermark when all `inputs` of them have told theirs."""
+
+    def __init__(self, step: str, inputs: int) -> None:
+        self.step = step
+        self.seen = Seen()
+        self._inputs = inputs
+        self._looked_at = 0.0
+
+    def attend(self, loop: Loop) -> None:
+        if time.monotonic() < self._looked_at + LOOK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        progress = {partition: loop.step.progress(partition) for partition in loop.ready}
+        marks = [
+            min(found.watermarks.values()) if len(found.watermarks) >= self._inputs else None
+            for found in progress.values()
+        ]
+        known = [mark for mark in marks if mark is not None]
+        self.seen = Seen(
+            {name: sum(getattr(found, name) for found in progress.values()) for name in COUNTS},
+            {partition: found.next_offset for partition, found in progress.items()},
+            min(known) if known and len(known) == len(marks) else None,
+        )
+
+
+def facts(standings: Iterable[Standing]) -> Facts:
+    """What a worker says of its run: the watermark is that of its last step."""
+    found = {standing.step: standing.seen for standing in standings}
+    return Facts(
+        watermark=found["merge"].watermark if "merge" in found else None,
+        counts={step: seen.counts for step, seen in found.items()},
+        checkpoints={step: seen.checkpoints for step, seen in found.items()},
+    )

@@ -1,0 +1,258 @@
+"""Where each column of a pipeline comes from, derived from the pipeline's value: nothing is written a second time.
+
+Hops: inputs → partials (combine), partials → state (merge), state → rows and public topic (sink, publisher).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from contracts import datasets
+from contracts.datasets import Dataset
+from contracts.schemas import load
+from contracts.tables import metadata
+from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, GenerationTopics
+from observability.lineage.hops import (
+    BATCH,
+    STREAMING,
+    Column,
+    Job,
+    Kind,
+    Made,
+    Origin,
+    Read,
+    avro_schema,
+    avro_type,
+    named_alike,
+)
+from streaming.engine.aggregates import Aggregate, Count, Each, GreatestBy, Late, Sum
+from streaming.engine.pipeline import Input, Pipeline
+
+CODE = {"worker": "streaming/pipelines/{module}.py", "sink": "streaming/sink/postgres.py"}
+PUBLISHER_CODE = "streaming/sink/publisher.py"
+# What the sink itself adds to the columns that come from the state topic.
+OWN = ("generation", "updated_at", "apply_number")
+
+
+def worker(pipeline: Pipeline, generation: int) -> Job:
+    """Combine and merge of a generation."""
+    topics = GenerationTopics(pipeline.name, generation)
+    partials, state = datasets.topic(topics.partials), datasets.topic(topics.state)
+    inputs = [datasets.topic(found.source) for found in pipeline.inputs]
+    return Job(
+        f"{pipeline.name}.g{generation}",
+        STREAMING,
+        CODE["worker"].format(module=datasets.view_name(pipeline.name)),
+        (
+            *(
+                Read(datasets.topic(found.source), avro_schema(load(found.source.schema)))
+                for found in pipeline.inputs
+            ),
+            Read(datasets.topic(SOURCE_POSITIONS)),
+            Read(partials, _fields(pipeline)),
+        ),
+        (
+            combined(pipeline, partials, inputs),
+            merged(pipeline, partials, state),
+            Made(datasets.topic(LATE_EVENTS)),
+            Made(datasets.topic(DEAD_LETTERS)),
+        ),
+        f"{pipeline.name}.g{generation}",
+    )
+
+
+def replay(pipeline: Pipeline, generation: int) -> Job:
+    """A slice of a replay, which does what a worker does, to an end."""
+    job = worker(pipeline, generation)
+    return replace(job, name=f"{job.name}.replay", processing=BATCH)
+
+
+def sink(pipeline: Pipeline, generation: int) -> Job:
+    """State → rows."""
+    state = datasets.topic(GenerationTopics(pipeline.name, generation).state)
+    return Job(
+        f"{pipeline.name}.g{generation}.sink",
+        STREAMING,
+        CODE["sink"],
+        (Read(state, _fields(pipeline)),),
+        (rows(pipeline, state),),
+        f"{pipeline.name}.g{generation}",
+    )
+
+
+def publisher(pipeline: Pipeline, generation: int) -> Job:
+    """State → public topic."""
+    state = datasets.topic(GenerationTopics(pipeline.name, generation).state)
+    return Job(
+        f"{pipeline.name}.publisher",
+        STREAMING,
+        PUBLISHER_CODE,
+        (Read(state, _fields(pipeline)),),
+        (published(pipeline, state),),
+        f"{pipeline.name}.g{generation}",
+    )
+
+
+def combined(pipeline: Pipeline, partials: Dataset, inputs: list[Dataset]) -> Made:
+    """What combine makes of the events of all inputs."""
+    columns: dict[str, list[Origin]] = {}
+    whole: list[Origin] = []
+    for found, dataset in zip(pipeline.inputs, inputs, strict=True):
+        for name, origin in _keys(pipeline, found, dataset):
+            columns.setdefault(name, []).append(origin)
+        for aggregate in found.aggregates:
+            for name, origin in _collected(aggregate, found, dataset):
+                columns.setdefault(name, []).append(origin)
+        whole += _deciding(pipeline, found, dataset)
+    return Made(
+        partials, {name: tuple(found) for name, found in columns.items()}, tuple(whole), _fields(pipeline)
+    )
+
+
+def merged(pipeline: Pipeline, partials: Dataset, state: Dataset) -> Made:
+    """What merge makes of partials: groups stay what they are, the rest is added."""
+    keys = {field.name for field in pipeline.key_fields}
+    names = [column.name for column in _fields(pipeline)]
+    columns = {
+        name: (Origin(partials, name, Kind.IDENTITY if name in keys else Kind.AGGREGATION),) for name in names
+    }
+    whole = tuple(Origin(partials, name, Kind.GROUP_BY) for name in keys_of(pipeline))
+    return Made(state, columns, whole, _fields(pipeline))
+
+
+def rows(pipeline: Pipeline, state: Dataset) -> Made:
+    """What the sink writes of totals."""
+    table = metadata.tables[pipeline.table]
+    names = [column.name for column in table.columns if column.name not in OWN]
+    schema = tuple(Column(column.name, str(column.type)) for column in table.columns)
+    return Made(datasets.table(pipeline.table), _shown(pipeline, state, names), (), schema)
+
+
+def published(pipeline: Pipeline, state: Dataset) -> Made:
+    """What the publisher writes of totals."""
+    schema = load(pipeline.output.schema)
+    names = [column.name for column in _nested(schema)]
+    return Made(datasets.topic(pipeline.output), _shown(pipeline, state, names), (), tuple(_nested(schema)))
+
+
+def keys_of(pipeline: Pipeline) -> list[str]:
+    return [field.name for field in pipeline.key_fields]
+
+
+def _keys(pipeline: Pipeline, found: Input, dataset: Dataset) -> Iterator[tuple[str, Origin]]:
+    for field in pipeline.key_fields:
+        if field.name in pipeline.group_by:
+            yield field.name, Origin(dataset, field.name, Kind.IDENTITY)
+        else:
+            said = f"bound of the window of the calendar {pipeline.calendar}"
+            yield field.name, Origin(dataset, found.events.event_time, Kind.TRANSFORMATION, said)
+
+
+def _collected(aggregate: Aggregate | Each, found: Input, dataset: Dataset) -> Iterator[tuple[str, Origin]]:
+    """By field of the aggregate, the event columns that it comes from."""
+    events = found.events
+
+    def late() -> Iterator[Origin]:
+        for name in (events.event_time, events.recorded_time):
+            yield Origin(dataset, name, Kind.CONDITIONAL, "recorded after the window's end and grace")
+
+    match aggregate:
+        case Sum():
+            yield aggregate.name, Origin(dataset, aggregate.column, Kind.AGGREGATION, "sum")
+        case Count():
+            if events.sign_reads is not None:
+                yield aggregate.name, Origin(dataset, events.sign_reads, Kind.AGGREGATION, "sum of signs")
+        case Late():
+            count, amount, newest = (field.name for field in aggregate.fields)
+            if events.sign_reads is not None:
+                yield count, Origin(dataset, events.sign_reads, Kind.AGGREGATION, "count")
+            yield amount, Origin(dataset, aggregate.column, Kind.AGGREGATION, "sum")
+            yield newest, Origin(dataset, aggregate.recorded_at, Kind.AGGREGATION, "max")
+            for name in (count, amount, newest):
+                for origin in late():
+                    yield name, origin
+        case GreatestBy():
+            for field, name in zip(aggregate.fields, aggregate.reads, strict=True):
+                yield field.name, Origin(dataset, name, Kind.AGGREGATION, "of the greatest")
+                for by in aggregate.by:
+                    yield field.name, Origin(dataset, by.name, Kind.SORT)
+        case Each():
+            yield from _items(aggregate, found, dataset)
+        case _:
+            raise TypeError(f"nothing is known of where {aggregate} comes from")
+
+
+def _items(aggregate: Each, found: Input, dataset: Dataset) -> Iterator[tuple[str, Origin]]:
+    by = {field.name for field in aggregate.by}
+    for field in aggregate.item:
+        name = f"{aggregate.name}.{field.name}"
+        if field.name == aggregate.count:
+            if found.events.sign_reads is not None:
+                yield name, Origin(dataset, found.events.sign_reads, Kind.AGGREGATION, "sum of signs")
+        elif field.name in by:
+            yield name, Origin(dataset, field.name, Kind.IDENTITY)
+        elif field.name in aggregate.sums:
+            yield name, Origin(dataset, field.name, Kind.AGGREGATION, "sum")
+        else:
+            yield name, Origin(dataset, field.name, Kind.AGGREGATION, "of the greatest")
+            for order in aggregate.order:
+                yield name, Origin(dataset, order.name, Kind.SORT)
+
+
+def _deciding(pipeline: Pipeline, found: Input, dataset: Dataset) -> Iterator[Origin]:
+    """What decides whether an event counts, and with which."""
+    kind = Kind.JOIN if len(pipeline.inputs) > 1 else Kind.GROUP_BY
+    for name in pipeline.group_by:
+        yield Origin(dataset, name, kind)
+    if pipeline.calendar is not None:
+        yield Origin(dataset, found.events.event_time, Kind.WINDOW)
+    for check in found.checks:
+        for name in check.reads:
+            yield Origin(dataset, name, Kind.FILTER, f"not if {check.reason}")
+    for name in (found.events.source, found.events.seq):
+        yield Origin(dataset, name, Kind.FILTER, "not if seen before")
+
+
+def _fields(pipeline: Pipeline) -> tuple[Column, ...]:
+    """The columns of a partial and of a total; those of a list's items as `list.column`."""
+    items = {aggregate.name: aggregate for aggregate in pipeline.aggregates if isinstance(aggregate, Each)}
+    found: list[Column] = []
+    for field in pipeline.fields:
+        if field.name in items:
+            each = items[field.name]
+            found += [Column(f"{each.name}.{one.name}", avro_type(one.avro)) for one in each.item]
+        else:
+            found.append(Column(field.name, avro_type(field.avro)))
+    return tuple(found)
+
+
+def _nested(schema: dict[str, object]) -> Iterator[Column]:
+    """The fields of a record; those of a list of records as `list.column`."""
+    for column, field in zip(avro_schema(schema), schema["fields"], strict=True):  # type: ignore[call-overload]
+        items = field["type"].get("items") if isinstance(field["type"], dict) else None
+        if isinstance(items, dict):
+            yield from (Column(f"{column.name}.{one.name}", one.type) for one in avro_schema(items))
+        else:
+            yield column
+
+
+def _shown(pipeline: Pipeline, state: Dataset, names: list[str]) -> dict[str, tuple[Origin, ...]]:
+    """Columns of rows and of public values: what the pipeline says, else what bears the name in the total."""
+    known = [column.name for column in _fields(pipeline)]
+    # A row shows an item of the first list: its columns are called as the item's.
+    of_items: dict[str, str] = {}
+    for name in known:
+        if "." in name:
+            of_items.setdefault(name.rpartition(".")[2], name)
+    columns: dict[str, tuple[Origin, ...]] = {}
+    for name in names:
+        if (made_of := pipeline.made_of.get(name)) is not None:
+            columns[name] = tuple(Origin(state, one, Kind.TRANSFORMATION) for one in made_of)
+        elif name in known:
+            columns |= named_alike(state, [name])
+        elif name in of_items:
+            columns[name] = (Origin(state, of_items[name], Kind.IDENTITY),)
+        else:
+            raise ValueError(f"{pipeline.name} does not say what its column {name} is made of")
+    return columns

@@ -1,0 +1,319 @@
+"""Lineage on a real Kafka and PostgreSQL: told in order, kept while the backend is away, answered after a restart."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+from fastapi.testclient import TestClient
+from sqlalchemy import create_engine
+
+from api.main import create_app
+from contracts.kafka import admin, consumer, ensure_topics
+from contracts.settings import (
+    ApiSettings,
+    CsvSettings,
+    KafkaSettings,
+    LineageSettings,
+    ResultsDbSettings,
+    SalesDbSettings,
+)
+from contracts.topics import OPENLINEAGE_EVENTS, TOP_SALES_BY_CITY
+from observability.lineage.keeping import Keeper
+from observability.lineage.runs import Facts, Known, Lineage, telling
+from sources import lineage as of_sources
+from stack.embedded import Embedded
+from streaming import lineage as of_streaming
+from streaming import shown as of_views
+from streaming.pipelines import CURRENT, PIPELINES
+from tests.integration.streaming.ground import wait_until
+
+CITY = PIPELINES[TOP_SALES_BY_CITY.name, CURRENT[TOP_SALES_BY_CITY.name]]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> LineageSettings:
+    return LineageSettings(lineage_dir=tmp_path / "lineage", lineage_every_seconds=0.2)
+
+
+@pytest.fixture
+def known(
+    stack: Embedded, sales_db: SalesDbSettings, results_db: ResultsDbSettings, tmp_path: Path
+) -> tuple[Known, ...]:
+    ensure_topics(stack.kafka, [OPENLINEAGE_EVENTS])
+    return stack.kafka, sales_db, results_db, CsvSettings(csv_inbox=tmp_path / "inbox")
+
+
+def told(kafka: KafkaSettings, job: str) -> list[dict[str, Any]]:
+    """What the topic says of a job's runs, in order."""
+    reader = consumer(kafka, "test-lineage", subscribed=False)
+    place = TopicPartition(OPENLINEAGE_EVENTS.name, 0, OFFSET_BEGINNING)
+    found: list[dict[str, Any]] = []
+    try:
+        # As far as it goes now: who still runs tells on.
+        _, end = reader.get_watermark_offsets(place, 30)
+        reader.assign([place])
+        while len(found) < end:
+            message = reader.poll(30)
+            assert message is not None
+            if message.error() is None:
+                event = json.loads(message.value() or b"")
+                assert message.key() == f"run:electrored/{event['job']['name']}".encode()
+                found.append(event)
+    finally:
+        reader.close()
+    return [event for event in found if event["job"]["name"] == job]
+
+
+def states(events: list[dict[str, Any]]) -> list[str]:
+    return [event["eventType"] for event in events]
+
+
+def test_a_column_s_way_is_answered_to_its_sources_and_back(
+    stack: Embedded, results_db: ResultsDbSettings, known: tuple[Known, ...], settings: LineageSettings
+) -> None:
+    jobs = [
+        partial(of_sources.capture, "public.sales"),
+        of_sources.csv,
+        partial(of_streaming.worker, CITY, 1),
+        partial(of_streaming.sink, CITY, 1),
+        of_views.shown,
+    ]
+    with telling("test", *known, settings=settings) as lineage:
+        for job in jobs:
+            with lineage.told(job):
+                pass
+    with answering(stack, results_db) as ask:
+        wait_until(lambda: "step" in ask("top_sales_by_city.total"), what="answer")
+        up = ask("top_sales_by_city.total")
+        csv = next(one for one in known if isinstance(one, CsvSettings))
+        assert {("public.sales", "amount"), (str(csv.csv_inbox), "amount")} == {
+            (place if place.startswith("/") else place.partition(".")[2], column)
+            for place, column in ends(up["step"])
+        }
+        kinds = [kind for step in way(up["step"], "sales-events") for kind in step]
+        assert kinds == ["IDENTITY", "IDENTITY", "AGGREGATION", "AGGREGATION"]
+        for start in ("public.sales.amount", f"{csv.csv_inbox.name}.amount"):
+            down = ask(start, direction="downstream")
+            assert any(
+                place.endswith("public.top_sales_by_city") and column == "total"
+                for place, column in ends(down["step"])
+            )
+        assert ask("top_sales_by_city")["step"]["column"] is None
+        assert "has no column" in ask("top_sales_by_city", column="nothing")["detail"]
+        assert ask("nothing")["status"] == 404
+    # A new process goes on from what is kept: nothing is told once more.
+    with answering(stack, results_db, follows=False) as ask:
+        assert ask("top_sales_by_city.total") == up
+
+
+def test_a_run_is_told_from_its_start_to_its_end_and_how_far_it_is_between(
+    stack: Embedded, known: tuple[Known, ...], settings: LineageSettings
+) -> None:
+    job = of_streaming.worker(CITY, 71)
+    facts = Facts(watermark=datetime(2026, 11, 23, tzinfo=UTC), counts={"combine": {"events": 3}})
+    with telling("test", *known, settings=settings) as lineage:
+        with lineage.told(lambda: job, lambda: facts):
+            wait_until(lambda: "RUNNING" in states(told(stack.kafka, job.name)), what="RUNNING")
+        with pytest.raises(ValueError, match="it broke"), lineage.told(lambda: job):
+            raise ValueError("it broke")
+    events = told(stack.kafka, job.name)
+    first = [event for event in events if event["run"]["runId"] == events[0]["run"]["runId"]]
+    assert states(first)[0] == "START"
+    assert states(first)[-1] == "COMPLETE"
+    assert set(states(first)[1:-1]) == {"RUNNING"}
+    said = first[-1]["run"]["facets"]["electroRed_watermark"]
+    assert said["watermark"].startswith("2026-11-23T00:00:00")
+    assert said["counts"] == {"combine": {"events": 3}}
+    assert states(events[len(first) :])[-1] == "FAIL"
+    assert events[-1]["run"]["facets"]["errorMessage"]["message"] == "it broke"
+
+
+def test_a_run_that_was_killed_is_ended_by_the_next_of_its_process(
+    stack: Embedded, known: tuple[Known, ...], settings: LineageSettings
+) -> None:
+    job = of_streaming.worker(CITY, 72)
+    abandoned: list[Any] = []
+    with telling("test", *known, settings=settings) as lineage:
+        # Held and never left, as by a process that is no more.
+        abandoned.append(lineage.told(lambda: job))
+        abandoned[0].__enter__()
+    assert "COMPLETE" not in states(told(stack.kafka, job.name))
+    with telling("test", *known, settings=settings) as lineage, lineage.told(lambda: job):
+        pass
+    events = told(stack.kafka, job.name)
+    left = [event for event in events if event["run"]["runId"] == events[0]["run"]["runId"]]
+    assert states(left)[0] == "START"
+    assert "ABORT" in states(left)
+    assert states(events)[-1] == "COMPLETE"
+    # The thread that still tells of it ends with it.
+    with pytest.raises(StopIteration):
+        next(abandoned[0].gen)
+
+
+class Backend(ThreadingHTTPServer):
+    """An HTTP backend that may refuse, and remembers."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.asked = 0
+        self.is_away = True
+        super().__init__(("127.0.0.1", 0), _Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Backend
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked += 1
+        if not self.server.is_away:
+            self.server.events.append(json.loads(body))
+        self.send_response(503 if self.server.is_away else 201)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Not on the test's output."""
+
+
+def test_a_backend_that_is_away_stops_nobody_and_gets_all_of_it_later_in_order(
+    stack: Embedded,
+    known: tuple[Known, ...],
+    settings: LineageSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two transports: the topic goes on at once, the other one is caught up, by the next process too."""
+    job = of_streaming.worker(CITY, 73)
+    with Backend() as backend:
+        url = f"http://127.0.0.1:{backend.server_address[1]}"
+        transports = {
+            "marquez": {"type": "http", "url": url, "retry": {"total": 0}},
+            "topic": {
+                "type": "kafka",
+                "topic": OPENLINEAGE_EVENTS.name,
+                "config": {"bootstrap.servers": stack.bootstrap, "message.timeout.ms": 0},
+                "flush": False,
+            },
+        }
+        monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "composite")
+        monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TRANSPORTS", json.dumps(transports))
+        with telling("test", *known, settings=settings) as lineage:
+            began = time.monotonic()
+            _ten_runs(lineage, lambda: job)
+            worked = time.monotonic() - began
+            wait_until(lambda: backend.asked > 0, what="attempt")
+        # Nobody waited for an answer: what is told is handed to a thread.
+        assert worked < 1.0
+        assert backend.events == []
+        there = told(stack.kafka, job.name)
+        assert states(there) == ["START", "COMPLETE"] * 10
+        backend.is_away = False
+        with telling("test", *known, settings=settings):
+            wait_until(lambda: len(backend.events) >= 20, what="what was kept")
+        assert [(e["run"]["runId"], e["eventType"]) for e in backend.events] == [
+            (e["run"]["runId"], e["eventType"]) for e in there
+        ]
+
+
+def test_a_topic_that_is_not_there_yet_is_waited_for(
+    stack: Embedded, known: tuple[Known, ...], settings: LineageSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, topic = of_streaming.worker(CITY, 74), "lineage-later"
+    later = replace(OPENLINEAGE_EVENTS, name=topic)
+    monkeypatch.setattr("observability.lineage.transports.OPENLINEAGE_EVENTS", later)
+    with telling("later", *known, settings=settings) as lineage:
+        with lineage.told(lambda: job):
+            pass
+        waiting = settings.lineage_dir
+        assert waiting is not None
+        wait_until(lambda: len(list(waiting.glob("later/*/*.json"))) == 2, what="events that wait")
+        ensure_topics(stack.kafka, [later])
+        wait_until(lambda: not list(waiting.glob("later/*/*.json")), what="delivery")
+    # Kept until it is done: a client that goes out of scope takes its requests with it.
+    client = admin(stack.kafka)
+    client.delete_topics([topic])[topic].result()
+
+
+def _ten_runs(lineage: Lineage, job: Callable[[], Any]) -> None:
+    for _ in range(10):
+        with lineage.told(job):
+            pass
+
+
+class answering:
+    """Ask the API while what the jobs say is kept."""
+
+    def __init__(self, stack: Embedded, results_db: ResultsDbSettings, *, follows: bool = True) -> None:
+        self._engine = create_engine(results_db.results_db_url.get_secret_value())
+        self._stop = threading.Event()
+        self._keeper = Keeper(stack.kafka, self._engine, self._stop) if follows else None
+        url = stack.postgres(self._engine.url.database, "electrored_reader").render_as_string(False)
+        self._client = TestClient(create_app(ApiSettings.model_validate({"results_db_url": url})))
+
+    def __enter__(self) -> Callable[..., dict[str, Any]]:
+        if self._keeper is not None:
+            self._keeper.start()
+        self._client.__enter__()
+
+        def ask(dataset: str, **more: str) -> dict[str, Any]:
+            found: dict[str, Any] = self._client.get(
+                "/api/v1/lineage", params={"dataset": dataset, **more}
+            ).json()
+            return found
+
+        return ask
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._client.__exit__(None, None, None)
+        if self._keeper is not None:
+            self._keeper.join()
+        self._engine.dispose()
+
+
+def _direct(step: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        one
+        for one in step["next"]
+        if not one["transformations"] or any(t["type"] == "DIRECT" for t in one["transformations"])
+    ]
+
+
+def ends(step: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where direct ways end."""
+    nexts = _direct(step)
+    if not nexts:
+        yield step["name"], step["column"]
+    for one in nexts:
+        yield from ends(one)
+
+
+def way(step: dict[str, Any], to: str) -> Iterator[list[str]]:
+    """The direct transformations on the way to a dataset."""
+    for one in _direct(step):
+        made = [t["subtype"] for t in one["transformations"] if t["type"] == "DIRECT"]
+        if one["name"] == to:
+            yield made
+        else:
+            for rest in way(one, to):
+                yield [*made, *rest]

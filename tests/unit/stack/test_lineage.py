@@ -1,0 +1,56 @@
+"""The API's answer as a tree in a terminal."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console
+
+from stack import lineage
+from stack.errors import StackError
+
+
+def step(name: str, subtype: str = "", *following: dict[str, Any], column: str = "total") -> dict[str, Any]:
+    kind = "INDIRECT" if subtype == "FILTER" else "DIRECT"
+    made = [{"type": kind, "subtype": subtype, "description": ""}] if subtype else []
+    return {
+        "namespace": "kafka://k:1",
+        "name": name,
+        "column": column,
+        "job": "j",
+        "transformations": made,
+        "next": list(following),
+    }
+
+
+def test_what_only_decides_is_one_line() -> None:
+    first, second = step("log", "FILTER", column="seq"), step("log", "FILTER", column="source")
+    answer = {"step": step("view", "", step("state", "AGGREGATION", first, second))}
+    out = io.StringIO()
+    Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert lines == [
+        "view.total  kafka://k:1",
+        "└── state.total  kafka://k:1  aggregation · j",
+        "└── decided by log.seq (filter), log.source (filter) · j",
+    ]
+
+
+def test_an_api_that_is_away_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(httpx, "get", away)
+    with pytest.raises(StackError, match="does not answer: refused"):
+        lineage.ask("http://127.0.0.1:1", "x", "upstream")
+
+
+def test_a_dataset_that_nobody_told_of_is_the_api_s_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        httpx, "get", lambda *_, **__: httpx.Response(404, json={"detail": "no job told of x"})
+    )
+    with pytest.raises(StackError, match="no job told of x"):
+        lineage.ask("http://127.0.0.1:1", "x", "upstream")

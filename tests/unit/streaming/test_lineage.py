@@ -1,0 +1,165 @@
+"""Where each column of a pipeline comes from, derived from its value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from contracts import datasets
+from contracts.schemas import load
+from contracts.tables import metadata
+from contracts.topics import ENRICHED_SALES, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
+from observability.lineage.hops import Kind, Made
+from streaming import lineage, shown
+from streaming.engine.aggregates import Sum
+from streaming.engine.pipeline import Pipeline
+from streaming.pipelines import PIPELINES
+
+IDENTITY, AGGREGATION, TRANSFORMATION = "identity", "aggregation", "transformation"
+# Column of the state: where it comes from in the log, and how, directly.
+KEYS = {name: [("currency" if name == "currency" else name, IDENTITY)] for name in ("country", "currency")}
+WINDOW = {name: [("sold_at", TRANSFORMATION)] for name in ("window_start", "window_end")}
+SUMS = {
+    "total": [("amount", AGGREGATION)],
+    "sales_count": [("operation", AGGREGATION)],
+    "late_count": [("operation", AGGREGATION)],
+    "late_amount": [("amount", AGGREGATION)],
+    "restated_at": [("recorded_at", AGGREGATION)],
+}
+EXPECTED = {
+    TOP_SALES_BY_CITY.name: WINDOW | KEYS | {"city": [("city", IDENTITY)]} | SUMS,
+    TOP_SALESMAN_BY_COUNTRY.name: WINDOW
+    | KEYS
+    | {"salesman_id": [("salesman_id", IDENTITY)], "salesman_name": [("salesman_name", AGGREGATION)]}
+    | {f"name_{name}": [(name, AGGREGATION)] for name in ("sold_at", "sale_id", "seq")}
+    | SUMS,
+    ENRICHED_SALES.name: {"sale_id": [("sale_id", IDENTITY), ("sale_id", IDENTITY)]}
+    | {f"sales.{name}": [(name, IDENTITY)] for name in ("source", "currency")}
+    | {"sales.sales_count": [("operation", AGGREGATION)], "payments.payment_id": [("payment_id", IDENTITY)]}
+    | {
+        f"sales.{name}": [(name, AGGREGATION)]
+        for name in (
+            *("quantity", "amount", "seq", "sold_at", "country", "city"),
+            *("salesman_id", "salesman_name", "product"),
+        )
+    }
+    | {
+        f"payments.{name}": [(name, AGGREGATION)]
+        for name in ("confirmed_at", "seq", "source", "amount", "currency", "status")
+    },
+}
+pipelines = pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=lambda found: found.name)
+
+
+def partials(pipeline: Pipeline) -> Made:
+    inputs = [datasets.topic(found.source) for found in pipeline.inputs]
+    return lineage.combined(pipeline, datasets.internal(pipeline.name, "partials"), inputs)
+
+
+@pipelines
+def test_partials_come_from_the_log(pipeline: Pipeline) -> None:
+    direct = {
+        column: [(one.column, one.kind.value[1].lower()) for one in origins if one.kind.value[0] == "DIRECT"]
+        for column, origins in partials(pipeline).columns.items()
+    }
+    assert direct == EXPECTED[pipeline.name]
+
+
+@pipelines
+def test_what_decides_is_told_of_the_whole(pipeline: Pipeline) -> None:
+    whole = {(one.column, one.kind) for one in partials(pipeline).whole}
+    joined = len(pipeline.inputs) > 1
+    assert {(name, Kind.JOIN if joined else Kind.GROUP_BY) for name in pipeline.group_by} <= whole
+    assert {(name, Kind.FILTER) for name in ("source", "seq", "currency", "amount")} <= whole
+    assert (("sold_at", Kind.WINDOW) in whole) == (pipeline.calendar is not None)
+
+
+@pipelines
+def test_every_column_of_every_hop_comes_from_one_that_the_hop_before_has(pipeline: Pipeline) -> None:
+    state = datasets.internal(pipeline.name, "state")
+    made = partials(pipeline)
+    merged = lineage.merged(pipeline, made.dataset, state)
+    fields = {column.name for column in made.schema}
+    assert set(made.columns) == set(merged.columns) == fields
+    for last in (lineage.rows(pipeline, state), lineage.published(pipeline, state)):
+        assert {one.column for origins in last.columns.values() for one in origins} <= fields
+    rows = lineage.rows(pipeline, state)
+    assert set(rows.columns) == {
+        column.name for column in metadata.tables[pipeline.table].columns if column.name not in lineage.OWN
+    }
+    assert set(lineage.published(pipeline, state).columns) >= {
+        field["name"] for field in load(pipeline.output.schema)["fields"] if _is_plain(field["type"])
+    }
+    for origins in shown.view(datasets.view_name(pipeline.name)).columns.values():
+        for one in origins:
+            if one.dataset == rows.dataset:
+                assert one.column in set(rows.columns) | set(lineage.OWN)
+
+
+def test_another_pipeline_has_another_lineage() -> None:
+    pipeline = PIPELINES[TOP_SALES_BY_CITY.name, 1]
+    (found,) = pipeline.inputs
+    changed = replace(
+        pipeline,
+        group_by=("country", "currency"),
+        inputs=(replace(found, aggregates=(Sum("pieces", "quantity"),)),),
+    )
+    columns = partials(changed).columns
+    assert set(columns) == {"window_start", "window_end", "country", "currency", "pieces"}
+    assert [(one.column, one.kind) for one in columns["pieces"]] == [("quantity", Kind.AGGREGATION)]
+
+
+def test_the_view_of_the_cities_is_the_sum_of_amounts_ranked() -> None:
+    pipeline = PIPELINES[TOP_SALES_BY_CITY.name, 1]
+    made = shown.answered(pipeline, datasets.internal(pipeline.name, "state"))
+    assert [(one.column, one.kind) for one in made.columns["total"]] == [("total", Kind.IDENTITY)]
+    assert {one.kind for one in made.columns["rank"]} == {Kind.WINDOW}
+    assert "total" in {one.column for one in made.columns["rank"]}
+
+
+# What a joined sale shows is a function in Python, so what it reads is tried: a total, and one leaf of it changed.
+SALE = {
+    "source": "postgres", "currency": "EUR", "sales_count": 1, "quantity": 1, "amount": 100_000, "seq": 1,
+    "sold_at": 1_000_000, "country": "DE", "city": "Berlin", "salesman_id": "s1", "salesman_name": "Ada",
+    "product": "tv",
+}  # fmt: skip
+PAYMENT = {
+    "payment_id": "p1", "confirmed_at": 2_000_000, "seq": 1, "source": "soap", "amount": 100_000,
+    "currency": "EUR", "status": "CONFIRMED",
+}  # fmt: skip
+TOTAL = {"sale_id": "a", "sales": [("k", SALE)], "payments": [("k", PAYMENT)]}
+
+
+def test_a_joined_sale_shows_what_its_lineage_says() -> None:
+    pipeline = PIPELINES[ENRICHED_SALES.name, 1]
+    rows = lineage.rows(pipeline, datasets.internal(pipeline.name, "state"))
+    said = {(one.column, column) for column, origins in rows.columns.items() for one in origins}
+    seen = {
+        (leaf, column)
+        for leaf, changed in _changed()
+        for column in rows.columns
+        if [row[column] for row in pipeline.rows(changed)] != [row[column] for row in pipeline.rows(TOTAL)]
+    }
+    # Of a single sale its count decides over nothing but itself; of two over whether it is ambiguous, and then pending.
+    assert said - seen <= {("sales.sales_count", "ambiguous"), ("sales.sales_count", "status")}
+    assert seen <= said
+    two = deepcopy(TOTAL)
+    two["sales"] = [*TOTAL["sales"], ("l", SALE | {"source": "csv"})]
+    found = pipeline.rows(two)
+    assert [(row["ambiguous"], row["status"]) for row in found] == [(True, "PENDING")] * 2
+
+
+def _changed() -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "sale_id", TOTAL | {"sale_id": "b"}
+    for name, item in (("sales", SALE), ("payments", PAYMENT)):
+        for column, value in item.items():
+            other = value + 1 if isinstance(value, int) else f"{value}x"
+            yield f"{name}.{column}", TOTAL | {name: [("k", item | {column: other})]}
+
+
+def _is_plain(avro: Any) -> bool:
+    return not (isinstance(avro, dict) and avro.get("type") == "array")
