@@ -80,6 +80,9 @@ class LogRecord:
     def offset(self) -> int:
         return self.at_offset
 
+    def headers(self) -> list[tuple[str, bytes]] | None:
+        return None
+
 
 @dataclass
 class Log:

@@ -21,7 +21,7 @@ from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from observability import logs
-from observability.metrics import EVENTS, LAG
+from observability.metrics import EVENTS
 from streaming.engine.errors import Abortable
 from streaming.engine.offsets import beginnings, ends
 from streaming.engine.schemas import PatientRegistry
@@ -84,7 +84,7 @@ class Publisher:
                 transactions.commit(records, self._offsets(reader.positions), self._group(reader))
                 EVENTS.labels(self._name).inc(len(messages))
                 stop.wait(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
-            LAG.labels(self._name).set(reader.lag())
+            reader.show_lag(self._name)
 
     def _positions(self, reader: Reader) -> dict[int, int] | None:
         """Stable committed offsets of this promotion; None before it was reconciled."""
