@@ -73,8 +73,6 @@ class Ledger:
                 yield Sample("electrored_source_frontier_timestamp_seconds", at, labels)
         for state, count in Counter(self._files.values()).items():
             yield Sample("electrored_csv_files", count, {"state": state.lower()})
-        # One that is 0 before the first, so that the first is seen to be one more.
-        yield Sample("electrored_dead_letters_total", 0, {"origin": "", "reason": ""})
         for (origin, reason), count in self._dead.items():
             yield Sample("electrored_dead_letters_total", count, {"origin": origin, "reason": reason})
 
