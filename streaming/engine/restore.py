@@ -110,6 +110,8 @@ class Restorer:
         self._consumer = make_consumer(READING)
         self._state = state
         self._known: set[str] = set()
+        RESTORED.labels(positions.flow).inc(0)
+        RESTORING.labels(positions.flow).set(0)
         # Records that were read back so far: who waits for a partition sees that it moves.
         self.records = 0
         self._stopping = threading.Event()
