@@ -160,6 +160,17 @@ class LogSettings(_Settings):
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     metrics_port: int | None = None
+    # In a container every address: there it is the container that keeps others out.
+    metrics_host: str = "127.0.0.1"
+
+
+class ObserverSettings(ResultsDbSettings):
+    """What the observer looks at beside Kafka and the results database; unset: it says nothing of that."""
+
+    csv_inbox: Path | None = None
+    dagster_db_url: SecretStr | None = None
+    # The disk that it is on is watched.
+    state_dir: Path | None = None
 
 
 class LineageSettings(_Settings):

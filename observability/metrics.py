@@ -1,18 +1,28 @@
-"""Prometheus metrics of a process, on the loopback only; metrics are declared beside what they count."""
+"""Prometheus metrics of a process; they are declared beside what they count, and here if several rooms count it.
+
+Labels have few values: pipelines, steps, partitions, outcomes. None is taken from data.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from contracts.settings import LogSettings
 from observability import logs
 
-# Scraped from the same machine; whoever wants them elsewhere puts a scraper or a proxy beside the process.
-ADDRESS = "127.0.0.1"
-
-# Every process that moves data has these two, so they are declared once; `flow` says which of its flows.
+# Every process that moves data has these, so they are declared once; `flow` says which of its flows.
 EVENTS = Counter("electrored_events_total", "Records moved", ["flow"])
-LAG = Gauge("electrored_lag_events", "Offsets between what was moved and the end of the log", ["flow"])
+LAG = Gauge(
+    "electrored_lag_events", "Offsets between what was moved and the end of the log", ["flow", "partition"]
+)
+# committed, aborted, fenced, unknown (the broker did not answer clearly) or refused (too large).
+TRANSACTIONS = Counter("electrored_transactions_total", "Transactions by outcome", ["flow", "outcome"])
+TRANSACTION_SECONDS = Histogram(
+    "electrored_transaction_seconds",
+    "From begin to the broker's answer, of those that were committed",
+    ["flow"],
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30),
+)
 
 _log = logs.get(__name__)
 
@@ -22,11 +32,12 @@ def serve(settings: LogSettings | None = None) -> int | None:
 
     A port that is taken is a warning and not an end: data moves on without being watched.
     """
-    port = (settings or LogSettings()).metrics_port
+    found = settings or LogSettings()
+    port = found.metrics_port
     if port is None:
         return None
     try:
-        server, _ = start_http_server(port, addr=ADDRESS)
+        server, _ = start_http_server(port, addr=found.metrics_host)
     except OSError as error:
         _log.warning("metrics are not served", port=port, reason=str(error))
         return None

@@ -5,8 +5,8 @@ One reading costs a handful of requests. It changes nothing: no group is joined 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from confluent_kafka import (
@@ -68,6 +68,8 @@ class PipelineStanding:
     combine_behind: int
     merge_behind: int
     sink_behind: int
+    # The same one by one: by step, topic and partition.
+    lags: Mapping[tuple[str, str, int], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,10 @@ class _Results:
     sink_offsets: dict[int, int]
 
 
-def take(settings: KafkaSettings, results: Engine) -> Standing:
-    """Read it. What was consumed is asked for before the ends, so nothing can seem to be ahead of its topic.
+def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) -> Standing:
+    """Read it; without the positions of the sources if not asked for them.
 
+    What was consumed is asked for before the ends, so nothing can seem to be ahead of its topic.
     Raises KafkaException or SQLAlchemyError if one of the two does not answer.
     """
     client = admin(settings)
@@ -119,12 +122,13 @@ def take(settings: KafkaSettings, results: Engine) -> Standing:
         name: _committed(settings, topics[name].group_id("merge"), (topics[name].partials,))
         for name in stored
     }
-    sources = _source_positions(settings)
+    sources = _source_positions(settings) if positions else {}
     internal = [topic for name in stored for topic in topics[name].all]
     ends = _ends(client, (*PUBLIC, *internal))
     pipelines = {}
     for name, found in stored.items():
         state = topics[name].state.name
+        sunk = {(state, p): offset for p, offset in found.sink_offsets.items()}
         pipelines[name] = PipelineStanding(
             generation=found.generation,
             promotion_number=found.promotion_number,
@@ -134,7 +138,12 @@ def take(settings: KafkaSettings, results: Engine) -> Standing:
             updated_at=found.updated_at,
             combine_behind=_behind(ends, combined[name]),
             merge_behind=_behind(ends, merged[name]),
-            sink_behind=_behind(ends, {(state, p): offset for p, offset in found.sink_offsets.items()}),
+            sink_behind=_behind(ends, sunk),
+            lags={
+                (step, *place): behind
+                for step, consumed in (("combine", combined[name]), ("merge", merged[name]), ("sink", sunk))
+                for place, behind in _each_behind(ends, consumed).items()
+            },
         )
     sums: dict[str, int] = {}
     for (topic, _), end in ends.items():
@@ -223,7 +232,13 @@ def _committed(settings: KafkaSettings, group: str, topics: Iterable[Topic]) -> 
 
 
 def _behind(ends: dict[tuple[str, int], int], consumed: dict[tuple[str, int], int]) -> int:
-    return sum(max(0, ends[place] - offset) for place, offset in consumed.items() if place in ends)
+    return sum(_each_behind(ends, consumed).values())
+
+
+def _each_behind(
+    ends: dict[tuple[str, int], int], consumed: dict[tuple[str, int], int]
+) -> dict[tuple[str, int], int]:
+    return {place: max(0, ends[place] - offset) for place, offset in consumed.items() if place in ends}
 
 
 def _source_positions(settings: KafkaSettings) -> dict[str, SourcePosition]:

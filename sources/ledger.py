@@ -7,6 +7,7 @@ then reads the position back, so that what is read is final.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -23,6 +24,7 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from observability import logs
+from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
 from sources.errors import Fenced, Interrupted, Refused, SourceError
 
 _log = logs.get(__name__)
@@ -70,6 +72,7 @@ class FileEntry:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+OUTCOMES: Mapping[type[SourceError], str] = {Fenced: "fenced", Refused: "refused", Interrupted: "unknown"}
 # Key and value of a record to write.
 Record = tuple[bytes, bytes]
 
@@ -158,6 +161,7 @@ class Ledger:
         own += [(self._file_key(f.sha256), self._encode_file(codec, f)) for f in files]
         own.append((self._source.encode(), self._encode_position(codec, position)))
         gone = [self._range_key(r.number) for r in self.ranges] if forget_ranges else []
+        began = time.perf_counter()
         try:
             producer.begin_transaction()
             for topic, batch in records.items():
@@ -172,7 +176,10 @@ class Ledger:
             meant = meaning(error)
             if isinstance(meant, Fenced):
                 self._fenced = meant
+            TRANSACTIONS.labels(self._source, OUTCOMES[type(meant)]).inc()
             raise meant from error
+        TRANSACTIONS.labels(self._source, "committed").inc()
+        TRANSACTION_SECONDS.labels(self._source).observe(time.perf_counter() - began)
         self.position = position
         self.ranges = () if forget_ranges else self.ranges + ranges
         self.files.update((found.sha256, found) for found in files)

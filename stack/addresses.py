@@ -38,7 +38,9 @@ class Addresses:
         self.layout, self.options, self.settings = layout, options, settings
         self.ports = Ports.with_offset(options.port_offset)
         self.passwords = passwords(layout.secrets, (SUPERUSER, *databases.ROLES, SOAP_USER))
-        self.kafka = Kafka(layout.folder / "kafka", self.ports.kafka, self.ports.kafka_controller)
+        self.kafka = Kafka(
+            layout.folder / "kafka", self.ports.kafka, self.ports.kafka_controller, self.ports.kafka_metrics
+        )
         self.postgres = Postgres(layout.folder / "postgres", self.ports.postgres, self.passwords[SUPERUSER])
         self.registry = Registry(
             layout.folder / "registry",
@@ -151,6 +153,19 @@ class Addresses:
             self.setup_environment
             | self.lineage_environment
             | {"ELECTRORED_STATE_DIR": str(self.layout.folder)}
+        )
+
+    @property
+    def observer_environment(self) -> dict[str, str]:
+        """For who watches all of it, and writes nothing."""
+        return (
+            self.kafka_environment()
+            | self.results_environment(databases.READER)
+            | {
+                "ELECTRORED_CSV_INBOX": self.csv_inbox,
+                "ELECTRORED_DAGSTER_DB_URL": _text(self.dagster_url),
+                "ELECTRORED_STATE_DIR": str(self.layout.folder),
+            }
         )
 
     @property

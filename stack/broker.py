@@ -45,6 +45,8 @@ _REGISTRATION = re.compile(
 )
 _IS_FENCED = {"true": True, "1": True, "false": False, "-1": False}
 _PR_SET_PDEATHSIG = 1
+# Of a Prometheus agent.
+AGENT_OPTION = "-javaagent:"
 
 
 def was_killed(folder: Path) -> bool:
@@ -59,7 +61,9 @@ def fence(folder: Path, java: Sequence[str]) -> None:
     Repeatable: killed in the middle, the next start does it again. Raises SystemExit with the controller's last lines.
     """
     _write_configuration(folder)
-    options = [*java[:-2], "-XX:TieredStopAtLevel=1"]
+    # Without the agent: its port is the broker's.
+    options = [option for option in java[:-2] if not option.startswith(AGENT_OPTION)]
+    options.append("-XX:TieredStopAtLevel=1")
     at = next(i for i, option in enumerate(options) if option.startswith("-Dlog4j2.configurationFile="))
     options[at] = f"-Dlog4j2.configurationFile={folder / 'fencing.log4j2.properties'}"
     controller = subprocess.Popen(

@@ -62,7 +62,7 @@ def _python() -> str:
 
 
 def _programs() -> str:
-    missing = [program for program in ("kafka", "registry") if not java.is_cached(program)]
+    missing = [program for program in ("kafka", java.JMX_EXPORTER, "registry") if not java.is_cached(program)]
     if missing:
         return f"{', '.join(missing)} not in {java.cache_dir()} yet: the first `up` downloads them"
     return f"in {java.cache_dir()}"

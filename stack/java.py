@@ -23,6 +23,8 @@ from stack.errors import StackError
 
 # The registry and Kafka 4 both ask for it.
 OLDEST_JAVA = 17
+# The Prometheus agent that serves a broker's own figures.
+JMX_EXPORTER = "jmx-exporter"
 # Enough to hide the latency of fifty small files; more would only queue at the same server.
 DOWNLOADS_AT_ONCE = 6
 # Without an answer for so long a download is tried no more.

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from stack import java
+from stack.broker import AGENT_OPTION
 from stack.errors import StackError
 from stack.ports import LOOPBACK, answers
 
@@ -22,6 +23,8 @@ CLUSTER_ID = "ZWxlY3Ryb3JlZC1lbWJlZA"
 # A broker of one small platform; the page cache does the rest.
 HEAP = ("-Xms128m", "-Xmx512m")
 READY_TIMEOUT_SECONDS = 3.0
+# Which of the broker's figures Prometheus is told.
+JMX_RULES = Path(__file__).parent.parent / "observability" / "prometheus" / "kafka-jmx.yml"
 
 LOG4J = """\
 status = warn
@@ -43,6 +46,8 @@ class Kafka:
     folder: Path
     port: int
     controller_port: int
+    # Where the Prometheus agent serves the broker's own figures; None: without the agent.
+    metrics_port: int | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -112,8 +117,16 @@ class Kafka:
 
     @property
     def command(self) -> list[str]:
-        java = [*self._java(*HEAP, "-XX:MaxGCPauseMillis=20"), "kafka.Kafka", str(self._config)]
-        return [sys.executable, "-m", "stack.broker", str(self.folder), *java]
+        options = [*HEAP, "-XX:MaxGCPauseMillis=20", *self._agent]
+        command = [*self._java(*options), "kafka.Kafka", str(self._config)]
+        return [sys.executable, "-m", "stack.broker", str(self.folder), *command]
+
+    @property
+    def _agent(self) -> list[str]:
+        if self.metrics_port is None:
+            return []
+        (jar,) = java.fetch(java.JMX_EXPORTER)
+        return [f"{AGENT_OPTION}{jar}={LOOPBACK}:{self.metrics_port}:{JMX_RULES}"]
 
     @property
     def environment(self) -> dict[str, str]:

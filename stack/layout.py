@@ -43,6 +43,7 @@ class Layout:
         self.logs = self.folder / "logs"
         self.dagster_home = self.folder / "dagster"
         self.csv_inbox = self.folder / "inbox"
+        self.prometheus = self.folder / "prometheus"
         self.supervisor_config = self.folder / "supervisord.conf"
         self.supervisor_log = self.logs / "supervisord.log"
 
@@ -63,7 +64,7 @@ class Layout:
         try:
             # Others may pass through, for PostgreSQL's user when root starts it; only we list what is there.
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o711)
-            for folder in (self.logs, self.dagster_home, self.csv_inbox):
+            for folder in (self.logs, self.dagster_home, self.csv_inbox, self.prometheus):
                 folder.mkdir(exist_ok=True)
         except OSError as error:
             raise StackError(

@@ -13,6 +13,7 @@ from jgo.maven import MavenContext
 # has no say in the versions of other things.
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.1+org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"
 REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3", "all", "tar.gz")
+JMX_EXPORTER = ("io.prometheus.jmx", "jmx_prometheus_javaagent", "1.0.1", "", "jar")
 
 
 def kafka(context: MavenContext, scratch: Path) -> list[str]:
@@ -26,18 +27,23 @@ def kafka(context: MavenContext, scratch: Path) -> list[str]:
     ]
 
 
-def registry(context: MavenContext) -> list[str]:
+def single(context: MavenContext, wanted: tuple[str, str, str, str, str]) -> list[str]:
     """The line of the one archive that holds everything."""
-    group, name, version, classifier, packaging = REGISTRY
+    group, name, version, classifier, packaging = wanted
     component = context.project(group, name).at_version(version)
     archive = component.artifact(classifier=classifier, packaging=packaging).resolve()
-    return [f"{':'.join(REGISTRY)} {hashlib.sha256(archive.read_bytes()).hexdigest()}"]
+    return [f"{':'.join(wanted)} {hashlib.sha256(archive.read_bytes()).hexdigest()}"]
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=Path(scratch) / "maven")
-        for program, lines in (("kafka", kafka(context, Path(scratch))), ("registry", registry(context))):
+        pins = {
+            "kafka": kafka(context, Path(scratch)),
+            "registry": single(context, REGISTRY),
+            "jmx-exporter": single(context, JMX_EXPORTER),
+        }
+        for program, lines in pins.items():
             head = "# group:name:version:classifier:packaging sha256; written by `make lock-java`"
             (Path(__file__).parent / f"{program}.lock").write_text("\n".join([head, *lines]) + "\n")
 

@@ -26,6 +26,7 @@ class Ports:
     dagster: int = 3001
     payments: int = 8080
     dagster_code: int = 4266
+    kafka_metrics: int = 9404
     # One port for each of our processes from here on.
     metrics: int = 9200
 

@@ -36,6 +36,8 @@ class Program:
     stop_signal: str = "TERM"
     user: str | None = None
     metrics_port: int | None = None
+    # Where Prometheus asks it.
+    scraped_at: int | None = None
     listens: Mapping[str, int] = field(default_factory=dict)
     address: str = ""
 
@@ -64,13 +66,18 @@ class Platform(Addresses):
                 )
             )
         if "kafka" not in self.given:
-            listens = {"Kafka": self.ports.kafka, "Kafka's controller": self.ports.kafka_controller}
+            listens = {
+                "Kafka": self.ports.kafka,
+                "Kafka's controller": self.ports.kafka_controller,
+                "the metrics of Kafka": self.ports.kafka_metrics,
+            }
             programs.append(
                 Program(
                     "kafka",
                     self.kafka.command,
                     self.kafka.environment,
                     self.kafka.is_ready,
+                    scraped_at=self.ports.kafka_metrics,
                     listens=listens,
                     address=self.kafka.bootstrap,
                 )
@@ -104,6 +111,7 @@ class Platform(Addresses):
         programs.append(self._ours("sink", ["streaming", "sink"], writes))
         programs.append(self._ours("publisher", ["streaming", "publish"], reads))
         programs.append(self._api())
+        programs.append(self._ours("observer", ["observability"], self.observer_environment))
         if self.simulates:
             programs.append(
                 Program(
@@ -141,6 +149,7 @@ class Platform(Addresses):
             environment | {"ELECTRORED_METRICS_PORT": str(port)},
             lambda: probes.metrics_ok(port),
             metrics_port=port,
+            scraped_at=port,
             listens={f"the metrics of {name}": port},
         )
 
@@ -151,6 +160,7 @@ class Platform(Addresses):
             _module("api"),
             self.results_environment(databases.READER) | api,
             lambda: probes.http_ok(f"{self.api_url}/readyz"),
+            scraped_at=self.ports.api,
             listens={"the API": self.ports.api},
             address=f"{self.api_url}/docs",
         )

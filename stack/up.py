@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from contracts.settings import StackSettings
-from stack import databases, java, kafka, orphans, postgres, registry
+from stack import databases, java, kafka, orphans, postgres, prometheus, registry
 from stack.errors import StackError
 from stack.layout import Layout, Options
 from stack.ports import require_free
@@ -35,7 +35,7 @@ NEEDED_BYTES = 500 * 1024 * 1024
 STOP_ORDER = (
     {
         *("dagster-web", "dagster-daemon", "dagster-code"),
-        *("simulator", "simulator-csv", "payments", "api", "capture"),
+        *("simulator", "simulator-csv", "payments", "api", "capture", "observer"),
     },
     {"worker-city", "worker-salesman", "worker-enriched", "sink", "publisher"},
     {"registry", "kafka"},
@@ -71,6 +71,7 @@ class Stack:
         try:
             self._start_servers()
             self._prepare()
+            prometheus.write(self.layout.prometheus, self.platform.all())
             self._start_all(self.platform.workers())
             self._wait_for_result(started_at)
             self._start_dagster()
@@ -124,9 +125,10 @@ class Stack:
 
     def _download(self) -> None:
         java.java()
-        for program in ("kafka", "registry"):
-            if program in self.platform.given:
-                continue
+        wanted = {"kafka": ("kafka", java.JMX_EXPORTER), "registry": ("registry",)}
+        for program in (
+            name for server in wanted if server not in self.platform.given for name in wanted[server]
+        ):
             got = 0
 
             def count(size: int, program: str = program) -> None:

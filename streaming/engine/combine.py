@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import cast
 
 import polars as pl
 
 from contracts.registry import Codec, header
+from streaming.engine import age
 from streaming.engine.blocks import Decoder, encode_rows, zigzag
 from streaming.engine.pipeline import Input, Parameters, Pipeline
 from streaming.engine.progress import Progress
@@ -74,6 +76,8 @@ class Combine:
         self._partials: list[pl.DataFrame] = []
         self._records: list[OutRecord] = []
         self._watermarks: dict[int, datetime] = {}
+        self._oldest_micros: int | None = None
+        self._refused = Counter[str]()
         events = found.events
         # Everything that is asked of an event alone, in one look at the frame.
         self._looked_at = [
@@ -114,13 +118,14 @@ class Combine:
         dead = Counter[int]()
         for row, reason in decoded.bad:
             dead[partitions[row]] += 1
-            self._dead_letter(messages[row], reason)
+            self._dead_letter(messages[row], reason, "undecodable")
         frame = decoded.frame
         kept = partitions if not decoded.bad else [partitions[row] for row in frame["row"]]
         frame.insert_column(1, pl.Series("partition", kept, dtype=pl.Int32))
         frame, last_seqs, duplicates = self._without_duplicates(frame)
         frame = frame.with_columns(self._looked_at)
         frame = self._without_invalid(frame, messages, dead)
+        self._oldest_micros = age.older(self._oldest_micros, self._oldest(frame))
         late = self._group(frame, messages)
         future = _counted(frame, _AHEAD)
         for partition, row in last_row.items():
@@ -142,7 +147,7 @@ class Combine:
 
     def take(self) -> Output:
         records = self._records + self._partial_records()
-        return Output(records, self._assigned.changed)
+        return Output(records, self._assigned.changed, self._oldest_micros, dict(self._refused))
 
     def accept(self) -> None:
         self._assigned.accept()
@@ -156,6 +161,14 @@ class Combine:
         self._partials.clear()
         self._records.clear()
         self._watermarks.clear()
+        self._oldest_micros = None
+        self._refused.clear()
+
+    def _oldest(self, frame: pl.DataFrame) -> int | None:
+        """When the oldest event was recorded; a row of a snapshot bears the time of its sale instead."""
+        events = self._input.events
+        recorded, sold = frame[events.recorded_time], frame[events.event_time]
+        return cast("int | None", recorded.filter(recorded != sold).min())
 
     # -- setting aside
 
@@ -205,10 +218,12 @@ class Combine:
             frame.filter(~valid).select("row", "partition", reason.alias("why")).iter_rows()
         ):
             dead[partition] += 1
-            self._dead_letter(messages[row], why)
+            self._dead_letter(messages[row], why, why)
         return frame.filter(valid)
 
-    def _dead_letter(self, message: Message, reason: str) -> None:
+    def _dead_letter(self, message: Message, reason: str, kind: str) -> None:
+        """`kind` is one of a few, for the metrics; the reason may quote what it was told."""
+        self._refused[kind] += 1
         record = {
             "origin": self.input_topic,
             "partition": message.partition(),

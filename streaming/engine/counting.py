@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 
 from prometheus_client import Counter
 
@@ -20,7 +19,7 @@ LATE = Counter(
 FUTURE = Counter(
     "electrored_future_total", "Events whose event time lies after their recording; counted", ["flow"]
 )
-DEAD = Counter("electrored_dead_letters_total", "Events that could not be taken", ["flow"])
+REFUSED = Counter("electrored_refused_events_total", "Events that could not be taken", ["flow", "reason"])
 
 
 class Counting:
@@ -29,22 +28,34 @@ class Counting:
     def __init__(self, flow: str) -> None:
         self._flow = flow
         self._measured_at = 0.0
+        self._partitions: set[int] = set()
 
     def count(self, before: Progress, after: Progress) -> None:
         """What a committed transaction added to a partition's progress."""
         EVENTS.labels(self._flow).inc(after.events - before.events)
         DUPLICATES.labels(self._flow).inc(after.duplicates - before.duplicates)
         LATE.labels(self._flow).inc(after.late - before.late)
-        DEAD.labels(self._flow).inc(after.dead - before.dead)
         FUTURE.labels(self._flow).inc(after.future - before.future)
 
-    def measure(self, behind: Callable[[], int]) -> None:
-        """Once a second, how far behind the flow is."""
+    def refuse(self, refused: Mapping[str, int]) -> None:
+        """Dead letters of a committed transaction, by kind."""
+        for reason, count in refused.items():
+            REFUSED.labels(self._flow, reason).inc(count)
+
+    def measure(self, behind: Callable[[], Mapping[int, int]]) -> None:
+        """Once a second, how far behind the flow is, by partition."""
         if time.monotonic() - self._measured_at >= MEASURE_SECONDS:
             self._measured_at = time.monotonic()
-            LAG.labels(self._flow).set(behind())
+            found = behind()
+            for partition, events in found.items():
+                LAG.labels(self._flow, partition).set(events)
+            self._leave(self._partitions - found.keys())
+            self._partitions = set(found)
 
     def close(self) -> None:
         """A process outlives its generations: one that is left is not behind either."""
-        with suppress(KeyError):
-            LAG.remove(self._flow)
+        self._leave(self._partitions)
+
+    def _leave(self, partitions: set[int]) -> None:
+        for partition in partitions:
+            LAG.remove(self._flow, str(partition))

@@ -15,6 +15,7 @@ from typing import Any
 
 from contracts.registry import Codec
 from contracts.schemas import load
+from streaming.engine import age
 from streaming.engine.blocks import Decoder
 from streaming.engine.combine import Combine, CombineOutputs
 from streaming.engine.merge import WATERMARK_KEY, Merge, MergeTopics
@@ -67,6 +68,7 @@ class LogRecord:
     at_offset: int
     with_key: bytes | None
     with_value: bytes | None
+    with_headers: list[tuple[str, bytes]] | None = None
 
     def key(self) -> bytes | None:
         return self.with_key
@@ -80,6 +82,9 @@ class LogRecord:
     def offset(self) -> int:
         return self.at_offset
 
+    def headers(self) -> list[tuple[str, bytes]] | None:
+        return self.with_headers
+
 
 @dataclass
 class Log:
@@ -91,11 +96,17 @@ class Log:
     def __post_init__(self) -> None:
         self.records = [[] for _ in range(self.partitions)]
 
-    def append(self, partition: int | None, key: bytes | None, value: bytes | None) -> None:
+    def append(
+        self,
+        partition: int | None,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes]] | None = None,
+    ) -> None:
         if partition is None:
             partition = zlib.crc32(key or b"") % self.partitions
         records = self.records[partition]
-        records.append(LogRecord(partition, 2 * len(records), key, value))
+        records.append(LogRecord(partition, 2 * len(records), key, value, headers))
 
     def after(self, partition: int, offset: int) -> list[LogRecord]:
         return [record for record in self.records[partition] if record.at_offset >= offset]
@@ -276,8 +287,10 @@ class Driver:
         return len(messages) if commit else 0
 
     def _commit(self, step: Step, output: Output) -> None:
+        oldest = output.oldest_micros
+        headers = None if oldest is None else age.headers(oldest)
         for record in output.records:
-            self._topics[record.topic].append(record.partition, record.key, record.value)
+            self._topics[record.topic].append(record.partition, record.key, record.value, headers)
         step.accept()
 
 

@@ -208,6 +208,7 @@ class Loop:
         self._settle(delivered)
         self._events = 0
         self._failures = 0
+        self._counting.refuse(output.refused)
         for partition, progress in output.progress.items():
             self._counting.count(before[partition], progress)
 
@@ -233,7 +234,7 @@ class Loop:
             (topic, partition): progress.next_offset for partition, progress in output.progress.items()
         }
         return self.parts.transactions.commit(
-            [*output.records, *self._progress_records(output)], offsets, self._metadata
+            [*output.records, *self._progress_records(output)], offsets, self._metadata, output.oldest_micros
         )
 
     def _progress_records(self, output: Output) -> Iterable[OutRecord]:
@@ -350,13 +351,13 @@ class Loop:
 
     # -- the rest
 
-    def _behind(self) -> int:
-        """As the last fetches saw it; markers count, so it is a bound."""
-        behind = 0
+    def _behind(self) -> dict[int, int]:
+        """By partition, as the last fetches saw it; markers count, so it is a bound."""
+        behind = {}
         for partition in self.ready:
             place = TopicPartition(self.step.input_topic, partition)
             _, end = self._consumer.get_watermark_offsets(place, cached=True)
-            behind += max(0, end - self.consumed(partition))
+            behind[partition] = max(0, end - self.consumed(partition))
         return behind
 
 

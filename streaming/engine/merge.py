@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from contracts.registry import HEADER_BYTES, header
+from streaming.engine import age
 from streaming.engine.blocks import Records, encode_rows, read_zigzag, zigzag
 from streaming.engine.combine import group_keys
 from streaming.engine.errors import Fatal
@@ -57,6 +58,7 @@ class Merge:
         self._assigned = Assigned()
         self._partials: list[pl.DataFrame] = []
         self._totals: dict[int, dict[bytes, bytes]] = {}
+        self._oldest_micros: int | None = None
         self._groups = Records(pipeline.group_schema("Partial"))
         self._columns = [field.name for field in pipeline.fields]
         self._value_prefix = header(topics.state_schema_id) + _TOTAL
@@ -90,6 +92,7 @@ class Merge:
             partitions = np.repeat([message.partition() for message in messages], counts)
             frame = self._groups.read(len(partitions), b"".join(bodies))
             self._partials.append(frame.hstack([pl.Series(_PARTITION, partitions, dtype=pl.Int32)]))
+        self._oldest_micros = age.older(self._oldest_micros, age.oldest(messages))
         return sum(counts)
 
     def _advance(self, message: Message, watermarks: Mapping[str, datetime], count: int) -> None:
@@ -121,7 +124,7 @@ class Merge:
         changed = self._assigned.changed
         for partition, progress in changed.items():
             records += self._watermark_record(partition, progress)
-        return Output(records, changed)
+        return Output(records, changed, self._oldest_micros)
 
     def accept(self) -> None:
         for partition, totals in self._totals.items():
@@ -136,6 +139,7 @@ class Merge:
     def _drop(self) -> None:
         self._partials.clear()
         self._totals.clear()
+        self._oldest_micros = None
 
     def _parse(self, message: Message) -> tuple[dict[str, datetime], int, bytes]:
         """Watermarks, count of groups, and the groups' bytes, of one record of the partials topic."""

@@ -24,7 +24,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from contracts.kafka import committed_offsets
 from contracts.registry import Codec
@@ -53,6 +53,12 @@ READING = {"fetch.wait.max.ms": 20}
 
 RESTORED = Counter(
     "electrored_restore_records_total", "Records read back from state and progress topics", ["flow"]
+)
+
+RESTORING = Gauge(
+    "electrored_restore_remaining_offsets",
+    "Of the topic that is being read back: offsets up to its end; 0 when all is read",
+    ["flow"],
 )
 
 _log = logs.get(__name__)
@@ -104,6 +110,8 @@ class Restorer:
         self._consumer = make_consumer(READING)
         self._state = state
         self._known: set[str] = set()
+        RESTORED.labels(positions.flow).inc(0)
+        RESTORING.labels(positions.flow).set(0)
         # Records that were read back so far: who waits for a partition sees that it moves.
         self.records = 0
         self._stopping = threading.Event()
@@ -243,6 +251,7 @@ class Restorer:
             records, position = self._taken(self._consumer.consume(BATCH, 0.1), position)
             if records or position >= end:
                 RESTORED.labels(self._at.flow).inc(len(records))
+                RESTORING.labels(self._at.flow).set(max(0, end - position))
                 self.records += len(records)
                 yield records, position
                 heard_at = time.monotonic()

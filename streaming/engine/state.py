@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -23,7 +24,18 @@ _NEXT_OFFSET = b"\x00next_offset"
 # Per partition; a worker has a handful of partitions, and totals of a day are small.
 _WRITE_BUFFER_BYTES = 16 * 1024 * 1024
 
+# RocksDB's own names.
+_SIZES = ("estimate-num-keys", "total-sst-files-size", "size-all-mem-tables")
+
 _log = logs.get(__name__)
+
+
+@dataclass(frozen=True)
+class Size:
+    """As RocksDB estimates it, without reading: groups, and bytes on disk and in memory."""
+
+    groups: int
+    bytes: int
 
 
 class PartitionStore:
@@ -53,6 +65,12 @@ class PartitionStore:
             batch.put(_NEXT_OFFSET, str(next_offset).encode())
             self.next_offset = next_offset
         self._db.write(batch)
+
+    def size(self) -> Size:
+        values = {name: int(self._db.property_int_value(f"rocksdb.{name}") or 0) for name in _SIZES}
+        return Size(
+            values["estimate-num-keys"], values["total-sst-files-size"] + values["size-all-mem-tables"]
+        )
 
     def close(self) -> None:
         self._db.close()
@@ -122,6 +140,9 @@ class StateStore:
 
     def get_many(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         return self._open[partition].get_many(keys)
+
+    def size(self, partition: int) -> Size:
+        return self._open[partition].size()
 
     def put_many(self, partition: int, items: Mapping[bytes, bytes]) -> None:
         """Committed totals; they are written by `settle`, together with the offset they reflect."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -17,6 +17,7 @@ class Message(Protocol):
     def value(self) -> bytes | None: ...
     def partition(self) -> int: ...
     def offset(self) -> int: ...
+    def headers(self) -> list[tuple[str, bytes]] | None: ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Output:
 
     records: list[OutRecord] = field(default_factory=list)
     progress: dict[int, Progress] = field(default_factory=dict)
+    # When the oldest event in it was recorded; None if there is none whose age says anything.
+    oldest_micros: int | None = None
+    # Dead letters by kind.
+    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 class Step(Protocol):

@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
-from prometheus_client import Counter, Histogram
 
 from contracts.kafka import is_fenced
 from observability import logs
+from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
+from streaming.engine import age
 from streaming.engine.errors import Abortable, Fatal
 from streaming.engine.failures import is_too_large
 from streaming.engine.step import OutRecord
@@ -27,14 +28,6 @@ CALL_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
 # Above it a producer that cannot send makes room before it takes more.
 FULL_QUEUE_WAIT_SECONDS = 0.1
-
-TRANSACTIONS = Counter("electrored_transactions_total", "Transactions by outcome", ["flow", "outcome"])
-SECONDS = Histogram(
-    "electrored_transaction_seconds",
-    "From begin to the broker's answer",
-    ["flow"],
-    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30),
-)
 
 # What was delivered: next offset by (topic, partition).
 Delivered = dict[tuple[str, int], int]
@@ -55,10 +48,15 @@ class Transactions:
         self._producer: Producer | None = self._open()
 
     def commit(
-        self, records: Sequence[OutRecord], offsets: Mapping[tuple[str, int], int], group_metadata: object
+        self,
+        records: Sequence[OutRecord],
+        offsets: Mapping[tuple[str, int], int],
+        group_metadata: object,
+        oldest_micros: int | None = None,
     ) -> Delivered:
         """All records and the consumed offsets in one transaction.
 
+        `oldest_micros` goes with the last record to each explicitly chosen partition, see `streaming/engine/age.py`.
         Gives the offset after the last record that went to each explicitly chosen partition. Raises Abortable when
         it was aborted, OutcomeUnknown when the answer did not come, Fatal when this producer was fenced or a record
         is too large for Kafka.
@@ -73,7 +71,7 @@ class Transactions:
         delivered: Delivered = {}
         try:
             producer.begin_transaction()
-            self._produce(producer, records, delivered)
+            self._produce(producer, records, delivered, oldest_micros)
             # Never again after a time-out: by then the broker may have ended the transaction, and offsets that reach
             # it afterwards would be committed with the next one, without their records.
             self._retried(partial(producer.send_offsets_to_transaction, consumed, group_metadata), patience=0)
@@ -83,7 +81,7 @@ class Transactions:
                 raise self._too_large(records, error.args[0]) from error
             raise self._resolve(producer, error.args[0]) from error
         TRANSACTIONS.labels(self._flow, "committed").inc()
-        SECONDS.labels(self._flow).observe(time.perf_counter() - started)
+        TRANSACTION_SECONDS.labels(self._flow).observe(time.perf_counter() - started)
         return delivered
 
     def close(self) -> None:
@@ -96,7 +94,13 @@ class Transactions:
                 self._producer.purge()
                 self._producer = None
 
-    def _produce(self, producer: Producer, records: Iterable[OutRecord], delivered: Delivered) -> None:
+    def _produce(
+        self,
+        producer: Producer,
+        records: Iterable[OutRecord],
+        delivered: Delivered,
+        oldest_micros: int | None,
+    ) -> None:
         last: dict[tuple[str, int], OutRecord] = {}
         for record in records:
             if record.partition is None:
@@ -115,7 +119,7 @@ class Transactions:
                 )
 
         for record in last.values():
-            _send(producer, record, note)
+            _send(producer, record, note, oldest_micros)
 
     def _retried(self, call: Callable[[float], None], patience: float = PATIENCE_SECONDS) -> None:
         """The call, again while the broker says that this is safe."""
@@ -183,8 +187,15 @@ def _size(record: OutRecord) -> int:
     return len(record.key or b"") + len(record.value or b"")
 
 
-def _send(producer: Producer, record: OutRecord, on_delivery: Callable[..., None] | None) -> None:
+def _send(
+    producer: Producer,
+    record: OutRecord,
+    on_delivery: Callable[..., None] | None,
+    oldest_micros: int | None = None,
+) -> None:
     arguments: dict[str, Any] = {"key": record.key}
+    if oldest_micros is not None:
+        arguments["headers"] = age.headers(oldest_micros)
     if record.partition is not None:
         arguments["partition"] = record.partition
     if on_delivery is not None:

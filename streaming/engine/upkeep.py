@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
+from prometheus_client import Gauge
 
 from observability import logs
 from streaming.engine.errors import Fatal
 from streaming.engine.failures import is_lost
 from streaming.engine.loop import Attendant, Loop
+from streaming.engine.state import StateStore
 
 REQUEST_SECONDS = 10.0
 # A topic made anew loses positions at once anyway; this finds the one that grew back to the old offsets.
 GUARD_SECONDS = 15.0
 # Partials are small and deleted in segments, so often is of no use.
 DELETE_SECONDS = 60.0
+# Estimates, which change slowly.
+MEASURE_SECONDS = 10.0
+
+GROUPS = Gauge("electrored_state_groups", "Groups in the state, estimated", ["flow", "partition"])
+BYTES = Gauge("electrored_state_bytes", "Size of the local store of the state", ["flow", "partition"])
 
 _log = logs.get(__name__)
 
@@ -72,6 +79,35 @@ class TopicGuard(Attendant):
                     f"topic {name} has id {found.topic_id} and {len(found.partitions)} partitions, the generation was "
                     f"made with {wanted[0]} and {wanted[1]}: it was re-created or resized; replay the pipeline"
                 )
+
+
+class StateSize(Attendant):
+    """Shows how large the state of each partition is."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        self._measured_at = 0.0
+        self._flow = ""
+        self._shown: frozenset[int] = frozenset()
+
+    def attend(self, loop: Loop) -> None:
+        if time.monotonic() - self._measured_at < MEASURE_SECONDS:
+            return
+        self._measured_at = time.monotonic()
+        self._leave(self._shown - loop.ready)
+        self._flow, self._shown = loop.flow, loop.ready
+        for partition in loop.ready:
+            size = self._store.size(partition)
+            GROUPS.labels(loop.flow, partition).set(size.groups)
+            BYTES.labels(loop.flow, partition).set(size.bytes)
+
+    def close(self) -> None:
+        self._leave(self._shown)
+
+    def _leave(self, partitions: Iterable[int]) -> None:
+        for partition in partitions:
+            GROUPS.remove(self._flow, str(partition))
+            BYTES.remove(self._flow, str(partition))
 
 
 class Deletion(Attendant):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -33,8 +32,8 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 
 WATERMARK = Gauge(
     "electrored_watermark_timestamp_seconds",
-    "Everything recorded up to it was consumed, in every partition",
-    ["flow"],
+    "Everything recorded up to it was consumed from the partition",
+    ["flow", "partition"],
 )
 
 _log = logs.get(__name__)
@@ -109,8 +108,9 @@ class Watermarks(Attendant):
         self._asked: tuple[datetime, Asked] | None = None
         self._waiting: deque[Target] = deque()
         self._reached: dict[int, datetime] = {}
-        # Of the loop, once there is something to show.
+        # What the metrics show, and of which loop.
         self._flow = ""
+        self._shown: dict[int, datetime] = {}
 
     def attend(self, loop: Loop) -> None:
         self._ask(loop)
@@ -119,8 +119,7 @@ class Watermarks(Attendant):
 
     def close(self) -> None:
         self._frontiers.close()
-        with suppress(KeyError):
-            WATERMARK.remove(self._flow)
+        self._show(self._flow, {})
 
     def _ask(self, loop: Loop) -> None:
         now = time.monotonic()
@@ -163,7 +162,12 @@ class Watermarks(Attendant):
             if target.ends:
                 break
             self._waiting.popleft()
-        shown = [self._reached[partition] for partition in ready if partition in self._reached]
-        if shown:
-            self._flow = loop.flow
-            WATERMARK.labels(loop.flow).set(min(shown).timestamp())
+        self._show(loop.flow, {p: at for p, at in self._reached.items() if p in ready})
+
+    def _show(self, flow: str, reached: Mapping[int, datetime]) -> None:
+        for partition in self._shown.keys() - reached.keys():
+            WATERMARK.remove(flow, str(partition))
+        for partition, at in reached.items():
+            if self._shown.get(partition) != at:
+                WATERMARK.labels(flow, partition).set(at.timestamp())
+        self._flow, self._shown = flow, dict(reached)

@@ -39,7 +39,7 @@ from streaming.engine.standing import Standing, facts
 from streaming.engine.state import StateStore
 from streaming.engine.step import Step
 from streaming.engine.transactions import Transactions
-from streaming.engine.upkeep import Deletion, TopicGuard
+from streaming.engine.upkeep import Deletion, StateSize, TopicGuard
 from streaming.engine.watermarks import Frontiers, Watermarks
 from streaming.generations import Generation
 
@@ -197,7 +197,7 @@ class Worker:
         )
         start = dict.fromkeys(range(topics[names.partials.name][1]), 0)
         state = State(names.state.name, store)
-        attendants: list[Attendant] = [Deletion(self._admin)]
+        attendants: list[Attendant] = [Deletion(self._admin), StateSize(store)]
         if self._barriers is not None:
             attendants.append(Told(self._barriers, pipeline.name, self._generation.number))
         return self._loop(Merge(pipeline, store, merge_topics), topics, start, attendants, state)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import Message
+from prometheus_client import Histogram
 from sqlalchemy import Engine
 
 from contracts import datasets
@@ -21,9 +22,10 @@ from observability import logs
 from observability.lineage.hops import Job
 from observability.lineage.keeping import Keeper
 from observability.lineage.runs import UNTOLD, Facts, Teller
-from observability.metrics import EVENTS, LAG
+from observability.metrics import EVENTS
 from streaming import lineage as lineage_of
 from streaming.barriers import STANDING_SECONDS, Barriers, Reports
+from streaming.engine import age
 from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.schemas import PatientRegistry
 from streaming.generations import LIVE, load
@@ -43,6 +45,13 @@ AGAIN_SECONDS = (1.0, 5.0, 15.0, 60.0)
 STEADY_SECONDS = 300.0
 # Who ends waits no longer for the follower of lineage, which loses nothing.
 KEEPER_SECONDS = 3.0
+
+LATENCY = Histogram(
+    "electrored_end_to_end_latency_seconds",
+    "From the commit at the source to the commit of the row that counts it; the oldest event of each commit",
+    ["flow"],
+    buckets=(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 3600),
+)
 
 _log = logs.get(__name__)
 
@@ -82,10 +91,8 @@ class StateSink:
     def run(self, stop: threading.Event) -> None:
         """Follow until told to stop. Raises Fatal when a person has to look."""
         flow = f"{self._followed.pipeline.name}.g{self._followed.number}.sink"
-        lag = LAG.labels(flow)
         with self._reader as reader, ExitStack() as leaving:
-            # What is followed no more is not behind either.
-            leaving.callback(LAG.remove, flow)
+            leaving.callback(reader.hide_lag, flow)
             checked = partial(check, self._kafka, self._followed)
             retried(checked, stop)
             self._applied = retried(self._rows.open, stop)
@@ -97,9 +104,10 @@ class StateSink:
                 began = time.monotonic()
                 if messages:
                     retried(partial(self._apply, messages), stop)
+                    self._time(flow, messages)
                     EVENTS.labels(flow).inc(len(messages))
                 self._report()
-                lag.set(reader.lag())
+                reader.show_lag(flow)
                 if messages:
                     stop.wait(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
                 if time.monotonic() > check_at:
@@ -134,6 +142,13 @@ class StateSink:
         self._written += len(made)
         # Anew, and not changed: who asks from another thread sees one or the other.
         self._watermarks = self._watermarks | marks
+
+    def _time(self, flow: str, messages: Sequence[Message]) -> None:
+        """How long the oldest event of what was just committed took from its source's commit to ours."""
+        last = {message.partition(): message for message in messages}
+        oldest = age.oldest(cast(Sequence[age.Carrier], list(last.values())))
+        if oldest is not None:
+            LATENCY.labels(flow).observe(max(0.0, time.time() - oldest / 1_000_000))
 
     def _decode(self, value: bytes) -> dict[str, Any]:
         """The fields of a total or of a watermark."""

@@ -23,7 +23,7 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from observability import logs
 from observability.lineage.runs import UNTOLD, Facts, Teller
-from observability.metrics import EVENTS, LAG
+from observability.metrics import EVENTS
 from streaming import lineage as lineage_of
 from streaming.engine.errors import Abortable
 from streaming.engine.offsets import beginnings, ends
@@ -93,7 +93,7 @@ class Publisher:
                 EVENTS.labels(self._name).inc(len(messages))
                 self._written += len(records)
                 stop.wait(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
-            LAG.labels(self._name).set(reader.lag())
+            reader.show_lag(self._name)
 
     def _positions(self, reader: Reader) -> dict[int, int] | None:
         """Stable committed offsets of this promotion; None before it was reconciled."""

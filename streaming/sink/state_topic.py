@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self, cast
 
@@ -12,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from contracts.kafka import consumer, describe_topics
 from contracts.settings import KafkaSettings
 from observability import logs
+from observability.metrics import LAG
 from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.failures import is_end, is_lost
 from streaming.engine.merge import WATERMARK_KEY
@@ -101,14 +103,18 @@ class Reader:
                 raise Stopping
             yield self.take()
 
-    def lag(self) -> int:
+    def show_lag(self, flow: str) -> None:
         """Offsets up to the end of the log as the last fetch saw it; markers count, so it is a bound."""
-        behind = 0
         for partition, position in self.positions.items():
             known = TopicPartition(self.topic, partition)
             _, high = self.consumer.get_watermark_offsets(known, cached=True)
-            behind += max(0, high - position)
-        return behind
+            LAG.labels(flow, partition).set(max(0, high - position))
+
+    def hide_lag(self, flow: str) -> None:
+        """What is followed no more is not behind either."""
+        for partition in self.positions:
+            with suppress(KeyError):
+                LAG.remove(flow, str(partition))
 
     def _failed(self, error: KafkaError) -> None:
         if is_lost(error):

@@ -105,12 +105,14 @@ def total(generation: int, city: str) -> dict[str, Any]:
     }
 
 
-def produce(kafka: KafkaSettings, topic: Topic, values: list[bytes], *, commit: bool = True) -> None:
+def produce(
+    kafka: KafkaSettings, topic: Topic, values: list[bytes], *, commit: bool = True, prefix: str = ""
+) -> None:
     producer = transactional_producer(kafka, f"test-{random.random()}")
     producer.init_transactions(60)
     producer.begin_transaction()
     for number, value in enumerate(values):
-        producer.produce(topic.name, key=str(number).encode(), value=value, partition=0)
+        producer.produce(topic.name, key=f"{prefix}{number}".encode(), value=value, partition=0)
     producer.flush(60)
     if commit:
         producer.commit_transaction(60)

@@ -11,7 +11,9 @@ from typing import Any, Literal
 import pytest
 import structlog
 from pydantic import SecretStr
+from pydantic_settings import BaseSettings
 
+from contracts import settings
 from contracts.settings import LogSettings
 from observability import logs
 
@@ -87,6 +89,41 @@ def test_secrets_are_masked_in_every_place(log_format: Literal["console", "json"
     assert "pa@ss" not in out.getvalue()
     assert "electrored_capture" in out.getvalue(), "who connects stays readable"
     assert "127.0.0.1:5432/sales" in out.getvalue(), "where to stays readable"
+
+
+def _with_secrets() -> list[type[BaseSettings]]:
+    return [
+        kind
+        for kind in vars(settings).values()
+        if isinstance(kind, type)
+        and issubclass(kind, BaseSettings)
+        and any("SecretStr" in str(field.annotation) for field in kind.model_fields.values())
+    ]
+
+
+@pytest.mark.parametrize("kind", _with_secrets())
+def test_no_setting_that_is_secret_is_ever_logged(kind: type[BaseSettings]) -> None:
+    """Of every process, those to come included: the settings, their error, and a configuration made of them."""
+    values = {
+        name: f"postgresql+psycopg2://u:s3cr3t-{name}@h/d" if name.endswith("_url") else f"s3cr3t-{name}"
+        for name, field in kind.model_fields.items()
+        if "SecretStr" in str(field.annotation)
+    }
+    assert values
+    others = {name: "1" for name, field in kind.model_fields.items() if field.is_required()}
+    out = configured("json")
+    log = logs.get("x")
+    made = kind.model_validate(others | values)
+    log.info("started", settings=made, dumped=made.model_dump(), environment=values)
+    log.warning(
+        "connecting to %s", [getattr(made, name).get_secret_value() for name in values if "url" in name]
+    )
+    try:
+        raise RuntimeError(f"refused: {made!r}")
+    except RuntimeError:
+        log.exception("failed")
+    assert "started" in out.getvalue()
+    assert "s3cr3t" not in out.getvalue()
 
 
 def test_a_librarys_line_looks_like_ours() -> None:

@@ -106,7 +106,9 @@ class World:
 
     # transactions and restorer
 
-    def commit(self, _: Any, offsets: dict[tuple[str, int], int], __: object) -> dict[tuple[str, int], int]:
+    def commit(
+        self, _: Any, offsets: dict[tuple[str, int], int], __: object, ___: int | None
+    ) -> dict[tuple[str, int], int]:
         if self.outcome:
             raise self.outcome.pop(0)
         self.log.append(("commit", {partition: offset for (_, partition), offset in offsets.items()}))

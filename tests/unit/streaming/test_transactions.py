@@ -35,6 +35,7 @@ class FakeProducer:
         self.fails = fails
         self.offsets: dict[tuple[str, int], int] = {}
         self.reports: list[Callable[[], None]] = []
+        self.headers: list[tuple[str, bytes | None, Any]] = []
 
     def _called(self, name: str) -> None:
         self.log.append(name)
@@ -48,9 +49,16 @@ class FakeProducer:
         self._called("begin")
 
     def produce(
-        self, topic: str, value: bytes, key: bytes | None = None, partition: int = 0, on_delivery: Any = None
+        self,
+        topic: str,
+        value: bytes,
+        key: bytes | None = None,
+        partition: int = 0,
+        on_delivery: Any = None,
+        headers: Any = None,
     ) -> None:
         self._called("produce")
+        self.headers.append((topic, key, headers))
         offset = self.offsets.get((topic, partition), 100)
         self.offsets[topic, partition] = offset + 1
         if on_delivery is not None:
@@ -97,6 +105,14 @@ def test_a_commit_says_where_the_last_record_of_a_partition_went() -> None:
     over, log = transactions()
     assert commit(over) == {("state", 1): 102}
     assert log == ["init", "begin", "produce", "produce", "produce", "offsets", "commit"]
+
+
+def test_only_the_last_record_of_a_partition_tells_how_old_the_transaction_is() -> None:
+    producer = FakeProducer([], {})
+    made: Any = lambda: producer  # noqa: E731
+    Transactions(made, "test.combine").commit(RECORDS, OFFSETS, b"metadata", 17)
+    assert [(topic, key) for topic, key, headers in producer.headers if headers] == [("state", b"l")]
+    assert [headers for _, _, headers in producer.headers if headers] == [[("oldest-recorded-at", b"17")]]
 
 
 def test_a_retriable_answer_is_asked_for_again() -> None:

@@ -1,0 +1,190 @@
+"""What the observer looks at, one look each: Kafka's logs, the results database, Dagster's database, folders.
+
+A look gives samples, and raises if it gets no answer. None changes anything, and none costs more with more sales.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from contracts.settings import KafkaSettings
+from contracts.topics import DEAD_LETTERS, SOURCE_POSITIONS
+from observability import standing
+from observability.tail import Tail
+
+# As the intake of files has it.
+FILES = "sales_*.csv"
+# Runs that ended in this time are shown.
+RUNS_SECONDS = 3600
+# Reasons of dead letters are sentences that may quote what was refused; as labels they are cut to what recurs.
+REASON_CHARACTERS = 60
+MOST_REASONS = 50
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|[:(].*|\d+")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One value of a metric, with its labels."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Ledger:
+    """Positions of the sources, their files by state, and dead letters by reason, from their topics."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._tails: tuple[Tail, Tail] | None = None
+        self._sources: dict[str, dict[str, Any]] = {}
+        self._files: dict[bytes, str] = {}
+        # Of the keys no more than a hash: there may be many.
+        self._refused: set[int] = set()
+        self._dead: Counter[tuple[str, str]] = Counter()
+
+    def look(self) -> Iterator[Sample]:
+        if self._tails is None:
+            self._tails = (
+                Tail(self._settings, SOURCE_POSITIONS, "electrored.observer"),
+                Tail(self._settings, DEAD_LETTERS, "electrored.observer"),
+            )
+        positions, dead = self._tails
+        for key, value in positions.read():
+            self._note_position(key, value)
+        for key, value in dead.read():
+            self._note_dead(key, value)
+        for source, position in self._sources.items():
+            labels = {"source": source}
+            yield Sample("electrored_source_records_total", position["next_seq"] - 1, labels)
+            if position["frontier"] is not None:
+                at = position["frontier"].timestamp()
+                yield Sample("electrored_source_frontier_timestamp_seconds", at, labels)
+        for state, count in Counter(self._files.values()).items():
+            yield Sample("electrored_csv_files", count, {"state": state.lower()})
+        for (origin, reason), count in self._dead.items():
+            yield Sample("electrored_dead_letters_total", count, {"origin": origin, "reason": reason})
+
+    def close(self) -> None:
+        for tail in self._tails or ():
+            tail.close()
+        self._tails = None
+
+    def _note_position(self, key: bytes, value: object) -> None:
+        if not isinstance(value, tuple):
+            return
+        kind, record = value
+        if kind == "electrored.SourcePosition":
+            self._sources[record["source"]] = record
+        elif kind == "electrored.FileEntry":
+            self._files[key] = record["state"]
+
+    def _note_dead(self, key: bytes, value: object) -> None:
+        if not isinstance(value, dict) or hash(key) in self._refused:
+            return
+        self._refused.add(hash(key))
+        # Of a file that is its name: the source says enough.
+        origin = "csv" if value["origin"].endswith(".csv") else value["origin"]
+        place = origin, kind_of(value["reason"])
+        if place not in self._dead and len(self._dead) >= MOST_REASONS:
+            place = origin, "other"
+        self._dead[place] += 1
+
+
+def kind_of(reason: str) -> str:
+    """What recurs of a reason: without quoted values, numbers and explanations."""
+    return " ".join(_QUOTED.sub(" ", reason).split())[:REASON_CHARACTERS] or "other"
+
+
+def of_kafka(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
+    """How far the consumer groups of the active generations are behind, asked by a client of our own."""
+    found = standing.take(settings, results, positions=False)
+    for pipeline, stands in found.pipelines.items():
+        for (step, topic, partition), behind in stands.lags.items():
+            labels = {"pipeline": pipeline, "step": step, "topic": topic, "partition": str(partition)}
+            yield Sample("electrored_group_lag_offsets", behind, labels)
+        labels = {"pipeline": pipeline}
+        yield Sample("electrored_results_rows", stands.rows, labels)
+        yield Sample("electrored_active_generation", stands.generation, labels)
+    yield Sample("electrored_sales_in_several_sources", found.overlap.count)
+
+
+_WATERMARKS = text(
+    'SELECT p.pipeline, p.partition, extract(epoch FROM p.watermark) AS "at" FROM sink_positions p '
+    "JOIN active_generations a ON a.pipeline = p.pipeline AND a.generation = p.generation "
+    "WHERE p.watermark IS NOT NULL"
+)
+# Retired ones are history, and their number grows for ever.
+_GENERATIONS = text(
+    "SELECT pipeline, number, state, extract(epoch FROM CASE state WHEN 'building' THEN created_at "
+    "WHEN 'candidate' THEN coalesce(candidate_at, created_at) WHEN 'standby' THEN coalesce(standby_at, created_at) "
+    'ELSE coalesce(promoted_at, created_at) END) AS "since" '
+    "FROM generations WHERE state <> 'retired' AND (state <> 'failed' OR retired_at IS NULL)"
+)
+
+
+def of_results(results: Engine) -> Iterator[Sample]:
+    """Watermarks as readers see them, and the generations that are not retired."""
+    with results.connect() as connection:
+        for row in connection.execute(_WATERMARKS):
+            labels = {"pipeline": row.pipeline, "partition": str(row.partition)}
+            yield Sample("electrored_results_watermark_timestamp_seconds", float(row.at), labels)
+        for row in connection.execute(_GENERATIONS):
+            labels = {"pipeline": row.pipeline, "generation": str(row.number), "state": row.state}
+            yield Sample("electrored_generation_since_timestamp_seconds", float(row.since), labels)
+
+
+_RUNS = text(
+    "SELECT pipeline_name AS job, lower(status) AS outcome, count(*) AS runs FROM runs "
+    "WHERE end_time > extract(epoch FROM now()) - :seconds AND pipeline_name NOT LIKE '\\_\\_%' GROUP BY 1, 2"
+)
+# The newest evaluation of each check; an evaluation that only began says nothing.
+_CHECKS = text(
+    "SELECT DISTINCT ON (asset_key, check_name) asset_key, check_name, execution_status "
+    "FROM asset_check_executions WHERE execution_status <> 'PLANNED' ORDER BY asset_key, check_name, id DESC"
+)
+
+
+def of_dagster(dagster: Engine) -> Iterator[Sample]:
+    """How the runs of the last hour ended, and what the asset checks said last."""
+    with dagster.connect() as connection:
+        for row in connection.execute(_RUNS, {"seconds": RUNS_SECONDS}):
+            yield Sample("electrored_runs_last_hour", row.runs, {"job": row.job, "outcome": row.outcome})
+        for row in connection.execute(_CHECKS):
+            labels = {"asset": "/".join(re.findall(r'"([^"]+)"', row.asset_key)), "check": row.check_name}
+            failed = row.execution_status != "SUCCEEDED"
+            yield Sample("electrored_check_failed", float(failed), labels)
+
+
+def of_inbox(inbox: Path) -> Iterator[Sample]:
+    """Files that wait, and for how long the oldest one has; no file is opened."""
+    since = []
+    with os.scandir(inbox) as entries:
+        for entry in entries:
+            if fnmatch.fnmatchcase(entry.name, FILES):
+                try:
+                    since.append(entry.stat(follow_symlinks=False).st_ctime)
+                except FileNotFoundError:
+                    # A run has just taken it.
+                    continue
+    yield Sample("electrored_csv_inbox_files", len(since))
+    yield Sample(
+        "electrored_csv_inbox_oldest_age_seconds", max(0.0, time.time() - min(since)) if since else 0.0
+    )
+
+
+def of_disk(folder: Path) -> Iterator[Sample]:
+    usage = shutil.disk_usage(folder)
+    yield Sample("electrored_disk_free_bytes", usage.free)
+    yield Sample("electrored_disk_size_bytes", usage.total)

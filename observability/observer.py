@@ -1,0 +1,144 @@
+"""Looks at the platform from outside, every few seconds, and serves what it saw as metrics.
+
+A process of its own, because who watches must not go down with what is watched, and because some of it is done by
+runs that are over before Prometheus could ask them. What was not answered is not shown: `electrored_look_up` says so.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.pool import NullPool
+
+from contracts.kafka import admin
+from contracts.settings import KafkaSettings, ObserverSettings
+from observability import logs, looks
+from observability.looks import Sample
+
+# A look costs some ten milliseconds; Prometheus asks every 15 s.
+LOOK_SECONDS = 5.0
+# A broker that lives answers in milliseconds.
+PING_SECONDS = 5.0
+# A database that is cut off shall not stop the looks at the others for long.
+CONNECT = {"connect_timeout": 3, "options": "-c statement_timeout=5000"}
+
+HELP = {
+    "electrored_look_up": "1 if the last look got its answer",
+    "electrored_look_seconds": "How long the last look took",
+    "electrored_look_timestamp_seconds": "When all was last looked at",
+    "electrored_source_records_total": "Events and refusals that a source has given a number",
+    "electrored_source_frontier_timestamp_seconds": "Every fact that the source recorded up to here is in the log",
+    "electrored_csv_files": "Files in the ledger, by state",
+    "electrored_dead_letters_total": "Dead letters in the topic, by where they come from and what is wrong",
+    "electrored_group_lag_offsets": "Offsets between what a group has committed and the end; markers count",
+    "electrored_results_rows": "Rows of the active generation",
+    "electrored_active_generation": "Number of the active generation",
+    "electrored_sales_in_several_sources": "Sale ids that count in more than one source",
+    "electrored_results_watermark_timestamp_seconds": "Everything recorded up to here is in the rows of the partition",
+    "electrored_generation_since_timestamp_seconds": "Since when a generation is in its state",
+    "electrored_runs_last_hour": "Runs of Dagster that ended in the last hour, by job and outcome",
+    "electrored_check_failed": "1 if an asset check failed when it was last evaluated",
+    "electrored_csv_inbox_files": "Files that wait in the inbox",
+    "electrored_csv_inbox_oldest_age_seconds": "How long the oldest file has been waiting",
+    "electrored_disk_free_bytes": "Free on the disk of the state folder",
+    "electrored_disk_size_bytes": "Size of the disk of the state folder",
+}
+
+Look = Callable[[], Iterable[Sample]]
+
+_log = logs.get(__name__)
+
+
+class Observer(Collector):
+    """Each look in a thread of its own, so that one that hangs holds up no other."""
+
+    def __init__(self, looks: dict[str, Look]) -> None:
+        self._looks = looks
+        self._seen: dict[str, list[Sample]] = {}
+        self._said: dict[str, str] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Until told to stop."""
+        for name in self._looks:
+            # A look that waits for an answer is not waited for at the end.
+            threading.Thread(target=self._keep_looking, args=(name, stop), name=name, daemon=True).start()
+        stop.wait()
+
+    def _keep_looking(self, name: str, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self.look(name)
+            stop.wait(LOOK_SECONDS)
+
+    def look(self, name: str) -> None:
+        """Look once. What got no answer shows nothing but that."""
+        began = time.perf_counter()
+        labels = {"at": name}
+        samples: list[Sample] = []
+        try:
+            samples = list(self._looks[name]())
+            reason = ""
+        # Whatever it is: a look that was given up would be missed by nobody, one that fails is an alert.
+        except Exception as error:
+            reason = str(error).strip().split("\n", 1)[0]
+        if reason and reason != self._said.get(name):
+            _log.warning("a look got no answer", at=name, reason=reason)
+        self._said[name] = reason
+        samples += [
+            Sample("electrored_look_up", float(not reason), labels),
+            Sample("electrored_look_seconds", time.perf_counter() - began, labels),
+            Sample("electrored_look_timestamp_seconds", time.time(), labels),
+        ]
+        self._seen[name] = samples
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for samples in list(self._seen.values()):
+            for sample in samples:
+                family = families.get(sample.name)
+                if family is None:
+                    families[sample.name] = family = _family(sample)
+                family.add_metric(list(sample.labels.values()), sample.value)  # type: ignore[attr-defined]
+        return iter(families.values())
+
+
+def _family(sample: Sample) -> Metric:
+    kind = CounterMetricFamily if sample.name.endswith("_total") else GaugeMetricFamily
+    return kind(sample.name, HELP[sample.name], labels=list(sample.labels))
+
+
+def observer(kafka: KafkaSettings, settings: ObserverSettings) -> Observer:
+    """What there is to look at, by the settings."""
+    results = _engine(settings.results_db_url.get_secret_value())
+    client = admin(kafka)
+    ledger = looks.Ledger(kafka)
+
+    def broker() -> Iterator[Sample]:
+        client.list_topics(timeout=PING_SECONDS)
+        return iter(())
+
+    chosen: dict[str, Look] = {
+        "kafka": broker,
+        "ledger": ledger.look,
+        "groups": lambda: looks.of_kafka(kafka, results),
+        "results": lambda: looks.of_results(results),
+    }
+    if settings.dagster_db_url is not None:
+        dagster = _engine(settings.dagster_db_url.get_secret_value())
+        chosen["dagster"] = lambda: looks.of_dagster(dagster)
+    if settings.csv_inbox is not None:
+        inbox = settings.csv_inbox
+        chosen["inbox"] = lambda: looks.of_inbox(inbox)
+    if settings.state_dir is not None:
+        folder = settings.state_dir
+        chosen["disk"] = lambda: looks.of_disk(folder)
+    return Observer(chosen)
+
+
+def _engine(url: str) -> Engine:
+    # A look every few seconds is no reason to keep a connection.
+    return create_engine(url, poolclass=NullPool, connect_args=CONNECT)

@@ -1,0 +1,87 @@
+"""The observer's looks on real servers: each dead letter counts once, and lags and watermarks are the active one's."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import pytest
+from sqlalchemy import Engine, create_engine
+
+from contracts.kafka import ensure_topics
+from contracts.registry import Registry
+from contracts.schemas import load
+from contracts.settings import ResultsDbSettings
+from contracts.topics import DEAD_LETTERS, PUBLIC, GenerationTopics
+from observability import looks
+from observability.looks import Ledger, Sample
+from stack.embedded import Embedded
+from tests.integration.observability.test_standing import AT, PIPELINE, activate, produce
+
+
+@pytest.fixture
+def engine(results_db: ResultsDbSettings) -> Iterator[Engine]:
+    engine = create_engine(results_db.results_db_url.get_secret_value())
+    yield engine
+    engine.dispose()
+
+
+def dead(samples: Iterable[Sample], reason: str) -> dict[str, float]:
+    """By origin; of a reason of the test's own, for the topic is everybody's."""
+    return {
+        sample.labels["origin"]: sample.value
+        for sample in samples
+        if sample.name == "electrored_dead_letters_total" and sample.labels["reason"] == reason
+    }
+
+
+def test_each_dead_letter_counts_once_whoever_wrote_it_and_whenever_it_is_looked_at(stack: Embedded) -> None:
+    ensure_topics(stack.kafka, PUBLIC)
+    word = "".join(random.choices("abcdefghijklmnop", k=12))
+
+    def letters(origins: list[str]) -> list[bytes]:
+        codec = Registry(stack.kafka).codec(DEAD_LETTERS.subject, load(DEAD_LETTERS.schema))
+        return [
+            codec.encode(
+                {"origin": origin, "partition": 0, "offset": 1, "reason": f"{word}: 'x{n}'", "value": None}
+            )
+            for n, origin in enumerate(origins)
+        ]
+
+    ledger = Ledger(stack.kafka)
+    written = letters(["sales-events", f"{word}.csv", f"{word}2.csv"])
+    produce(stack.kafka, DEAD_LETTERS, written, prefix=word)
+    assert dead(ledger.look(), word) == {"sales-events": 1, "csv": 2}
+    # A second reader of the log refuses the same events.
+    produce(stack.kafka, DEAD_LETTERS, written, prefix=word)
+    assert dead(ledger.look(), word) == {"sales-events": 1, "csv": 2}
+    ledger.close()
+    again = Ledger(stack.kafka)
+    assert dead(again.look(), word) == {"sales-events": 1, "csv": 2}
+    again.close()
+
+
+def test_watermarks_and_lags_are_those_of_the_active_generation(stack: Embedded, engine: Engine) -> None:
+    topics = GenerationTopics(PIPELINE, random.randrange(1_000, 1_000_000))
+    ensure_topics(stack.kafka, (*PUBLIC, *topics.all))
+    with engine.begin() as connection:
+        activate(connection, topics)
+    produce(stack.kafka, topics.state, [b"x"] * 5)
+    found = [*looks.of_results(engine), *looks.of_kafka(stack.kafka, engine)]
+    watermarks = {
+        sample.labels["partition"]: sample.value
+        for sample in found
+        if sample.name == "electrored_results_watermark_timestamp_seconds"
+    }
+    assert watermarks == {"0": AT.timestamp(), "1": AT.replace(minute=1).timestamp()}
+    lags = {
+        sample.labels["partition"]: sample.value
+        for sample in found
+        if sample.name == "electrored_group_lag_offsets" and sample.labels["step"] == "sink"
+    }
+    assert lags == {"0": 6, "1": 0}, "the transaction's marker counts"
+    states = [s.labels["state"] for s in found if s.name == "electrored_generation_since_timestamp_seconds"]
+    assert states == ["active"]
+    names = Counter(sample.name for sample in found)
+    assert names["electrored_sales_in_several_sources"] == 1

@@ -1,0 +1,62 @@
+"""How old the oldest event of a commit is reaches the state topic, whatever the commits between."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from streaming.engine import age
+from streaming.engine.driver import Driver
+from streaming.engine.windows import to_micros
+from tests.pipelines.test_pipelines import NOON, city_driver, event
+
+SECOND = timedelta(seconds=1)
+
+
+def told(driver: Driver) -> set[int | None]:
+    return {age.oldest([record]) for records in driver.state.records for record in records}
+
+
+def recorded(driver: Driver, *moments: datetime) -> None:
+    for seq, moment in enumerate(moments):
+        driver.event(event(seq, recorded_at=moment), 0)
+
+
+def test_the_oldest_of_all_that_a_commit_took_is_told() -> None:
+    driver = city_driver(state_partitions=1)
+    recorded(driver, NOON + 3 * SECOND, NOON + SECOND, NOON + 2 * SECOND)
+    driver.run()
+    assert told(driver) == {to_micros(NOON + SECOND)}
+
+
+def test_merge_tells_the_oldest_of_the_commits_that_it_adds() -> None:
+    driver = city_driver(state_partitions=1)
+    recorded(driver, NOON + 5 * SECOND, NOON + 2 * SECOND, NOON + 9 * SECOND)
+    for _ in range(3):
+        driver.combine(0, 1)
+    driver.merge(0)
+    assert told(driver) == {to_micros(NOON + 2 * SECOND)}
+
+
+def test_a_commit_tells_nothing_of_the_one_before() -> None:
+    driver = city_driver(state_partitions=1)
+    recorded(driver, NOON + SECOND)
+    driver.run()
+    driver.event(event(7, recorded_at=NOON + 8 * SECOND), 0)
+    driver.run()
+    assert told(driver) == {to_micros(NOON + SECOND), to_micros(NOON + 8 * SECOND)}
+
+
+def test_rows_of_a_snapshot_bear_the_time_of_their_sale_and_tell_nothing() -> None:
+    driver = city_driver(state_partitions=1)
+    recorded(driver, NOON, NOON)
+    driver.run()
+    assert told(driver) == {None}
+
+
+def test_an_event_recorded_in_a_year_that_does_not_exist_is_counted_all_the_same() -> None:
+    driver = city_driver(state_partitions=1)
+    driver.event(event(0, recorded_at=-(2**62)), 0)
+    driver.run()
+    assert told(driver) == {-(2**62)}
+    (total,) = driver.totals().values()
+    assert total["sales_count"] == 1

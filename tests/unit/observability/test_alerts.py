@@ -1,0 +1,63 @@
+"""Rules and alerts: Prometheus takes them, each fires for its cause, and each tells a person where to read on."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[3]
+RULES = PROJECT / "observability" / "prometheus"
+CASES = Path(__file__).parent / "alerts.test.yml"
+
+
+def promtool(*arguments: object) -> str:
+    """What promtool says; a machine without it (Debian: `prometheus`) fails here, and shall."""
+    done = subprocess.run(
+        ["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=60, cwd=PROJECT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    found = yaml.safe_load((RULES / "alerts.rules.yml").read_text())
+    return {rule["alert"]: rule for group in found["groups"] for rule in group["rules"]}
+
+
+def test_prometheus_takes_the_configuration_and_the_rules(tmp_path: Path) -> None:
+    for rules in RULES.glob("*.rules.yml"):
+        promtool("check", "rules", rules)
+    config = (RULES / "prometheus.yml").read_text().replace('"*.rules.yml"', f'"{RULES}/*.rules.yml"')
+    (tmp_path / "targets.json").write_text("[]")
+    (tmp_path / "prometheus.yml").write_text(config)
+    assert "2 rule files found" in promtool("check", "config", tmp_path / "prometheus.yml")
+
+
+def test_every_alert_fires_for_its_cause_and_for_nothing_else() -> None:
+    promtool("test", "rules", CASES)
+
+
+def test_every_alert_has_a_case_in_which_it_fires() -> None:
+    cases = yaml.safe_load(CASES.read_text())["tests"]
+    asked = [case for test in cases for case in test["alert_rule_test"]]
+    assert {case["alertname"] for case in asked if case["exp_alerts"]} == set(alerts())
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_an_alert_says_how_bad_it_is_and_where_to_read_on(name: str) -> None:
+    alert = alerts()[name]
+    assert alert["labels"]["severity"] in ("critical", "warning")
+    assert alert["annotations"]["summary"]
+    assert alert["annotations"]["runbook_url"] == f"docs/runbooks/{name}.md"
+    runbook = (PROJECT / alert["annotations"]["runbook_url"]).read_text()
+    for part in (f"# {name}\n", "## What it means", "## How to look", "## What to do"):
+        assert part in runbook
+
+
+def test_every_runbook_belongs_to_an_alert() -> None:
+    pages = {page.stem for page in (PROJECT / "docs" / "runbooks").glob("*.md")} - {"README"}
+    assert pages == set(alerts())

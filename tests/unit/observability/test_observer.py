@@ -1,0 +1,63 @@
+"""The observer: what was not answered is not shown, and one look does not hold up another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from observability.looks import Sample, kind_of, of_inbox
+from observability.observer import HELP, Observer
+
+
+def test_what_a_look_found_is_shown_until_it_gets_no_answer() -> None:
+    answers = iter([[Sample("electrored_results_rows", 3, {"pipeline": "p"})], None])
+
+    def look() -> Iterator[Sample]:
+        found = next(answers)
+        if found is None:
+            raise OSError("away")
+        return iter(found)
+
+    registry = CollectorRegistry()
+    observer = Observer({"results": look, "never": lambda: iter(())})
+    registry.register(observer)
+    observer.look("results")
+    assert registry.get_sample_value("electrored_results_rows", {"pipeline": "p"}) == 3
+    assert registry.get_sample_value("electrored_look_up", {"at": "results"}) == 1
+    observer.look("results")
+    assert registry.get_sample_value("electrored_results_rows", {"pipeline": "p"}) is None
+    assert registry.get_sample_value("electrored_look_up", {"at": "results"}) == 0
+    assert registry.get_sample_value("electrored_look_up", {"at": "never"}) is None, "nobody has looked yet"
+
+
+def test_the_oldest_file_that_waits_tells_its_age_and_what_is_not_ours_does_not(tmp_path: Path) -> None:
+    assert [sample.value for sample in of_inbox(tmp_path)] == [0, 0]
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "processed").mkdir()
+    (tmp_path / "sales_1.csv").write_text("")
+    files, age = of_inbox(tmp_path)
+    assert files.value == 1
+    assert 0 <= age.value < 60
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("city is empty", "city is empty"),
+        ("amount: '12,x' is no number", "amount"),
+        ("line 17 has 9 fields", "line has fields"),
+        ("'' ", "other"),
+        ("x" * 500, "x" * 60),
+    ],
+)
+def test_a_reason_is_told_without_what_was_refused(reason: str, kind: str) -> None:
+    assert kind_of(reason) == kind
+
+
+def test_names_follow_prometheus_conventions() -> None:
+    units = ("_seconds", "_bytes", "_total")
+    counts = ("_up", "_files", "_offsets", "_rows", "_generation", "_sources", "_failed", "_hour")
+    assert all(name.startswith("electrored_") and name.endswith(units + counts) for name in HELP)
