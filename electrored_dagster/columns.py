@@ -8,7 +8,6 @@ is missing or older than the code.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -133,4 +132,4 @@ if __name__ == "__main__":
     with NamedTemporaryFile("w", encoding="utf-8", dir=FILE.parent, suffix=".json", delete=False) as new:
         new.write(derive())
     Path(new.name).chmod(0o644)
-    os.replace(new.name, FILE)
+    Path(new.name).replace(FILE)

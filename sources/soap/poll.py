@@ -31,7 +31,7 @@ from contracts.settings import KafkaSettings, SoapSettings
 from contracts.topics import PAYMENT_CONFIRMATIONS, Topic
 from observability import logs
 from observability.lineage.runs import Facts
-from sources.errors import Interrupted, Refused
+from sources.errors import Refused
 from sources.ledger import DeadLetters, Ledger, Position, Record, meaning, registry_answers
 from sources.soap.client import Bad, Page, PaymentService
 from sources.soap.errors import Unavailable
