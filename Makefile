@@ -25,13 +25,13 @@ help: ## This list
 up: $(VENV)/.installed ## Start the whole platform and show it; Ctrl-C stops it
 	@$(BIN)/electrored up $(ARGS)
 
-# The whole platform has the machine to itself. The other tests mostly wait, so two workers share it, each with
-# servers of its own. Status 5: ARGS chose no test of a part; above 1 otherwise: interrupted, or never begun.
-TEST_PARTS := "tests/e2e" "--ignore tests/e2e -n 2 --dist loadfile"
+# Tests mostly wait, so two whole platforms share the machine, and then three workers with servers of their own.
+# Status 5: ARGS chose no test of a part; above 1 otherwise: interrupted, or never begun.
+TEST_PARTS := "tests/e2e -n 2" "--ignore tests/e2e -n 3"
 .PHONY: test
 test: $(VENV)/.installed ## Run every test, on a real Kafka, registry and PostgreSQL
 	@failed=0; for part in $(TEST_PARTS); do \
-	  $(BIN)/pytest $$part --durations=25 $(ARGS); status=$$?; \
+	  $(BIN)/pytest $$part --dist loadfile --durations=25 $(ARGS); status=$$?; \
 	  case $$status in \
 	    0 | 5) ;; \
 	    1) failed=1 ;; \

@@ -87,8 +87,9 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> float:
 
 
 def free_offset() -> int:
-    """An offset at which nobody has any of the ports."""
-    for offset in range(12_000, 40_000, 100):
+    """An offset at which nobody has any of the ports; each worker of pytest looks among its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for offset in range(12_000 + 10_000 * worker, 22_000 + 10_000 * worker, 100):
         ports = Ports.with_offset(offset)
         metrics = range(ports.metrics, ports.metrics + 10)
         if all(is_free(port) for port in (*vars(ports).values(), *metrics)):

@@ -43,9 +43,13 @@ class Deadly(Transactions):
     committed = 0
 
     def commit(
-        self, records: Sequence[OutRecord], offsets: Mapping[tuple[str, int], int], group_metadata: object
+        self,
+        records: Sequence[OutRecord],
+        offsets: Mapping[tuple[str, int], int],
+        group_metadata: object,
+        oldest_micros: int | None = None,
     ) -> Delivered:
-        delivered = super().commit(records, offsets, group_metadata)
+        delivered = super().commit(records, offsets, group_metadata, oldest_micros)
         Deadly.committed += self._flow.endswith(f".{self.death.step}")
         if not self.death.is_within_next:
             self._die()
