@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from sqlalchemy import Connection, Engine, create_engine, insert, text
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from contracts import tables
 from contracts.kafka import consumer, ensure_topics, transactional_producer
@@ -50,9 +51,16 @@ def written(stack: Embedded, engine: Engine) -> Written:
         for city in ("Berlin", "Hamburg"):
             row = total(topics.generation, city)
             connection.execute(insert(tables.city_totals).values(row))
-    # A new broker makes its topic of committed offsets when it is first asked; that is not what is tested.
+    # A new broker makes its topic of committed offsets when it is first asked, and is nobody's coordinator meanwhile;
+    # that is not what is tested.
     reader = consumer(stack.kafka, topics.group_id("combine"), subscribed=False)
-    reader.committed([TopicPartition(SALES_EVENTS.name, 0)], timeout=60)
+    asked = retry(
+        retry=retry_if_exception_type(KafkaException),
+        stop=stop_after_delay(60),
+        wait=wait_fixed(0.1),
+        reraise=True,
+    )
+    asked(reader.committed)([TopicPartition(SALES_EVENTS.name, 0)], timeout=60)
     reader.close()
     return Written(stack.kafka, topics)
 
