@@ -1,8 +1,8 @@
 """Where columns come from, on the pages of Dagster: the same values that lineage is told from.
 
-They are derived from the pipelines, which need polars, and the code server shall not hold that: so `python -m
-electrored_dagster.columns`, a process that ends, writes what it derives into columns.json. It is run when that file
-is missing or older than the code.
+They are derived from the pipelines, which need polars, and the code server shall not hold that: so a process that ends,
+`python -m electrored_dagster.columns`, derives them, when columns.json is missing or was derived from other code. In
+an installation that cannot be written each process of Dagster's does that for itself.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from contracts import datasets
 from contracts.datasets import Dataset
 from contracts.settings import LineageSettings
 from electrored_dagster.outcomes import settings
+from observability import logs
 
 if TYPE_CHECKING:
     from observability.lineage.hops import Made
@@ -30,32 +32,68 @@ if TYPE_CHECKING:
 FILE = Path(__file__).with_name("columns.json")
 # The rooms whose code says where columns come from.
 ROOMS = ("contracts", "observability", "sources", "streaming", "electrored_dagster")
+SUFFIXES = (".py", ".avsc")
 DERIVED_WITHIN_SECONDS = 120
 # Asset key, column, type and subtype of the transformation.
 Origin = tuple[list[str], str, str, str]
 DIRECT = "DIRECT"
 
+_log = logs.get(__name__)
+
 
 @cache
 def _derived() -> dict[str, dict[str, list[Origin]]]:
-    if _is_outdated():
-        subprocess.run(
-            [sys.executable, "-m", "electrored_dagster.columns"],
-            cwd=FILE.parents[1],
-            check=True,
-            timeout=DERIVED_WITHIN_SECONDS,
-        )
-    found: dict[str, dict[str, list[Origin]]] = json.loads(FILE.read_text(encoding="utf-8"))
+    code = code_digest()
+    kept = _kept()
+    if kept.get("code") != code:
+        kept = json.loads(_derived_elsewhere())
+        _keep(kept)
+    found: dict[str, dict[str, list[Origin]]] = kept["columns"]
     return found
 
 
-def _is_outdated() -> bool:
-    if not FILE.exists():
-        return True
-    made = FILE.stat().st_mtime_ns
-    return any(
-        path.stat().st_mtime_ns > made for room in ROOMS for path in (FILE.parents[1] / room).rglob("*.py")
+def code_digest() -> str:
+    """Of all that says where columns come from, by content: times say nothing in an image or a wheel."""
+    digest = sha256()
+    for room in ROOMS:
+        for path in sorted((FILE.parents[1] / room).rglob("*")):
+            if path.suffix in SUFFIXES:
+                digest.update(
+                    path.relative_to(FILE.parents[1]).as_posix().encode() + b"\0" + path.read_bytes()
+                )
+    return digest.hexdigest()
+
+
+def _kept() -> dict[str, Any]:
+    """Nothing if there is none, or what nobody of ours wrote."""
+    try:
+        kept = json.loads(FILE.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _derived_elsewhere() -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "electrored_dagster.columns"],
+        cwd=FILE.parents[1],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+        timeout=DERIVED_WITHIN_SECONDS,
     )
+    return done.stdout
+
+
+def _keep(made: Mapping[str, Any]) -> None:
+    # Several processes may do it at once: each puts a whole file into place.
+    try:
+        with NamedTemporaryFile("w", encoding="utf-8", dir=FILE.parent, suffix=".json", delete=False) as new:
+            json.dump(made, new, indent=1)
+        Path(new.name).chmod(0o644)
+        Path(new.name).replace(FILE)
+    except OSError as error:
+        _log.info("where columns come from is derived at each start", reason=str(error))
 
 
 def came_from(dataset: Dataset) -> dict[str, Any]:
@@ -93,7 +131,7 @@ def _text(origins: Sequence[Origin]) -> str:
     )
 
 
-def derive() -> str:
+def derive() -> dict[str, Any]:
     """The content of columns.json, from the pipelines and sources as they are."""
     made = {
         "/".join(one.dataset.key): {
@@ -104,7 +142,7 @@ def derive() -> str:
         }
         for one in _made()
     }
-    return json.dumps(made, indent=1) + "\n"
+    return {"code": code_digest(), "columns": made}
 
 
 def _made() -> Iterator[Made]:
@@ -128,8 +166,4 @@ def _made() -> Iterator[Made]:
 
 
 if __name__ == "__main__":
-    # Several processes may find it outdated: each puts a whole file into place.
-    with NamedTemporaryFile("w", encoding="utf-8", dir=FILE.parent, suffix=".json", delete=False) as new:
-        new.write(derive())
-    Path(new.name).chmod(0o644)
-    Path(new.name).replace(FILE)
+    json.dump(derive(), sys.stdout)

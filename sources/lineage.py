@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from contracts import datasets
 from contracts.columns import SALE_COLUMNS
 from contracts.datasets import Dataset
@@ -89,8 +91,13 @@ def soap() -> Job:
 
 
 def _written(log: Topic, columns: dict[str, tuple[Origin, ...]]) -> tuple[Made, ...]:
+    refused = tuple(
+        replace(origin, kind=Kind.TRANSFORMATION, said="as it came, if it could not be taken")
+        for origins in columns.values()
+        for origin in origins
+    )
     return (
         Made(datasets.topic(log), columns, (), avro_schema(load(log.schema))),
-        Made(datasets.topic(SOURCE_POSITIONS)),
-        Made(datasets.topic(DEAD_LETTERS)),
+        Made(datasets.topic(SOURCE_POSITIONS), {}, (), avro_schema(load(SOURCE_POSITIONS.schema))),
+        Made(datasets.topic(DEAD_LETTERS), {"value": refused}, (), avro_schema(load(DEAD_LETTERS.schema))),
     )

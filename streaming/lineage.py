@@ -31,6 +31,7 @@ from streaming.engine.pipeline import Input, Pipeline
 
 CODE = {"worker": "streaming/pipelines/{module}.py", "sink": "streaming/sink/postgres.py"}
 PUBLISHER_CODE = "streaming/sink/publisher.py"
+LATE = "recorded after the window's end and grace"
 # What the sink itself adds to the columns that come from the state topic.
 OWN = ("generation", "updated_at", "apply_number")
 
@@ -49,14 +50,14 @@ def worker(pipeline: Pipeline, generation: int) -> Job:
                 Read(datasets.topic(found.source), avro_schema(load(found.source.schema)))
                 for found in pipeline.inputs
             ),
-            Read(datasets.topic(SOURCE_POSITIONS)),
+            Read(datasets.topic(SOURCE_POSITIONS), avro_schema(load(SOURCE_POSITIONS.schema))),
             Read(partials, _fields(pipeline)),
         ),
         (
             combined(pipeline, partials, inputs),
             merged(pipeline, partials, state),
-            Made(datasets.topic(LATE_EVENTS)),
-            Made(datasets.topic(DEAD_LETTERS)),
+            *_late(pipeline),
+            _dead(pipeline),
         ),
         f"{pipeline.name}.g{generation}",
     )
@@ -110,6 +111,41 @@ def combined(pipeline: Pipeline, partials: Dataset, inputs: list[Dataset]) -> Ma
     )
 
 
+def _late(pipeline: Pipeline) -> Iterator[Made]:
+    """What is told of events that restated a window; who has no windows tells of none."""
+    found = pipeline.inputs[0]
+    if pipeline.calendar is None:
+        return
+    dataset, events = datasets.topic(found.source), found.events
+    bounds = _keys(pipeline, found, dataset)
+    columns: dict[str, tuple[Origin, ...]] = {"event": _embedded(found)}
+    columns |= {name: (origin,) for name, origin in bounds if name not in pipeline.group_by}
+    whole = [Origin(dataset, name, Kind.FILTER, LATE) for name in (events.event_time, events.recorded_time)]
+    yield Made(datasets.topic(LATE_EVENTS), columns, tuple(whole), avro_schema(load(LATE_EVENTS.schema)))
+
+
+def _dead(pipeline: Pipeline) -> Made:
+    """What is told of events that no check let through, or that are none."""
+    value = tuple(origin for found in pipeline.inputs for origin in _embedded(found))
+    whole = [
+        Origin(datasets.topic(found.source), name, Kind.FILTER, check.reason)
+        for found in pipeline.inputs
+        for check in found.checks
+        for name in check.reads
+    ]
+    columns = {"value": value}
+    return Made(datasets.topic(DEAD_LETTERS), columns, tuple(whole), avro_schema(load(DEAD_LETTERS.schema)))
+
+
+def _embedded(found: Input) -> tuple[Origin, ...]:
+    """An event as it stands in its log, in one column of another."""
+    said, dataset = "as it stands in the log", datasets.topic(found.source)
+    return tuple(
+        Origin(dataset, column.name, Kind.TRANSFORMATION, said)
+        for column in avro_schema(load(found.source.schema))
+    )
+
+
 def merged(pipeline: Pipeline, partials: Dataset, state: Dataset) -> Made:
     """What merge makes of partials: groups stay what they are, the rest is added."""
     keys = {field.name for field in pipeline.key_fields}
@@ -155,7 +191,7 @@ def _collected(aggregate: Aggregate | Each, found: Input, dataset: Dataset) -> I
 
     def late() -> Iterator[Origin]:
         for name in (events.event_time, events.recorded_time):
-            yield Origin(dataset, name, Kind.CONDITIONAL, "recorded after the window's end and grace")
+            yield Origin(dataset, name, Kind.CONDITIONAL, LATE)
 
     match aggregate:
         case Sum():

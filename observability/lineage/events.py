@@ -25,6 +25,7 @@ from openlineage.client.facet_v2 import (
 )
 
 from contracts.datasets import Dataset
+from observability import logs
 from observability.lineage import hops
 from observability.lineage.hops import Made, Origin
 from observability.lineage.runs import Facts, Naming, RunOf
@@ -34,7 +35,7 @@ FACET = "electroRed_watermark"
 FACET_SCHEMA = (
     "urn:electrored:facets:1-0-0:ElectroRedWatermarkRunFacet.json#/$defs/ElectroRedWatermarkRunFacet"
 )
-# Enough to know what went wrong; a statement with its values is nobody's business.
+# Enough to know what went wrong.
 MOST_CHARACTERS = 500
 
 set_producer(PRODUCER)
@@ -114,9 +115,14 @@ def _run_facets(run: RunOf, job: hops.Job, facts: Facts) -> dict[str, Any]:
             _moment(start), None if end is None else _moment(end)
         )
     if facts.error is not None:
-        text = str(facts.error) or repr(facts.error)
-        facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(text[:MOST_CHARACTERS], "python")
+        facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(_words(facts.error), "python")
     return facets
+
+
+def _words(error: BaseException | str) -> str:
+    """What went wrong, without what with: statements and values stand in later lines, and passwords are masked."""
+    text = (str(error).strip() or repr(error)).split("\n", 1)[0]
+    return logs.mask(text)[:MOST_CHARACTERS]
 
 
 def _job_facets(naming: Naming, job: hops.Job) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from contracts.datasets import Dataset
 
@@ -80,9 +81,10 @@ def named_alike(dataset: Dataset, names: Iterable[str]) -> dict[str, tuple[Origi
 
 
 def avro_schema(schema: object) -> tuple[Column, ...]:
-    """The fields of an Avro record."""
-    assert isinstance(schema, dict)
-    return tuple(Column(found["name"], avro_type(found["type"])) for found in schema["fields"])
+    """The fields of an Avro record; of a union of them, those of each."""
+    records: list[Any] = schema if isinstance(schema, list) else [schema]
+    types = {found["name"]: found["type"] for record in records for found in record["fields"]}
+    return tuple(Column(name, avro_type(found)) for name, found in types.items())
 
 
 def avro_type(avro: object) -> str:

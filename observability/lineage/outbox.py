@@ -2,17 +2,17 @@
 
 An event is a file from the moment it is put in until it is delivered, so a process that was killed leaves what its
 successor delivers first. Each transport has files and a thread of its own: one that is away holds no other back. Who
-emits pays for a queue and no more; files and answers are the threads' business.
+puts one in writes a file and no more (it is a thread for that); answers are the lanes' business.
 """
 
 from __future__ import annotations
 
 import json
-import queue
+import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,13 +60,18 @@ class Outbox:
 
     def put(self, event: RunEvent) -> None:
         """Have the event delivered, after those that were put in before; does not wait."""
+        text = Serde.to_json(event)
+        state = event.eventType.value if event.eventType else RunState.OTHER.value
         for lane in self._lanes:
-            lane.put(event)
+            lane.put(state, text)
+
+    def take_over(self, folder: Path) -> None:
+        """Have delivered what waits in the folder of a process that is gone."""
+        for lane in self._lanes:
+            lane.take_over(folder / lane.name)
 
     def close(self, seconds: float) -> bool:
         """Let the backend take what is left, for so long; gives whether nothing is. The rest stays for a successor."""
-        for lane in self._lanes:
-            lane.end_writing()
         deadline = time.monotonic() + seconds
         ended = [lane.close(deadline) for lane in self._lanes]
         if self._temporary is not None:
@@ -76,26 +81,34 @@ class Outbox:
 
 class _Lane:
     def __init__(self, name: str, send: Send, folder: Path) -> None:
-        self._name = name
+        self.name = name
         self._send = send
         self._folder = folder
-        self._queue: queue.SimpleQueue[RunEvent | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._closed_at: float | None = None
         self._wake = threading.Event()
         self._last = 0
         self._warned = False
-        self._writer = threading.Thread(target=self._guarded, args=(self._write,), daemon=True)
-        self._sender = threading.Thread(target=self._guarded, args=(self._deliver,), daemon=True)
-        self._writer.start()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._sender = threading.Thread(target=self._guarded, daemon=True)
         self._sender.start()
 
-    def put(self, event: RunEvent) -> None:
-        self._queue.put(event)
+    def put(self, state: str, text: str) -> None:
+        """Into a file, named by the time so that they are in order over the lives of processes."""
+        # A clock that goes back must not let an event overtake another of this process.
+        self._last = max(self._last + 1, time.time_ns())
+        # The process, because several may share the folder.
+        name = f"{self._last:020d}.{os.getpid()}.{state}.json"
+        partial = self._folder / f"{name}.part"
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(self._folder / name)
+        self._make_room()
+        self._wake.set()
 
-    def end_writing(self) -> None:
-        self._queue.put(None)
-        self._writer.join()
+    def take_over(self, folder: Path) -> None:
+        for file in sorted(folder.glob("*.json")):
+            file.rename(self._folder / file.name)
+        self._wake.set()
 
     def close(self, deadline: float) -> bool:
         self._closed_at = deadline
@@ -104,38 +117,24 @@ class _Lane:
         self._sender.join(max(0.0, deadline - time.monotonic()))
         return not self._sender.is_alive() and not self._files()
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self) -> None:
         try:
-            work()
+            self._deliver()
         except Exception as error:
-            # Lineage is told, data is moved: a full disk here is no reason to stop that.
-            _log.warning("lineage is not told any more", lane=self._name, reason=repr(error))
-
-    def _write(self) -> None:
-        """Queue → files, named by the time so that they are in order over the lives of processes."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        while (event := self._queue.get()) is not None:
-            # A clock that goes back must not let an event overtake another of this process.
-            self._last = max(self._last + 1, time.time_ns())
-            state = event.eventType.value if event.eventType else RunState.OTHER.value
-            name = f"{self._last:020d}.{state}.json"
-            partial = self._folder / f"{name}.part"
-            partial.write_text(Serde.to_json(event), encoding="utf-8")
-            partial.rename(self._folder / name)
-            self._make_room()
-            self._wake.set()
+            # Lineage is told, data is moved: a folder that is gone is no reason to stop that.
+            _log.warning("lineage is not told any more", lane=self.name, reason=repr(error))
 
     def _make_room(self) -> None:
         files = self._files()
-        WAITING.labels(self._name).set(len(files))
+        WAITING.labels(self.name).set(len(files))
         if len(files) <= MOST_EVENTS:
             return
         # What a run said on its way is said again by what it says later; its beginning and end are not.
         middle = [file for file in files if f".{RunState.RUNNING.value}." in file.name]
         (middle or files)[0].unlink(missing_ok=True)
-        DROPPED.labels(self._name).inc()
+        DROPPED.labels(self.name).inc()
         if not self._warned:
-            _log.warning("too many lineage events wait: the oldest go", lane=self._name, most=MOST_EVENTS)
+            _log.warning("too many lineage events wait: the oldest go", lane=self.name, most=MOST_EVENTS)
             self._warned = True
 
     def _files(self) -> list[Path]:
@@ -143,7 +142,6 @@ class _Lane:
 
     def _deliver(self) -> None:
         """Files → backend, the oldest first; one process at a time where several share the folder."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._folder / "sending.lock", thread_local=False)
         while True:
             try:
@@ -167,25 +165,25 @@ class _Lane:
                         # Dropped, too many waited.
                         break
                     except Refused as error:
-                        _log.warning("a lineage event is refused", lane=self._name, reason=str(error))
+                        _log.warning("a lineage event is refused", lane=self.name, reason=str(error))
                     except Exception as error:
                         wait = AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS) - 1)]
                         failures += 1
                         if failures == 1:
-                            _log.warning("lineage events wait", lane=self._name, reason=_first_line(error))
+                            _log.warning("lineage events wait", lane=self.name, reason=_first_line(error))
                         # Who ends does not wait for a backend that is away.
                         if self._closing.wait(wait):
                             return
                         continue
                     file.unlink(missing_ok=True)
-                    DELIVERED.labels(self._name).inc()
+                    DELIVERED.labels(self.name).inc()
                     if failures:
-                        _log.info("lineage events are delivered again", lane=self._name)
+                        _log.info("lineage events are delivered again", lane=self.name)
                     failures = 0
                     break
                 if self._is_over():
                     return
-            WAITING.labels(self._name).set(len(self._files()))
+            WAITING.labels(self.name).set(len(self._files()))
             if self._closing.is_set() and not self._files():
                 return
             self._wake.wait(HELD_SECONDS)

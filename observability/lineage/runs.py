@@ -1,17 +1,18 @@
 """Runs that are told: START when one begins, RUNNING while it goes on, COMPLETE or FAIL at its end.
 
-A run that its process did not end, because it was killed, is ended by the next one of that process: ABORT. Telling
-costs its caller nothing: a thread makes the events and hands them to the outbox, and what goes wrong there is logged.
+A run that its process did not end, because it was killed, is ended by the next one of that name, or by another one
+within a minute: ABORT. Telling costs its caller nothing: a thread makes the events and hands them to the outbox, and
+what goes wrong there is logged.
 """
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from contracts.settings import (
 )
 from observability import logs
 from observability.lineage.hops import BATCH, Job
+from observability.lineage.notes import Begun, Notes, orphans
 
 if TYPE_CHECKING:
     from observability.lineage.outbox import Outbox
@@ -115,6 +117,10 @@ class Untold:
 UNTOLD = Untold()
 
 
+class ToldToStop(Exception):
+    """Raised by who was told to stop while it waited for a server: no failure, and told as ABORT."""
+
+
 class Lineage:
     """The runs of one process. Jobs are made, and events and files written, in a thread of its own."""
 
@@ -130,8 +136,8 @@ class Lineage:
         self._naming = naming
         self._make_outbox = make_outbox
         self._folder = folder
-        self._is_alone = is_alone
-        self._every_seconds = every_seconds
+        self._notes = Notes(folder)
+        self._is_alone, self._every_seconds = is_alone, every_seconds
         self._jobs: dict[str, Job] = {}
         self._queue: queue.SimpleQueue[_Told | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="lineage", daemon=True)
@@ -143,22 +149,30 @@ class Lineage:
         job: Making,
         facts: Telling = Facts,
         *,
-        run_id: str | None = None,
         parent: Parent | None = None,
         nominal: tuple[datetime, datetime | None] | None = None,
     ) -> Iterator[None]:
         """Tell of a run as long as the block lasts, and how it ended. `job` and `facts` are asked in other threads."""
-        run = RunOf(run_id or str(uuid4()), parent, nominal)
+        run = RunOf(str(uuid4()), parent, nominal)
         self._tell(run, job, START, facts)
         ended = threading.Event()
-        threading.Thread(target=self._tick, args=(run, job, facts, ended), daemon=True).start()
+        ticking = threading.Thread(target=self._tick, args=(run, job, facts, ended), daemon=True)
+        ticking.start()
+
+        def end() -> None:
+            ended.set()
+            # Nothing is told of a run behind its end.
+            ticking.join()
+
         try:
             yield
         except BaseException as error:
-            ended.set()
-            self._tell(run, job, FAIL, facts, error)
+            end()
+            # What is no Exception interrupts: a signal, or Dagster's run is canceled.
+            failed = isinstance(error, Exception) and not isinstance(error, ToldToStop)
+            self._tell(run, job, FAIL if failed else ABORT, facts, error)
             raise
-        ended.set()
+        end()
         self._tell(run, job, COMPLETE, facts)
 
     def tell(
@@ -166,6 +180,13 @@ class Lineage:
     ) -> None:
         """Tell of one moment of a run, this process's or another's."""
         self._queue.put(_Told(run, job, state, at or datetime.now(UTC), facts or Facts()))
+
+    def end_left(self, parent_run_id: str, state: str, error: str) -> int:
+        """End the runs that a run had started and that were killed with it; gives how many."""
+        left = [begun for begun in self._notes.all() if begun.parent == parent_run_id]
+        for begun in left:
+            self.tell(RunOf(begun.run_id), partial(_nameless, begun.job), state, Facts(error=error))
+        return len(left)
 
     def close(self) -> None:
         """Hand over what was told; the rest is kept for a successor."""
@@ -188,79 +209,65 @@ class Lineage:
 
     def _main(self) -> None:
         try:
-            # They take a second to import, which no start waits for.
-            from observability.lineage import events
-
+            # It takes a second to import what makes events, which no start waits for.
             outbox = self._make_outbox()
         except Exception as error:
             _log.warning("lineage is not told", reason=repr(error))
             return
-        while (told := self._queue.get()) is not None:
+        if self._is_alone:
+            self._guarded(lambda: self._abort(outbox, self._notes, self._notes.hold()))
+        look_at = time.monotonic() + self._every_seconds
+        while True:
             try:
-                job = self._jobs.get(told.run.id) or told.job()
-                self._jobs[told.run.id] = job
-                for one in (*self._left(told, job), told):
-                    outbox.put(events.event(self._naming, one.run, job, one.state, one.at, one.facts))
-                self._note(told, job)
-            except Exception as error:
-                _log.warning("an event of lineage is lost", run=told.run.id, reason=repr(error))
+                told = self._queue.get(timeout=max(0.0, look_at - time.monotonic()))
+            except queue.Empty:
+                self._guarded(lambda: self._inherit(outbox))
+                look_at = time.monotonic() + self._every_seconds
+                continue
+            if told is None:
+                break
+            self._guarded(partial(self._write, outbox, told))
         outbox.close(CLOSE_SECONDS)
+        self._notes.let_go()
 
-    # What stands open, so that somebody else can end it.
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            # Lineage is told, data is moved: a full disk here is no reason to stop that.
+            _log.warning("something of lineage is lost", reason=repr(error))
 
-    def end_left(self, parent_run_id: str, state: str, error: str) -> int:
-        """End the runs that a run had started and that were killed with it; gives how many."""
-        ended = 0
-        for note in self._notes():
-            left = _read(note)
-            if left is not None and left.parent == parent_run_id:
-                self.tell(RunOf(left.run_id), partial(_nameless, left.job), state, Facts(error=error))
-                note.unlink(missing_ok=True)
-                ended += 1
-        return ended
-
-    def _left(self, told: _Told, job: Job) -> Iterator[_Told]:
-        """The end of the run that a predecessor had begun and could not end."""
-        if not self._is_alone or told.state != START or (note := self._note_of(told, job)) is None:
-            return
-        if (left := _read(note)) is not None:
-            yield replace(told, run=RunOf(left.run_id), state=ABORT, facts=Facts(error=KILLED))
-
-    def _note(self, told: _Told, job: Job) -> None:
-        note = self._note_of(told, job)
-        if note is not None and told.state == START:
-            note.parent.mkdir(parents=True, exist_ok=True)
+    def _write(self, outbox: Outbox, told: _Told) -> None:
+        """A beginning is noted before it is told, an end told before the note goes: a kill between is made good."""
+        job = self._jobs.get(told.run.id) or told.job()
+        if told.state == START:
+            self._jobs[told.run.id] = job
             parent = None if told.run.parent is None else told.run.parent.run_id
-            note.write_text(json.dumps(asdict(_Left(told.run.id, job.name, parent))), encoding="utf-8")
-        elif told.state in (COMPLETE, FAIL, ABORT):
+            self._notes.begin(Begun(told.run.id, job.name, parent))
+        self._put(outbox, told, job)
+        if told.state in (COMPLETE, FAIL, ABORT):
             self._jobs.pop(told.run.id, None)
-            if note is not None:
-                note.unlink(missing_ok=True)
+            self._notes.end(told.run.id)
 
-    def _notes(self) -> list[Path]:
-        return [] if self._folder is None else sorted((self._folder / "open").glob("*.json"))
+    def _put(self, outbox: Outbox, told: _Told, job: Job) -> None:
+        from observability.lineage import events
 
-    def _note_of(self, told: _Told, job: Job) -> Path | None:
-        if self._folder is None:
-            return None
-        return self._folder / "open" / f"{job.name if self._is_alone else told.run.id}.json"
+        outbox.put(events.event(self._naming, told.run, job, told.state, told.at, told.facts))
 
+    def _abort(self, outbox: Outbox, notes: Notes, left: Iterable[Begun]) -> None:
+        """End what a process that is gone had begun."""
+        for begun in left:
+            make, facts = partial(_nameless, begun.job), Facts(error=KILLED)
+            self._put(outbox, _Told(RunOf(begun.run_id), make, ABORT, datetime.now(UTC), facts), make())
+            notes.end(begun.run_id)
 
-@dataclass(frozen=True)
-class _Left:
-    """A run that has begun, as its note says it."""
-
-    run_id: str
-    job: str
-    parent: str | None
-
-
-def _read(note: Path) -> _Left | None:
-    """None if there is none, or one that was cut off as it was written."""
-    try:
-        return _Left(**json.loads(note.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
+    def _inherit(self, outbox: Outbox) -> None:
+        """What processes left that are gone, and whose names nobody took up again: a slice, a slot that is no more."""
+        if self._folder is not None and self._is_alone:
+            for folder in orphans(self._folder):
+                outbox.take_over(folder)
+                notes = Notes(folder)
+                self._abort(outbox, notes, notes.all())
 
 
 def _nameless(name: str) -> Job:

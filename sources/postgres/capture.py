@@ -58,6 +58,10 @@ class Capture:
         self._topics = topics
         self._session: Session | None = None
 
+    @property
+    def _written(self) -> int:
+        return 0 if self._session is None else self._session.written
+
     def facts(self) -> Facts:
         """How far it is; may be asked from any thread."""
         return Facts() if self._session is None else self._session.facts()
@@ -72,7 +76,7 @@ class Capture:
                 started = time.monotonic()
                 try:
                     with translated():
-                        self._session = Session(self._kafka, self._sales, self._topics, ledger)
+                        self._session = Session(self._kafka, self._sales, self._topics, ledger, self._written)
                         self._session.run(stop)
                 except Interrupted as error:
                     lasted = time.monotonic() - started
@@ -88,9 +92,11 @@ class Capture:
 class Session:
     """From the ledger's position until something breaks."""
 
-    def __init__(self, kafka: KafkaSettings, sales: SalesDbSettings, topics: Topics, ledger: Ledger) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, sales: SalesDbSettings, topics: Topics, ledger: Ledger, written: int = 0
+    ) -> None:
         self._ledger = ledger
-        self._writer = Writer(kafka, topics, ledger, sales.sales_table)
+        self._writer = Writer(kafka, topics, ledger, sales.sales_table, written)
         self._events = EventsTopic(kafka, topics.events)
         self._database = Database(sales)
         self._published = Published(self._database, sales.sales_publication_accepted)
@@ -99,6 +105,11 @@ class Session:
         self._look_at = 0.0
         self._topic_at = time.monotonic() + TOPIC_SECONDS
         self._written_at = 0.0
+
+    @property
+    def written(self) -> int:
+        """Events that are in the log, of the sessions before too."""
+        return self._writer.written
 
     def facts(self) -> Facts:
         """What was handed to the log last."""

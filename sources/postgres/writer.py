@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from contracts.datasets import KAFKA, Dataset
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
@@ -48,7 +49,9 @@ class Writer:
     the next one begins with the ledger's position.
     """
 
-    def __init__(self, kafka: KafkaSettings, topics: Topics, ledger: Ledger, table: str) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, topics: Topics, ledger: Ledger, table: str, written: int = 0
+    ) -> None:
         self._topics = topics
         self._ledger = ledger
         self._table = table
@@ -59,6 +62,8 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, "writer")
         self._under_way: Future[None] | None = None
         self._next_seq = 1
+        # Events that are in the log, of the sessions before too.
+        self.written = written
         # As handed over, not as committed.
         self.where: Where
         self.frontier = 0
@@ -77,6 +82,7 @@ class Writer:
             watermark=EPOCH + self.frontier * _MICROSECOND if self.frontier else None,
             counts={SOURCE: {"events": self._next_seq - 1}},
             checkpoints={SOURCE: {0: self.where.place.lsn}},
+            rows={Dataset(KAFKA, (self._topics.events.name,)): self.written},
         )
 
     @property
@@ -120,6 +126,7 @@ class Writer:
         records = {self._topics.events.name: batch.events, self._topics.dead_letters.name: batch.dead}
         self._ledger.write(position, records, ranges, forget_ranges=done)
         _events.inc(len(batch.events))
+        self.written += len(batch.events)
 
     def settle(self) -> None:
         """Wait until what was handed over is committed. Raises what its writing raised."""

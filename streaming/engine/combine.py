@@ -146,8 +146,12 @@ class Combine:
         return len(messages)
 
     def take(self) -> Output:
-        records = self._records + self._partial_records()
-        return Output(records, self._assigned.changed, self._oldest_micros, dict(self._refused))
+        partials, dead = self._partial_records(), self._refused.total()
+        written = {self._out.partials_topic: len(partials), self._out.dead_topic: dead}
+        if self._out.late_topic is not None:
+            written[self._out.late_topic] = len(self._records) - dead
+        records = self._records + partials
+        return Output(records, self._assigned.changed, self._oldest_micros, dict(self._refused), written)
 
     def accept(self) -> None:
         self._assigned.accept()

@@ -8,6 +8,8 @@ EngineError
 
 from __future__ import annotations
 
+from observability.lineage.runs import ToldToStop
+
 
 class EngineError(Exception):
     """Base of the engine's errors."""
@@ -25,5 +27,5 @@ class Fatal(EngineError):
     """Going on could lose or double something; the message says what and what to do."""
 
 
-class Stopping(Exception):
+class Stopping(ToldToStop):
     """Told to stop while waiting for a server that is away. Not an error: whoever runs the thread ends it quietly."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -93,6 +94,8 @@ class Loop:
         self.step = parts.step
         self.flow = parts.positions.flow
         self.parts = parts
+        # Records that were committed, by topic; since the loop began.
+        self.written = Counter[str]()
         self._consumer = parts.consumer
         self._at = parts.positions
         self._pace = parts.pace
@@ -208,6 +211,7 @@ class Loop:
         self._settle(delivered)
         self._events = 0
         self._failures = 0
+        self.written.update(output.written)
         self._counting.refuse(output.refused)
         for partition, progress in output.progress.items():
             self._counting.count(before[partition], progress)

@@ -124,7 +124,8 @@ class Merge:
         changed = self._assigned.changed
         for partition, progress in changed.items():
             records += self._watermark_record(partition, progress)
-        return Output(records, changed, self._oldest_micros)
+        written = {self._topics.state_topic: len(records)}
+        return Output(records, changed, self._oldest_micros, written=written)
 
     def accept(self) -> None:
         for partition, totals in self._totals.items():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from contracts.datasets import KAFKA, Dataset
 from observability.lineage.runs import Facts
 from streaming.engine.loop import Attendant, Loop
 
@@ -21,6 +23,7 @@ class Seen:
     counts: Mapping[str, int] = field(default_factory=dict)
     checkpoints: Mapping[int, int] = field(default_factory=dict)
     watermark: datetime | None = None
+    written: Mapping[str, int] = field(default_factory=dict)
 
 
 class Standing(Attendant):
@@ -46,14 +49,19 @@ class Standing(Attendant):
             {name: sum(getattr(found, name) for found in progress.values()) for name in COUNTS},
             {partition: found.next_offset for partition, found in progress.items()},
             min(known) if known and len(known) == len(marks) else None,
+            dict(loop.written),
         )
 
 
 def facts(standings: Iterable[Standing]) -> Facts:
     """What a worker says of its run: the watermark is that of its last step."""
     found = {standing.step: standing.seen for standing in standings}
+    written = Counter[str]()
+    for seen in found.values():
+        written.update(seen.written)
     return Facts(
         watermark=found["merge"].watermark if "merge" in found else None,
         counts={step: seen.counts for step, seen in found.items()},
         checkpoints={step: seen.checkpoints for step, seen in found.items()},
+        rows={Dataset(KAFKA, (name,)): count for name, count in written.items()},
     )

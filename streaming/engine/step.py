@@ -40,6 +40,8 @@ class Output:
     oldest_micros: int | None = None
     # Dead letters by kind.
     refused: Mapping[str, int] = field(default_factory=dict)
+    # How many of the records go to which topic.
+    written: Mapping[str, int] = field(default_factory=dict)
 
 
 class Step(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from streaming.engine.driver import Driver
 from streaming.engine.errors import Fatal
 from streaming.engine.pipeline import Parameters
+from streaming.engine.step import Output, Step
 from streaming.pipelines import PIPELINES
 
 CITY = PIPELINES[("top-sales-by-city", 1)]
@@ -273,3 +275,25 @@ def test_merge_refuses_what_combine_did_not_write() -> None:
     driver.partials.append(0, None, b"\x00\x00\x00\x00\x63stranger")
     with pytest.raises(Fatal, match="partials partition 0 offset 0 is not a partial of this generation"):
         driver.run()
+
+
+def test_what_a_transaction_writes_is_counted_by_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Partials, totals, late events and dead letters, for who is told what a worker wrote."""
+    counted, there = Counter[str](), Counter[str]()
+    commit = Driver._commit
+
+    def counting(driver: Driver, step: Step, output: Output) -> None:
+        counted.update(output.written)
+        there.update(record.topic for record in output.records)
+        commit(driver, step, output)
+
+    monkeypatch.setattr(Driver, "_commit", counting)
+    driver = city_driver()
+    driver.event(event(0))
+    driver.event(event(1, recorded_at=MIDNIGHT + GRACE))
+    driver.event(event(2, currency="?"))
+    driver.run()
+    driver.watermark(0, NOON)
+    driver.run()
+    assert counted == there
+    assert [len(driver.late_events()), len(driver.dead_letters())] == [1, 1]

@@ -73,10 +73,10 @@ def test_a_run_that_failed_ends_what_its_killed_step_left_open(
     monkeypatch.setenv("OPENLINEAGE_DISABLED", "true")
     with dg.DagsterInstance.ephemeral() as instance:
         record, told = run(bad, instance), Told()
-        left = tmp_path / "open" / "child.json"
-        left.parent.mkdir()
+        (tmp_path / "open").mkdir()
         parent = record.dagster_run.run_id
         child = "0192c7b7-2b0c-7a30-8f6e-2f4f0e0a0001"
+        left = tmp_path / "open" / f"{child}.json"
         left.write_text(json.dumps({"run_id": child, "job": "csv-take", "parent": parent}))
         other = tmp_path / "open" / "other.json"
         other.write_text(json.dumps({"run_id": child, "job": "csv-take", "parent": "another"}))

@@ -12,7 +12,13 @@ import pytest
 from contracts import datasets
 from contracts.schemas import load
 from contracts.tables import metadata
-from contracts.topics import ENRICHED_SALES, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
+from contracts.topics import (
+    DEAD_LETTERS,
+    ENRICHED_SALES,
+    LATE_EVENTS,
+    TOP_SALES_BY_CITY,
+    TOP_SALESMAN_BY_COUNTRY,
+)
 from observability.lineage.hops import Kind, Made
 from streaming import lineage, shown
 from streaming.engine.aggregates import Sum
@@ -98,6 +104,21 @@ def test_every_column_of_every_hop_comes_from_one_that_the_hop_before_has(pipeli
         for one in origins:
             if one.dataset == rows.dataset:
                 assert one.column in set(rows.columns) | set(lineage.OWN)
+
+
+@pipelines
+def test_late_events_and_dead_letters_carry_the_event_as_it_stands(pipeline: Pipeline) -> None:
+    told = {made.dataset: made for made in lineage.worker(pipeline, 1).outputs}
+    events = {column["name"] for found in pipeline.inputs for column in load(found.source.schema)["fields"]}
+    dead = told[datasets.topic(DEAD_LETTERS)]
+    assert {one.column for one in dead.columns["value"]} == events
+    assert {(one.column, one.kind) for one in dead.whole} >= {("currency", Kind.FILTER)}
+    # Without windows nothing is late.
+    assert (datasets.topic(LATE_EVENTS) in told) == (pipeline.calendar is not None)
+    if (late := told.get(datasets.topic(LATE_EVENTS))) is not None:
+        assert {one.column for one in late.columns["event"]} == events
+        assert [one.column for one in late.columns["window_end"]] == ["sold_at"]
+        assert {one.column for one in late.whole} == {"sold_at", "recorded_at"}
 
 
 def test_another_pipeline_has_another_lineage() -> None:

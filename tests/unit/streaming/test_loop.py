@@ -90,7 +90,8 @@ class World:
 
     def take(self) -> Output:
         self.log.append("take")
-        return Output([], {partition: Progress(offset) for partition, offset in self.overlay.items()})
+        progress = {partition: Progress(offset) for partition, offset in self.overlay.items()}
+        return Output([], progress, written={"out": len(progress)})
 
     def accept(self) -> None:
         self.log.append("accept")
@@ -381,3 +382,15 @@ def test_an_end_that_comes_with_an_abort_says_nothing(world: World, loop: Loop, 
     world.rebalance = give_up("on_revoke", 1)
     loop.turn()
     assert loop.consumed(0) == 0
+
+
+def test_what_was_written_counts_when_it_is_committed_and_only_then(world: World, loop: Loop) -> None:
+    world.outcome = [Abortable("no")]
+    world.arriving = [[event(0, 5), event(1, 8)]]
+    loop.turn()
+    assert not loop.written
+    loop.turn()
+    loop._pace = replace(loop._pace, pause_seconds=0)
+    world.arriving = [[event(0, 5), event(1, 8)]]
+    loop.turn()
+    assert loop.written == {"out": 2}
