@@ -59,7 +59,7 @@ def _unknown(graph: Graph, dataset: str, column: str | None) -> str:
 
 
 def _watermark(row: Any) -> Any:
-    return row["facets"].get("run", {}).get("electroRed_watermark", {}).get("watermark")
+    return (row["facets"]["run"].get("electroRed_watermark") or {}).get("watermark")
 
 
 def _step(step: Step) -> LineageStep:

@@ -129,7 +129,9 @@ class Places:
                 case SoapSettings():
                     # The rules have none for SOAP: a service is named by its address, as they name what is in a bucket.
                     url = urlsplit(found.soap_wsdl)
-                    self._systems[SOAP] = (f"{url.scheme}://{url.netloc}", url.path.strip("/"))
+                    # Without the user and password that an address may hold.
+                    server = url.netloc.rpartition("@")[2]
+                    self._systems[SOAP] = (f"{url.scheme}://{server}", url.path.strip("/"))
 
     def knows(self, dataset: Dataset) -> bool:
         return dataset.system in self._systems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -77,7 +78,10 @@ def told(
 @cache
 def of_server() -> Lineage:
     """For sensors, which live as long as the code server: what they tell is handed over as it goes."""
-    return ExitStack().enter_context(telling(PROCESS, *_known(), is_alone=False))
+    until_the_end = ExitStack()
+    # Held by this, too: a stack that nobody holds closes what it was given.
+    atexit.register(until_the_end.close)
+    return until_the_end.enter_context(telling(PROCESS, *_known(), is_alone=False))
 
 
 def tell_end(lineage: Lineage, instance: dg.DagsterInstance, record: RunRecord) -> None:

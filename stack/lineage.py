@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+from rich.markup import escape
 from rich.tree import Tree
 
 from stack.errors import StackError
@@ -25,10 +26,17 @@ def ask(api_url: str, dataset: str, direction: str) -> dict[str, Any]:
         raise StackError(
             f"the API at {api_url} does not answer: {error}", "is it up? `electrored status`"
         ) from error
-    found: dict[str, Any] = answer.json()
-    if answer.status_code != httpx.codes.OK:
-        raise StackError(found["detail"], "name it as a job does, or longer")
-    return found
+    try:
+        found: dict[str, Any] = answer.json()
+        if answer.status_code == httpx.codes.OK:
+            return found
+        said = found["detail"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StackError(
+            f"{api_url} answers {answer.status_code} with what is no answer of the API's",
+            "is that its address? `electrored env`",
+        ) from error
+    raise StackError(said, "name it as a job does, or longer")
 
 
 def tree(answer: Mapping[str, Any]) -> Tree:
@@ -43,7 +51,8 @@ def _grow(branch: Tree, step: Mapping[str, Any]) -> None:
     direct = [one for one in step["next"] if _is_direct(one)]
     for one in direct:
         made = ", ".join(_transformation(found) for found in one["transformations"])
-        _grow(branch.add(f"{_place(one)}  [dim]{' · '.join(filter(None, (made, one['job'])))}[/]"), one)
+        said = escape(" · ".join(filter(None, (made, one["job"]))))
+        _grow(branch.add(f"{_place(one)}  [dim]{said}[/]"), one)
 
     # What only decides over it is one line for each job: it leads nowhere further.
     deciding: dict[str, list[str]] = {}
@@ -52,7 +61,8 @@ def _grow(branch: Tree, step: Mapping[str, Any]) -> None:
             kinds = ", ".join(sorted({found["subtype"].lower() for found in one["transformations"]}))
             deciding.setdefault(one["job"], []).append(f"{one['name']}.{one['column']} ({kinds})")
     for job, places in deciding.items():
-        branch.add(f"[dim]decided by {', '.join(places)} · {job}[/]" if places else "")
+        said = escape(f"decided by {', '.join(places)} · {job}")
+        branch.add(f"[dim]{said}[/]")
 
 
 def _is_direct(step: Mapping[str, Any]) -> bool:
@@ -66,5 +76,5 @@ def _transformation(found: Mapping[str, str]) -> str:
 
 
 def _place(step: Mapping[str, Any]) -> str:
-    column = f".[bold cyan]{step['column']}[/]" if step["column"] else ""
-    return f"{step['name']}{column}  [dim]{step['namespace']}[/]"
+    column = f".[bold cyan]{escape(step['column'])}[/]" if step["column"] else ""
+    return f"{escape(step['name'])}{column}  [dim]{escape(step['namespace'])}[/]"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -55,14 +56,16 @@ class Graph:
         """From rows of `lineage_jobs`."""
         graph = cls()
         for job in jobs:
-            graph._add(job)
+            # Whoever tells of its runs may tell what is shaped otherwise: that is no way that we know.
+            with suppress(KeyError, TypeError, AttributeError):
+                graph._add(job)
         return graph
 
     def _add(self, job: Mapping[str, Any]) -> None:
         inputs = [self._dataset(one) for one in job["inputs"]]
         for output in job["outputs"]:
             target = self._dataset(output)
-            lineage = output.get("facets", {}).get("columnLineage", {})
+            lineage = (output.get("facets") or {}).get("columnLineage") or {}
             fields: Mapping[str, Any] = lineage.get("fields", {})
             of_columns = [(column, one) for column, found in fields.items() for one in found["inputFields"]]
             # What decides over all rows decides over each column.
@@ -87,7 +90,7 @@ class Graph:
     def _dataset(self, dataset: Mapping[str, Any]) -> Place:
         place = Place(dataset["namespace"], dataset["name"])
         self.columns.setdefault(place, [])
-        for found in dataset.get("facets", {}).get("schema", {}).get("fields", ()):
+        for found in ((dataset.get("facets") or {}).get("schema") or {}).get("fields") or ():
             self._note(place, found["name"])
         return place
 
@@ -117,19 +120,26 @@ class Graph:
 
     def trace(self, place: Place, direction: Direction) -> Step:
         """The way to all that it comes from, or to all that comes from it. What only decides over it ends a branch."""
-        return Step(place, None, tuple(self._steps(place, direction, (place,))))
-
-    def _steps(self, place: Place, direction: Direction, way: tuple[Place, ...]) -> Iterator[Step]:
         up = direction == "upstream"
-        near = [edge for edge in self.edges if (edge.target if up else edge.source) == place]
-        for edge in sorted(near, key=lambda one: (not one.is_direct, one.source, one.target, one.job)):
-            there = edge.source if up else edge.target
-            if there in way:
-                continue
+        near: dict[Place, list[tuple[Place, Edge]]] = {}
+        for edge in self.edges:
+            here, there = (edge.target, edge.source) if up else (edge.source, edge.target)
+            near.setdefault(here, []).append((there, edge))
+        # Of one place they are all datasets or all columns.
+        for found in near.values():
+            found.sort(key=lambda one: (not one[1].is_direct, one[0], one[1].job))
+        return Step(place, None, tuple(_steps(near, place, (place,))))
+
+
+def _steps(
+    near: Mapping[Place, Sequence[tuple[Place, Edge]]], place: Place, way: tuple[Place, ...]
+) -> Iterator[Step]:
+    for there, edge in near.get(place, ()):
+        if there not in way:
             goes_on = edge.is_direct
-            yield Step(there, edge, tuple(self._steps(there, direction, (*way, there))) if goes_on else ())
+            yield Step(there, edge, tuple(_steps(near, there, (*way, there))) if goes_on else ())
 
 
 def _transformations(one: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for found in one.get("transformations", ()):
-        yield found["type"], found.get("subtype", ""), found.get("description", "")
+    for found in one.get("transformations") or ():
+        yield str(found["type"]), str(found.get("subtype") or ""), str(found.get("description") or "")

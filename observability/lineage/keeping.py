@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from confluent_kafka import Consumer, Message, TopicPartition
-from sqlalchemy import Connection, Engine, case, func, select
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from sqlalchemy import Connection, Engine, Text, case, cast, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DataError
 
 from contracts.kafka import consumer, describe_topics
 from contracts.settings import KafkaSettings
-from contracts.tables import lineage_jobs, lineage_positions
+from contracts.tables import generations, lineage_jobs, lineage_positions
 from contracts.topics import OPENLINEAGE_EVENTS
 from observability import logs
 
@@ -28,6 +29,8 @@ POLL_SECONDS = 1.0
 AGAIN_SECONDS = 10.0
 # Of a facet's name that says for which generation a run works.
 FACET = "electroRed_watermark"
+# States of a generation whose jobs are history.
+GONE = ("retired", "failed")
 
 _log = logs.get(__name__)
 
@@ -81,7 +84,14 @@ class Keeper(threading.Thread):
 
 
 def _taken(client: Consumer) -> list[Message]:
-    return [one for one in client.consume(AT_ONCE, POLL_SECONDS) if one.error() is None]
+    taken: list[Message] = []
+    for message in client.consume(AT_ONCE, POLL_SECONDS):
+        error = message.error()
+        if error is None:
+            taken.append(message)
+        elif error.code() != KafkaError._PARTITION_EOF:
+            raise KafkaException(error)
+    return taken
 
 
 def _move(connection: Connection, topic_id: str, last: Message) -> None:
@@ -96,41 +106,62 @@ def _move(connection: Connection, topic_id: str, last: Message) -> None:
 
 
 def keep(connection: Connection, events: Iterable[bytes | None]) -> None:
-    """Note what each job said last. What is no event of a run says nothing here."""
+    """Note what each job said last. What is no event of a run says nothing here; generations that are gone go."""
     for row in filter(None, map(_row, events)):
-        statement = insert(lineage_jobs).values(row)
-        new, old = statement.excluded, lineage_jobs.c
-        # Who ends the run of another knows not what that read and wrote.
-        knows = (func.jsonb_array_length(new.inputs) + func.jsonb_array_length(new.outputs)) > 0
-        changes = {name: new[name] for name in ("run_id", "event_type", "event_at")} | {
-            name: case((knows, new[name]), else_=old[name])
-            for name in ("generation", "facets", "inputs", "outputs")
-        }
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["namespace", "name"],
-                set_=changes,
-                where=new.event_at >= old.event_at,
-            )
+        try:
+            # The topic is open to whatever else tells of its runs: one that PostgreSQL refuses holds no other back.
+            with connection.begin_nested():
+                _keep(connection, row)
+        except DataError as error:
+            _log.warning("an event of a run is passed over", reason=str(error.orig)[:200])
+    gone = select(generations.c.pipeline + ".g" + cast(generations.c.number, Text)).where(
+        generations.c.state.in_(GONE)
+    )
+    connection.execute(delete(lineage_jobs).where(lineage_jobs.c.generation.in_(gone)))
+
+
+def _keep(connection: Connection, row: dict[str, Any]) -> None:
+    statement = insert(lineage_jobs).values(row)
+    new, old = statement.excluded, lineage_jobs.c
+    # Who ends the run of another knows not what that read and wrote.
+    knows = (func.jsonb_array_length(new.inputs) + func.jsonb_array_length(new.outputs)) > 0
+    changes = {name: new[name] for name in ("run_id", "event_type", "event_at")} | {
+        name: case((knows, new[name]), else_=old[name])
+        for name in ("generation", "facets", "inputs", "outputs")
+    }
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["namespace", "name"],
+            set_=changes,
+            where=new.event_at >= old.event_at,
         )
+    )
 
 
 def _row(value: bytes | None) -> dict[str, Any] | None:
     try:
-        # PostgreSQL's JSON cannot hold a NUL, which an error's text may.
-        event = json.loads((value or b"").replace(rb"\u0000", rb"\ufffd"))
+        # PostgreSQL's JSON cannot hold a NUL or half of a character, which an error's text or a file's name may.
+        text = json.dumps(json.loads(value or b""), ensure_ascii=False).encode(errors="replace").decode()
+        event = json.loads(text.replace(r"\u0000", "\N{REPLACEMENT CHARACTER}"))
         run, job = event["run"], event["job"]
+        facets = run.get("facets") or {}
         return {
-            "namespace": job["namespace"],
-            "name": job["name"],
-            "run_id": run["runId"],
-            "event_type": event["eventType"],
+            "namespace": _word(job["namespace"]),
+            "name": _word(job["name"]),
+            "run_id": _word(run["runId"]),
+            "event_type": _word(event["eventType"]),
             "event_at": datetime.fromisoformat(event["eventTime"]),
-            "generation": run.get("facets", {}).get(FACET, {}).get("generation"),
-            "facets": {"job": job.get("facets", {}), "run": run.get("facets", {})},
-            "inputs": event.get("inputs", []),
-            "outputs": event.get("outputs", []),
+            "generation": (facets.get(FACET) or {}).get("generation"),
+            "facets": {"job": job.get("facets") or {}, "run": facets},
+            "inputs": list(event.get("inputs") or []),
+            "outputs": list(event.get("outputs") or []),
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         _log.warning("no event of a run is passed over", reason=repr(error)[:200])
         return None
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no name")
+    return value

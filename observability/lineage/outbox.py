@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,8 +25,11 @@ from prometheus_client import Counter, Gauge
 
 from observability import logs
 
-# A day of a busy platform's events; more would be a disk that fills because a backend is gone.
-MOST_EVENTS = 20_000
+# Of a process and backend: more than three days of a run that tells once a minute, about 200 MB at 40 kB each. More
+# would be a disk that fills because a backend is gone.
+MOST_EVENTS = 5_000
+# What a killed process had not finished writing; nobody writes one for so long.
+UNFINISHED_SECONDS = 3600.0
 # Between attempts at a backend that does not answer.
 AGAIN_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # How soon a folder is looked at again that another process of the same name delivers from.
@@ -90,6 +94,10 @@ class _Lane:
         self._last = 0
         self._warned = False
         folder.mkdir(parents=True, exist_ok=True)
+        for partial in folder.glob("*.part"):
+            with suppress(FileNotFoundError):
+                if time.time() - partial.stat().st_mtime > UNFINISHED_SECONDS:
+                    partial.unlink()
         self._sender = threading.Thread(target=self._guarded, daemon=True)
         self._sender.start()
 
@@ -118,11 +126,14 @@ class _Lane:
         return not self._sender.is_alive() and not self._files()
 
     def _guarded(self) -> None:
-        try:
-            self._deliver()
-        except Exception as error:
-            # Lineage is told, data is moved: a folder that is gone is no reason to stop that.
-            _log.warning("lineage is not told any more", lane=self.name, reason=repr(error))
+        while True:
+            try:
+                return self._deliver()
+            except Exception as error:
+                # Lineage is told, data is moved: a folder that cannot be read is no reason to stop that.
+                _log.warning("lineage events wait", lane=self.name, reason=_first_line(error))
+                if self._closing.wait(AGAIN_SECONDS[-1]):
+                    return None
 
     def _make_room(self) -> None:
         files = self._files()

@@ -213,6 +213,7 @@ class Lineage:
             outbox = self._make_outbox()
         except Exception as error:
             _log.warning("lineage is not told", reason=repr(error))
+            self._drop()
             return
         if self._is_alone:
             self._guarded(lambda: self._abort(outbox, self._notes, self._notes.hold()))
@@ -229,6 +230,11 @@ class Lineage:
             self._guarded(partial(self._write, outbox, told))
         outbox.close(CLOSE_SECONDS)
         self._notes.let_go()
+
+    def _drop(self) -> None:
+        """Take what is told, so that it is not kept for nobody."""
+        while self._queue.get() is not None:
+            pass
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import requests
+from confluent_kafka import KafkaError, Message, Producer
 from openlineage.client import OpenLineageClient
 from openlineage.client.event_v2 import RunEvent
 from openlineage.client.transport import Transport, get_default_factory
@@ -21,6 +22,9 @@ from observability.lineage.outbox import Refused, Send
 ANSWER_SECONDS = 5.0
 # What is wrong with the event itself: to ask again would hold back every later one for ever.
 _REFUSED = frozenset({400, 413, 422})
+_REFUSED_BY_KAFKA = frozenset(
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD}
+)
 
 
 class NotDelivered(Exception):
@@ -52,9 +56,8 @@ def _is_disabled() -> bool:
 
 
 def _producer_config(kafka: KafkaSettings) -> dict[str, Any]:
-    # Never given up by the client: giving up would be told to its log only, and the event be lost.
     # The lane says once that the broker is away; librdkafka would say it of each attempt, twenty times a second.
-    return client_config(kafka) | {"enable.idempotence": True, "message.timeout.ms": 0, "log_level": 2}
+    return client_config(kafka) | {"enable.idempotence": True, "log_level": 2}
 
 
 def _sending(transport: Transport) -> Send:
@@ -73,12 +76,30 @@ def _sending(transport: Transport) -> Send:
     return send
 
 
+class _Answered(Producer):
+    """A producer that keeps what the broker refused: the transport tells that to its log, and goes on."""
+
+    refused: KafkaError | None = None
+
+    def produce(self, *arguments: Any, **more: Any) -> None:
+        self.refused = None
+        super().produce(*arguments, **(more | {"on_delivery": self._note}))
+
+    def _note(self, error: KafkaError | None, _: Message) -> None:
+        self.refused = error
+
+
 class _Kafka:
     """Returns when the broker has the event; the transport itself would wait for ever, or for nothing."""
 
     def __init__(self, client: OpenLineageClient, transport: KafkaTransport) -> None:
         self._client = client
         self._transport = transport
+        # Whatever its own settings say: what librdkafka gives up after a time is lost.
+        transport.flush = False
+        transport.close(0)
+        self._producer = _Answered(transport.kafka_config.config | {"message.timeout.ms": 0})
+        transport.producer = self._producer
         # Handed to the client and not yet acknowledged: given once more it would be there twice.
         self._handed: tuple[str, str, str] | None = None
 
@@ -92,11 +113,15 @@ class _Kafka:
         if not self._transport.wait_for_completion(ANSWER_SECONDS):
             raise NotDelivered("Kafka does not answer")
         self._handed = None
+        if (refused := self._producer.refused) is not None:
+            if refused.code() in _REFUSED_BY_KAFKA:
+                raise Refused(refused.str())
+            raise NotDelivered(refused.str())
 
     def _check_topic(self) -> None:
         """Raise while the topic is not there: the client would wait some time, and then lose the event."""
-        producer = self._transport.producer
-        assert producer is not None
-        known = producer.list_topics(self._transport.topic, ANSWER_SECONDS).topics[self._transport.topic]
+        known = self._producer.list_topics(self._transport.topic, ANSWER_SECONDS).topics[
+            self._transport.topic
+        ]
         if known.error is not None:
             raise NotDelivered(f"{self._transport.topic}: {known.error.str()}")

@@ -35,6 +35,8 @@ BATCH_SECONDS = 0.05
 PAUSE_SECONDS = 0.02
 # … and no more than the producer's queue holds many times over, whatever the machine does in that time.
 BATCH_CHANGES = 20_000
+# A batch makes no cycles; what fails, and tells of it, does.
+COLLECT_SECONDS = 10.0
 # The clock is read this seldom within a batch.
 _LOOK = 256
 # A topic that is made again or gets more partitions is noticed this late.
@@ -101,10 +103,11 @@ class Session:
         self._database = Database(sales)
         self._published = Published(self._database, sales.sales_publication_accepted)
         self._streams = ExitStack()
-        # When to look around again, when at the topic, and when the position was last handed to the writer.
+        # When to look around again, when at the topic; when the position was last handed to the writer, garbage taken.
         self._look_at = 0.0
         self._topic_at = time.monotonic() + TOPIC_SECONDS
         self._written_at = 0.0
+        self._collected_at = time.monotonic()
 
     @property
     def written(self) -> int:
@@ -160,7 +163,10 @@ class Session:
         if clock < self._look_at:
             return
         self._look_at = clock + PERIOD_SECONDS
-        gc.collect(0)
+        if clock > self._collected_at + COLLECT_SECONDS:
+            # All of it: what a thread fails at for seconds, as telling a backend that is away, has grown old meanwhile.
+            gc.collect()
+            self._collected_at = clock
         now = self._database.now()
         self._published.watch()
         if clock >= self._topic_at:

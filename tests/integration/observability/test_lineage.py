@@ -5,53 +5,34 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
-from fastapi.testclient import TestClient
-from sqlalchemy import create_engine
 
-from api.main import create_app
 from contracts.kafka import admin, consumer, ensure_topics
 from contracts.settings import (
-    ApiSettings,
     CsvSettings,
     KafkaSettings,
     LineageSettings,
     ResultsDbSettings,
-    SalesDbSettings,
 )
 from contracts.topics import OPENLINEAGE_EVENTS, TOP_SALES_BY_CITY
-from observability.lineage.keeping import Keeper
 from observability.lineage.runs import Facts, Known, Lineage, telling
 from sources import lineage as of_sources
 from stack.embedded import Embedded
 from streaming import lineage as of_streaming
 from streaming import shown as of_views
 from streaming.pipelines import CURRENT, PIPELINES
+from tests.integration.observability.asking import answering, ends, way
 from tests.integration.streaming.ground import wait_until
 
 CITY = PIPELINES[TOP_SALES_BY_CITY.name, CURRENT[TOP_SALES_BY_CITY.name]]
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> LineageSettings:
-    return LineageSettings(lineage_dir=tmp_path / "lineage", lineage_every_seconds=0.2)
-
-
-@pytest.fixture
-def known(
-    stack: Embedded, sales_db: SalesDbSettings, results_db: ResultsDbSettings, tmp_path: Path
-) -> tuple[Known, ...]:
-    ensure_topics(stack.kafka, [OPENLINEAGE_EVENTS])
-    return stack.kafka, sales_db, results_db, CsvSettings(csv_inbox=tmp_path / "inbox")
 
 
 def told(kafka: KafkaSettings, job: str) -> list[dict[str, Any]]:
@@ -258,62 +239,3 @@ def _ten_runs(lineage: Lineage, job: Callable[[], Any]) -> None:
     for _ in range(10):
         with lineage.told(job):
             pass
-
-
-class answering:
-    """Ask the API while what the jobs say is kept."""
-
-    def __init__(self, stack: Embedded, results_db: ResultsDbSettings, *, follows: bool = True) -> None:
-        self._engine = create_engine(results_db.results_db_url.get_secret_value())
-        self._stop = threading.Event()
-        self._keeper = Keeper(stack.kafka, self._engine, self._stop) if follows else None
-        url = stack.postgres(self._engine.url.database, "electrored_reader").render_as_string(False)
-        self._client = TestClient(create_app(ApiSettings.model_validate({"results_db_url": url})))
-
-    def __enter__(self) -> Callable[..., dict[str, Any]]:
-        if self._keeper is not None:
-            self._keeper.start()
-        self._client.__enter__()
-
-        def ask(dataset: str, **more: str) -> dict[str, Any]:
-            found: dict[str, Any] = self._client.get(
-                "/api/v1/lineage", params={"dataset": dataset, **more}
-            ).json()
-            return found
-
-        return ask
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._client.__exit__(None, None, None)
-        if self._keeper is not None:
-            self._keeper.join()
-        self._engine.dispose()
-
-
-def _direct(step: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        one
-        for one in step["next"]
-        if not one["transformations"] or any(t["type"] == "DIRECT" for t in one["transformations"])
-    ]
-
-
-def ends(step: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Where direct ways end."""
-    nexts = _direct(step)
-    if not nexts:
-        yield step["name"], step["column"]
-    for one in nexts:
-        yield from ends(one)
-
-
-def way(step: dict[str, Any], to: str) -> Iterator[list[str]]:
-    """The direct transformations on the way to a dataset."""
-    for one in _direct(step):
-        made = [t["subtype"] for t in one["transformations"] if t["type"] == "DIRECT"]
-        if one["name"] == to:
-            yield made
-        else:
-            for rest in way(one, to):
-                yield [*made, *rest]

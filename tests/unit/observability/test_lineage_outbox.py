@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -98,6 +99,33 @@ def test_of_too_many_those_on_the_way_go_first(tmp_path: Path, monkeypatch: pyte
     assert not put({"a": backend}, tmp_path, *events(START, RUNNING, RUNNING, RUNNING, COMPLETE))
     kept = [json.loads(file.read_text())["eventType"] for file in sorted(tmp_path.glob("a/*.json"))]
     assert kept == [START, RUNNING, COMPLETE]
+
+
+def test_a_folder_that_cannot_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, failures = Backend(), [OSError("no such device")]
+    deliver = outbox._Lane._deliver
+
+    def failing(lane: outbox._Lane) -> None:
+        if failures:
+            raise failures.pop()
+        deliver(lane)
+
+    monkeypatch.setattr(outbox._Lane, "_deliver", failing)
+    monkeypatch.setattr(outbox, "AGAIN_SECONDS", (0.01,))
+    box = Outbox({"a": backend}, tmp_path)
+    box.put(*events(START))
+    assert backend.asked.wait(SECONDS)
+    assert box.close(SECONDS)
+
+
+def test_what_a_killed_process_had_not_finished_goes(tmp_path: Path) -> None:
+    old, new = tmp_path / "a" / "1.json.part", tmp_path / "a" / "2.json.part"
+    new.parent.mkdir()
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+    assert put({"a": Backend()}, tmp_path)
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_a_restored_event_is_the_one_that_was_put_in() -> None:

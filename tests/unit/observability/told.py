@@ -26,7 +26,11 @@ PLACES = Places(
     ResultsDbSettings.model_validate({"results_db_url": "postgresql+psycopg2://u:secret@db:5433/results"}),
     CsvSettings.model_validate({"csv_inbox": "/data/inbox"}),
     SoapSettings.model_validate(
-        {"soap_wsdl": "http://pay:8080/payments?wsdl", "soap_username": "u", "soap_password": "secret"}
+        {
+            "soap_wsdl": "http://u:secret@pay:8080/payments?wsdl",
+            "soap_username": "u",
+            "soap_password": "secret",
+        }
     ),
 )
 NAMING = Naming("electrored", PLACES)

@@ -54,3 +54,18 @@ def test_a_dataset_that_nobody_told_of_is_the_api_s_own_words(monkeypatch: pytes
     )
     with pytest.raises(StackError, match="no job told of x"):
         lineage.ask("http://127.0.0.1:1", "x", "upstream")
+
+
+def test_an_answer_of_somebody_else_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for answer in (httpx.Response(502, text="<html>"), httpx.Response(404, json=["not found"])):
+        monkeypatch.setattr(httpx, "get", lambda *_, _answer=answer, **__: _answer)
+        with pytest.raises(StackError, match="no answer of the API's"):
+            lineage.ask("http://127.0.0.1:1", "x", "upstream")
+
+
+def test_names_are_shown_as_they_are() -> None:
+    out = io.StringIO()
+    answer = {"step": step("file[/red].csv", "", step("[bold]log", "FILTER", column="[x]"))}
+    Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
+    assert "file[/red].csv.total" in out.getvalue()
+    assert "[bold]log.[x] (filter)" in out.getvalue()
