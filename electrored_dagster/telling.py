@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -74,10 +75,15 @@ def told(
         yield
 
 
+# Held here: a context that nobody holds is left at once, and what is told afterwards is told nobody.
+_server = ExitStack()
+atexit.register(_server.close)
+
+
 @cache
 def of_server() -> Lineage:
     """For sensors, which live as long as the code server: what they tell is handed over as it goes."""
-    return ExitStack().enter_context(telling(PROCESS, *_known(), is_alone=False))
+    return _server.enter_context(telling(PROCESS, *_known(), is_alone=False))
 
 
 def tell_end(lineage: Lineage, instance: dg.DagsterInstance, record: RunRecord) -> None:

@@ -139,10 +139,23 @@ def test_a_killed_worker_s_run_is_ended_and_all_that_is_told_is_valid(platform: 
 
     until(lambda: of_killed()[-1] == "ABORT", 60, "the end of the killed worker's run")
     until(lambda: told()[-1]["eventType"] in ("START", "RUNNING"), 60, "the run of its successor")
+    # Dagster's run that took the files of the simulator or of a test above, with what its checks found.
+    until(lambda: bool(_asserted(platform)), 120, "what an asset check found")
     events = _told(platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"])
     for event in events:
         validity.check(event)
     assert {event["job"]["name"] for event in events} >= {"capture", "views", "top-sales-by-city.g1.sink"}
+
+
+def _asserted(platform: Platform) -> set[str]:
+    """Asset checks that were told with the end of Dagster's run that took files."""
+    ends = (
+        event
+        for event in _told(platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"])
+        if (event["job"]["name"], event["eventType"]) == ("dagster.csv_take", "COMPLETE")
+    )
+    facets = (one["inputFacets"].get("dataQualityAssertions") for event in ends for one in event["inputs"])
+    return {said["assertion"] for facet in facets if facet for said in facet["assertions"]}
 
 
 def _told(bootstrap: str) -> list[dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +106,28 @@ def test_a_step_notes_whose_it_is_until_it_ends(tmp_path: Path, monkeypatch: pyt
 def test_what_a_run_may_end_as_is_told() -> None:
     assert set(of_dagster.ENDS.values()) == {COMPLETE, FAIL, ABORT}
     assert Dataset("results_db", ("public", "csv_sales")) == CSV_SALES
+
+
+def test_what_sensors_tell_is_delivered_while_the_code_server_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It once was not: the context was left as soon as it was entered."""
+    file = tmp_path / "events.jsonl"
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "file")
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__LOG_FILE_PATH", str(file))
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__APPEND", "true")
+    monkeypatch.setenv("ELECTRORED_LINEAGE_DIR", str(tmp_path / "lineage"))
+    of_dagster.of_server.cache_clear()
+    try:
+        teller = of_dagster.of_server()
+        gc.collect()
+        with dg.DagsterInstance.ephemeral() as instance:
+            of_dagster.tell_end(teller, instance, run(good, instance))
+        deadline = time.monotonic() + 60
+        while not (file.exists() and len(file.read_text().splitlines()) == 2):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        of_dagster._server.close()
+        of_dagster.of_server.cache_clear()
+    assert [json.loads(line)["eventType"] for line in file.read_text().splitlines()] == [START, COMPLETE]
