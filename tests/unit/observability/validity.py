@@ -22,7 +22,7 @@ FACETS = {
     for module in vars(facet_v2).values()
     if isinstance(module, types.ModuleType)
     for found in vars(module).values()
-    if isinstance(found, type) and issubclass(found, facet_v2.BaseFacet) and attr.has(found)
+    if isinstance(found, type) and attr.has(found) and issubclass(found, facet_v2.BaseFacet)
 }
 
 
