@@ -75,15 +75,13 @@ def told(
         yield
 
 
-# Held here: a context that nobody holds is left at once, and what is told afterwards is told nobody.
-_server = ExitStack()
-atexit.register(_server.close)
-
-
 @cache
 def of_server() -> Lineage:
     """For sensors, which live as long as the code server: what they tell is handed over as it goes."""
-    return _server.enter_context(telling(PROCESS, *_known(), is_alone=False))
+    until_the_end = ExitStack()
+    # Held by this, too: a stack that nobody holds closes what it was given.
+    atexit.register(until_the_end.close)
+    return until_the_end.enter_context(telling(PROCESS, *_known(), is_alone=False))
 
 
 def tell_end(lineage: Lineage, instance: dg.DagsterInstance, record: RunRecord) -> None:
