@@ -10,11 +10,12 @@ from sqlalchemy import Connection
 from api.lineage_schemas import JobSaid, Lineage, LineageStep, Transformation
 from observability.lineage.graph import Direction, Graph, Step
 
-# A job of a generation that is gone is history.
+# A job of a generation that is gone is history, and so is a replay whose generation workers keep now.
 _JOBS = (
     "SELECT j.name, j.event_type, j.event_at, j.facets, j.inputs, j.outputs FROM lineage_jobs AS j WHERE NOT EXISTS "
     "(SELECT FROM generations AS g WHERE j.generation = g.pipeline || '.g' || g.number "
-    "AND g.state IN ('retired', 'failed')) ORDER BY j.namespace, j.name"
+    "AND (g.state IN ('retired', 'failed') OR g.state <> 'building' "
+    "AND j.name = j.generation || '.replay')) ORDER BY j.namespace, j.name"
 )
 # More than a person would read; a wrong name's answer shall not be longer than the right one's.
 MOST_NAMES = 50

@@ -26,6 +26,7 @@ from contracts.topics import (
     DEAD_LETTERS,
     ENRICHED_SALES,
     LATE_EVENTS,
+    OPENLINEAGE_EVENTS,
     PAYMENT_CONFIRMATIONS,
     PUBLIC,
     SALES_EVENTS,
@@ -68,13 +69,19 @@ _WORK = (
     *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS), "Read"),
     *_topics((LATE_EVENTS, DEAD_LETTERS), "Write"),
 )
+# Who moves data tells where it comes from.
+_TELL = _topics((OPENLINEAGE_EVENTS,), "Write")
 
 # By process. The API has no business with Kafka.
 GRANTS: dict[str, tuple[Grant, ...]] = {
     # `contracts setup` and `streaming init`
-    "setup": (*_topics(PUBLIC, "Create", "Describe"), *_generations("topic", "Create", "Describe")),
+    "setup": (
+        *_topics((*PUBLIC, OPENLINEAGE_EVENTS), "Create", "Describe"),
+        *_generations("topic", "Create", "Describe"),
+    ),
     # `sources postgres`
     "capture": (
+        *_TELL,
         *_topics((SALES_EVENTS, DEAD_LETTERS), "Write"),
         *_topics((SOURCE_POSITIONS,), "Read", "Write"),
         Grant("group", "sources.postgres", ("Describe",)),
@@ -82,15 +89,22 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     ),
     # `streaming work`; it deletes partials that it has merged
     "worker": (
+        *_TELL,
         *_WORK,
         *_generations("topic", "Read", "Write", "Delete"),
         *_generations("group", "Read"),
         *_generations("transactional-id", "Write"),
     ),
-    # `streaming sink`; its offsets are in the database, its group is no more than a name
-    "sink": (*_generations("topic", "Read"), *_generations("group", "Describe")),
+    # `streaming sink`; its offsets are in the database, its groups are no more than names
+    "sink": (
+        *_topics((OPENLINEAGE_EVENTS,), "Read", "Write"),
+        Grant("group", f"{OPENLINEAGE_EVENTS.name}.keeper", ("Describe",)),
+        *_generations("topic", "Read"),
+        *_generations("group", "Describe"),
+    ),
     # `streaming publish`
     "publisher": (
+        *_TELL,
         *_generations("topic", "Read"),
         *_topics(_SHOWN, "Read", "Write"),
         *(Grant("group", f"{topic.name}.publisher.", ("Read",), prefixed=True) for topic in _SHOWN),
@@ -98,6 +112,7 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     ),
     # Dagster's runs and `electrored replay`: files, payments, replays, and a look at everything
     "conductor": (
+        *_TELL,
         *_WORK,
         # A replay asks for all topics that it needs to be made, and finds that these are there.
         *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS), "Write", "Create"),

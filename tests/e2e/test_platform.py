@@ -21,11 +21,14 @@ from uuid import uuid4
 import psycopg2
 import pytest
 import yaml
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
+from contracts.topics import OPENLINEAGE_EVENTS
 from stack import orphans
 from tests.e2e.conftest import COMMAND, PROJECT, Platform, environment, new_platform, remove, until
 from tests.e2e.oracle import assert_exact, wait_for_watermark
 from tests.e2e.runs import end_of, last_materialization, last_words, launch, launch_backfill
+from tests.unit.observability import validity
 
 INSERT = """
     insert into public.sales (sold_at, city, country, salesman_id, salesman_name, product, quantity, amount, currency)
@@ -116,6 +119,59 @@ def test_a_total_is_traced_to_the_table_and_the_files_and_back(platform: Platfor
     assert states["csv-take"] in ("START", "COMPLETE")
     shown = platform.run("lineage", "top_sales_by_city.total")
     assert "sum" in shown.stdout, shown.stderr
+
+
+def test_a_killed_worker_s_run_is_ended_and_all_that_is_told_is_valid(platform: Platform) -> None:
+    """Of every process as it runs, by the classes and schemas that each event and facet names."""
+
+    def told() -> list[dict[str, Any]]:
+        found = _told(platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"])
+        return [event for event in found if event["job"]["name"] == "top-salesman-by-country.g1"]
+
+    until(lambda: bool(told()), 60, "the run of a worker")
+    run_id = told()[-1]["run"]["runId"]
+    pid = platform.pid("worker-salesman")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+    def of_killed() -> list[str]:
+        return [event["eventType"] for event in told() if event["run"]["runId"] == run_id]
+
+    until(lambda: of_killed()[-1] == "ABORT", 60, "the end of the killed worker's run")
+    until(lambda: told()[-1]["eventType"] in ("START", "RUNNING"), 60, "the run of its successor")
+    # Dagster's run that took the files of the simulator or of a test above, with what its checks found.
+    until(lambda: bool(_asserted(platform)), 120, "what an asset check found")
+    events = _told(platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"])
+    for event in events:
+        validity.check(event)
+    assert {event["job"]["name"] for event in events} >= {"capture", "views", "top-sales-by-city.g1.sink"}
+
+
+def _asserted(platform: Platform) -> set[str]:
+    """Asset checks that were told with the end of Dagster's run that took files."""
+    ends = (
+        event
+        for event in _told(platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"])
+        if (event["job"]["name"], event["eventType"]) == ("dagster.csv_take", "COMPLETE")
+    )
+    facets = (one["inputFacets"].get("dataQualityAssertions") for event in ends for one in event["inputs"])
+    return {said["assertion"] for facet in facets if facet for said in facet["assertions"]}
+
+
+def _told(bootstrap: str) -> list[dict[str, Any]]:
+    """All events, as far as the topic goes now."""
+    reader = Consumer({"bootstrap.servers": bootstrap, "group.id": "test-told", "enable.auto.commit": False})
+    place = TopicPartition(OPENLINEAGE_EVENTS.name, 0, OFFSET_BEGINNING)
+    found: list[dict[str, Any]] = []
+    with closing(reader):
+        _, end = reader.get_watermark_offsets(place, 30)
+        reader.assign([place])
+        while len(found) < end:
+            message = reader.poll(30)
+            assert message is not None
+            assert message.error() is None
+            found.append(json.loads(message.value() or b""))
+    return found
 
 
 def _ends(step: dict[str, Any]) -> Iterator[tuple[str, str]]:
