@@ -101,11 +101,23 @@ def _with_secrets() -> list[type[BaseSettings]]:
     ]
 
 
+def _secret(name: str, annotation: str) -> str | dict[str, str]:
+    """What a person would set: a URL, a word, or words by name."""
+    if "dict" in annotation:
+        return {"owner": f"s3cr3t-{name}-1", "reader": f"s3cr3t-{name}-2"}
+    return f"postgresql+psycopg2://u:s3cr3t-{name}@h/d" if name.endswith("_url") else f"s3cr3t-{name}"
+
+
+def _revealed(value: SecretStr | dict[str, SecretStr]) -> list[str]:
+    secrets = value.values() if isinstance(value, dict) else [value]
+    return [secret.get_secret_value() for secret in secrets]
+
+
 @pytest.mark.parametrize("kind", _with_secrets())
 def test_no_setting_that_is_secret_is_ever_logged(kind: type[BaseSettings]) -> None:
     """Of every process, those to come included: the settings, their error, and a configuration made of them."""
     values = {
-        name: f"postgresql+psycopg2://u:s3cr3t-{name}@h/d" if name.endswith("_url") else f"s3cr3t-{name}"
+        name: _secret(name, str(field.annotation))
         for name, field in kind.model_fields.items()
         if "SecretStr" in str(field.annotation)
     }
@@ -114,9 +126,12 @@ def test_no_setting_that_is_secret_is_ever_logged(kind: type[BaseSettings]) -> N
     out = configured("json")
     log = logs.get("x")
     made = kind.model_validate(others | values)
+    assert all("s3cr3t" in text for name in values for text in _revealed(getattr(made, name)))
     log.info("started", settings=made, dumped=made.model_dump(), environment=values)
+    log.info(f"started with {made} and {made.model_dump()}")
     log.warning(
-        "connecting to %s", [getattr(made, name).get_secret_value() for name in values if "url" in name]
+        "connecting to %s",
+        [text for name in values if "url" in name for text in _revealed(getattr(made, name))],
     )
     try:
         raise RuntimeError(f"refused: {made!r}")
