@@ -30,7 +30,7 @@ CONNECT = {"connect_timeout": 3, "options": "-c statement_timeout=5000"}
 HELP = {
     "electrored_look_up": "1 if the last look got its answer",
     "electrored_look_seconds": "How long the last look took",
-    "electrored_look_timestamp_seconds": "When all was last looked at",
+    "electrored_look_timestamp_seconds": "When the observer last looked, answered or not",
     "electrored_source_records_total": "Events and refusals that a source has given a number",
     "electrored_source_frontier_timestamp_seconds": "Every fact that the source recorded up to here is in the log",
     "electrored_csv_files": "Files in the ledger, by state",
