@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,9 @@ RUNS_SECONDS = 3600
 # Reasons of dead letters are sentences that may quote what was refused; as labels they are cut to what recurs.
 REASON_CHARACTERS = 60
 MOST_REASONS = 50
+# So many of the newest dead letters are read at a start, and known again if another reader writes them: about 4 s and
+# 20 MB, however many there are.
+MOST_LETTERS = 100_000
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|[:(].*|\d+")
 
 
@@ -50,15 +53,15 @@ class Ledger:
         self._tails: tuple[Tail, Tail] | None = None
         self._sources: dict[str, dict[str, Any]] = {}
         self._files: dict[bytes, str] = {}
-        # Of the keys no more than a hash: there may be many.
-        self._refused: set[int] = set()
+        # Of the keys no more than a hash, and of the newest only: there may be many.
+        self._refused: OrderedDict[int, None] = OrderedDict()
         self._dead: Counter[tuple[str, str]] = Counter()
 
     def look(self) -> Iterator[Sample]:
         if self._tails is None:
             self._tails = (
                 Tail(self._settings, SOURCE_POSITIONS, "electrored.observer"),
-                Tail(self._settings, DEAD_LETTERS, "electrored.observer"),
+                Tail(self._settings, DEAD_LETTERS, "electrored.observer", last=MOST_LETTERS),
             )
         positions, dead = self._tails
         for key, value in positions.read():
@@ -71,6 +74,8 @@ class Ledger:
             if position["frontier"] is not None:
                 at = position["frontier"].timestamp()
                 yield Sample("electrored_source_frontier_timestamp_seconds", at, labels)
+        for topic, tail in ((SOURCE_POSITIONS, positions), (DEAD_LETTERS, dead)):
+            yield Sample("electrored_unreadable_records_total", tail.unreadable, {"topic": topic.name})
         for state, count in Counter(self._files.values()).items():
             yield Sample("electrored_csv_files", count, {"state": state.lower()})
         for (origin, reason), count in self._dead.items():
@@ -93,7 +98,9 @@ class Ledger:
     def _note_dead(self, key: bytes, value: object) -> None:
         if not isinstance(value, dict) or hash(key) in self._refused:
             return
-        self._refused.add(hash(key))
+        self._refused[hash(key)] = None
+        if len(self._refused) > MOST_LETTERS:
+            self._refused.popitem(last=False)
         # Of a file that is its name: the source says enough.
         origin = "csv" if value["origin"].endswith(".csv") else value["origin"]
         place = origin, kind_of(value["reason"])

@@ -1,51 +1,108 @@
-"""Following a compacted topic of one partition from its beginning, as far as it has been written by now."""
+"""Following a topic of one partition from its beginning, or near its end, as far as it has been written by now."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts.kafka import consumer
-from contracts.registry import Registry
+from contracts.registry import NOT_FOUND, Registry, schema_id_of
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from observability import logs
 
 AT_ONCE = 10_000
 # An answer that takes longer is none; the next look asks on.
 WAIT_SECONDS = 5.0
 
+_log = logs.get(__name__)
+
+
+class _Unreadable(Exception):
+    """A record that no look will ever decode."""
+
 
 class Tail:
-    """Each record once, also over several looks; nothing is committed, and no group is joined."""
+    """Each record once, also over several looks; nothing is committed, and no group is joined.
 
-    def __init__(self, settings: KafkaSettings, topic: Topic, group_id: str) -> None:
+    A record whose handling raised is given again by the next look. One that is no record of the topic's is skipped
+    and counted in `unreadable`; that the registry is away says nothing about a record, so it is waited for.
+    With `last`, it begins so many offsets before what is the end then.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, topic: Topic, group_id: str, *, last: int | None = None
+    ) -> None:
         self._topic = topic
-        self._codec = Registry(settings).codec(topic.subject, load(topic.schema))
+        self._last = last
+        self._registry = Registry(settings)
+        self._codec = self._registry.codec(topic.subject, load(topic.schema))
         self._consumer = consumer(settings, group_id, subscribed=False)
-        self._consumer.assign([TopicPartition(topic.name, 0, OFFSET_BEGINNING)])
-        self._position = 0
+        # What is next to be given; the client may have been asked for more.
+        self._position: int | None = None
+        self._is_there = False
+        self.unreadable = 0
 
     def read(self) -> Iterator[tuple[bytes, object]]:
-        """Keys and decoded values up to the end of now; None for what was deleted. Raises KafkaException."""
+        """Keys and decoded values up to the end of now; None for what was deleted.
+
+        Raises KafkaException, and what the registry's client raises.
+        """
         place = TopicPartition(self._topic.name, 0)
-        _, end = self._consumer.get_watermark_offsets(place, timeout=WAIT_SECONDS)
+        low, end = self._consumer.get_watermark_offsets(place, timeout=WAIT_SECONDS)
+        if self._position is None:
+            self._position = low if self._last is None else max(low, end - self._last)
+        if not self._is_there:
+            # What the client gave to a look that ended in the middle is gone: go back to it.
+            self._position = max(self._position, low)
+            self._consumer.assign([TopicPartition(self._topic.name, 0, self._position)])
+        self._is_there = True
         while self._position < end:
             # `consume` waits for all it may take: wait for one, then take what is there.
             first = self._consumer.poll(WAIT_SECONDS)
             if first is None:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{self._topic.name} is not read on"))
+            self._is_there = False
             for message in (first, *self._consumer.consume(AT_ONCE, 0)):
                 offset, error, value = message.offset() or 0, message.error(), message.value()
                 if error is None:
+                    try:
+                        decoded = None if value is None else self._decoded(value)
+                    except _Unreadable as problem:
+                        self.unreadable += 1
+                        _log.warning(
+                            "a record is skipped", topic=self._topic.name, offset=offset, reason=str(problem)
+                        )
+                    else:
+                        yield message.key() or b"", decoded
                     self._position = offset + 1
-                    yield message.key() or b"", None if value is None else self._codec.decode(value)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     # Behind the last transaction's marker.
                     self._position = max(self._position, offset)
                 elif not error.retriable():
                     raise KafkaException(error)
+            self._is_there = True
+
+    def _decoded(self, value: bytes) -> object:
+        """Raises _Unreadable if it is the record's fault, and something else if the registry gives no answer."""
+        try:
+            writer_id = schema_id_of(value)
+        except ValueError as error:
+            raise _Unreadable(str(error)) from error
+        try:
+            self._registry.schema(writer_id)
+        except SchemaRegistryError as error:
+            if error.http_status_code == NOT_FOUND:
+                raise _Unreadable(f"nobody knows schema {writer_id}") from error
+            raise
+        try:
+            return self._codec.decode(value)
+        # Of bytes that are no such record fastavro raises whatever it stumbles over.
+        except Exception as error:
+            raise _Unreadable(f"no record of schema {writer_id}: {error!r}") from error
 
     def close(self) -> None:
         self._consumer.close()
