@@ -23,7 +23,7 @@ url() {
   printf 'postgresql+psycopg2://%s:%s@%s:5432/%s\n' "$1" "$(cat "$2")" "$3" "$4"
 }
 
-for name in sales_superuser results_superuser shop capture results reader dagster registry soap grafana marquez; do
+for name in sales_superuser results_superuser shop capture watcher results reader dagster registry soap grafana marquez; do
   password "${name}_password"
 done
 
@@ -31,12 +31,14 @@ url postgres sales_superuser_password sales-db postgres | content sales_server_u
 url postgres results_superuser_password results-db postgres | content results_server_url
 url electrored_shop shop_password sales-db sales | content sales_db_url_shop
 url electrored_capture capture_password sales-db sales | content sales_db_url_capture
+url electrored_watcher watcher_password sales-db sales | content sales_db_url_watcher
 url electrored_results results_password results-db results | content results_db_url_writer
 url electrored_reader reader_password results-db results | content results_db_url_reader
 url electrored_dagster dagster_password results-db dagster | content dagster_db_url
 
 content sales_role_passwords << END
-{"electrored_shop": "$(cat shop_password)", "electrored_capture": "$(cat capture_password)"}
+{"electrored_shop": "$(cat shop_password)", "electrored_capture": "$(cat capture_password)",
+ "electrored_watcher": "$(cat watcher_password)"}
 END
 content results_role_passwords << END
 {"electrored_results": "$(cat results_password)", "electrored_reader": "$(cat reader_password)",

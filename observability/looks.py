@@ -127,10 +127,12 @@ def of_kafka(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
     yield Sample("electrored_sales_in_several_sources", found.overlap.count)
 
 
+# One without a watermark, or whom no sink has followed yet, is complete up to its beginning: it shall not stay so.
 _WATERMARKS = text(
-    'SELECT p.pipeline, p.partition, extract(epoch FROM p.watermark) AS "at" FROM sink_positions p '
-    "JOIN active_generations a ON a.pipeline = p.pipeline AND a.generation = p.generation "
-    "WHERE p.watermark IS NOT NULL"
+    "SELECT a.pipeline, coalesce(CAST(p.partition AS text), 'none') AS partition, "
+    'extract(epoch FROM coalesce(p.watermark, g.promoted_at, g.created_at)) AS "at" FROM active_generations a '
+    "JOIN generations g ON g.pipeline = a.pipeline AND g.number = a.generation "
+    "LEFT JOIN sink_positions p ON p.pipeline = a.pipeline AND p.generation = a.generation"
 )
 # Retired ones are history, and their number grows for ever.
 _GENERATIONS = text(
@@ -145,11 +147,34 @@ def of_results(results: Engine) -> Iterator[Sample]:
     """Watermarks as readers see them, and the generations that are not retired."""
     with results.connect() as connection:
         for row in connection.execute(_WATERMARKS):
-            labels = {"pipeline": row.pipeline, "partition": str(row.partition)}
+            labels = {"pipeline": row.pipeline, "partition": row.partition}
             yield Sample("electrored_results_watermark_timestamp_seconds", float(row.at), labels)
         for row in connection.execute(_GENERATIONS):
             labels = {"pipeline": row.pipeline, "generation": str(row.number), "state": row.state}
             yield Sample("electrored_generation_since_timestamp_seconds", float(row.since), labels)
+
+
+_SLOT = text(
+    "SELECT active, wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) AS retained "
+    "FROM pg_replication_slots WHERE slot_name = :slot"
+)
+
+
+def of_slot(sales: Engine, slot: str) -> Iterator[Sample]:
+    """How much WAL the slot keeps on the server of the sales database, and whether it is still good for anything.
+
+    Asked here and not by capture, because it grows exactly while capture is away.
+    """
+    labels = {"slot": slot}
+    with sales.connect() as connection:
+        found = connection.execute(_SLOT, {"slot": slot}).one_or_none()
+    # A slot that was dropped is lost as well.
+    status = "missing" if found is None else found.wal_status or "unknown"
+    yield Sample("electrored_slot_wal_status", 1, labels | {"status": status})
+    if found is not None:
+        yield Sample("electrored_slot_active", float(found.active), labels)
+        if found.retained is not None:
+            yield Sample("electrored_slot_retained_bytes", float(found.retained), labels)
 
 
 _RUNS = text(

@@ -13,7 +13,9 @@ from observability import logs
 # Every process that moves data has these, so they are declared once; `flow` says which of its flows.
 EVENTS = Counter("electrored_events_total", "Records moved", ["flow"])
 LAG = Gauge(
-    "electrored_lag_events", "Offsets between what was moved and the end of the log", ["flow", "partition"]
+    "electrored_flow_lag_offsets",
+    "Offsets between what the flow has read and the end; markers count",
+    ["flow", "partition"],
 )
 # committed, aborted, fenced, unknown (the broker did not answer clearly) or refused (too large).
 TRANSACTIONS = Counter("electrored_transactions_total", "Transactions by outcome", ["flow", "outcome"])

@@ -34,18 +34,21 @@ HELP = {
     "electrored_source_records_total": "Events and refusals that a source has given a number",
     "electrored_source_frontier_timestamp_seconds": "Every fact that the source recorded up to here is in the log",
     "electrored_csv_files": "Files in the ledger, by state",
-    "electrored_dead_letters_total": "Dead letters by origin and what is wrong; from a start on, 100,000 older ones included",
+    "electrored_dead_letters_total": "Dead letters by origin and what is wrong: since the start, and 100,000 older",
     "electrored_unreadable_records_total": "Records that are none of their topic's, skipped by the observer",
-    "electrored_group_lag_offsets": "Offsets between what a group has committed and the end; markers count",
+    "electrored_group_lag_offsets": "The same from outside: offsets between what a group has committed and the end",
     "electrored_results_rows": "Rows of the active generation",
     "electrored_active_generation": "Number of the active generation",
     "electrored_sales_in_several_sources": "Sale ids that count in more than one source",
-    "electrored_results_watermark_timestamp_seconds": "Everything recorded up to here is in the rows of the partition",
+    "electrored_results_watermark_timestamp_seconds": "All recorded up to here is in the rows; at first, its beginning",
     "electrored_generation_since_timestamp_seconds": "Since when a generation is in its state",
     "electrored_runs_last_hour": "Runs of Dagster that ended in the last hour, by job and outcome",
     "electrored_check_failed": "1 if an asset check failed when it was last evaluated",
     "electrored_csv_inbox_files": "Files that wait in the inbox",
     "electrored_csv_inbox_oldest_age_seconds": "How long the oldest file has been waiting",
+    "electrored_slot_wal_status": "1 for what PostgreSQL says of the replication slot; missing: there is none",
+    "electrored_slot_active": "1 if capture reads the replication slot",
+    "electrored_slot_retained_bytes": "WAL that the replication slot keeps on the disk of the sales database",
     "electrored_disk_free_bytes": "Free on the disk of the state folder",
     "electrored_disk_size_bytes": "Size of the disk of the state folder",
 }
@@ -128,6 +131,9 @@ def observer(kafka: KafkaSettings, settings: ObserverSettings) -> Observer:
         "groups": lambda: looks.of_kafka(kafka, results),
         "results": lambda: looks.of_results(results),
     }
+    if settings.sales_db_url is not None:
+        sales = _engine(settings.sales_db_url.get_secret_value())
+        chosen["slot"] = lambda: looks.of_slot(sales, settings.sales_slot)
     if settings.dagster_db_url is not None:
         dagster = _engine(settings.dagster_db_url.get_secret_value())
         chosen["dagster"] = lambda: looks.of_dagster(dagster)

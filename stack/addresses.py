@@ -161,6 +161,7 @@ class Addresses:
         return (
             self.kafka_environment()
             | self.results_environment(databases.READER)
+            | self.sales_environment(databases.WATCHER)
             | {
                 "ELECTRORED_CSV_INBOX": self.csv_inbox,
                 "ELECTRORED_DAGSTER_DB_URL": _text(self.dagster_url),

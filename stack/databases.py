@@ -14,11 +14,12 @@ SALES, RESULTS, DAGSTER, REGISTRY = "sales", "results", "dagster", "registry"
 
 SHOP = "electrored_shop"  # the application that sells: reads and writes public.sales
 CAPTURE = "electrored_capture"  # change capture: replicates and reads public.sales
+WATCHER = "electrored_watcher"  # connects to the sales database and looks at its slots; reads no table
 WRITER = "electrored_results"  # owns the results database: migrations, workers, sink
 READER = "electrored_reader"  # reads results: API, publisher
 DAGSTER_ROLE = "electrored_dagster"  # owns Dagster's database
 REGISTRY_ROLE = "electrored_registry"  # owns the registry's database
-SALES_ROLES = (SHOP, CAPTURE)
+SALES_ROLES = (SHOP, CAPTURE, WATCHER)
 RESULTS_ROLES = (WRITER, READER, DAGSTER_ROLE, REGISTRY_ROLE)
 ROLES = (*SALES_ROLES, *RESULTS_ROLES)
 
@@ -57,7 +58,7 @@ def provision_sales_server(server: URL, passwords: Mapping[str, str]) -> None:
         for role in SALES_ROLES:
             _ensure_role(cursor, role, passwords[role])
         cursor.execute(sql.SQL("alter role {} replication").format(sql.Identifier(CAPTURE)))
-        _ensure_database(cursor, SALES, None, (SHOP, CAPTURE))
+        _ensure_database(cursor, SALES, None, SALES_ROLES)
     provision_sales(server.set(database=SALES))
 
 

@@ -59,7 +59,7 @@ def flow(port: int) -> Flow | None:
             sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
     return Flow(
         sums.get("electrored_events_total"),
-        sums.get("electrored_lag_events"),
+        sums.get("electrored_flow_lag_offsets"),
         sums.get("electrored_lag_bytes"),
         time.monotonic(),
     )

@@ -46,9 +46,6 @@ BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 _lag = Gauge("electrored_lag_bytes", "WAL that is flushed and not yet in the log")
 _frontier = Gauge("electrored_frontier_timestamp_seconds", "Every fact recorded up to here is in the log")
-_retained = Gauge(
-    "electrored_slot_retained_bytes", "WAL that the replication slot keeps on the server's disk"
-)
 
 
 class Capture:
@@ -178,7 +175,6 @@ class Session:
         # also the one sign of life, without which the server ends the stream after wal_sender_timeout.
         self._feed.ask()
         _lag.set(max(0, now.lsn - self._writer.where.place.lsn))
-        _retained.set(now.retained_bytes)
 
     def _fill(self, stop: threading.Event) -> bool:
         """Read until a batch is due; gives whether the stream is drained."""

@@ -39,11 +39,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class Now:
-    """The server's flushed WAL and its clock, in microseconds, asked together; and what the slot holds back."""
+    """The server's flushed WAL and its clock, in microseconds, asked together."""
 
     lsn: int
     at_micros: int
-    retained_bytes: int
 
 
 @contextmanager
@@ -187,16 +186,16 @@ class Database:
     def now(self) -> Now:
         """Raises Refused when the slot is gone or lost."""
         found = self.ask(
-            "select pg_current_wal_flush_lsn(), (extract(epoch from clock_timestamp()) * 1000000)::bigint, wal_status, "
-            "pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn) from pg_replication_slots where slot_name = %s",
+            "select pg_current_wal_flush_lsn(), (extract(epoch from clock_timestamp()) * 1000000)::bigint, wal_status "
+            "from pg_replication_slots where slot_name = %s",
             (self.slot,),
         )
         if not found:
             raise Refused(gone(self.slot, "is gone"))
-        ((lsn, at, status, retained),) = found
+        ((lsn, at, status),) = found
         if status == "lost":
             raise Refused(gone(self.slot, "has lost its WAL (max_slot_wal_keep_size)"))
-        return Now(lsn_number(lsn), at, int(retained or 0))
+        return Now(lsn_number(lsn), at)
 
 
 def gone(slot: str, how: str) -> str:

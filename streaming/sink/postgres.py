@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-from confluent_kafka import Message
 from prometheus_client import Histogram
 from sqlalchemy import Engine
 
@@ -25,7 +24,6 @@ from observability.lineage.runs import UNTOLD, Facts, Teller
 from observability.metrics import EVENTS
 from streaming import lineage as lineage_of
 from streaming.barriers import STANDING_SECONDS, Barriers, Reports
-from streaming.engine import age
 from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.schemas import PatientRegistry
 from streaming.generations import LIVE, load
@@ -103,8 +101,11 @@ class StateSink:
                 messages = reader.take(self._patience())
                 began = time.monotonic()
                 if messages:
-                    retried(partial(self._apply, messages), stop)
-                    self._time(flow, messages)
+                    batch = Batch.of(messages)
+                    retried(partial(self._apply, batch), stop)
+                    if batch.oldest_micros is not None:
+                        taken = time.time() - batch.oldest_micros / 1_000_000
+                        LATENCY.labels(flow).observe(max(0.0, taken))
                     EVENTS.labels(flow).inc(len(messages))
                 self._report()
                 reader.show_lag(flow)
@@ -130,9 +131,8 @@ class StateSink:
         if barrier is not None and barrier.targets:
             self._reports.tell(barrier, self._reader.positions)
 
-    def _apply(self, messages: Sequence[Message]) -> None:
+    def _apply(self, batch: Batch) -> None:
         """What was read since the last time into the database, in one transaction."""
-        batch = Batch.of(messages)
         rows = self._followed.pipeline.rows
         following = dict(self._reader.positions)
         made = [row for value in batch.totals.values() for row in rows(self._decode(value))]
@@ -142,13 +142,6 @@ class StateSink:
         self._written += len(made)
         # Anew, and not changed: who asks from another thread sees one or the other.
         self._watermarks = self._watermarks | marks
-
-    def _time(self, flow: str, messages: Sequence[Message]) -> None:
-        """How long the oldest event of what was just committed took from its source's commit to ours."""
-        last = {message.partition(): message for message in messages}
-        oldest = age.oldest(cast(Sequence[age.Carrier], list(last.values())))
-        if oldest is not None:
-            LATENCY.labels(flow).observe(max(0.0, time.time() - oldest / 1_000_000))
 
     def _decode(self, value: bytes) -> dict[str, Any]:
         """The fields of a total or of a watermark."""

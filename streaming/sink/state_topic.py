@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self, cast
@@ -14,6 +14,7 @@ from contracts.kafka import consumer, describe_topics
 from contracts.settings import KafkaSettings
 from observability import logs
 from observability.metrics import LAG
+from streaming.engine import age
 from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.failures import is_end, is_lost
 from streaming.engine.merge import WATERMARK_KEY
@@ -29,10 +30,11 @@ _log = logs.get(__name__)
 
 @dataclass
 class Batch:
-    """Records of a state topic; of several values of a key, the last."""
+    """Records of a state topic; of several values of a key, the last. And the oldest event that any of them counts."""
 
     totals: dict[bytes, bytes] = field(default_factory=dict)
     watermarks: dict[int, bytes] = field(default_factory=dict)
+    oldest_micros: int | None = None
 
     @classmethod
     def of(cls, messages: Iterable[Message]) -> Self:
@@ -41,7 +43,11 @@ class Batch:
         return batch
 
     def add(self, messages: Iterable[Message]) -> None:
+        # One a transaction and partition.
+        carriers: list[Message] = []
         for message in messages:
+            if message.headers():
+                carriers.append(message)
             key, value = message.key(), message.value()
             if key is None or value is None:
                 raise Fatal(
@@ -51,6 +57,9 @@ class Batch:
                 self.watermarks[cast(int, message.partition())] = value
             else:
                 self.totals[key] = value
+        if carriers:
+            found = age.oldest(cast(Sequence[age.Carrier], carriers))
+            self.oldest_micros = age.older(self.oldest_micros, found)
 
 
 class Reader:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import cast
+
+from confluent_kafka import Message
 
 from streaming.engine import age
 from streaming.engine.driver import Driver
 from streaming.engine.windows import to_micros
+from streaming.sink.state_topic import Batch
 from tests.pipelines.test_pipelines import NOON, city_driver, event
 
 SECOND = timedelta(seconds=1)
@@ -44,6 +48,19 @@ def test_a_commit_tells_nothing_of_the_one_before() -> None:
     driver.event(event(7, recorded_at=NOON + 8 * SECOND), 0)
     driver.run()
     assert told(driver) == {to_micros(NOON + SECOND), to_micros(NOON + 8 * SECOND)}
+
+
+def test_a_sink_that_is_behind_takes_many_commits_at_once_and_tells_the_oldest_of_all() -> None:
+    driver = city_driver(state_partitions=1)
+    for seconds in (5, 1, 8):
+        driver.event(event(seconds, recorded_at=NOON + seconds * SECOND), 0)
+        driver.run()
+    (records,) = driver.state.records
+    assert age.oldest(records[-1:]) == to_micros(NOON + 8 * SECOND)
+    batch = Batch.of(cast(list[Message], records))
+    assert batch.oldest_micros == to_micros(NOON + SECOND)
+    batch.add(cast(list[Message], records[-1:]))
+    assert batch.oldest_micros == to_micros(NOON + SECOND)
 
 
 def test_rows_of_a_snapshot_bear_the_time_of_their_sale_and_tell_nothing() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import NullPool
 
 from contracts.kafka import ensure_topics
 from contracts.registry import Registry
@@ -16,7 +18,9 @@ from contracts.settings import ResultsDbSettings
 from contracts.topics import DEAD_LETTERS, PUBLIC, GenerationTopics
 from observability import looks
 from observability.looks import Ledger, Sample
+from stack import databases
 from stack.embedded import Embedded
+from stack.postgres import connect
 from tests.integration.observability.test_standing import AT, PIPELINE, activate, produce
 
 
@@ -60,6 +64,51 @@ def test_each_dead_letter_counts_once_whoever_wrote_it_and_whenever_it_is_looked
     again = Ledger(stack.kafka)
     assert dead(again.look(), word) == {"sales-events": 1, "csv": 2}
     again.close()
+
+
+def test_a_slot_is_looked_at_by_who_may_only_connect_and_while_nobody_captures(stack: Embedded) -> None:
+    slot = f"test_{random.randrange(10**9)}"
+    sales = create_engine(stack.postgres(databases.SALES, databases.WATCHER), poolclass=NullPool)
+
+    def seen() -> dict[str, float | str]:
+        found = {
+            sample.name.removeprefix("electrored_slot_"): sample for sample in looks.of_slot(sales, slot)
+        }
+        return {name: one.labels.get("status", one.value) for name, one in found.items()}
+
+    assert seen() == {"wal_status": "missing"}
+    with closing(connect(stack.postgres(databases.SALES))) as server, server.cursor() as cursor:
+        cursor.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
+        try:
+            cursor.execute("select pg_logical_emit_message(false, 'test', repeat('x', 1000000))")
+            found = seen()
+            assert (found["wal_status"], found["active"]) == ("reserved", 0)
+            kept = float(found["retained_bytes"])
+            assert kept > 1_000_000
+            cursor.execute("select pg_logical_emit_message(false, 'test', repeat('x', 1000000))")
+            assert float(seen()["retained_bytes"]) > kept + 1_000_000
+        finally:
+            cursor.execute("select pg_drop_replication_slot(%s)", (slot,))
+
+
+def test_who_never_got_a_watermark_is_complete_up_to_its_beginning(stack: Embedded, engine: Engine) -> None:
+    topics = GenerationTopics(PIPELINE, random.randrange(1_000, 1_000_000))
+    other = GenerationTopics("enriched-sales", topics.generation)
+    with engine.begin() as connection:
+        activate(connection, topics)
+        connection.execute(text("UPDATE sink_positions SET watermark = NULL WHERE partition = 0"))
+        activate(connection, other, other.pipeline)
+        connection.execute(text("DELETE FROM sink_positions WHERE pipeline = 'enriched-sales'"))
+        connection.execute(text("UPDATE generations SET created_at = created_at - interval '1 hour'"))
+    found = {
+        (sample.labels["pipeline"], sample.labels["partition"]): sample.value
+        for sample in looks.of_results(engine)
+        if sample.name == "electrored_results_watermark_timestamp_seconds"
+    }
+    beginning = AT.timestamp() - 3600
+    assert found[PIPELINE, "0"] == beginning
+    assert found[PIPELINE, "1"] == AT.replace(minute=1).timestamp()
+    assert found["enriched-sales", "none"] == beginning
 
 
 def test_watermarks_and_lags_are_those_of_the_active_generation(stack: Embedded, engine: Engine) -> None:

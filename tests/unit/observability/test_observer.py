@@ -59,5 +59,16 @@ def test_a_reason_is_told_without_what_was_refused(reason: str, kind: str) -> No
 
 def test_names_follow_prometheus_conventions() -> None:
     units = ("_seconds", "_bytes", "_total")
-    counts = ("_up", "_files", "_offsets", "_rows", "_generation", "_sources", "_failed", "_hour")
+    counts = (
+        "_up",
+        "_files",
+        "_offsets",
+        "_rows",
+        "_generation",
+        "_sources",
+        "_failed",
+        "_hour",
+        "_active",
+        "_status",
+    )
     assert all(name.startswith("electrored_") and name.endswith(units + counts) for name in HELP)
