@@ -30,8 +30,8 @@ RUNS_SECONDS = 3600
 # Reasons of dead letters are sentences that may quote what was refused; as labels they are cut to what recurs.
 REASON_CHARACTERS = 60
 MOST_REASONS = 50
-# So many of the newest dead letters are read at a start, and known again if another reader writes them: about 4 s and
-# 20 MB, however many there are.
+# So many of the newest dead letters are read at a start, and known again if another reader writes them: a second and
+# 15 MB, however many there are.
 MOST_LETTERS = 100_000
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|[:(].*|\d+")
 

@@ -52,8 +52,8 @@ def test_a_commit_tells_nothing_of_the_one_before() -> None:
 
 def test_a_sink_that_is_behind_takes_many_commits_at_once_and_tells_the_oldest_of_all() -> None:
     driver = city_driver(state_partitions=1)
-    for seconds in (5, 1, 8):
-        driver.event(event(seconds, recorded_at=NOON + seconds * SECOND), 0)
+    for seq, seconds in enumerate((5, 1, 8)):
+        driver.event(event(seq, recorded_at=NOON + seconds * SECOND), 0)
         driver.run()
     (records,) = driver.state.records
     assert age.oldest(records[-1:]) == to_micros(NOON + 8 * SECOND)
