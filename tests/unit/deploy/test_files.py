@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import yaml
 from contracts import acls
 from contracts.settings import StackSettings
 from contracts.topics import OPENLINEAGE_EVENTS
+from electrored_dagster.columns import code_digest
 from stack import java
 from stack.kafka import JMX_RULES, Kafka
 from stack.layout import Layout, Options
@@ -188,6 +191,27 @@ def test_prometheus_asks_every_process_that_serves_metrics(tmp_path: Path) -> No
     scraped = {program.name for program in platform.all() if program.scraped_at is not None}
     assert set(_asked()) == scraped
     assert f"ELECTRORED_METRICS_PORT={_asked()['observer']}" in (ROOT / "Dockerfile").read_text()
+
+
+def test_what_the_image_copies_is_all_that_its_columns_are_derived_from(tmp_path: Path) -> None:
+    """The Dockerfile's own step, in a folder with nothing but what it copies, and without a setting."""
+    text = (ROOT / "Dockerfile").read_text()
+    for sources in re.findall(r"^COPY (?!--from)(.+) \./\S*$", text, re.MULTILINE):
+        for name in sources.split():
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+            copy(ROOT / name, tmp_path / name)
+    columns = tmp_path / "electrored_dagster" / "columns.json"
+    columns.unlink(missing_ok=True)
+    (step,) = re.findall(r"&& (/opt/venv/bin/python -m electrored_dagster\.columns .*?) \\\n", text)
+    subprocess.run(
+        step.replace("/opt/venv/bin/python", sys.executable), shell=True, cwd=tmp_path, env={}, check=True
+    )
+    made = json.loads(columns.read_text())
+    assert made["columns"]
+    # Of this code: otherwise each process of Dagster's would derive them at its start, in a folder it cannot write.
+    assert made["code"] == code_digest()
+    for needed in ("observability/prometheus/kafka-jmx.yml", "deploy/healthy.py", "contracts/migrations"):
+        assert (tmp_path / needed).exists(), needed
 
 
 def test_the_image_has_what_was_tested_and_nothing_that_tests() -> None:
