@@ -50,7 +50,7 @@ check: $(VENV)/.installed ## Lint, format, types, imports between rooms, Dagster
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile deploy/kafka.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@mkdir -p $(VENV)/dagster-home
 	DAGSTER_HOME=$(CURDIR)/$(VENV)/dagster-home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs

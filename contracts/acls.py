@@ -110,6 +110,14 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
         *(Grant("group", f"{topic.name}.publisher.", ("Read",), prefixed=True) for topic in _SHOWN),
         *(Grant("transactional-id", f"{topic.name}.publisher", ("Write",)) for topic in _SHOWN),
     ),
+    # `observability`; it joins no group, and asks how far those of others are
+    "observer": (
+        *_topics((SOURCE_POSITIONS, DEAD_LETTERS), "Read"),
+        *_topics((topic for topic in PUBLIC if topic not in (SOURCE_POSITIONS, DEAD_LETTERS)), "Describe"),
+        *_generations("topic", "Describe"),
+        *_generations("group", "Describe"),
+        Grant("group", "electrored.observer", ("Describe",)),
+    ),
     # Dagster's runs and `electrored replay`: files, payments, replays, and a look at everything
     "conductor": (
         *_TELL,

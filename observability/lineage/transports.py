@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -35,8 +36,9 @@ def lanes(kafka: KafkaSettings | None) -> dict[str, Send]:
     """By name, how an event is handed to each transport that is set; none if OPENLINEAGE_DISABLED says so."""
     # Only to ask what is set, in the environment or in a file: without anything it would print events.
     asked = OpenLineageClient(transport=NoopTransport(NoopConfig()))
-    if (asked.config.transport or {}).get("type"):
-        transport = OpenLineageClient().transport
+    wanted = asked.config.transport or {}
+    if wanted.get("type"):
+        transport = get_default_factory().create(_connected(wanted, kafka))
     elif kafka is None or _is_disabled():
         return {}
     else:
@@ -48,6 +50,23 @@ def lanes(kafka: KafkaSettings | None) -> dict[str, Send]:
         for number, each in enumerate(found)
         if not isinstance(each, NoopTransport)
     }
+
+
+def _connected(wanted: Mapping[str, Any], kafka: KafkaSettings | None) -> dict[str, Any]:
+    """What is set; a topic of which no broker is said is on this process's own, with its user and password."""
+    found = dict(wanted)
+    below = found.get("transports")
+    if isinstance(below, Mapping):
+        found["transports"] = {name: _connected(each, kafka) for name, each in below.items()}
+    elif below is not None:
+        found["transports"] = [_connected(each, kafka) for each in below]
+    if (
+        found.get("type") == "kafka"
+        and kafka is not None
+        and "bootstrap.servers" not in found.get("config", {})
+    ):
+        found["config"] = _producer_config(kafka) | found.get("config", {})
+    return found
 
 
 def _is_disabled() -> bool:

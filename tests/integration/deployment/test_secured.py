@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ import trustme
 from pydantic import SecretStr
 
 from contracts import acls
+from contracts.datasets import PIPELINES
 from contracts.settings import KafkaSettings
 from stack import databases
 from stack.postgres import connect
+from tests.integration.deployment import endpoints
 from tests.integration.deployment.composed import Host, ours
 from tests.integration.deployment.conftest import ADMIN, REGISTRY_USER, Secured
 
@@ -31,9 +35,19 @@ FLOW = (
     "sink",
     "publisher",
     "api",
+    "observer",
 )
 SOURCES = ("till", "csv-files", "payments")
 DAGSTER = ("dagster-code", "dagster-daemon", "dagster-web")
+# What they say they are, to whoever keeps lineage.
+JOBS = {
+    "capture",
+    *(f"{pipeline}.g1" for pipeline in PIPELINES),
+    *(f"{pipeline}.g1.sink" for pipeline in PIPELINES),
+    *(f"{pipeline}.publisher" for pipeline in PIPELINES),
+    "csv-take",
+}
+LOOKS = {"kafka", "ledger", "groups", "results", "dagster", "inbox", "disk"}
 GROUPED = """
     select country, city, currency, {total} from {table}
     where {when} >= date_trunc('day', now() at time zone 'utc') at time zone 'utc' group by 1, 2, 3
@@ -78,14 +92,42 @@ def _rows(secured: Secured, database: str, role: str, statement: str) -> list[tu
         connection.close()
 
 
+def _origins(host: Host) -> set[tuple[str, str]]:
+    """Where the API says that the totals come from; it knows that by the topic."""
+    answer = httpx.get(
+        f"http://127.0.0.1:{host.port('api', '8082')}/api/v1/lineage?dataset=top_sales_by_city&column=total"
+    )
+    if answer.status_code == 404:
+        # Nobody has told of it yet.
+        return set()
+    return set(_ends(answer.raise_for_status().json()["step"]))
+
+
+def _ends(step: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if not step["next"]:
+        yield step["name"], step["column"]
+    for one in step["next"]:
+        yield from _ends(one)
+
+
+def _answered(host: Host) -> set[str]:
+    """The looks of the observer that got their answer, of those that it takes."""
+    shown = httpx.get(f"http://127.0.0.1:{host.port('observer', '9200')}/metrics").raise_for_status().text
+    looks = dict(re.findall(r'^electrored_look_up\{at="(\w+)"\} (\S+)$', shown, re.MULTILINE))
+    return {name for name, value in looks.items() if float(value) == 1.0}
+
+
 def test_every_service_of_ours_is_run_here() -> None:
     assert {*ONCE, *FLOW, *SOURCES, *DAGSTER} == set(ours())
 
 
 def test_the_services_come_up_healthy_and_what_they_say_is_a_group_by(host: Host) -> None:
-    """Two workers of one service, too; nobody asks Kafka for anything that its user may not do."""
+    """Two workers of one service, too; what runs is told and looked at; nobody asks Kafka for more than it may."""
     secured = host.secured
-    with host.up((*FLOW, *SOURCES)) as started:
+    with (
+        endpoints.marquez(host.port("marquez", "5000")) as told,
+        host.up((*FLOW, *SOURCES)) as started,
+    ):
         # Both workers of worker-city have one port here, so one of them is asked; the slots below show both.
         started.healthy(*dict.fromkeys(FLOW), "payments")
         sold = "select count(*) from sales"
@@ -120,6 +162,10 @@ def test_the_services_come_up_healthy_and_what_they_say_is_a_group_by(host: Host
         # Whoever conducts, as its runs do it; a dropped file is whole, because it was renamed.
         done = host.run("dagster-code", "python", "-m", "sources", "csv", "take")
         assert " accepted" in done.stdout, done.stderr
+        started.until(lambda: {event["job"]["name"] for event in told} >= JOBS, "everybody tells Marquez")
+        sold_for = (f"{secured.sales}.public.sales", "amount")
+        started.until(lambda: sold_for in _origins(host), "the API says where the total comes from")
+        started.until(lambda: _answered(host) == LOOKS, "the observer gets an answer to all that it asks")
         started.end("csv-files")
         for service in DAGSTER:
             started.start(service)

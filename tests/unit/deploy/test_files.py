@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from contracts import acls
-from stack.kafka import Kafka
+from contracts.settings import StackSettings
+from contracts.topics import OPENLINEAGE_EVENTS
+from electrored_dagster.columns import code_digest
+from stack import java
+from stack.kafka import JMX_RULES, Kafka
+from stack.layout import Layout, Options
+from stack.programs import Platform
 
 ROOT = Path(__file__).parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -65,6 +74,84 @@ def test_the_broker_is_configured_as_the_embedded_one() -> None:
             assert environment[f"KAFKA_{name.upper().replace('.', '_')}"] == value, name
 
 
+def test_every_process_of_the_embedded_stack_is_a_service_with_the_same_command(tmp_path: Path) -> None:
+    """But for addresses and folders; a worker finds its slot by itself."""
+    called = {"simulator": "till", "simulator-csv": "csv-files"}
+    servers = {"postgres", "kafka", "registry"}
+    programs = {
+        program.name: program for program in Platform(Layout(tmp_path), Options(), StackSettings()).all()
+    }
+    assert servers < set(programs)
+    for name in set(programs) - servers:
+        expected, found = programs[name].command, SERVICES[called.get(name, name)]["command"]
+        assert _words(found) == _words(expected), name
+
+
+def _words(command: list[str]) -> list[str]:
+    """What says which process it is: its program, its module and what that is told to do."""
+    text = " ".join([Path(command[0]).name, *command[1:]])
+    text = re.sub(r" (--slot|--port|--host|--journal|--days|-h|-p|-w) \S+", "", text)
+    return text.split()
+
+
+def test_there_is_a_service_for_each_user_of_kafka_and_each_of_ours_that_asks_kafka_has_one() -> None:
+    asking = {
+        name.split("-")[0]
+        for name, service in SERVICES.items()
+        if "ELECTRORED_KAFKA_BOOTSTRAP" in service.get("environment", {})
+    }
+    assert asking - {"init", "dagster"} == set(acls.GRANTS) - {"conductor"}
+
+
+def test_who_tells_lineage_tells_marquez_and_the_topic_and_may() -> None:
+    """And has a volume for what waits."""
+    telling = {"capture", "worker", "sink", "publisher", "dagster"}
+    for name, service in SERVICES.items():
+        is_one = name.split("-")[0] in telling and name != "dagster-migrate"
+        environment = service.get("environment", {})
+        assert not is_one or "OPENLINEAGE__TRANSPORT__TRANSPORTS" in environment, name
+        # Runs of Dagster are children of its code server; the others only show them.
+        waits = any(str(volume).startswith("lineage:") for volume in service.get("volumes", []))
+        assert waits == (is_one and name not in ("dagster-web", "dagster-daemon")), name
+    transports = json.loads(SERVICES["capture"]["environment"]["OPENLINEAGE__TRANSPORT__TRANSPORTS"])
+    assert transports["topic"]["topic"] == OPENLINEAGE_EVENTS.name
+    assert transports["marquez"]["url"] == "http://marquez:5000"
+    for kind, grants in acls.GRANTS.items():
+        writes = any(
+            grant.name == OPENLINEAGE_EVENTS.name and "Write" in grant.operations for grant in grants
+        )
+        assert writes == (kind in telling | {"conductor"}), kind
+
+
+def test_the_broker_shows_its_figures_where_prometheus_asks() -> None:
+    options = SERVICES["kafka"]["environment"]["KAFKA_OPTS"]
+    found = re.fullmatch(r"-javaagent:/opt/agent/(\S+)\.jar=(\d+):/opt/agent/(\S+)", options)
+    assert found
+    (agent,) = java.locked(java.JMX_EXPORTER)
+    assert (found[1], found[3]) == (agent.name, JMX_RULES.name)
+    assert _asked()["kafka"] == int(found[2])
+    text = (ROOT / SERVICES["kafka"]["build"]["dockerfile"]).read_text()
+    (broker,) = [found.version for found in java.locked("kafka") if found.name == "kafka_2.13"]
+    assert f"FROM apache/kafka:{broker}\n" in text
+    assert SERVICES["kafka"]["image"].endswith(f":{broker}")
+    assert str(JMX_RULES.relative_to(ROOT)) in text
+
+
+def test_what_is_mounted_is_there() -> None:
+    mounted = [
+        volume.split(":")[0]
+        for service in SERVICES.values()
+        for volume in service.get("volumes", [])
+        if volume.startswith("./")
+    ]
+    assert mounted
+    assert all((ROOT / place).exists() for place in mounted)
+    grafana = ROOT / "observability" / "grafana" / "provisioning"
+    named = set(re.findall(r"(?<=: )\$(\w+)", "".join(path.read_text() for path in grafana.rglob("*.yml"))))
+    assert named
+    assert named <= set(SERVICES["grafana"]["environment"])
+
+
 def test_every_secret_is_made_once_and_stays(tmp_path: Path) -> None:
     script = ["sh", str(ROOT / "deploy" / "secrets.sh"), str(tmp_path / "made")]
     subprocess.run(script, check=True)
@@ -84,16 +171,47 @@ def test_every_secret_that_is_named_is_given_to_somebody() -> None:
     assert used == set(COMPOSE["secrets"])
 
 
-def test_prometheus_asks_every_process_that_serves_metrics() -> None:
+def _asked() -> dict[str, int]:
+    """The services that Prometheus asks, and at which port."""
     config = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())
     (asked,) = [job for job in config["scrape_configs"] if job["job_name"] == "electrored"]
-    # Those with the image's own health check, which asks for the metrics; and the API.
+    return {name: group["port"] for group in asked["dns_sd_configs"] for name in group["names"]}
+
+
+def test_prometheus_asks_every_process_that_serves_metrics(tmp_path: Path) -> None:
+    # Those with the image's own health check, which asks for the metrics; the API; and Kafka's agent.
     serving = {
         name
         for name, service in SERVICES.items()
         if service["image"].startswith("electrored:") and "healthcheck" not in service
     }
-    assert set(asked["dns_sd_configs"][0]["names"]) == serving | {"api"}
+    assert set(_asked()) == serving | {"api", "kafka"}
+    # The same names as in the embedded stack: rules and dashboards go by them.
+    platform = Platform(Layout(tmp_path), Options(), StackSettings())
+    scraped = {program.name for program in platform.all() if program.scraped_at is not None}
+    assert set(_asked()) == scraped
+    assert f"ELECTRORED_METRICS_PORT={_asked()['observer']}" in (ROOT / "Dockerfile").read_text()
+
+
+def test_what_the_image_copies_is_all_that_its_columns_are_derived_from(tmp_path: Path) -> None:
+    """The Dockerfile's own step, in a folder with nothing but what it copies, and without a setting."""
+    text = (ROOT / "Dockerfile").read_text()
+    for sources in re.findall(r"^COPY (?!--from)(.+) \./\S*$", text, re.MULTILINE):
+        for name in sources.split():
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+            copy(ROOT / name, tmp_path / name)
+    columns = tmp_path / "electrored_dagster" / "columns.json"
+    columns.unlink(missing_ok=True)
+    (step,) = re.findall(r"&& (/opt/venv/bin/python -m electrored_dagster\.columns .*?) \\\n", text)
+    subprocess.run(
+        step.replace("/opt/venv/bin/python", sys.executable), shell=True, cwd=tmp_path, env={}, check=True
+    )
+    made = json.loads(columns.read_text())
+    assert made["columns"]
+    # Of this code: otherwise each process of Dagster's would derive them at its start, in a folder it cannot write.
+    assert made["code"] == code_digest()
+    for needed in ("observability/prometheus/kafka-jmx.yml", "deploy/healthy.py", "contracts/migrations"):
+        assert (tmp_path / needed).exists(), needed
 
 
 def test_the_image_has_what_was_tested_and_nothing_that_tests() -> None:
