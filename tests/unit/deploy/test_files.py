@@ -193,6 +193,36 @@ def test_prometheus_asks_every_process_that_serves_metrics(tmp_path: Path) -> No
     assert f"ELECTRORED_METRICS_PORT={_asked()['observer']}" in (ROOT / "Dockerfile").read_text()
 
 
+def test_a_process_whose_container_is_gone_is_down(tmp_path: Path) -> None:
+    rules = ROOT / "deploy" / "compose.rules.yml"
+    (rule,) = yaml.safe_load(rules.read_text())["groups"][0]["rules"]
+    assert set(re.findall(r'process="([^"]+)"', rule["expr"])) == set(_asked())
+    there = [
+        {"series": f'up{{job="electrored",process="{name}",instance="{name}:1"}}', "values": "1x20"}
+        for name in _asked()
+        if name != "worker-city"
+    ]
+    gone = {"series": 'up{job="electrored",process="worker-city",instance="w:1"}', "values": "1x3 stale"}
+    told = {
+        "exp_labels": {"severity": "critical", "job": "electrored", "process": "worker-city"},
+        "exp_annotations": {
+            "summary": "no container of worker-city runs",
+            "runbook_url": "docs/runbooks/ProcessDown.md",
+        },
+    }
+    asked = [
+        {"eval_time": "1m30s", "alertname": "ProcessDown", "exp_alerts": []},
+        {"eval_time": "3m", "alertname": "ProcessDown", "exp_alerts": [told]},
+    ]
+    test = {"interval": "15s", "input_series": [*there, gone], "alert_rule_test": asked}
+    cases = {"rule_files": [str(rules)], "evaluation_interval": "15s", "tests": [test]}
+    (tmp_path / "cases.yml").write_text(yaml.safe_dump(cases))
+    done = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "cases.yml"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_what_the_image_copies_is_all_that_its_columns_are_derived_from(tmp_path: Path) -> None:
     """The Dockerfile's own step, in a folder with nothing but what it copies, and without a setting."""
     text = (ROOT / "Dockerfile").read_text()
