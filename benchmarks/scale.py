@@ -191,8 +191,8 @@ def main(
     for run in _runs(events, counts or COUNTS):
         print(
             f"{run.processes} processes: {run.rate:,.0f} events/s · {run.cpu_per_million:.2f} CPU-seconds per million "
-            f"· {run.bytes_per_event:.0f} bytes an event · Kafka's {run.kafka_per_million:.2f} · over {run.events:,.0f} events in {run.seconds:.1f} s "
-            f"· load {psutil.getloadavg()[0]:.1f}",
+            f"· Kafka's {run.kafka_per_million:.2f} · over {run.events:,.0f} events in {run.seconds:.1f} s "
+            f"· {run.bytes_per_event:.0f} bytes an event on disk · load {psutil.getloadavg()[0]:.1f}",
             flush=True,
         )
 
