@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import api, beside, capture, csv_files, engine, join, latency, platform, replay
+from benchmarks import api, beside, capture, csv_files, engine, join, latency, platform, replay, scale, sink
 from benchmarks.figures import Figure, table
 from contracts.settings import LogSettings
 from observability import logs
@@ -33,6 +33,8 @@ class What(StrEnum):
     CAPTURE = "capture"
     CSV = "csv"
     REPLAY = "replay"
+    SCALE = "scale"
+    SINK = "sink"
     LATENCY = "latency"
     API = "api"
 
@@ -72,6 +74,10 @@ def _steps(wanted: set[What]) -> Iterable[Callable[[], list[Figure]]]:
         yield csv_files.figures
     if What.REPLAY in wanted:
         yield replay.figures
+    if What.SCALE in wanted:
+        yield scale.figures
+    if What.SINK in wanted:
+        yield sink.figures
     if wanted & {What.LATENCY, What.API, What.REPLAY}:
         yield lambda: _on_a_platform(wanted)
 

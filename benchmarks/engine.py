@@ -38,6 +38,7 @@ from contracts.settings import KafkaSettings, LogSettings
 from contracts.topics import (
     DEAD_LETTERS,
     LATE_EVENTS,
+    SALES_PARTITIONS,
     SOURCE_POSITIONS,
     GenerationTopics,
     Topic,
@@ -78,16 +79,25 @@ class Ground:
         return [found.source for found in self.pipeline.inputs]
 
     @classmethod
-    def make(cls, kafka: KafkaSettings, name: str) -> Ground:
+    def make(cls, kafka: KafkaSettings, name: str, partitions: int = SALES_PARTITIONS) -> Ground:
         suffix = uuid4().hex[:8]
         found = PIPELINES[name, CURRENT[name]]
-        sources = [replace(each.source, name=f"{each.source.name}-{suffix}") for each in found.inputs]
+        sources = [
+            replace(each.source, name=f"{each.source.name}-{suffix}", partitions=partitions)
+            for each in found.inputs
+        ]
         pipeline = replace(found.over(*sources), name=f"{name}-{suffix}")
         ground = cls(kafka, pipeline, suffix)
         connect.ensure_topics(
             kafka, [*sources, *GenerationTopics(pipeline.name, 1).all, *ground.side_topics.values()]
         )
         return ground
+
+    def anew(self) -> Ground:
+        """The same log, to be read from its beginning: topics and groups of a pipeline that has none yet."""
+        name = f"{self.pipeline.name}-{uuid4().hex[:8]}"
+        connect.ensure_topics(self.kafka, GenerationTopics(name, 1).all)
+        return replace(self, pipeline=replace(self.pipeline, name=name))
 
     @property
     def side_topics(self) -> dict[str, Any]:
@@ -171,7 +181,7 @@ def measure(kafka: KafkaSettings, ground: Ground, events: int, folder: str) -> d
     quiet_since = time.monotonic()
     while not failed:
         time.sleep(0.02)
-        sample = (time.monotonic(), time.process_time(), _total(EVENTS, "combine"), _total(EVENTS, "merge"))
+        sample = (time.monotonic(), time.process_time(), total(EVENTS, "combine"), total(EVENTS, "merge"))
         if samples and sample[2:] != samples[-1][2:]:
             quiet_since = sample[0]
         samples.append(sample)
@@ -188,13 +198,13 @@ def measure(kafka: KafkaSettings, ground: Ground, events: int, folder: str) -> d
         "events": taken,
         "seconds": ended[0] - began[0],
         "cpu_seconds": ended[1] - began[1],
-        "combine_transactions": _total(TRANSACTIONS, "combine"),
-        "merge_transactions": _total(TRANSACTIONS, "merge"),
+        "combine_transactions": total(TRANSACTIONS, "combine"),
+        "merge_transactions": total(TRANSACTIONS, "merge"),
         "max_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
-def _total(metric: Counter, step: str) -> float:
+def total(metric: Counter, step: str) -> float:
     """The metric of this step, over all inputs; read from the objects: collecting all costs what is measured."""
     return sum(
         child._value.get() for values, child in list(metric._metrics.items()) if f".g1.{step}" in values[0]
@@ -295,8 +305,7 @@ def _rounds(events: int, pipeline: str, rounds: int) -> Iterator[dict[str, float
         loaded = Ground.make(kafka, pipeline)
         preload(loaded, events)
         for _ in range(rounds):
-            fresh = replace(loaded, pipeline=replace(loaded.pipeline, name=f"{pipeline}-{uuid4().hex[:8]}"))
-            connect.ensure_topics(kafka, GenerationTopics(fresh.pipeline.name, 1).all)
+            fresh = loaded.anew()
             with tempfile.TemporaryDirectory() as folder:
                 ours = in_child(measure, kafka, fresh, events, folder)
             peer, seconds, cpu = consume_only(loaded, events)

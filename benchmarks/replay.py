@@ -76,7 +76,7 @@ def figures(sizes: Sequence[int] = SIZES) -> list[Figure]:
 
 def _runs(sizes: Sequence[int]) -> Iterator[Replayed]:
     with servers() as stack, tempfile.TemporaryDirectory() as folder:
-        url = _prepared(stack)
+        url = prepared(stack)
         engine = create_engine(url, poolclass=NullPool)
         pipeline = PIPELINES[NAME, CURRENT[NAME]]
         parameters = Parameters("UTC", timedelta(hours=1), "1-day")
@@ -102,7 +102,7 @@ def _replayed(kafka: KafkaSettings, url: str, made: Generation, events: int, fol
     return Replayed(events, time.perf_counter() - started, cpu, sum(before) / len(before), memory)
 
 
-def _prepared(stack: Embedded) -> str:
+def prepared(stack: Embedded) -> str:
     shown = stack.postgres(databases.RESULTS, databases.WRITER).set(drivername="postgresql+psycopg2")
     url = shown.render_as_string(hide_password=False)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRORED_")}

@@ -59,12 +59,16 @@ class Ground:
     results_url: str
     folder: Path
     name: str = "top-sales-by-city"
+    # Of the log; how many it has is no business of a worker's code.
+    partitions: int = SALES_EVENTS.partitions
     suffix: str = field(default_factory=lambda: uuid4().hex[:10])
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.source = replace(SALES_EVENTS, name=f"{SALES_EVENTS.name}-{self.suffix}")
+        self.source = replace(
+            SALES_EVENTS, name=f"{SALES_EVENTS.name}-{self.suffix}", partitions=self.partitions
+        )
         self.positions = replace(SOURCE_POSITIONS, name=f"{SOURCE_POSITIONS.name}-{self.suffix}")
         self.late = replace(LATE_EVENTS, name=f"{LATE_EVENTS.name}-{self.suffix}")
         self.dead = replace(DEAD_LETTERS, name=f"{DEAD_LETTERS.name}-{self.suffix}")
