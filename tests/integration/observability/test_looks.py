@@ -80,12 +80,12 @@ def test_a_slot_is_looked_at_by_who_may_only_connect_and_while_nobody_captures(s
     with closing(connect(stack.postgres(databases.SALES))) as server, server.cursor() as cursor:
         cursor.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
         try:
-            cursor.execute("select pg_logical_emit_message(false, 'test', repeat('x', 1000000))")
+            cursor.execute("select pg_logical_emit_message(true, 'test', repeat('x', 1000000))")
             found = seen()
             assert (found["wal_status"], found["active"]) == ("reserved", 0)
             kept = float(found["retained_bytes"])
             assert kept > 1_000_000
-            cursor.execute("select pg_logical_emit_message(false, 'test', repeat('x', 1000000))")
+            cursor.execute("select pg_logical_emit_message(true, 'test', repeat('x', 1000000))")
             assert float(seen()["retained_bytes"]) > kept + 1_000_000
         finally:
             cursor.execute("select pg_drop_replication_slot(%s)", (slot,))
