@@ -191,7 +191,9 @@ def test_who_may_not_is_refused_with_one_line_that_says_what_to_do(host: Host) -
     )
     assert done.returncode == 1
     # librdkafka's own lines begin with %.
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("%")]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("%")]
+    assert len(lines) == 1, "\n".join(lines)
+    (line,) = lines
     assert "Kafka refuses" in line
     assert "python -m contracts acls" in line
     assert "User:electrored-sink" in "".join(host.secured.refusals()[before:])
