@@ -63,6 +63,13 @@ def host(secured: Secured) -> Host:
     return made
 
 
+@pytest.fixture(scope="module")
+def told(host: Host) -> Iterator[list[dict[str, Any]]]:
+    """What Marquez was told so far."""
+    with endpoints.marquez(host.port("marquez", "5000")) as events:
+        yield events
+
+
 def _admin(secured: Secured) -> KafkaSettings:
     return KafkaSettings(
         kafka_bootstrap=secured.kafka.bootstrap,
@@ -121,13 +128,12 @@ def test_every_service_of_ours_is_run_here() -> None:
     assert {*ONCE, *FLOW, *SOURCES, *DAGSTER} == set(ours())
 
 
-def test_the_services_come_up_healthy_and_what_they_say_is_a_group_by(host: Host) -> None:
+def test_the_services_come_up_healthy_and_what_they_say_is_a_group_by(
+    host: Host, told: list[dict[str, Any]]
+) -> None:
     """Two workers of one service, too; what runs is told and looked at; nobody asks Kafka for more than it may."""
     secured = host.secured
-    with (
-        endpoints.marquez(host.port("marquez", "5000")) as told,
-        host.up((*FLOW, *SOURCES)) as started,
-    ):
+    with host.up((*FLOW, *SOURCES)) as started:
         # Both workers of worker-city have one port here, so one of them is asked; the slots below show both.
         started.healthy(*dict.fromkeys(FLOW), "payments")
         sold = "select count(*) from sales"
@@ -173,6 +179,7 @@ def test_the_services_come_up_healthy_and_what_they_say_is_a_group_by(host: Host
     assert not secured.refusals()
 
 
+@pytest.mark.usefixtures("told")
 def test_who_may_not_is_refused_with_one_line_that_says_what_to_do(host: Host) -> None:
     """Change capture as the sink's user."""
     before = len(host.secured.refusals())
@@ -184,7 +191,9 @@ def test_who_may_not_is_refused_with_one_line_that_says_what_to_do(host: Host) -
     )
     assert done.returncode == 1
     # librdkafka's own lines begin with %.
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("%")]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("%")]
+    assert len(lines) == 1, "\n".join(lines)
+    (line,) = lines
     assert "Kafka refuses" in line
     assert "python -m contracts acls" in line
     assert "User:electrored-sink" in "".join(host.secured.refusals()[before:])

@@ -223,6 +223,13 @@ def test_a_process_whose_container_is_gone_is_down(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_prometheus_reads_its_configuration() -> None:
+    # Its rules are mounted elsewhere there, and have tests of their own.
+    checked = ["promtool", "check", "config", "--syntax-only", str(ROOT / "deploy" / "prometheus.yml")]
+    done = subprocess.run(checked, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_what_the_image_copies_is_all_that_its_columns_are_derived_from(tmp_path: Path) -> None:
     """The Dockerfile's own step, in a folder with nothing but what it copies, and without a setting."""
     text = (ROOT / "Dockerfile").read_text()
