@@ -175,6 +175,17 @@ def show_lineage(
         display.wide().print(lineage.tree(answer), highlight=False)
 
 
+@app.command("dead-letters")
+def show_dead_letters(
+    count: Annotated[int, typer.Option("-n", min=1, help="So many at most.")] = 20,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+) -> None:
+    """Show the newest of what could not be taken, where it came from, and why."""
+    command = [sys.executable, "-m", "observability.letters", "-n", str(count)]
+    environment = os.environ | _platform(state_dir).replay_environment
+    raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
+
+
 csv = typer.Typer(no_args_is_help=True)
 app.add_typer(csv, name="csv", help="Files of sales: look at one before it is taken, take one back.")
 

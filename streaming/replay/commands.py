@@ -106,7 +106,7 @@ def replay(
     share: Share = building.SHARE,
     state_dir: StateDir = Path(".electrored"),
 ) -> None:
-    """Compute a pipeline again from the whole log, beside the live one, and show what differs.
+    """Compute a pipeline again from the whole log, beside the live one, for `diff` and `promote`.
 
     Killed at any moment, the same command goes on where it was. Nobody sees the result before `promote`.
     """
@@ -133,7 +133,7 @@ def replay(
             )
             building.finish(results, made)
             console.print(f"{events:,} events")
-        console.print(f"{made} is a candidate; `diff {pipeline} {made.number}` compares it")
+        console.print(f"{made} is a candidate; `electrored diff {pipeline} {made.number}` compares it")
 
 
 @app.command(hidden=True, name="slice")
@@ -284,7 +284,9 @@ def _json(value: object) -> None:
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    """As wide as the terminal, and where there is none as wide as tables need."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
 
 
 def _results() -> Engine:

@@ -78,8 +78,9 @@ def _rows(found: Difference, listed: Sequence[Change]) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in ("window", "group", "kind"):
         table.add_column(name, overflow="fold")
+    # Where it is narrow the words are broken, and no number is cut off.
     for name in ("before", "after", "change", "share of total", "rank"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in listed:
         table.add_row(
             "" if row.window_start is None else _range(row.window_start, row.window_end),
@@ -99,12 +100,16 @@ def _said(side: Any, other: Any) -> str:
     if side is None:
         return "-"
     if other is None:
-        return str(side.get("total", side.get("amount")))
+        return _money(side.get("total", side.get("amount")))
     return "\n".join(
-        str(value) if name in ("total", "amount") else f"{name} {value}"
+        _money(value) if name in ("total", "amount") else f"{name} {value}"
         for name, value in side.items()
         if value != other[name]
     )
+
+
+def _money(value: Any) -> str:
+    return "-" if value is None else f"{Decimal(str(value)):,}"
 
 
 def _rank(row: Change) -> str:

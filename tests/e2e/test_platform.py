@@ -187,6 +187,21 @@ def _ends(step: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _ends(one)
 
 
+def test_a_sale_that_cannot_be_taken_is_shown_with_its_reason(platform: Platform) -> None:
+    with closing(platform.connect()) as connection:
+        cursor = connection.cursor()
+        sale_id = _sell(cursor, "", "DE", "1.0000")
+
+        def shown() -> str:
+            done = platform.run("dead-letters", "-n", "5")
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        until(lambda: sale_id in shown(), 60, "the dead letter")
+        cursor.execute("delete from public.sales where sale_id = %s", (sale_id,))
+    assert "city" in shown()
+
+
 @pytest.mark.timeout(600)
 def test_a_backfill_is_one_replay_and_its_link_promotes_it(platform: Platform) -> None:
     """All of it as a person does it on Dagster's pages; the API answers with what was promoted."""

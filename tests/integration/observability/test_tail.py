@@ -12,7 +12,7 @@ from contracts.kafka import ensure_topics
 from contracts.registry import Registry, Unreachable, header
 from contracts.schemas import load
 from contracts.topics import DEAD_LETTERS, PUBLIC, Topic
-from observability import looks
+from observability import letters, looks
 from observability.looks import Ledger
 from observability.tail import Tail
 from stack import ports
@@ -111,3 +111,18 @@ def test_of_many_dead_letters_the_newest_are_read_and_known_again(
     assert count(ledger) == 899, "a second reader's are known"
     assert len(ledger._refused) == 500
     ledger.close()
+
+
+def test_the_newest_letters_are_shown_the_oldest_of_them_first(
+    stack: Embedded, topic: Topic, letter: Callable[[str], bytes]
+) -> None:
+    assert letters.newest(stack.kafka, 2, topic) == []
+    # Each in a transaction of its own, as a source writes them.
+    for reason in ("first", "second", "third"):
+        produce(stack.kafka, topic, [letter(reason)])
+    found = letters.newest(stack.kafka, 2, topic)
+    assert [one["reason"] for one in found] == ["second", "third"]
+    assert list(letters.lines(found[0] | {"value": b"\xffbody"})) == [
+        "sales-events partition 0 offset 1: second",
+        "    '\\\\xffbody'",
+    ]
