@@ -28,7 +28,8 @@ up: $(VENV)/.installed ## Start the whole platform and show it; Ctrl-C stops it
 # The whole platform has the machine to itself: two of them end hardly sooner (646 s instead of about 750), and each
 # waits three times as long for the other's starts. The other tests mostly wait, so three workers share it, each with
 # servers of its own. Status 5: ARGS chose no test of a part; above 1 otherwise: interrupted, or never begun.
-TEST_PARTS := "tests/e2e" "--ignore tests/e2e -n 3 --dist loadfile"
+TEST_PARTS := "tests/e2e tests/integration/deployment" \
+  "--ignore tests/e2e --ignore tests/integration/deployment -n 3 --dist loadfile"
 .PHONY: test
 test: $(VENV)/.installed ## Run every test, on a real Kafka, registry and PostgreSQL
 	@failed=0; for part in $(TEST_PARTS); do \

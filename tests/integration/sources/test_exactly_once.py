@@ -49,7 +49,8 @@ def test_slot_is_confirmed_only_after_the_commit(sales: Sales, monkeypatch: pyte
     with sales.capturing() as running:
         for number in range(5):
             sales.run(ROWS.format(number, 50))
-        sales.wait(sales.is_equal, running)
+            # Each in a commit of its own, however slowly capture begins.
+            sales.wait(sales.is_equal, running)
         target = lsn_number(sales.position().detail["lsn"])
         sales.wait(lambda: confirmed(sales) >= target, running)
     assert len(written) > 2
