@@ -218,7 +218,7 @@ class Started:
             time.sleep(0.5)
 
     def _again(self, service: str, process: subprocess.Popen[bytes]) -> None:
-        """As `restart: unless-stopped` does: who was fenced, because the machine was too slow for it, ends by itself."""
+        """As `restart: unless-stopped` does: who is fenced on a machine that is too slow ends by itself."""
         self._ended[service] += 1
         said = self._log(service).read_text()[-3000:]
         assert self._ended[service] <= MOST_RESTARTS, f"{service} keeps ending: {said}"
