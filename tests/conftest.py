@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from contracts.settings import ResultsDbSettings, SalesDbSettings
 from stack import databases
 from stack.embedded import Embedded, running
+from tests.unit.observability import validity
 
 # Properties have no deadline per example, since the machine may be busy; the whole test has one. Here and not beside
 # them: a module that is imported by another test keeps the settings that were in force then.
@@ -28,8 +29,20 @@ settings.register_profile(
 settings.load_profile("busy")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--openlineage-spec",
+        metavar="FOLDER",
+        type=Path,
+        help="hold events to the schema files of a clone of OpenLineage, too: its folder `spec`",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Treat SIGTERM as Ctrl-C, so that what the session started is stopped in order."""
+    folder = config.getoption("--openlineage-spec")
+    if folder is not None:
+        validity.specification = validity.Specification.read(folder)
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,8 @@
-"""Whether an event is valid: by the classes that were generated from the specification, and by our own schema."""
+"""Whether an event is valid: by the classes that were generated from the specification, and by our own schema.
+
+With `--openlineage-spec FOLDER` (`spec/` of a clone of OpenLineage) by the specification's own schema files as well; no
+package that could be installed has them.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,16 @@ import json
 import types
 import typing
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import attr
 import jsonschema
 from openlineage.client import facet_v2
 from openlineage.client.event_v2 import RunEvent
+from referencing import Registry, Resource
 
 from observability.lineage.events import FACET
 from observability.lineage.outbox import restored
@@ -26,8 +33,35 @@ FACETS = {
 }
 
 
+@dataclass(frozen=True)
+class Specification:
+    """OpenLineage's schema files, each found by the `$id` that events and facets name: of that very version or not."""
+
+    schemas: Registry[Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Specification:
+        read = [json.loads(path.read_text(encoding="utf-8")) for path in folder.rglob("*.json")]
+        found = [Resource.from_contents(schema) for schema in read if "$id" in schema and "$schema" in schema]
+        assert found, f"{folder} has no schema files: expected is `spec/` of a clone of OpenLineage"
+        return cls(Registry().with_resources((str(one.id()), one) for one in found))
+
+    def hold(self, value: Any, named: str) -> None:
+        kind = jsonschema.Draft202012Validator
+        kind({"$ref": named}, registry=self.schemas, format_checker=kind.FORMAT_CHECKER).validate(value)
+
+
+# Set once, by the option.
+specification: Specification | None = None
+
+
 def check(made: dict[str, Any]) -> None:
     """Raise unless the event is made of the specification's fields, and of facets that are what they name."""
+    if specification is not None:
+        specification.hold(made, made["schemaURL"])
+        for name, facet in facets(made):
+            if name != FACET:
+                specification.hold(facet, facet["_schemaURL"])
     hold(made, RunEvent, "event")
     # The classes look at formats themselves: of moments, of ids.
     restored(made)
