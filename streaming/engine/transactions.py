@@ -29,6 +29,8 @@ PATIENCE_SECONDS = 60.0
 # Above it a producer that cannot send makes room before it takes more.
 FULL_QUEUE_WAIT_SECONDS = 0.1
 
+_OUTCOMES = ("committed", "aborted", "unknown", "fenced", "refused")
+
 # What was delivered: next offset by (topic, partition).
 Delivered = dict[tuple[str, int], int]
 
@@ -45,6 +47,9 @@ class Transactions:
     def __init__(self, make_producer: Callable[[], Producer], flow: str) -> None:
         self._make_producer = make_producer
         self._flow = flow
+        # From 0 on, or an increase would not count the first.
+        for outcome in _OUTCOMES:
+            TRANSACTIONS.labels(flow, outcome)
         self._producer: Producer | None = self._open()
 
     def commit(

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from contracts import datasets
 from tests.e2e.conftest import Platform, until
 
 
@@ -48,9 +49,21 @@ def stop_schedule_of_polls(platform: Platform) -> None:
     assert stopped["stopRunningSchedule"]["__typename"] == "ScheduleStateResult", stopped
 
 
-def launch(platform: Platform, job: str, config: Mapping[str, Any] | None = None) -> str:
-    """What a person starts on Dagster's page; gives the run's id."""
-    selector = f'{{repositoryLocationName: "electrored", repositoryName: "__repository__", jobName: "{job}"}}'
+def launch(
+    platform: Platform,
+    job: str,
+    config: Mapping[str, Any] | None = None,
+    checks: Sequence[tuple[str, str]] = (),
+) -> str:
+    """What a person starts on Dagster's page, or these checks of pipelines' answers only; gives the run's id."""
+    chosen = "".join(
+        f", {{assetKey: {{path: {json.dumps(datasets.view(pipeline).key)}}}, name: {json.dumps(name)}}}"
+        for pipeline, name in checks
+    )
+    selector = (
+        f'{{repositoryLocationName: "electrored", repositoryName: "__repository__", jobName: "{job}"'
+        + (f", assetSelection: [], assetCheckSelection: [{chosen[2:]}]}}" if checks else "}")
+    )
     launched = ask_dagster(
         platform,
         f"mutation {{ launchRun(executionParams: {{selector: {selector}, "
