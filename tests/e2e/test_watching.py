@@ -126,7 +126,7 @@ def test_every_panel_has_data(platform: Platform, prometheus: Prometheus) -> Non
 
 @pytest.mark.timeout(200)
 def test_a_platform_that_works_is_quiet(platform: Platform, prometheus: Prometheus) -> None:
-    """It sells, takes files, and has asked for payments: those of a day at once, of which a lag is left for a moment."""
+    """It sells, takes files, and has asked for payments: those of a day at once, and lag for a moment."""
     assert end_of(platform, launch(platform, "soap_poll")) == "SUCCESS"
     with suppress(AssertionError):
         until(lambda: not prometheus.firing(), 30, "silence")
