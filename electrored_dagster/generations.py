@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine, NullPool, func, select
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay
 
 from contracts import tables
 from contracts.calendar import Calendar
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 # A candidate reads what came in while it was built, faster than that came in.
 CAUGHT_UP_SECONDS = 600.0
-# Live traffic rested for nothing: before it does so again it has this long.
-REST_SECONDS = 60.0
 TOLD_SECONDS = 10.0
 
 
@@ -191,26 +188,18 @@ def caught_up(
     kafka: KafkaSettings, results: Engine, made: Made, waiting: Callable[[str], None]
 ) -> Difference:
     """The difference of a candidate, as soon as workers have brought it to where the active one is. Raises Refused."""
-    from streaming.replay import difference
+    from streaming.replay import waiting as patience
     from streaming.replay.barrier import held
-    from streaming.replay.errors import Busy, NotInTime
 
-    def failure(state: RetryCallState) -> BaseException | None:
-        return state.outcome.exception() if state.outcome is not None else None
-
-    def said(state: RetryCallState) -> None:
-        if state.attempt_number % 10 == 1:
-            waiting(str(failure(state)))
-
-    retrying = Retrying(
-        retry=retry_if_exception_type(Busy),
-        # Live traffic rested for it: it is not to rest most of the time.
-        wait=lambda state: REST_SECONDS if isinstance(failure(state), NotInTime) else 1.0,
-        stop=stop_after_delay(CAUGHT_UP_SECONDS),
-        before_sleep=said,
-        reraise=True,
+    return patience.caught_up(
+        kafka,
+        results,
+        made.pipeline,
+        made.number,
+        hold=held,
+        seconds=CAUGHT_UP_SECONDS,
+        waiting=waiting,
     )
-    return retrying(difference.take, kafka, results, made.pipeline, made.number, hold=held)
 
 
 def proven(

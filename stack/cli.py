@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import FrameType
@@ -22,11 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts.settings import StackSettings
-from stack import display, doctor, lineage, orphans, status
+from stack import answers, display, doctor, orphans, status
 from stack.addresses import GIVEN
 from stack.errors import StackError
+from stack.found import DEFAULT_STATE_DIR, StateDir, layout_in, platform_in
 from stack.layout import Layout, Options
-from stack.programs import PROJECT, Platform
+from stack.programs import Platform
 from stack.supervisor import Supervisor, SupervisorGone
 from stack.up import Stack
 
@@ -34,8 +36,6 @@ from stack.up import Stack
 DOWN_TIMEOUT_SECONDS = 120
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
-StateDir = Annotated[Path, typer.Option("--state-dir", help="Where all state is kept.")]
-DEFAULT_STATE_DIR = Path(".electrored")
 
 
 @app.command()
@@ -86,7 +86,7 @@ def up(
 def down(state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
     """Stop the platform in order; its state is kept."""
     console = Console()
-    layout = _existing(state_dir)
+    layout = layout_in(state_dir)
     options = layout.options()
     lines = display.Lines(console)
     if _ask_owner_to_stop(layout):
@@ -109,12 +109,12 @@ def show_status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show every process; exit code 0 if all are ready."""
-    platform = _platform(state_dir)
+    platform = platform_in(state_dir)
     found = status.snapshot(platform, Supervisor(platform.layout))
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     elif not found["processes"]:
-        Console().print(f"The stack in {platform.layout.folder} is not up.")
+        Console().print(f"The stack in {platform.layout.folder} is not up. Start it: electrored up")
     else:
         rows = [status.Row(**row) for row in found["processes"]]
         console = display.wide()
@@ -128,7 +128,7 @@ def show_status(
 @app.command()
 def env(state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
     """Print every connection setting as KEY=VALUE."""
-    for name, value in _platform(state_dir).connection_environment.items():
+    for name, value in platform_in(state_dir).connection_environment.items():
         sys.stdout.write(f"{name}={value}\n")
 
 
@@ -139,7 +139,7 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it is written.")] = False,
 ) -> None:
     """Print what a process wrote."""
-    layout = _existing(state_dir)
+    layout = layout_in(state_dir)
     file = layout.log(name)
     if not file.exists():
         known = ", ".join(sorted(path.stem for path in layout.logs.glob("*.log")))
@@ -152,105 +152,8 @@ def logs(
         shutil.copyfileobj(source, sys.stdout.buffer)
 
 
-@app.command("lineage")
-def show_lineage(
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            help="A table, view, topic or folder, and perhaps its column: top_sales_by_city.total"
-        ),
-    ],
-    downstream: Annotated[
-        bool, typer.Option("--downstream/--upstream", help="What becomes of it, or what it comes from.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-) -> None:
-    """Show what a column comes from, job by job, or what becomes of it."""
-    direction = "downstream" if downstream else "upstream"
-    answer = lineage.ask(_platform(state_dir).api_url, dataset, direction)
-    if as_json:
-        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
-    else:
-        display.wide().print(lineage.tree(answer), highlight=False)
-
-
-@app.command("dead-letters")
-def show_dead_letters(
-    count: Annotated[int, typer.Option("-n", min=1, help="So many at most.")] = 20,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-) -> None:
-    """Show the newest of what could not be taken, where it came from, and why."""
-    command = [sys.executable, "-m", "observability.letters", "-n", str(count)]
-    environment = os.environ | _platform(state_dir).replay_environment
-    raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
-
-
-csv = typer.Typer(no_args_is_help=True)
-app.add_typer(csv, name="csv", help="Files of sales: look at one before it is taken, take one back.")
-
-
-@csv.command("check")
-def csv_check(
-    file: Annotated[Path, typer.Argument(help="The file, wherever it is.")],
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-) -> None:
-    """Say which rows of a file would be accepted, and why the others not; exit code 1 if any would be refused."""
-    _run_csv(state_dir, "check", str(file.absolute()))
-
-
-@csv.command("retract")
-def csv_retract(
-    file: Annotated[
-        str, typer.Argument(help="The file, or the name that it was taken under, or its SHA-256.")
-    ],
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-) -> None:
-    """Take back, by reversals, what a file said and still counts; what was corrected since is left."""
-    _run_csv(state_dir, "retract", str(Path(file).absolute()) if Path(file).is_file() else file)
-
-
-def _run_csv(state_dir: Path, *arguments: str) -> NoReturn:
-    command = [sys.executable, "-m", "sources", "csv", *arguments]
-    environment = os.environ | _platform(state_dir).csv_environment
-    raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
-
-
-# What they do is said there, once; here it has the name that it was called by.
-STREAMING = "from streaming.__main__ import app; app(prog_name='electrored')"
-GENERATIONS = {
-    "generations": "List the generations of every pipeline.",
-    "replay": "Compute a pipeline anew, beside the generation that is active.",
-    "diff": "Show what a generation says differently from the active one.",
-    "promote": "Let everybody see a generation.",
-    "rollback": "Let everybody see the generation before again.",
-    "retire": "Take a generation away: its rows, topics and positions.",
-}
-
-
-def _on_generations(context: typer.Context, state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
-    arguments = [str(context.info_name), *context.args]
-    # Not in the project's folder: a file that is named is the caller's. So neither is a module of his.
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    asked_for_help = "--help" in arguments
-    if not asked_for_help:
-        environment |= _platform(state_dir).replay_environment
-    command = [sys.executable, "-P", "-c", STREAMING, *arguments]
-    code = subprocess.run(command, env=environment, check=False).returncode
-    if asked_for_help:
-        Console().print(
-            f"--state-dir names the stack that is asked; {DEFAULT_STATE_DIR} if left out.", highlight=False
-        )
-    raise typer.Exit(code)
-
-
-for _name, _help in GENERATIONS.items():
-    app.command(
-        _name,
-        help=_help,
-        add_help_option=False,
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )(_on_generations)
+# Beside the others, not below a name of their own.
+app.add_typer(answers.app)
 
 
 @app.command("doctor")
@@ -262,9 +165,12 @@ def show_doctor(
 ) -> None:
     """Look whether this machine has what the platform needs; exit code 0 if so."""
     layout = Layout(state_dir)
-    layout.create()
-    platform = Platform(layout, layout.options() or Options(port_offset), StackSettings())
-    findings = doctor.examine(layout, platform)
+    options = layout.options()
+    # A new stack makes its folder and its passwords when it starts, not when somebody looks.
+    with tempfile.TemporaryDirectory() as unused:
+        made = layout if options else Layout(Path(unused))
+        platform = Platform(made, options or Options(port_offset), StackSettings())
+        findings = doctor.examine(layout, platform)
     shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for finding in findings:
         shown.add_row("[red]✗[/]" if finding.remedy else "[green]✓[/]", finding.what, finding.found)
@@ -280,7 +186,7 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete all state, the sales of the embedded database included."""
-    layout = _existing(state_dir)
+    layout = layout_in(state_dir)
     if layout.options() is None:
         raise StackError(f"{layout.folder} is no state folder", "name the right one with --state-dir")
     lock = layout.lock()
@@ -332,21 +238,6 @@ def _ask_owner_to_stop(layout: Layout) -> bool:
     os.kill(options.owner_pid, signal.SIGTERM)
     with FileLock(layout.folder / "up.lock", timeout=DOWN_TIMEOUT_SECONDS):
         return True
-
-
-def _existing(state_dir: Path) -> Layout:
-    layout = Layout(state_dir)
-    if not layout.folder.exists():
-        raise StackError(f"there is no state in {layout.folder}", "name the right one with --state-dir")
-    return layout
-
-
-def _platform(state_dir: Path) -> Platform:
-    layout = _existing(state_dir)
-    options = layout.options()
-    if options is None:
-        raise StackError(f"nothing was started in {layout.folder} yet", "start it: electrored up")
-    return Platform(layout, options, StackSettings.model_validate(options.given))
 
 
 def _noted(settings: StackSettings) -> dict[str, str]:

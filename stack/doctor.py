@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from stack import java, postgres
 from stack.errors import StackError
@@ -81,7 +82,7 @@ def _postgres() -> str:
 
 
 def _disk(layout: Layout) -> str:
-    folder = next(path for path in (layout.folder, *layout.folder.parents) if path.exists())
+    folder = _nearest(layout)
     free = shutil.disk_usage(folder).free
     if free < NEEDED_BYTES:
         raise StackError(
@@ -91,7 +92,14 @@ def _disk(layout: Layout) -> str:
 
 
 def _state(layout: Layout) -> str:
+    if not os.access(folder := _nearest(layout), os.W_OK):
+        raise StackError(f"cannot write to {folder}", "use another --state-dir")
     return f"{layout.folder}, {'used before' if layout.options() else 'new'}"
+
+
+def _nearest(layout: Layout) -> Path:
+    """The state folder, or the one in which it would be made."""
+    return next(path for path in (layout.folder, *layout.folder.parents) if path.exists())
 
 
 def _ports(layout: Layout, platform: Platform) -> str:

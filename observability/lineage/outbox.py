@@ -93,6 +93,8 @@ class _Lane:
         self._wake = threading.Event()
         self._last = 0
         self._warned = False
+        # From 0 on, or an increase would not count the first.
+        DROPPED.labels(name)
         folder.mkdir(parents=True, exist_ok=True)
         for partial in folder.glob("*.part"):
             with suppress(FileNotFoundError):

@@ -30,15 +30,18 @@ from streaming import lineage as lineage_of
 from streaming.engine.errors import EngineError
 from streaming.generations import load
 from streaming.pipelines import PIPELINES
-from streaming.replay import building, difference, display, promotion, retirement, running
+from streaming.replay import building, display, promotion, retirement, running
 from streaming.replay.barrier import held
 from streaming.replay.difference import Difference
 from streaming.replay.errors import Refused
 from streaming.replay.promotion import Promoted
 from streaming.replay.request import Range, Request
+from streaming.replay.waiting import caught_up
 from streaming.sink.following import connect
 from streaming.sink.following import reason as first_line
 
+# A candidate reads what came in while it was built; who asks right after `replay` waits for that.
+CAUGHT_UP_SECONDS = 60.0
 # A terminal's page; `--csv` has all of them.
 ROWS_SHOWN = 20
 
@@ -176,7 +179,7 @@ def diff(
     """Compare a generation with the active one, at one position of their input, and show what differs."""
     with _talking():
         results = _results()
-        found = difference.take(from_environment(KafkaSettings), results, pipeline, generation, hold=held)
+        found = _compared(from_environment(KafkaSettings), results, pipeline, generation)
         if csv is not None:
             _write(results, found, csv)
         if as_json:
@@ -199,7 +202,7 @@ def promote(
     with _talking():
         kafka, results = from_environment(KafkaSettings), _results()
         if fingerprint is None:
-            found = difference.take(kafka, results, pipeline, generation, hold=held)
+            found = _compared(kafka, results, pipeline, generation)
             _show(results, found, ROWS_SHOWN)
             if not yes:
                 typer.confirm(f"Promote g{generation} of {pipeline}?", abort=True)
@@ -248,12 +251,32 @@ def rollback(
 def retire(pipeline: Pipeline, generation: Number, yes: Yes = False) -> None:
     """Take a generation away: its rows, topics and positions."""
     with _talking():
+        results = _results()
+        state = retirement.may_be_retired(results, pipeline, generation)
         if not yes:
-            typer.confirm(f"Delete g{generation} of {pipeline}? It can only be computed again.", abort=True)
-        done = retirement.retire(from_environment(KafkaSettings), _results(), pipeline, generation)
+            meant = ", the one that a rollback would bring back" if state == "standby" else ""
+            typer.confirm(
+                f"Delete g{generation} of {pipeline} ({state}{meant})? It can only be computed again.",
+                abort=True,
+            )
+        done = retirement.retire(from_environment(KafkaSettings), results, pipeline, generation)
         _console().print(
             f"{pipeline} g{generation} is retired: {done.rows:,} rows and {done.topics} topics deleted"
         )
+
+
+def _compared(kafka: KafkaSettings, results: Engine, pipeline: str, number: int) -> Difference:
+    """As soon as the generation is where the active one is."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    return caught_up(
+        kafka,
+        results,
+        pipeline,
+        number,
+        hold=held,
+        seconds=CAUGHT_UP_SECONDS,
+        waiting=lambda reason: console.print(f"waiting: {reason}"),
+    )
 
 
 def _done(kafka: KafkaSettings, results: Engine, done: Promoted) -> None:

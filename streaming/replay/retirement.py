@@ -122,24 +122,37 @@ def retire_old_standbys(
     return done
 
 
+def may_be_retired(results: Engine, pipeline: str, number: int) -> str:
+    """The state of a generation that can be taken away now. Raises Refused, as `retire` would."""
+    with results.begin() as connection:
+        return _checked(connection, pipeline, number)
+
+
 def _mark(results: Engine, pipeline: str, number: int) -> None:
     of = generations.c
-    this = (of.pipeline == pipeline) & (of.number == number)
     with results.begin() as connection:
-        # Waits for the apply that is under way; the next one finds the state.
-        state = connection.scalar(select(of.state).where(this).with_for_update())
-        if state is None:
-            raise Refused(f"{pipeline} has no generation {number}")
-        if state == "active":
-            raise Refused(
-                f"{pipeline} g{number} is active: promote another one, or roll back, before it is retired"
-            )
-        if _is_held(connection, pipeline, number):
-            raise Busy(f"{pipeline} g{number} is being compared or promoted: try again in a moment")
-        if state == "building" and is_worked_on(connection, pipeline, number):
-            raise Refused(f"{pipeline} g{number} is being built right now: end its replay first")
-        if state != "retired":
+        if _checked(connection, pipeline, number) != "retired":
+            this = (of.pipeline == pipeline) & (of.number == number)
             connection.execute(update(generations).where(this).values(state="retired"))
+
+
+def _checked(connection: Connection, pipeline: str, number: int) -> str:
+    """The state, which nobody changes before the transaction ends. Raises Refused."""
+    of = generations.c
+    this = (of.pipeline == pipeline) & (of.number == number)
+    # Waits for the apply that is under way; the next one finds the state.
+    state: str | None = connection.scalar(select(of.state).where(this).with_for_update())
+    if state is None:
+        raise Refused(f"{pipeline} has no generation {number}")
+    if state == "active":
+        raise Refused(
+            f"{pipeline} g{number} is active: promote another one, or roll back, before it is retired"
+        )
+    if _is_held(connection, pipeline, number):
+        raise Busy(f"{pipeline} g{number} is being compared or promoted: try again in a moment")
+    if state == "building" and is_worked_on(connection, pipeline, number):
+        raise Refused(f"{pipeline} g{number} is being built right now: end its replay first")
+    return state
 
 
 def _is_held(connection: Connection, pipeline: str, number: int) -> bool:

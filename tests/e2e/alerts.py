@@ -50,6 +50,11 @@ class Prometheus:
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
         return found
 
+    def names(self) -> set[str]:
+        """Of everything that was told since the server began."""
+        with urllib.request.urlopen(f"{self.url}/api/v1/label/__name__/values", timeout=10) as answer:
+            return set(json.load(answer)["data"])
+
     def is_ready(self) -> bool:
         with suppress(OSError), urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:
             return bool(answer.status == 200)

@@ -6,6 +6,7 @@ Rules and dashboards are those of the repository. What takes long for a reason (
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tempfile
 import time
@@ -38,6 +39,8 @@ from tests.e2e.conftest import PROJECT, Platform, new_platform, remove, until
 from tests.e2e.runs import end_of, launch
 
 CITY, SALESMAN = "top-sales-by-city", "top-salesman-by-country"
+# Of a process or server, or of a recording rule.
+METRIC = re.compile(r"\b(?:(?:electrored|kafka|jvm|process)_\w+|[a-z_]+:\w+:\w+)")
 DASHBOARDS = PROJECT / "observability" / "grafana" / "dashboards"
 INSERT = (
     "insert into public.sales (sale_id, sold_at, city, country, salesman_id, salesman_name, product, quantity, "
@@ -63,8 +66,8 @@ def prometheus(platform: Platform) -> Iterator[Prometheus]:
     """Debian's server with the configuration that `up` wrote, asking every second."""
     with tempfile.TemporaryDirectory(prefix="electrored-prometheus-") as name, ExitStack() as cleanup:
         folder = Path(name)
-        for rules in RULES.glob("*.rules.yml"):
-            (folder / rules.name).write_text(shortened(rules.read_text(), platform.folder))
+        for path in RULES.glob("*.rules.yml"):
+            (folder / path.name).write_text(shortened(path.read_text(), platform.folder))
         config = (platform.folder.resolve() / "prometheus" / "prometheus.yml").read_text()
         config = config.replace(str(RULES), str(folder)).replace("_interval: 15s", "_interval: 1s")
         (folder / "prometheus.yml").write_text(config)
@@ -86,6 +89,12 @@ def prometheus(platform: Platform) -> Iterator[Prometheus]:
         until(made.is_ready, 60, "Prometheus")
         until(lambda: len(made.query("up == 1")) == 9, 60, "every process scraped")
         yield made
+
+
+def rules() -> list[dict[str, Any]]:
+    """Those that record, and the alerts."""
+    files = [yaml.safe_load(path.read_text()) for path in RULES.glob("*.rules.yml")]
+    return [rule for file in files for group in file["groups"] for rule in group["rules"]]
 
 
 def panels() -> list[tuple[str, str]]:
@@ -210,14 +219,21 @@ def test_servers_that_are_away_raise_alerts(platform: Platform, prometheus: Prom
         prometheus.raises("SlotLost")
 
 
+def test_every_metric_that_is_asked_for_is_told(prometheus: Prometheus) -> None:
+    """Some panels say 0 without it: a name that nobody tells would go unnoticed there."""
+    expressions = [rule["expr"] for rule in rules()] + [expression for _, expression in panels()]
+    asked = {name for expression in expressions for name in METRIC.findall(expression)}
+    assert len(asked) > 50
+    assert asked - prometheus.names() == set()
+
+
 def test_every_alert_was_raised(prometheus: Prometheus) -> None:
     """By the real server, in this module: an alert that no test above provokes is missing here."""
     raised = {
         row["metric"]["alertname"]
         for row in prometheus.query('last_over_time(ALERTS{alertstate="firing"}[1h])')
     }
-    rules = yaml.safe_load((RULES / "alerts.rules.yml").read_text())
-    assert raised == {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
+    assert raised == {rule["alert"] for rule in rules() if "alert" in rule}
 
 
 def _asked(platform: Platform, prometheus: Prometheus, *names: str) -> bool:

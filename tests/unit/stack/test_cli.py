@@ -24,7 +24,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path, command: str) -> None:
     done = _electrored(command, "--state-dir", str(tmp_path / "none"))
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"error: there is no state in {tmp_path / 'none'}",
+        f"error: no stack was ever started in {tmp_path / 'none'}",
         "  → name the right one with --state-dir",
     ]
 

@@ -1,0 +1,120 @@
+"""Commands of `electrored` that another room answers: the API, Kafka's readers, files, generations."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from stack import display, lineage
+from stack.found import DEFAULT_STATE_DIR, StateDir, platform_in, running_in
+from stack.programs import PROJECT
+
+app = typer.Typer()
+
+
+@app.command("lineage")
+def show_lineage(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="A table, view, topic or folder, and perhaps its column: top_sales_by_city.total"
+        ),
+    ],
+    downstream: Annotated[
+        bool, typer.Option("--downstream/--upstream", help="What becomes of it, or what it comes from.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+) -> None:
+    """Show what a column comes from, job by job, or what becomes of it."""
+    direction = "downstream" if downstream else "upstream"
+    answer = lineage.ask(running_in(state_dir).api_url, dataset, direction)
+    if as_json:
+        sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+    else:
+        display.wide().print(lineage.tree(answer), highlight=False)
+
+
+@app.command("dead-letters")
+def show_dead_letters(
+    count: Annotated[int, typer.Option("-n", min=1, help="So many at most.")] = 20,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+) -> None:
+    """Show the newest of what could not be taken, where it came from, and why."""
+    command = [sys.executable, "-m", "observability.letters", "-n", str(count)]
+    environment = os.environ | running_in(state_dir).replay_environment
+    raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
+
+
+csv = typer.Typer(no_args_is_help=True)
+app.add_typer(csv, name="csv", help="Files of sales: look at one before it is taken, take one back.")
+
+
+@csv.command("check")
+def csv_check(
+    file: Annotated[Path, typer.Argument(help="The file, wherever it is.")],
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+) -> None:
+    """Say which rows of a file would be accepted, and why the others not; exit code 1 if any would be refused."""
+    _run_csv(state_dir, "check", str(file.absolute()))
+
+
+@csv.command("retract")
+def csv_retract(
+    file: Annotated[
+        str, typer.Argument(help="The file, or the name that it was taken under, or its SHA-256.")
+    ],
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+) -> None:
+    """Take back, by reversals, what a file said and still counts; what was corrected since is left."""
+    _run_csv(state_dir, "retract", str(Path(file).absolute()) if Path(file).is_file() else file)
+
+
+def _run_csv(state_dir: Path, *arguments: str) -> NoReturn:
+    command = [sys.executable, "-m", "sources", "csv", *arguments]
+    environment = os.environ | platform_in(state_dir).csv_environment
+    raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
+
+
+# What they do is said there, once; here it has the name that it was called by.
+STREAMING = "from streaming.__main__ import app; app(prog_name='electrored')"
+GENERATIONS = {
+    "generations": "List the generations of every pipeline.",
+    "replay": "Compute a pipeline anew, beside the generation that is active.",
+    "diff": "Show what a generation says differently from the active one.",
+    "promote": "Let everybody see a generation.",
+    "rollback": "Let everybody see the generation before again.",
+    "retire": "Take a generation away: its rows, topics and positions.",
+}
+
+
+def _on_generations(context: typer.Context, state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
+    arguments = [str(context.info_name), *context.args]
+    # Not in the project's folder: a file that is named is the caller's. So neither is a module of his.
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    asked_for_help = "--help" in arguments
+    if not asked_for_help:
+        environment |= running_in(state_dir).replay_environment
+    command = [sys.executable, "-P", "-c", STREAMING, *arguments]
+    code = subprocess.run(command, env=environment, check=False).returncode
+    if asked_for_help:
+        Console().print(
+            f"--state-dir names the stack that is asked; {DEFAULT_STATE_DIR} if left out.", highlight=False
+        )
+    raise typer.Exit(code)
+
+
+for _name, _help in GENERATIONS.items():
+    app.command(
+        _name,
+        help=_help,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_on_generations)
