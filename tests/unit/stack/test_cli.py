@@ -25,7 +25,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path, command: str) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         f"error: no stack was ever started in {tmp_path / 'none'}",
-        "  → name the right one with --state-dir",
+        "  → start one: electrored up; or name the folder of another one with --state-dir",
     ]
 
 
@@ -35,6 +35,12 @@ def test_state_of_a_newer_version(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "written by a newer version" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_doctor_looks_and_makes_nothing(tmp_path: Path) -> None:
+    done = _electrored("doctor", "--state-dir", str(tmp_path / "none"))
+    assert f"{tmp_path / 'none'}, new" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_reset_deletes_only_a_state_folder(tmp_path: Path) -> None:

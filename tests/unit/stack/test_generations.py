@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from stack import cli
+from stack import answers, cli
+from stack.errors import StackError
 from stack.layout import FORMAT
+from stack.supervisor import Supervisor
 
 
 @pytest.fixture
@@ -25,10 +27,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str]
         return subprocess.CompletedProcess(command, 7)
 
     monkeypatch.setattr(subprocess, "run", instead)
+    monkeypatch.setattr(Supervisor, "is_running", lambda _: True)
     return started
 
 
-@pytest.mark.parametrize("command", cli.GENERATIONS)
+@pytest.mark.parametrize("command", answers.GENERATIONS)
 def test_arguments_and_exit_code_pass_through(
     tmp_path: Path, run: list[tuple[list[str], dict[str, str]]], command: str
 ) -> None:
@@ -36,7 +39,7 @@ def test_arguments_and_exit_code_pass_through(
     asked = [command, "--state-dir", str(tmp_path), *arguments]
     assert CliRunner().invoke(cli.app, asked).exit_code == 7
     ((started, environment),) = run
-    assert started == [sys.executable, "-P", "-c", cli.STREAMING, command, *arguments]
+    assert started == [sys.executable, "-P", "-c", answers.STREAMING, command, *arguments]
     assert "//electrored_results:" in environment["ELECTRORED_RESULTS_DB_URL"], "who may write results"
     assert environment["ELECTRORED_STATE_DIR"] == str(tmp_path)
 
@@ -47,6 +50,25 @@ def test_the_option_of_the_stack_may_come_anywhere(
     asked = ["diff", "top-sales-by-city", "--rows", "3", "2", "--state-dir", str(tmp_path), "--json"]
     CliRunner().invoke(cli.app, asked)
     assert run[0][0][4:] == ["diff", "top-sales-by-city", "--rows", "3", "2", "--json"]
+
+
+def test_a_stack_that_is_down_is_not_asked(
+    tmp_path: Path, run: list[tuple[list[str], dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Supervisor, "is_running", lambda _: False)
+    for asked in (["generations"], ["lineage", "top_sales_by_city"], ["dead-letters"]):
+        done = CliRunner().invoke(cli.app, [*asked, "--state-dir", str(tmp_path)])
+        assert isinstance(done.exception, StackError)
+        assert "is not up" in str(done.exception)
+        assert done.exception.remedy == "start it: electrored up"
+    assert run == []
+
+
+def test_the_folder_may_be_named_by_the_environment(
+    tmp_path: Path, run: list[tuple[list[str], dict[str, str]]]
+) -> None:
+    CliRunner().invoke(cli.app, ["generations"], env={"ELECTRORED_STATE_DIR": str(tmp_path)})
+    assert run[0][1]["ELECTRORED_STATE_DIR"] == str(tmp_path)
 
 
 def test_help_needs_no_stack(run: list[tuple[list[str], dict[str, str]]]) -> None:
