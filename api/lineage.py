@@ -52,9 +52,13 @@ def traced(connection: Connection, dataset: str, column: str | None, direction: 
 
 
 def _unknown(graph: Graph, dataset: str, column: str | None) -> str:
-    places = graph.find(dataset)
-    if column is not None and places:
-        return f"{dataset} has no column {column}; it has {', '.join(graph.columns[places[0]]) or 'none'}"
+    named = dataset
+    while column is None and not graph.find(named) and "." in named:
+        # Its column may be behind a dot, and so may the end of its own name.
+        named = named.rpartition(".")[0]
+    if places := graph.find(named):
+        wrong = column if column is not None else dataset[len(named) + 1 :]
+        return f"{named} has no column {wrong}; it has {', '.join(graph.columns[places[0]]) or 'none'}"
     known = ", ".join(sorted({place.name for place in graph.columns})[:MOST_NAMES])
     return f"no job told of {dataset}; there are: {known or 'none yet, jobs tell of them when they run'}"
 

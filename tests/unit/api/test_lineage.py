@@ -1,0 +1,34 @@
+"""What is said of a name that no job told of."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.lineage import _unknown
+from observability.lineage.graph import Graph
+
+SCHEMA = {"schema": {"fields": [{"name": "total"}, {"name": "city"}]}}
+GRAPH = Graph.of(
+    [
+        {
+            "name": "sink",
+            "inputs": [],
+            "outputs": [{"namespace": "postgres", "name": "public.tops", "facets": SCHEMA}],
+        }
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "column"),
+    [("tops.nothing", None), ("public.tops.nothing", None), ("tops", "nothing")],
+)
+def test_a_wrong_column_is_answered_by_the_dataset_s_columns(dataset: str, column: str | None) -> None:
+    said = _unknown(GRAPH, dataset, column)
+    assert "has no column nothing" in said
+    assert said.endswith("it has total, city")
+
+
+@pytest.mark.parametrize("dataset", ["nothing", "nothing.total"])
+def test_a_wrong_dataset_by_those_that_there_are(dataset: str) -> None:
+    assert _unknown(GRAPH, dataset, None) == f"no job told of {dataset}; there are: public.tops"
