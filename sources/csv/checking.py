@@ -68,6 +68,9 @@ def _check(fd: int, taken: Pretended, name: str, decimal_comma: bool) -> Check:
         made = plan(part.good, taken.find(part.good["sale_id"].unique()))
         taken.pretend(made.changed(1))
         bad = sorted(part.bad + [Bad(line, UNKNOWN, b"") for line in made.unknown], key=lambda one: one.line)
-        refusals += [Refusal(one.line, one.reason) for one in bad[: MOST_REFUSALS - len(refusals)]]
+        refusals += [
+            Refusal(one.line, "; ".join((one.reason, *one.more)))
+            for one in bad[: MOST_REFUSALS - len(refusals)]
+        ]
         counts += made.counts(part.rows, len(bad))
     return Check(name, counts, tuple(refusals), ignored_columns=head.unknown)

@@ -47,11 +47,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Bad:
-    """A record that cannot be taken: its first line, why, and how it begins."""
+    """A record that cannot be taken: its first line, why, how it begins, and what else is wrong with it."""
 
     line: int
     reason: str
     raw: bytes
+    more: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,8 @@ def _part(block: Block, found: Head, decimal_comma: bool) -> Part:
         raise AssertionError(f"pandas found {texts.height} rows in {len(block.lines)} records")
     checked = rows.check(texts.with_columns(line=pl.Series(block.lines, dtype=pl.Int64)), decimal_comma)
     bad = block.bad + [
-        Bad(int(block.lines[row]), reason, block.shown(row)) for row, reason in checked.refused
+        Bad(int(block.lines[row]), reason, block.shown(row), tuple(more))
+        for row, (reason, *more) in checked.refused
     ]
     return Part(checked.good, sorted(bad, key=lambda one: one.line), block.end, block)
 

@@ -42,10 +42,10 @@ def _micros(day: object) -> int:
 
 @dataclass(frozen=True)
 class Checked:
-    """`good` as SCHEMA has it; the places of the others with `column NAME …` as the reason."""
+    """`good` as SCHEMA has it; the places of the others with `column NAME …`, one for each column that is wrong."""
 
     good: pl.DataFrame
-    refused: list[tuple[int, str]]
+    refused: list[tuple[int, list[str]]]
 
 
 def check(texts: pl.DataFrame, decimal_comma: bool) -> Checked:
@@ -58,12 +58,16 @@ def check(texts: pl.DataFrame, decimal_comma: bool) -> Checked:
     verdicts = frame.select(rule.fill_null(False).alias(str(n)) for n, (_, rule) in enumerate(rules))
     sound = verdicts.select(pl.all_horizontal(pl.all())).to_series()
     good = frame.filter(sound) if not sound.all() else frame
-    refused: list[tuple[int, str]] = []
+    refused: list[tuple[int, list[str]]] = []
     if good.height < frame.height:
         failed = verdicts.with_row_index("row").filter(~sound)
         for row, *passed in failed.iter_rows():
-            column, text = rules[passed.index(False)][0]
-            refused.append((row, f"column {column}: {text}"))
+            faults: dict[str, str] = {}
+            for ((column, text), _), ok in zip(rules, passed, strict=True):
+                if not ok:
+                    # Of a column the first: what is no number has no digits to count either.
+                    faults.setdefault(column, text)
+            refused.append((row, [f"column {column}: {text}" for column, text in faults.items()]))
     return Checked(good.select(list(SCHEMA)), refused)
 
 
@@ -118,7 +122,7 @@ def _moment(text: pl.Expr) -> pl.Expr:
 
 
 def _rules(decimal_comma: bool) -> list[tuple[tuple[str, str], pl.Expr]]:
-    """In the order in which they are asked; the first that is not met is the reason."""
+    """In the order in which they are asked; the first that is not met is the reason of a dead letter."""
     is_sale = ~pl.col("takes_back")
     amount = "12,50" if decimal_comma else "12.50"
     rules = [

@@ -228,7 +228,11 @@ def test_check_says_what_would_be_and_changes_nothing(desk: Desk) -> None:
     desk.put("sales_1.csv", [row(1), row(2)])
     desk.take()
     before = len(desk.events()), desk.run("select * from csv_sales order by 1")
-    rows = [row(1, operation=""), row(2, amount="1", operation=""), row(3, amount="x", operation="")]
+    rows = [
+        row(1, operation=""),
+        row(2, amount="1", operation=""),
+        row(3, amount="x", currency="e", operation=""),
+    ]
     rows += [row(4, operation="SALE"), row(4, operation="REVERSAL"), row(4, operation="REVERSAL")]
     path = desk.put("other.csv", rows)
     found = desk.check(path)
@@ -238,6 +242,7 @@ def test_check_says_what_would_be_and_changes_nothing(desk: Desk) -> None:
         (4, "column amount"),
         (7, "column operation"),
     ]
+    assert "; column currency: is not three" in found.refusals[0].reason, "all that is wrong, at once"
     assert not found.is_clean
     assert (len(desk.events()), desk.run("select * from csv_sales order by 1")) == before
     assert path.exists()

@@ -59,6 +59,19 @@ def reason(**changes: str) -> str:
     return bad[0][1] if bad else ""
 
 
+def test_every_column_that_is_wrong_is_told_the_first_as_the_reason() -> None:
+    content = written(GOOD, GOOD | {"city": "", "quantity": "1.5", "amount": "ten", "currency": "euro"})
+    with opened(content) as fd:
+        head = reading.head(fd)
+        (bad,) = [one for part in reading.parts(fd, head, head.body, False) for one in part.bad]
+    assert bad.reason == "column city: is empty"
+    assert bad.more == (
+        "column quantity: is no whole number",
+        "column amount: is no number like 12.50",
+        "column currency: is not three capital letters",
+    )
+
+
 def refusal(content: bytes) -> str:
     with opened(content) as fd, pytest.raises(NoCsv) as refused:
         reading.head(fd)
