@@ -59,6 +59,9 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
         "ssl.ca.location": settings.kafka_ssl_ca_file,
         # A broker that restarts is back in seconds; the default of 10 s between attempts would double the outage.
         "reconnect.backoff.max.ms": 1_000,
+        # librdkafka writes to stderr past our logs: of that, warnings and errors only. What is below them, as of a
+        # client's own queues at its end, a person who asked a command something takes for an answer.
+        "log_level": 4,
     }
     return {name: value for name, value in config.items() if value is not None}
 
