@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from stack import display, lineage
-from stack.found import DEFAULT_STATE_DIR, StateDir, platform_in, running_in
+from stack.found import DEFAULT_STATE_DIR, StateDir, running_in
 from stack.programs import PROJECT
 
 app = typer.Typer()
@@ -79,7 +79,7 @@ def csv_retract(
 
 def _run_csv(state_dir: Path, *arguments: str) -> NoReturn:
     command = [sys.executable, "-m", "sources", "csv", *arguments]
-    environment = os.environ | platform_in(state_dir).csv_environment
+    environment = os.environ | running_in(state_dir).csv_environment
     raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
 
 

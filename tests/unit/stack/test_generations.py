@@ -56,7 +56,14 @@ def test_a_stack_that_is_down_is_not_asked(
     tmp_path: Path, run: list[tuple[list[str], dict[str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Supervisor, "is_running", lambda _: False)
-    for asked in (["generations"], ["lineage", "top_sales_by_city"], ["dead-letters"]):
+    asks = (
+        "generations",
+        "lineage top_sales_by_city",
+        "dead-letters",
+        "csv check a.csv",
+        "csv retract a.csv",
+    )
+    for asked in map(str.split, asks):
         done = CliRunner().invoke(cli.app, [*asked, "--state-dir", str(tmp_path)])
         assert isinstance(done.exception, StackError)
         assert "is not up" in str(done.exception)
