@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -14,8 +15,12 @@ from tests.e2e.conftest import Platform, until
 
 
 def kill_runs(server: psutil.Process) -> None:
-    """kill -9 of every run's process."""
-    runs = [one for one in server.children() if "spawn_main" in " ".join(one.cmdline())]
+    """kill -9 of every run's process; one that has ended and was not reaped yet is none."""
+    runs = []
+    for child in server.children():
+        with suppress(psutil.NoSuchProcess):  # A zombie is one of them.
+            if "spawn_main" in " ".join(child.cmdline()):
+                runs.append(child)
     assert runs, "no run is on its way"
     for run in runs:
         run.kill()
