@@ -125,12 +125,13 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
         # A replay asks for all topics that it needs to be made, and finds that these are there.
         *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS), "Write", "Create"),
         *_topics((SOURCE_POSITIONS,), "Write"),
+        *_topics((DEAD_LETTERS,), "Read"),
         *_topics(_SHOWN, "Describe"),
         *_generations("topic", "Read", "Write", "Create", "Delete"),
         *_generations("group", "Read", "Delete"),
         *(
             Grant("group", name, ("Describe",))
-            for name in ("sources.csv", "sources.soap", "electrored.standing")
+            for name in ("sources.csv", "sources.soap", "electrored.standing", "electrored.letters")
         ),
         *_generations("transactional-id", "Write"),
         Grant("transactional-id", "sources.csv", ("Write",)),

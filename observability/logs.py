@@ -80,7 +80,7 @@ def configure(process: str, settings: LogSettings | None = None, stream: TextIO 
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of a module; works before `configure` too, with structlog's own defaults."""
+    """The logger of a module; works before `configure` too (in Dagster's processes), for people and masked."""
     return structlog.stdlib.get_logger(name)
 
 
@@ -115,3 +115,20 @@ def _named(process: str) -> Processor:
         return event
 
     return add_process
+
+
+# Until a process says how it logs; without it structlog's own chain would show secrets.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.StackInfoRenderer(),
+        structlog.dev.set_exc_info,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        structlog.processors.format_exc_info,
+        mask_secrets,
+        structlog.dev.ConsoleRenderer(
+            colors=False, timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
+        ),
+    ],
+)

@@ -33,6 +33,8 @@ MOST_REASONS = 50
 # So many of the newest dead letters are read at a start, and known again if another reader writes them: a second and
 # 15 MB, however many there are.
 MOST_LETTERS = 100_000
+# What a source says before the reason: which half of a change, which line or page.
+_PLACE = re.compile(r"^(?:sale|reversal|line \d+|behind cursor '[^']*'): ")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|[:(].*|\d+")
 
 
@@ -110,8 +112,8 @@ class Ledger:
 
 
 def kind_of(reason: str) -> str:
-    """What recurs of a reason: without quoted values, numbers and explanations."""
-    return " ".join(_QUOTED.sub(" ", reason).split())[:REASON_CHARACTERS] or "other"
+    """What recurs of a reason: without its place, quoted values, numbers and explanations."""
+    return " ".join(_QUOTED.sub(" ", _PLACE.sub("", reason)).split())[:REASON_CHARACTERS] or "other"
 
 
 def of_kafka(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:

@@ -56,13 +56,35 @@ def test_every_image_is_pinned_and_every_container_is_held() -> None:
     for name, service in SERVICES.items():
         assert re.search(r":v?\d+(\.\d+)+$", service["image"]), name
         assert service["cap_drop"] == ["ALL"], name
-        if service["restart"] != "on-failure":
+        if not service["restart"].startswith("on-failure"):
             assert service["deploy"]["resources"]["limits"]["memory"], name
             assert (
                 service.get("healthcheck")
                 or service["image"].startswith("electrored:")
                 or name == "marquez-web"
             )
+
+
+def test_an_image_is_built_by_one_service() -> None:
+    """Several that export one tag at once fail on a machine that has none yet."""
+    built = [service["image"] for service in SERVICES.values() if "build" in service]
+    assert len(built) == len(set(built))
+    ours = {service["image"] for service in SERVICES.values() if service["image"].startswith("electrored")}
+    assert set(built) == ours
+
+
+def test_what_prepares_is_tried_a_bounded_number_of_times() -> None:
+    """`up --wait` waits for it to exit, without an end of its own."""
+    waited_for = {
+        name
+        for service in SERVICES.values()
+        if isinstance(service.get("depends_on"), dict)
+        for name, how in service["depends_on"].items()
+        if how["condition"] == "service_completed_successfully"
+    }
+    assert waited_for
+    for name in waited_for:
+        assert re.fullmatch(r"on-failure:\d+", SERVICES[name]["restart"]), name
 
 
 def test_the_broker_is_configured_as_the_embedded_one() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -156,3 +158,21 @@ def test_an_exception_is_one_line_of_json() -> None:
         logs.get("x").exception("failed")
     (line,) = lines(out)
     assert "ValueError: no" in line["exception"]
+
+
+def test_a_process_that_never_configures_masks_too() -> None:
+    """As Dagster's do."""
+    said = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from observability import logs; "
+            "logs.get('x').warning('x', url='postgresql://u:s3cr3t@h/d', password='s3cr3t')",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "postgresql://u:***@h/d" in said.stdout + said.stderr
+    assert "s3cr3t" not in said.stdout + said.stderr
