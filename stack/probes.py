@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import urllib.error
 import urllib.request
@@ -94,6 +95,24 @@ def watermark(results: URL) -> datetime | None:
         return None
     finally:
         connection.close()
+
+
+def dagster_loaded(url: str) -> bool:
+    """Whether Dagster's web server shows every code location: it answers before it has found them."""
+    query = (
+        "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
+    )
+    asked = urllib.request.Request(
+        f"{url}/graphql", json.dumps({"query": query}).encode(), {"content-type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(asked, timeout=TIMEOUT_SECONDS) as answer:
+            data = json.load(answer)["data"] or {"workspaceOrError": {}}
+    except (urllib.error.URLError, OSError):
+        return False
+    entries = data["workspaceOrError"].get("locationEntries", [])
+    shown = [(entry["locationOrLoadError"] or {}).get("__typename") for entry in entries]
+    return bool(shown) and all(kind == "RepositoryLocation" for kind in shown)
 
 
 def dagster_daemons_alive(database: URL) -> bool:

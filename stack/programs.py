@@ -192,7 +192,7 @@ class Platform(Addresses):
                 "dagster-web",
                 [script("dagster-webserver"), "-h", LOOPBACK, "-p", web_port, *workspace],
                 environment,
-                lambda: probes.http_ok(f"{self.dagster_web_url}/server_info"),
+                lambda: probes.dagster_loaded(self.dagster_web_url),
                 listens={"Dagster's web server": self.ports.dagster},
                 address=self.dagster_web_url,
             ),
