@@ -169,6 +169,8 @@ class ObserverSettings(ResultsDbSettings):
 
     csv_inbox: Path | None = None
     dagster_db_url: SecretStr | None = None
+    # Where OpenLineage events of all processes wait.
+    lineage_dir: Path | None = None
     # The server of the sales database; whoever may connect may look at its slots.
     sales_db_url: SecretStr | None = None
     sales_slot: str = "electrored_sales"

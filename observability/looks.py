@@ -13,6 +13,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from contracts.topics import DEAD_LETTERS, SOURCE_POSITIONS
 from observability import standing
 from observability.tail import Tail
 
+EPOCH = datetime.fromtimestamp(0, UTC)
 # As the intake of files has it.
 FILES = "sales_*.csv"
 # Runs that ended in this time are shown.
@@ -73,9 +75,12 @@ class Ledger:
         for source, position in self._sources.items():
             labels = {"source": source}
             yield Sample("electrored_source_records_total", position["next_seq"] - 1, labels)
-            if position["frontier"] is not None:
-                at = position["frontier"].timestamp()
-                yield Sample("electrored_source_frontier_timestamp_seconds", at, labels)
+            frontier = position["frontier"]
+            # The epoch holds every window back: the source is being read for the first time.
+            is_first = frontier is not None and frontier <= EPOCH
+            yield Sample("electrored_source_first_reading_active", float(is_first), labels)
+            if frontier is not None and not is_first:
+                yield Sample("electrored_source_frontier_timestamp_seconds", frontier.timestamp(), labels)
         for topic, tail in ((SOURCE_POSITIONS, positions), (DEAD_LETTERS, dead)):
             yield Sample("electrored_unreadable_records_total", tail.unreadable, {"topic": topic.name})
         for state, count in Counter(self._files.values()).items():
@@ -183,6 +188,16 @@ _RUNS = text(
     "SELECT pipeline_name AS job, lower(status) AS outcome, count(*) AS runs FROM runs "
     "WHERE end_time > extract(epoch FROM now()) - :seconds AND pipeline_name NOT LIKE '\\_\\_%' GROUP BY 1, 2"
 )
+# What Dagster does every night: nobody waits for it, so nobody would miss it.
+NIGHTLY = ("check_replays", "prune_history", "retire_old_standbys")
+# By Dagster's index of jobs: the newest runs of each, however many polls there are.
+_NIGHTLY = text(
+    "SELECT job, ended.status, extract(epoch FROM succeeded.at) AS succeeded_at FROM unnest(:jobs) AS job "
+    "JOIN LATERAL (SELECT status FROM runs WHERE pipeline_name = job AND end_time IS NOT NULL "
+    "ORDER BY id DESC LIMIT 1) AS ended ON true "
+    "LEFT JOIN LATERAL (SELECT to_timestamp(end_time) AS at FROM runs WHERE pipeline_name = job "
+    "AND status = 'SUCCESS' ORDER BY id DESC LIMIT 1) AS succeeded ON true"
+)
 # The newest evaluation of each check; an evaluation that only began says nothing.
 _CHECKS = text(
     "SELECT DISTINCT ON (asset_key, check_name) asset_key, check_name, execution_status "
@@ -191,10 +206,17 @@ _CHECKS = text(
 
 
 def of_dagster(dagster: Engine) -> Iterator[Sample]:
-    """How the runs of the last hour ended, and what the asset checks said last."""
+    """How the runs of the last hour ended, those of every night last, and what the asset checks said last."""
     with dagster.connect() as connection:
         for row in connection.execute(_RUNS, {"seconds": RUNS_SECONDS}):
-            yield Sample("electrored_runs_last_hour", row.runs, {"job": row.job, "outcome": row.outcome})
+            yield Sample(
+                "electrored_runs_last_hour", row.runs, {"dagster_job": row.job, "outcome": row.outcome}
+            )
+        for row in connection.execute(_NIGHTLY, {"jobs": list(NIGHTLY)}):
+            labels = {"dagster_job": row.job}
+            yield Sample("electrored_nightly_failed", float(row.status != "SUCCESS"), labels)
+            if row.succeeded_at is not None:
+                yield Sample("electrored_nightly_success_timestamp_seconds", float(row.succeeded_at), labels)
         for row in connection.execute(_CHECKS):
             labels = {"asset": "/".join(re.findall(r'"([^"]+)"', row.asset_key)), "check": row.check_name}
             failed = row.execution_status != "SUCCEEDED"
@@ -216,6 +238,13 @@ def of_inbox(inbox: Path) -> Iterator[Sample]:
     yield Sample(
         "electrored_csv_inbox_oldest_age_seconds", max(0.0, time.time() - min(since)) if since else 0.0
     )
+
+
+def of_lineage(folder: Path) -> Iterator[Sample]:
+    """OpenLineage events that wait, of every process with a folder there: runs of Dagster's are not scraped."""
+    for lane in folder.glob("*/*/"):
+        labels = {"outbox": lane.parent.name, "lane": lane.name}
+        yield Sample("electrored_lineage_outbox_events", sum(1 for _ in lane.glob("*.json")), labels)
 
 
 def of_disk(folder: Path) -> Iterator[Sample]:

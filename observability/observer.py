@@ -33,6 +33,7 @@ HELP = {
     "electrored_look_timestamp_seconds": "When the observer last looked, answered or not",
     "electrored_source_records_total": "Events and refusals that a source has given a number",
     "electrored_source_frontier_timestamp_seconds": "Every fact that the source recorded up to here is in the log",
+    "electrored_source_first_reading_active": "1 until a source was read to its end once; before that no window closes",
     "electrored_csv_files": "Files in the ledger, by state",
     "electrored_dead_letters_total": "Dead letters by origin and what is wrong: since the start, and 100,000 older",
     "electrored_unreadable_records_total": "Records that are none of their topic's, skipped by the observer",
@@ -43,12 +44,15 @@ HELP = {
     "electrored_results_watermark_timestamp_seconds": "All recorded up to here is in the rows; at first, its beginning",
     "electrored_generation_since_timestamp_seconds": "Since when a generation is in its state",
     "electrored_runs_last_hour": "Runs of Dagster that ended in the last hour, by job and outcome",
+    "electrored_nightly_failed": "1 if the last run of a job of every night did not succeed",
+    "electrored_nightly_success_timestamp_seconds": "When a job of every night last succeeded",
     "electrored_check_failed": "1 if an asset check failed when it was last evaluated",
     "electrored_csv_inbox_files": "Files that wait in the inbox",
     "electrored_csv_inbox_oldest_age_seconds": "How long the oldest file has been waiting",
     "electrored_slot_wal_status": "1 for what PostgreSQL says of the replication slot; missing: there is none",
     "electrored_slot_active": "1 if capture reads the replication slot",
     "electrored_slot_retained_bytes": "WAL that the replication slot keeps on the disk of the sales database",
+    "electrored_lineage_outbox_events": "OpenLineage events in the folder of a process that wait for the backend",
     "electrored_disk_free_bytes": "Free on the disk of the state folder",
     "electrored_disk_size_bytes": "Size of the disk of the state folder",
 }
@@ -140,6 +144,9 @@ def observer(kafka: KafkaSettings, settings: ObserverSettings) -> Observer:
     if settings.csv_inbox is not None:
         inbox = settings.csv_inbox
         chosen["inbox"] = lambda: looks.of_inbox(inbox)
+    if settings.lineage_dir is not None:
+        outboxes = settings.lineage_dir
+        chosen["lineage"] = lambda: looks.of_lineage(outboxes)
     if settings.state_dir is not None:
         folder = settings.state_dir
         chosen["disk"] = lambda: looks.of_disk(folder)

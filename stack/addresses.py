@@ -165,6 +165,7 @@ class Addresses:
             | {
                 "ELECTRORED_CSV_INBOX": self.csv_inbox,
                 "ELECTRORED_DAGSTER_DB_URL": _text(self.dagster_url),
+                "ELECTRORED_LINEAGE_DIR": str(self.layout.folder / "lineage"),
                 "ELECTRORED_STATE_DIR": str(self.layout.folder),
             }
         )

@@ -39,6 +39,9 @@ WAITING = Gauge("electrored_lineage_waiting_events", "OpenLineage events that wa
 DELIVERED = Counter(
     "electrored_lineage_delivered_total", "OpenLineage events that the backend took", ["lane"]
 )
+REFUSED = Counter(
+    "electrored_lineage_refused_total", "OpenLineage events that the backend will never take", ["lane"]
+)
 DROPPED = Counter("electrored_lineage_dropped_total", "OpenLineage events dropped, too many waited", ["lane"])
 
 _log = logs.get(__name__)
@@ -94,7 +97,8 @@ class _Lane:
         self._last = 0
         self._warned = False
         # From 0 on, or an increase would not count the first.
-        DROPPED.labels(name)
+        for counter in (DELIVERED, REFUSED, DROPPED):
+            counter.labels(name)
         folder.mkdir(parents=True, exist_ok=True)
         for partial in folder.glob("*.part"):
             with suppress(FileNotFoundError):
@@ -172,12 +176,14 @@ class _Lane:
             self._wake.clear()
             for file in self._files():
                 while not self._is_over():
+                    outcome = DELIVERED
                     try:
                         self._send(_event(file))
                     except FileNotFoundError:
                         # Dropped, too many waited.
                         break
                     except Refused as error:
+                        outcome = REFUSED
                         _log.warning("a lineage event is refused", lane=self.name, reason=str(error))
                     except Exception as error:
                         wait = AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS) - 1)]
@@ -189,7 +195,7 @@ class _Lane:
                             return
                         continue
                     file.unlink(missing_ok=True)
-                    DELIVERED.labels(self.name).inc()
+                    outcome.labels(self.name).inc()
                     if failures:
                         _log.info("lineage events are delivered again", lane=self.name)
                     failures = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from electrored_dagster.defs.instance import Platform
 from electrored_dagster.defs.upkeep.observing import observe_platform
 from electrored_dagster.defs.upkeep.pruning import prune_history
 from electrored_dagster.pruning import KEEP_EVENTS, prune
+from observability import looks
 from stack.embedded import Embedded
 from stack.ports import Ports
 from tests.integration.electrored_dagster.conftest import code_server
@@ -58,6 +60,39 @@ def test_the_sensor_observes_what_the_servers_say(
     unchanged = observe_platform(again)
     assert isinstance(unchanged, dg.SensorResult)
     assert unchanged.asset_events == []
+
+
+def test_a_nightly_job_has_failed_until_its_next_success(instance: dg.DagsterInstance) -> None:
+    outcomes = iter((False, True, False))
+
+    @dg.op
+    def succeeds_the_second_time() -> None:
+        assert next(outcomes)
+
+    @dg.job(name="prune_history")
+    def nightly() -> None:
+        succeeds_the_second_time()
+
+    dagster = sa.create_engine(os.environ["ELECTRORED_DAGSTER_DB_URL"], poolclass=sa.NullPool)
+
+    def seen() -> dict[str, float]:
+        return {
+            sample.name.removeprefix("electrored_nightly_"): sample.value
+            for sample in looks.of_dagster(dagster)
+            if sample.labels.get("dagster_job") == "prune_history" and "outcome" not in sample.labels
+        }
+
+    assert seen() == {}
+    nightly.execute_in_process(instance=instance, raise_on_error=False)
+    assert seen() == {"failed": 1}, "it never succeeded"
+    nightly.execute_in_process(instance=instance)
+    succeeded_at = seen()["success_timestamp_seconds"]
+    assert succeeded_at == pytest.approx(time.time(), abs=60)
+    assert seen()["failed"] == 0
+    nightly.execute_in_process(instance=instance, raise_on_error=False)
+    assert seen() == {"failed": 1, "success_timestamp_seconds": succeeded_at}
+    ended = [one for one in looks.of_dagster(dagster) if one.name == "electrored_runs_last_hour"]
+    assert {one.labels["outcome"]: one.value for one in ended} == {"failure": 2, "success": 1}
 
 
 def test_old_runless_events_go_and_the_last_of_each_asset_stays(instance: dg.DagsterInstance) -> None:

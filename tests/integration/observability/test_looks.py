@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from datetime import datetime
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -15,7 +16,7 @@ from contracts.kafka import ensure_topics
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import ResultsDbSettings
-from contracts.topics import DEAD_LETTERS, PUBLIC, GenerationTopics
+from contracts.topics import DEAD_LETTERS, PUBLIC, SOURCE_POSITIONS, GenerationTopics
 from observability import looks
 from observability.looks import Ledger, Sample
 from stack import databases
@@ -64,6 +65,28 @@ def test_each_dead_letter_counts_once_whoever_wrote_it_and_whenever_it_is_looked
     again = Ledger(stack.kafka)
     assert dead(again.look(), word) == {"sales-events": 1, "csv": 2}
     again.close()
+
+
+def test_a_source_that_was_never_read_to_its_end_has_no_frontier(stack: Embedded) -> None:
+    ensure_topics(stack.kafka, PUBLIC)
+    codec = Registry(stack.kafka).codec(SOURCE_POSITIONS.subject, load(SOURCE_POSITIONS.schema))
+    source = f"test-{random.randrange(10**9)}"
+    ledger = Ledger(stack.kafka)
+
+    def seen(frontier: datetime | None) -> dict[str, float]:
+        record = {"source": source, "next_seq": 8, "frontier": frontier, "detail": "{}"}
+        produce(stack.kafka, SOURCE_POSITIONS, [codec.encode(("electrored.SourcePosition", record))])
+        return {
+            sample.name.removeprefix("electrored_source_"): sample.value
+            for sample in ledger.look()
+            if sample.labels.get("source") == source
+        }
+
+    with closing(ledger):
+        assert seen(looks.EPOCH) == {"records_total": 7, "first_reading_active": 1}
+        read = {"records_total": 7, "first_reading_active": 0}
+        assert seen(AT) == read | {"frontier_timestamp_seconds": AT.timestamp()}
+        assert seen(None) == read, "one that waits for nothing holds nothing back"
 
 
 def test_a_slot_is_looked_at_by_who_may_only_connect_and_while_nobody_captures(stack: Embedded) -> None:

@@ -133,8 +133,11 @@ def test_who_tells_lineage_tells_marquez_and_the_topic_and_may() -> None:
         environment = service.get("environment", {})
         assert not is_one or "OPENLINEAGE__TRANSPORT__TRANSPORTS" in environment, name
         # Runs of Dagster are children of its code server; the others only show them.
-        waits = any(str(volume).startswith("lineage:") for volume in service.get("volumes", []))
+        volumes = [str(volume) for volume in service.get("volumes", []) if str(volume).startswith("lineage:")]
+        waits = any(not volume.endswith(":ro") for volume in volumes)
         assert waits == (is_one and name not in ("dagster-web", "dagster-daemon")), name
+        # The observer counts what waits.
+        assert (volumes != []) == (waits or name == "observer"), name
     transports = json.loads(SERVICES["capture"]["environment"]["OPENLINEAGE__TRANSPORT__TRANSPORTS"])
     assert transports["topic"]["topic"] == OPENLINEAGE_EVENTS.name
     assert transports["marquez"]["url"] == "http://marquez:5000"

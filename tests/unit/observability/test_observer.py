@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from observability.looks import Sample, kind_of, of_inbox
+from observability.looks import Sample, kind_of, of_inbox, of_lineage
 from observability.observer import HELP, Observer
 
 
@@ -43,6 +43,17 @@ def test_the_oldest_file_that_waits_tells_its_age_and_what_is_not_ours_does_not(
     assert 0 <= age.value < 60
 
 
+def test_events_that_wait_are_counted_by_process_and_backend(tmp_path: Path) -> None:
+    assert list(of_lineage(tmp_path / "nobody-has-told-yet")) == []
+    (tmp_path / "dagster" / "http").mkdir(parents=True)
+    (tmp_path / "sink" / "kafka").mkdir(parents=True)
+    (tmp_path / "sink" / "lock").write_text("")
+    for name in ("1.START.json", "2.COMPLETE.json", "3.COMPLETE.json.part", "sending.lock"):
+        (tmp_path / "dagster" / "http" / name).write_text("{}")
+    found = {(one.labels["outbox"], one.labels["lane"]): one.value for one in of_lineage(tmp_path)}
+    assert found == {("dagster", "http"): 2, ("sink", "kafka"): 0}
+
+
 @pytest.mark.parametrize(
     ("reason", "kind"),
     [
@@ -65,6 +76,7 @@ def test_names_follow_prometheus_conventions() -> None:
     units = ("_seconds", "_bytes", "_total")
     counts = (
         "_up",
+        "_events",
         "_files",
         "_offsets",
         "_rows",
