@@ -94,6 +94,9 @@ class Ledger:
         self._tails = None
 
     def _note_position(self, key: bytes, value: object) -> None:
+        if value is None:
+            self._sources.pop(key.decode(), None)
+            self._files.pop(key, None)
         if not isinstance(value, tuple):
             return
         kind, record = value
@@ -192,10 +195,13 @@ _RUNS = text(
 NIGHTLY = ("check_replays", "prune_history", "retire_old_standbys")
 # By Dagster's index of jobs: the newest runs of each, however many polls there are.
 _NIGHTLY = text(
-    "SELECT job, ended.status, extract(epoch FROM succeeded.at) AS succeeded_at FROM unnest(:jobs) AS job "
-    "JOIN LATERAL (SELECT status FROM runs WHERE pipeline_name = job AND end_time IS NOT NULL "
+    "SELECT job, ended.status, coalesce(succeeded.end_time, first.start_time) AS succeeded_at "
+    "FROM unnest(:jobs) AS job "
+    # One that never ran is late by what Dagster has been running.
+    "JOIN (SELECT start_time FROM runs WHERE start_time IS NOT NULL ORDER BY id LIMIT 1) AS first ON true "
+    "LEFT JOIN LATERAL (SELECT status FROM runs WHERE pipeline_name = job AND end_time IS NOT NULL "
     "ORDER BY id DESC LIMIT 1) AS ended ON true "
-    "LEFT JOIN LATERAL (SELECT to_timestamp(end_time) AS at FROM runs WHERE pipeline_name = job "
+    "LEFT JOIN LATERAL (SELECT end_time FROM runs WHERE pipeline_name = job "
     "AND status = 'SUCCESS' ORDER BY id DESC LIMIT 1) AS succeeded ON true"
 )
 # The newest evaluation of each check; an evaluation that only began says nothing.

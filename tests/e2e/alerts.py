@@ -63,6 +63,11 @@ class Prometheus:
     def firing(self) -> set[str]:
         return {row["metric"]["alertname"] for row in self.query('ALERTS{alertstate="firing"}')}
 
+    def fired(self, seconds: int) -> set[str]:
+        """Whatever fired at any moment of so many seconds."""
+        asked = f'last_over_time(ALERTS{{alertstate="firing"}}[{seconds}s])'
+        return {row["metric"]["alertname"] for row in self.query(asked)}
+
     def raises(self, *names: str) -> None:
         began = time.monotonic()
         missing = set(names)

@@ -198,6 +198,19 @@ def drop_slot(platform: Platform) -> None:
         until(is_dropped, 60, "the end of the slot")
 
 
+def forget_position(platform: Platform) -> None:
+    """Capture's position is gone from its topic, as if capture had never begun."""
+    producer = Producer({"bootstrap.servers": platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"]})
+    producer.produce("source-positions", None, key=b"postgres")
+    assert producer.flush(30) == 0
+
+
+def refuse_lineage(platform: Platform, process: str) -> None:
+    """Somebody put what is no event where those of the process wait."""
+    (lane, *_) = sorted((platform.folder / "lineage" / process).glob("*/"))
+    (lane / f"{time.time_ns():020d}.0.START.json").write_text("{}")
+
+
 class _SecondBroker(Kafka):
     """A broker without a controller: that of the platform's own broker is asked."""
 

@@ -14,13 +14,19 @@ from contracts import datasets
 from tests.e2e.conftest import Platform, until
 
 
-def kill_runs(server: psutil.Process) -> None:
-    """kill -9 of every run's process; one that has ended and was not reaped yet is none."""
+def processes_of_runs(server: psutil.Process) -> list[psutil.Process]:
+    """One that has ended and was not reaped yet is none."""
     runs = []
     for child in server.children():
         with suppress(psutil.NoSuchProcess):  # A zombie is one of them.
             if "spawn_main" in " ".join(child.cmdline()):
                 runs.append(child)
+    return runs
+
+
+def kill_runs(server: psutil.Process) -> None:
+    """kill -9 of every run's process."""
+    runs = processes_of_runs(server)
     assert runs, "no run is on its way"
     for run in runs:
         run.kill()

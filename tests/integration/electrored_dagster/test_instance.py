@@ -83,14 +83,17 @@ def test_a_nightly_job_has_failed_until_its_next_success(instance: dg.DagsterIns
         }
 
     assert seen() == {}
-    nightly.execute_in_process(instance=instance, raise_on_error=False)
-    assert seen() == {"failed": 1}, "it never succeeded"
+    first = nightly.execute_in_process(instance=instance, raise_on_error=False)
+    (record,) = instance.get_run_records(dg.RunsFilter(run_ids=[first.run_id]))
+    assert seen() == {"failed": 1, "success_timestamp_seconds": record.start_time}, "it never succeeded"
     nightly.execute_in_process(instance=instance)
     succeeded_at = seen()["success_timestamp_seconds"]
     assert succeeded_at == pytest.approx(time.time(), abs=60)
     assert seen()["failed"] == 0
     nightly.execute_in_process(instance=instance, raise_on_error=False)
     assert seen() == {"failed": 1, "success_timestamp_seconds": succeeded_at}
+    never = [one for one in looks.of_dagster(dagster) if one.labels.get("dagster_job") == "check_replays"]
+    assert [one.value for one in never] == [0, record.start_time], "one that never ran is late one day"
     ended = [one for one in looks.of_dagster(dagster) if one.name == "electrored_runs_last_hour"]
     assert {one.labels["outcome"]: one.value for one in ended} == {"failure": 2, "success": 1}
 

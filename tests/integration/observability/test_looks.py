@@ -9,10 +9,11 @@ from contextlib import closing
 from datetime import datetime
 
 import pytest
+from confluent_kafka import Producer
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from contracts.kafka import ensure_topics
+from contracts.kafka import client_config, ensure_topics
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import ResultsDbSettings
@@ -76,6 +77,9 @@ def test_a_source_that_was_never_read_to_its_end_has_no_frontier(stack: Embedded
     def seen(frontier: datetime | None) -> dict[str, float]:
         record = {"source": source, "next_seq": 8, "frontier": frontier, "detail": "{}"}
         produce(stack.kafka, SOURCE_POSITIONS, [codec.encode(("electrored.SourcePosition", record))])
+        return looked()
+
+    def looked() -> dict[str, float]:
         return {
             sample.name.removeprefix("electrored_source_"): sample.value
             for sample in ledger.look()
@@ -87,6 +91,10 @@ def test_a_source_that_was_never_read_to_its_end_has_no_frontier(stack: Embedded
         read = {"records_total": 7, "first_reading_active": 0}
         assert seen(AT) == read | {"frontier_timestamp_seconds": AT.timestamp()}
         assert seen(None) == read, "one that waits for nothing holds nothing back"
+        client = Producer(client_config(stack.kafka))
+        client.produce(SOURCE_POSITIONS.name, None, key=source.encode())
+        assert client.flush(30) == 0
+        assert looked() == {}, "its position was deleted"
 
 
 def test_a_slot_is_looked_at_by_who_may_only_connect_and_while_nobody_captures(stack: Embedded) -> None:
