@@ -17,14 +17,20 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from contracts.settings import LogSettings
 
 MASK = "***"
-_SECRET_NAME = re.compile(r"password|passwd|secret|token|credential|authorization|api_?key", re.IGNORECASE)
-# scheme://user:password@host: up to the last @ before the path, because a careless password may hold one.
-_URL_PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]+(?=@)", re.IGNORECASE)
-# password=… of a libpq connection string, sasl.password=… of a librdkafka configuration.
+_NAMES = r"password|passwd|passphrase|secret|token|credential|authorization|api[_-]?key|private[_-]?key"
+_SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
+# Where a secret ends is a guess: the longest is taken. To hide a host's path or a next field is no loss, a tail is.
+# scheme://user:password@host: up to the last @ of the word, because a careless password may hold @ and /.
+_URL_PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]{0,40}://[^\s:/]*:)(?P<rest>\S+)", re.IGNORECASE)
+# password=… of a libpq connection string, access_token=… of a query, 'sasl.password': '…' and ('api_key', '…') of a
+# repr, the same in JSON within a string, Authorization: Bearer … of a header.
 _ASSIGNED = re.compile(
-    r"(?P<before>\b(?:[\w.]*password|passwd|secret|token)['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|[^\s,;&}]+)",
-    re.IGNORECASE,
+    rf"(?P<before>(?:{_NAMES})[\w.-]{{0,40}}(?:\s*[=:]|\\*['\"]\s*[=:,])\s*)"
+    r"(?:b?'(?:[^'\\]|\\.)*'|b?\"(?:[^\"\\]|\\.)*\"|\\+(?P<quote>['\"]).*?\\+(?P=quote)"
+    r"|(?:(?:Bearer|Basic|Digest|Negotiate|Token|ApiKey)\s+)?\S+)",
+    re.IGNORECASE | re.DOTALL,
 )
+_BEARER = re.compile(r"(?P<before>\bBearer\s+)\S+", re.IGNORECASE)
 # They log every request or connection at INFO; the metrics count those.
 _CHATTY = ("openlineage", "httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "alembic.runtime.plugins")
 
@@ -90,17 +96,31 @@ def mask_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def mask(text: str) -> str:
-    """The text with the passwords of URLs and of connection strings replaced."""
-    return _ASSIGNED.sub(rf"\g<before>{MASK}", _URL_PASSWORD.sub(rf"\g<before>{MASK}", text))
+    """The text with passwords of URLs, assigned passwords, tokens and keys, and bearer tokens replaced.
+
+    In doubt it hides more: what follows a secret without a space may go with it.
+    """
+    text = _URL_PASSWORD.sub(_without_password, text)
+    for pattern in (_ASSIGNED, _BEARER):
+        text = pattern.sub(rf"\g<before>{MASK}", text)
+    return text
+
+
+def _without_password(url: re.Match[str]) -> str:
+    password, at, place = url["rest"].rpartition("@")
+    return f"{url['before']}{MASK if password else ''}{at}{place}"
 
 
 def _masked(key: object, value: Any) -> Any:
-    if isinstance(key, str) and _SECRET_NAME.search(key) and value is not None:
+    if isinstance(key, (str, bytes)) and _SECRET_NAME.search(str(key)) and value is not None:
         return MASK
     if isinstance(value, str):
         return mask(value)
     if isinstance(value, dict):
         return {inner: _masked(inner, item) for inner, item in value.items()}
+    if isinstance(value, tuple) and len(value) == 2:
+        # A name and its value, as headers are.
+        return [_masked(None, value[0]), _masked(value[0], value[1])]
     if isinstance(value, (list, tuple, set)):
         return [_masked(None, item) for item in value]
     if value is None or isinstance(value, (bool, int, float)):

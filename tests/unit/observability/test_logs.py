@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,6 +92,85 @@ def test_secrets_are_masked_in_every_place(log_format: Literal["console", "json"
     assert "pa@ss" not in out.getvalue()
     assert "electrored_capture" in out.getvalue(), "who connects stays readable"
     assert "127.0.0.1:5432/sales" in out.getvalue(), "where to stays readable"
+
+
+# Each with every secret below; what is in brackets stays readable.
+HIDING = [
+    ("postgresql://[electrored]:{}@[db:5432/results]", "url"),
+    ("cannot reach kafka+ssl://:{}@[broker:9092], [attempt 3]", "url"),
+    ("postgresql://[me@server]:{}@[db/sales?sslmode=require]", "url"),
+    ("[host=db user=x] password={} [dbname=sales]", "plain"),
+    ("[PGPASSWORD]={} [psql]", "plain"),
+    ("[GET /a]?access_token={} [200]", "plain"),
+    ("[grant_type=x&]client_secret={} [refused]", "plain"),
+    ("[api_key]={} [refused]", "plain"),
+    ("[X-Api-Key]: {} [refused]", "plain"),
+    ("[OPENLINEAGE_API_KEY]={}", "plain"),
+    ("[aws_secret_access_key] = {} [x]", "plain"),
+    ("[Authorization]: Bearer {} [was refused]", "plain"),
+    ("[authorization]: Basic {} [was refused]", "plain"),
+    ("[sent Bearer] {} [to a server]", "plain"),
+    ("password='{} and more' [dbname=sales]", "words"),
+    ("{'sasl.password': '{}', ['client.id': 'x']}", "words"),
+    ('{"refresh_token": "{}", ["n": 1]}', "words"),
+    (r'"{\"token\": \"{}\", [\"n\": 1]}"', "words"),
+    ("[(b'Authorization'], b'Bearer {}'), [(b'Accept', b'x')]", "words"),
+    ("[('private_key'], '{}'), [('n', 1)]", "words"),
+]
+SECRETS = {
+    "plain": ["s3cr3t", "s3cr3t/4dd", "s3cr3t,4dd;4dd}4dd&4dd", "s3cr3t@4dd:4dd/+=4dd", "4dd'4dd\"s3cr3t"],
+    "words": ["s3cr3t", "s3cr3t/4dd,4dd;4dd}4dd&4dd=", "s3cr3t 4dd 4dd"],
+    "url": [
+        "s3cr3t",
+        "s3cr3t/4dd",
+        "/s3cr3t//4dd",
+        "s3cr3t@4dd/4dd@4dd",
+        "s3cr3t?4dd#4dd:4dd,4dd",
+        "a://4dd",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"), [(text, secret) for text, kind in HIDING for secret in SECRETS[kind]]
+)
+def test_a_secret_within_a_text_is_masked_to_its_end(text: str, secret: str) -> None:
+    parts = re.split(r"[\[\]]", text)
+    said = logs.mask("".join(parts).replace("{}", secret))
+    assert "s3cr3t" not in said
+    assert "4dd" not in said
+    for readable in parts[1::2]:
+        assert readable in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "asked http://broker:8081/subjects/sales-events-value/versions/1",
+        "GET https://me@server:8443/top-sales?city=Berlin&limit=10 200",
+        "mail to ada@example.org: 3 sales",
+        "the password was refused, and so was the token",
+        "offsets {'sales-events': 7, 'key': 'sale_id'}",
+    ],
+)
+def test_a_text_without_a_secret_stays_as_it_is(text: str) -> None:
+    assert logs.mask(text) == text
+
+
+def test_names_in_bytes_and_in_pairs_hide_their_values() -> None:
+    out = configured("json")
+    logs.get("x").info("sent", headers=[(b"Authorization", b"s3cr3t"), ("x-api-key", "s3cr3t"), ("n", 1)])
+    logs.get("x").info("sent", headers={b"authorization": b"s3cr3t"}.items(), fields=("n", 1, "x"))
+    assert "s3cr3t" not in out.getvalue()
+    assert lines(out)[0]["headers"][2] == ["n", 1]
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "part", ["a", "token", "token=", "a://", "a:", "'", '\\"', "Bearer ", "password='\\"]
+)
+def test_a_long_text_takes_no_long_time(part: str) -> None:
+    logs.mask(part * (200_000 // len(part)))
 
 
 def _with_secrets() -> list[type[BaseSettings]]:
