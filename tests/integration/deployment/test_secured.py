@@ -57,7 +57,7 @@ GROUPED = """
 @pytest.fixture(scope="module")
 def host(secured: Secured) -> Host:
     """Rights given by the administrator, all else made by services of docker-compose.yml that end."""
-    assert acls.create(_admin(secured)) > 0
+    assert acls.create(_admin(secured), acls.principals()) > 0
     made = Host(secured, secured.folder / "host")
     made.once(*ONCE)
     return made
