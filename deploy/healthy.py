@@ -20,8 +20,9 @@ ESTABLISHED = "01"
 
 
 def is_connected(port: int) -> bool:
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with Path(table).open() as lines:
+    # One for IPv4, and one for IPv6 where there is that.
+    for table in Path("/proc/net").glob("tcp*"):
+        with table.open() as lines:
             next(lines)
             for line in lines:
                 _, _, remote, state = line.split()[:4]
