@@ -1,6 +1,6 @@
 # One image for all our processes; docker-compose.yml says which of them a container runs.
 # A digest would pin the base harder than its tag does: add one where the registry can be asked.
-FROM python:3.11.14-slim-bookworm AS build
+FROM python:3.11.17-slim-bookworm AS build
 
 # The version of the Makefile. It installs the rest by hash, and stays behind in this stage.
 RUN pip install --no-cache-dir uv==0.13.9
@@ -11,7 +11,7 @@ RUN python -m venv /opt/venv \
        --no-build /build/requirements.image.lock
 
 
-FROM python:3.11.14-slim-bookworm
+FROM python:3.11.17-slim-bookworm
 
 # Its number is in no file of the host; volumes that are new get their owner from these folders.
 RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/electrored --shell /usr/sbin/nologin electrored \

@@ -52,7 +52,8 @@ check: $(VENV)/.installed ## Lint, format, types, imports between rooms, Dagster
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile deploy/kafka.Dockerfile
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.override.yml \
+	  deploy/compose.managed.yml
 	@mkdir -p $(VENV)/dagster-home
 	DAGSTER_HOME=$(CURDIR)/$(VENV)/dagster-home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs
 

@@ -34,13 +34,27 @@ def kafka_acls(
     create: Annotated[
         bool, typer.Option("--create", help="Give the rights, as the user of the settings, who may do that.")
     ] = False,
+    principal: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PROCESS=PRINCIPAL",
+            help="Whom Kafka takes a process for, if it is not User:electrored-PROCESS; once for each process.",
+        ),
+    ] = None,
 ) -> None:
     """What each process may do in Kafka: lines for Kafka's own tool, or the rights themselves."""
     kafka = from_environment(KafkaSettings)
+    try:
+        named = acls.principals(principal or ())
+    except ValueError as error:
+        raise SystemExit(f"error: --principal {error}") from error
     if create:
-        typer.echo(f"{acls.create(kafka)} rights are given")
+        typer.echo(f"{acls.create(kafka, named)} rights are given")
         return
-    for line in acls.commands(kafka.kafka_bootstrap):
+    typer.echo(
+        "# admin.properties: security.protocol, sasl.mechanism and sasl.jaas.config of one who may give rights"
+    )
+    for line in acls.commands(kafka.kafka_bootstrap, named):
         typer.echo(line)
 
 

@@ -7,7 +7,7 @@ new rights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,7 +38,7 @@ from contracts.topics import (
 
 Resource = Literal["topic", "group", "transactional-id"]
 Operation = Literal["Read", "Write", "Create", "Delete", "Describe"]
-# A user is called by its process with this before it.
+# A user is called by its process with this before it, where names can be chosen.
 USER_PREFIX = "electrored-"
 
 
@@ -140,26 +140,43 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
 }
 
 
-def commands(bootstrap: str) -> Iterator[str]:
-    """The rights as lines of Kafka's own tool."""
+def principals(given: Iterable[str] = ()) -> dict[str, str]:
+    """Whom Kafka takes each process for: `PROCESS=PRINCIPAL` where it is given, else `User:electrored-PROCESS`.
+
+    A managed service names the owner of an API key by itself (`User:sa-a1b2c3`). Raises ValueError.
+    """
+    found = {process: f"User:{USER_PREFIX}{process}" for process in GRANTS}
+    for line in given:
+        process, _, principal = line.partition("=")
+        if process not in GRANTS:
+            raise ValueError(f"{line}: {process} is no process; these are: {', '.join(GRANTS)}")
+        kind, _, name = principal.partition(":")
+        if not (kind and name):
+            raise ValueError(f"{line}: a principal is a kind and a name, as in User:sa-a1b2c3")
+        found[process] = principal
+    return found
+
+
+def commands(bootstrap: str, named: Mapping[str, str]) -> Iterator[str]:
+    """The rights as lines of Kafka's own tool, run with the settings of one who may give them."""
     for process, grants in GRANTS.items():
         for grant in grants:
             pattern = " --resource-pattern-type prefixed" if grant.prefixed else ""
             operations = " ".join(f"--operation {operation}" for operation in grant.operations)
             yield (
-                f"kafka-acls.sh --bootstrap-server {bootstrap} --add --allow-principal User:{USER_PREFIX}{process} "
-                f"{operations} --{grant.resource} {grant.name}{pattern}"
+                f"kafka-acls.sh --bootstrap-server {bootstrap} --command-config admin.properties "
+                f"--add --allow-principal {named[process]} {operations} --{grant.resource} {grant.name}{pattern}"
             )
 
 
-def create(settings: KafkaSettings) -> int:
-    """Give every user its rights, as one who may; gives how many there are. What is there already stays."""
+def create(settings: KafkaSettings, named: Mapping[str, str]) -> int:
+    """Give every process its rights, as one who may; gives how many there are. What is there already stays."""
     bindings = [
         AclBinding(
             ResourceType[grant.resource.replace("-", "_").upper()],
             grant.name,
             ResourcePatternType.PREFIXED if grant.prefixed else ResourcePatternType.LITERAL,
-            f"User:{USER_PREFIX}{process}",
+            named[process],
             "*",
             AclOperation[operation.upper()],
             AclPermissionType.ALLOW,

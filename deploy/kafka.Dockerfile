@@ -1,6 +1,6 @@
 # Apache's Kafka and, in the broker, the agent that shows its own figures to Prometheus (observability/prometheus/).
 # The agent is the embedded stack's, from Maven Central as any Maven finds it, and held to the same checksum.
-FROM maven:3.9.11-eclipse-temurin-21 AS agent
+FROM maven:3.9.16-eclipse-temurin-21 AS agent
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 COPY stack/jmx-exporter.lock /
 # The lock's lines: a comment, then group:name:version:classifier:packaging sha256.

@@ -35,6 +35,7 @@ url electrored_watcher watcher_password sales-db sales | content sales_db_url_wa
 url electrored_results results_password results-db results | content results_db_url_writer
 url electrored_reader reader_password results-db results | content results_db_url_reader
 url electrored_dagster dagster_password results-db dagster | content dagster_db_url
+url electrored_reader reader_password results-db dagster | content dagster_db_url_reader
 
 content sales_role_passwords << END
 {"electrored_shop": "$(cat shop_password)", "electrored_capture": "$(cat capture_password)",

@@ -45,7 +45,7 @@ HELP = {
     "electrored_generation_since_timestamp_seconds": "Since when a generation is in its state",
     "electrored_runs_last_hour": "Runs of Dagster that ended in the last hour, by job and outcome",
     "electrored_nightly_failed": "1 if the last run of a job of every night did not succeed",
-    "electrored_nightly_success_timestamp_seconds": "When a job of every night last succeeded; at first, Dagster's first run",
+    "electrored_nightly_success_timestamp_seconds": "When a nightly job last succeeded; at first, Dagster's first run",
     "electrored_check_failed": "1 if an asset check failed when it was last evaluated",
     "electrored_csv_inbox_files": "Files that wait in the inbox",
     "electrored_csv_inbox_oldest_age_seconds": "How long the oldest file has been waiting",

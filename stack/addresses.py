@@ -72,9 +72,8 @@ class Addresses:
     def results_url(self, role: str) -> URL:
         return _given(self.settings, "results") or self._url(databases.RESULTS, role)
 
-    @property
-    def dagster_url(self) -> URL:
-        return _given(self.settings, "dagster") or self._url(databases.DAGSTER, databases.DAGSTER_ROLE)
+    def dagster_url(self, role: str) -> URL:
+        return _given(self.settings, "dagster") or self._url(databases.DAGSTER, role)
 
     @property
     def given(self) -> list[str]:
@@ -164,7 +163,7 @@ class Addresses:
             | self.sales_environment(databases.WATCHER)
             | {
                 "ELECTRORED_CSV_INBOX": self.csv_inbox,
-                "ELECTRORED_DAGSTER_DB_URL": _text(self.dagster_url),
+                "ELECTRORED_DAGSTER_DB_URL": _text(self.dagster_url(databases.READER)),
                 "ELECTRORED_LINEAGE_DIR": str(self.layout.folder / "lineage"),
                 "ELECTRORED_STATE_DIR": str(self.layout.folder),
             }
@@ -180,7 +179,7 @@ class Addresses:
             | {
                 "DAGSTER_HOME": str(self.layout.dagster_home),
                 "DAGSTER_DISABLE_TELEMETRY": "yes",
-                "ELECTRORED_DAGSTER_DB_URL": _text(self.dagster_url),
+                "ELECTRORED_DAGSTER_DB_URL": _text(self.dagster_url(databases.DAGSTER_ROLE)),
                 "ELECTRORED_DAGSTER_CODE_HOST": LOOPBACK,
                 "ELECTRORED_DAGSTER_CODE_PORT": str(self.ports.dagster_code),
             }

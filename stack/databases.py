@@ -16,7 +16,7 @@ SHOP = "electrored_shop"  # the application that sells: reads and writes public.
 CAPTURE = "electrored_capture"  # change capture: replicates and reads public.sales
 WATCHER = "electrored_watcher"  # connects to the sales database and looks at its slots; reads no table
 WRITER = "electrored_results"  # owns the results database: migrations, workers, sink
-READER = "electrored_reader"  # reads results: API, publisher
+READER = "electrored_reader"  # reads results: API, publisher; and what the observer asks of Dagster
 DAGSTER_ROLE = "electrored_dagster"  # owns Dagster's database
 REGISTRY_ROLE = "electrored_registry"  # owns the registry's database
 SALES_ROLES = (SHOP, CAPTURE, WATCHER)
@@ -68,9 +68,10 @@ def provision_results_server(server: URL, passwords: Mapping[str, str]) -> None:
         for role in RESULTS_ROLES:
             _ensure_role(cursor, role, passwords[role])
         _ensure_database(cursor, RESULTS, WRITER, (READER,))
-        _ensure_database(cursor, DAGSTER, DAGSTER_ROLE, ())
+        _ensure_database(cursor, DAGSTER, DAGSTER_ROLE, (READER,))
         _ensure_database(cursor, REGISTRY, REGISTRY_ROLE, ())
     provision_results(server.set(database=RESULTS))
+    provision_dagster(server.set(database=DAGSTER))
 
 
 def provision_sales(database: URL) -> None:
@@ -89,6 +90,15 @@ def provision_results(database: URL) -> None:
     with _cursor(database) as cursor:
         cursor.execute(
             f"alter default privileges for role {WRITER} in schema public grant select on tables to {READER}"
+        )
+
+
+def provision_dagster(database: URL) -> None:
+    """Let the reader read what Dagster's own migrations made and will make."""
+    with _cursor(database) as cursor:
+        cursor.execute(f"grant select on all tables in schema public to {READER}")
+        cursor.execute(
+            f"alter default privileges for role {DAGSTER_ROLE} in schema public grant select on tables to {READER}"
         )
 
 

@@ -186,7 +186,7 @@ class Platform(Addresses):
                 "dagster-daemon",
                 [script("dagster-daemon"), "run", *workspace],
                 environment,
-                lambda: probes.dagster_daemons_alive(self.dagster_url),
+                lambda: probes.dagster_daemons_alive(self.dagster_url(databases.DAGSTER_ROLE)),
             ),
             Program(
                 "dagster-web",

@@ -170,7 +170,7 @@ class Stack:
             "registry": lambda: registry.is_ready(platform.registry_url),
             "sales": lambda: postgres.is_ready(platform.sales_url(databases.CAPTURE)),
             "results": lambda: postgres.is_ready(platform.results_url(databases.WRITER)),
-            "dagster": lambda: postgres.is_ready(platform.dagster_url),
+            "dagster": lambda: postgres.is_ready(platform.dagster_url(databases.DAGSTER_ROLE)),
         }
         for name in platform.given:
             self._reporter.doing(f"asking the given {name}")

@@ -96,6 +96,8 @@ class Host:
             return str(self.port(service, text))
         if text == "0.0.0.0":
             return "127.0.0.1"
+        if text == "connected:5432":
+            return f"connected:{self.secured.postgres_port}"
         names = "|".join(compose()["services"])
         text = re.sub(
             rf"(?<=//)({names}):(\d+)|^(127\.0\.0\.1):(\d+)|(?<=//)(127\.0\.0\.1):(\d+)",

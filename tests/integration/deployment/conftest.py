@@ -139,7 +139,10 @@ def secured(stack: Embedded) -> Iterator[Secured]:
         results = databases.create_database(stack.postgres(), f"results_{suffix}", owner=databases.WRITER)
         databases.provision_results(results)
         cleanup.callback(databases.drop_database, stack.postgres(), f"results_{suffix}")
-        databases.create_database(stack.postgres(), f"dagster_{suffix}", owner=databases.DAGSTER_ROLE)
+        dagster = databases.create_database(
+            stack.postgres(), f"dagster_{suffix}", owner=databases.DAGSTER_ROLE
+        )
+        databases.provision_dagster(dagster)
         cleanup.callback(databases.drop_database, stack.postgres(), f"dagster_{suffix}")
         password = uuid4().hex
         made = Secured(

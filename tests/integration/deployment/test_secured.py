@@ -14,10 +14,14 @@ import psycopg2
 import pytest
 import trustme
 from pydantic import SecretStr
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.pool import NullPool
 
 from contracts import acls
 from contracts.datasets import PIPELINES
 from contracts.settings import KafkaSettings
+from observability import looks
 from stack import databases
 from stack.postgres import connect
 from tests.integration.deployment import endpoints
@@ -57,7 +61,7 @@ GROUPED = """
 @pytest.fixture(scope="module")
 def host(secured: Secured) -> Host:
     """Rights given by the administrator, all else made by services of docker-compose.yml that end."""
-    assert acls.create(_admin(secured)) > 0
+    assert acls.create(_admin(secured), acls.principals()) > 0
     made = Host(secured, secured.folder / "host")
     made.once(*ONCE)
     return made
@@ -141,6 +145,7 @@ def test_the_services_come_up_healthy_and_what_they_say_is_a_group_by(
         started.until(lambda: _rows(secured, secured.sales, databases.SHOP, sold) > first, "the till sells")
         inbox = host.folder / "inbox"
         started.until(lambda: list(inbox.glob("sales_*.csv")), "a file is dropped")
+        started.healthy("till", "csv-files")
         started.end("till")
         question = GROUPED.format(total="sum(amount)", table="sales", when="sold_at")
         expected = _totals(_rows(secured, secured.sales, databases.SHOP, question))
@@ -180,6 +185,56 @@ def test_the_services_come_up_healthy_and_what_they_say_is_a_group_by(
 
 
 @pytest.mark.usefixtures("told")
+def test_what_is_conducted_needs_no_right_that_the_conductor_lacks(host: Host) -> None:
+    """As docs/operations.md says it for containers: payments, a file taken back, a replay and all that comes of it."""
+    secured, before = host.secured, len(host.secured.refusals())
+    inbox = host.folder / "inbox"
+    (inbox / ".mine").write_text(
+        "sale_id,sold_at,city,country,salesman_id,salesman_name,product,quantity,amount,currency\n"
+        "mine-1,2026-01-02T10:00:00Z,Lyon,FR,S1,Ada,Lamp,1,10.00,EUR\n"
+        "mine-2,no time,Lyon,FR,S1,Ada,Lamp,1,10.00,EUR\n"
+    )
+    (inbox / ".mine").rename(inbox / "sales_mine.csv")
+
+    def conducted(*arguments: str) -> str:
+        done = host.run("dagster-code", "python", "-m", *arguments)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    pipeline = "top-sales-by-city"
+    with host.up((*dict.fromkeys(FLOW), "payments")) as started:
+        started.healthy(*dict.fromkeys(FLOW), "payments")
+        conducted("sources", "soap", "poll")
+        assert "sales_mine.csv: " in conducted("sources", "csv", "take")
+        assert "1 sales taken back" in conducted("sources", "csv", "retract", "sales_mine.csv")
+        assert "sales_mine.csv" in conducted("observability.letters", "-n", "5")
+        assert "is a candidate" in conducted("streaming", "replay", pipeline, "--reason", "a test")
+        conducted("streaming", "diff", pipeline, "2")
+        by = ("--approved-by", "Ada", "--yes")
+        assert "g2 is active" in conducted("streaming", "promote", pipeline, "2", *by)
+        undone = ("--reason", "a test", *by)
+        assert "g1 is active" in conducted("streaming", "rollback", pipeline, *undone)
+        assert "is retired" in conducted("streaming", "retire", pipeline, "2", "--yes")
+        assert "retired" in conducted("streaming", "generations", pipeline)
+    assert not secured.refusals()[before:]
+
+
+def test_the_observer_reads_dagsters_database_and_cannot_write_it(host: Host) -> None:
+    folder = Path(host.environment("observer")["ELECTRORED_SECRETS_DIR"])
+    url = make_url((folder / "electrored_dagster_db_url").read_text().strip())
+    dagster = create_engine(url, poolclass=NullPool)
+    list(looks.of_dagster(dagster))
+    for change in (
+        "insert into kvs (key, value) values ('a', 'b')",
+        "update runs set status = 'FAILURE'",
+        "delete from event_logs",
+        "create table mine (n integer)",
+    ):
+        with pytest.raises(ProgrammingError, match="permission denied"), dagster.begin() as connection:
+            connection.execute(text(change))
+
+
+@pytest.mark.usefixtures("told")
 def test_who_may_not_is_refused_with_one_line_that_says_what_to_do(host: Host) -> None:
     """Change capture as the sink's user."""
     before = len(host.secured.refusals())
@@ -197,6 +252,17 @@ def test_who_may_not_is_refused_with_one_line_that_says_what_to_do(host: Host) -
     assert "Kafka refuses" in line
     assert "python -m contracts acls" in line
     assert "User:electrored-sink" in "".join(host.secured.refusals()[before:])
+
+
+def test_dead_letters_say_which_right_is_missing(host: Host) -> None:
+    environment = host.environment("dagster-code") | host.secured.settings(f"{acls.USER_PREFIX}worker")
+    password = host.secured.secrets(f"{acls.USER_PREFIX}worker")["electrored_kafka_sasl_password"]
+    environment["ELECTRORED_KAFKA_SASL_PASSWORD"] = password
+    done = subprocess.run(
+        ["python", "-m", "observability.letters"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "the right to Describe the group electrored.letters is missing" in done.stderr, done.stderr
 
 
 def test_a_database_that_cannot_prove_who_it_is_gets_no_password(secured: Secured, tmp_path: Path) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +56,67 @@ def test_nothing_listens_beyond_this_machine() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_every_image_is_pinned_and_every_container_is_held() -> None:
+def test_every_image_is_pinned_and_every_container_is_held_and_asked() -> None:
     for name, service in SERVICES.items():
-        assert re.search(r":v?\d+(\.\d+)+$", service["image"]), name
+        assert re.search(r":v?\d+(\.\d+)+$", _default(service["image"])), name
         assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
         if not service["restart"].startswith("on-failure"):
-            assert service["deploy"]["resources"]["limits"]["memory"], name
-            assert (
-                service.get("healthcheck")
-                or service["image"].startswith("electrored:")
-                or name == "marquez-web"
-            )
+            check = service.get("healthcheck", {"test": service["image"].startswith("electrored:")})
+            assert check.get("test"), name
+
+
+def _default(text: str) -> str:
+    """What stands for a variable that is not set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+def test_the_image_is_called_by_the_version_unless_another_tag_is_given() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    ours = {service["image"] for service in SERVICES.values() if service["image"].startswith("electrored:")}
+    assert ours == {f"electrored:${{ELECTRORED_TAG:-{version}}}"}
+
+
+# Images that name a user of their own, so that nothing has to be said here.
+NOT_ROOT = {
+    "apicurio/apicurio-registry": "1001",
+    "prom/prometheus": "nobody",
+    "grafana/grafana": "472",
+    "electrored-kafka": "appuser, of apache/kafka",
+}
+
+
+def test_no_container_runs_as_root() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["10001:10001"]
+    assert "USER" not in (ROOT / "deploy" / "kafka.Dockerfile").read_text()
+    for name, service in SERVICES.items():
+        image = service["image"].split(":")[0]
+        if "user" in service:
+            assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]), name
+        else:
+            assert image == "electrored" or image in NOT_ROOT, name
+
+
+def _is_healthy(sign: str) -> bool:
+    asked = [sys.executable, "-I", "-S", str(ROOT / "deploy" / "healthy.py"), sign]
+    return subprocess.run(asked, capture_output=True, timeout=30).returncode == 0
+
+
+def test_a_sign_of_health_is_there_or_is_not(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert _is_healthy(f"127.0.0.1:{port}")
+        assert not _is_healthy(f"connected:{port}")
+        with socket.create_connection(("127.0.0.1", port)):
+            assert _is_healthy(f"connected:{port}")
+    assert not _is_healthy(f"127.0.0.1:{port}")
+    assert not _is_healthy(f"http://127.0.0.1:{port}/")
+    assert _is_healthy(f"changed:{tmp_path}")
+    os.utime(tmp_path, (time.time() - 61, time.time() - 61))
+    assert not _is_healthy(f"changed:{tmp_path}")
+    assert not _is_healthy(f"changed:{tmp_path / 'missing'}")
 
 
 def test_an_image_is_built_by_one_service() -> None:
@@ -219,9 +273,10 @@ def test_prometheus_asks_every_process_that_serves_metrics(tmp_path: Path) -> No
 
 
 def test_a_process_whose_container_is_gone_is_down(tmp_path: Path) -> None:
-    rules = ROOT / "deploy" / "compose.rules.yml"
-    (rule,) = yaml.safe_load(rules.read_text())["groups"][0]["rules"]
-    assert set(re.findall(r'process="([^"]+)"', rule["expr"])) == set(_asked())
+    rules = [ROOT / "deploy" / name for name in ("compose.rules.yml", "compose.kafka.rules.yml")]
+    expressions = [yaml.safe_load(file.read_text())["groups"][0]["rules"][0]["expr"] for file in rules]
+    found = [set(re.findall(r'process="([^"]+)"', expression)) for expression in expressions]
+    assert found == [set(_asked()) - {"kafka"}, {"kafka"}]
     there = [
         {"series": f'up{{job="electrored",process="{name}",instance="{name}:1"}}', "values": "1x20"}
         for name in _asked()
@@ -240,7 +295,7 @@ def test_a_process_whose_container_is_gone_is_down(tmp_path: Path) -> None:
         {"eval_time": "3m", "alertname": "ProcessDown", "exp_alerts": [told]},
     ]
     test = {"interval": "15s", "input_series": [*there, gone], "alert_rule_test": asked}
-    cases = {"rule_files": [str(rules)], "evaluation_interval": "15s", "tests": [test]}
+    cases = {"rule_files": [str(file) for file in rules], "evaluation_interval": "15s", "tests": [test]}
     (tmp_path / "cases.yml").write_text(yaml.safe_dump(cases))
     done = subprocess.run(
         ["promtool", "test", "rules", tmp_path / "cases.yml"], capture_output=True, text=True, timeout=60

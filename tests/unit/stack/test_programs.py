@@ -36,6 +36,9 @@ def _role(platform: Platform, program: str, variable: str) -> str:
         ("dagster-code", "ELECTRORED_RESULTS_DB_URL", databases.WRITER),
         ("dagster-web", "ELECTRORED_RESULTS_DB_URL", databases.READER),
         ("dagster-daemon", "ELECTRORED_DAGSTER_DB_URL", databases.DAGSTER_ROLE),
+        ("observer", "ELECTRORED_DAGSTER_DB_URL", databases.READER),
+        ("observer", "ELECTRORED_RESULTS_DB_URL", databases.READER),
+        ("observer", "ELECTRORED_SALES_DB_URL", databases.WATCHER),
     ],
 )
 def test_every_process_has_the_role_that_its_work_needs(
