@@ -107,7 +107,7 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
         *_TELL,
         *_generations("topic", "Read"),
         *_topics(_SHOWN, "Read", "Write"),
-        *(Grant("group", f"{topic.name}.publisher.", ("Read",), prefixed=True) for topic in _SHOWN),
+        *(Grant("group", f"{topic.name}.publisher", ("Read",), prefixed=True) for topic in _SHOWN),
         *(Grant("transactional-id", f"{topic.name}.publisher", ("Write",)) for topic in _SHOWN),
     ),
     # `observability`; it joins no group, and asks how far those of others are

@@ -132,16 +132,27 @@ def committed_offsets(
 ) -> dict[int, int]:
     """Offsets that the consumer's group has committed, no transaction over them open; without those that have none.
 
+    Raises KafkaException.
+    """
+    found = committed(client, topic, partitions, timeout)
+    return {partition: place.offset for partition, place in found.items()}
+
+
+def committed(
+    client: Consumer, topic: str, partitions: Iterable[int], timeout: float = TIMEOUT_SECONDS
+) -> dict[int, TopicPartition]:
+    """As `committed_offsets`, with the metadata that was committed beside each offset.
+
     Asked by a consumer because an AdminClient that is told "not coordinator", by a broker that starts, ends the process
     (librdkafka issue 5040). Raises KafkaException.
     """
     places = [TopicPartition(topic, partition) for partition in partitions]
-    found: dict[int, int] = {}
+    found: dict[int, TopicPartition] = {}
     for place in client.committed(places, timeout):
         if place.error is not None:
             raise KafkaException(place.error)
         if place.offset >= 0:
-            found[place.partition] = place.offset
+            found[place.partition] = place
     return found
 
 

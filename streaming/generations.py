@@ -16,13 +16,15 @@ from contracts.schemas import load as load_schema
 from contracts.settings import KafkaSettings
 from contracts.tables import active_generations, generations
 from contracts.topics import GenerationTopics
+from observability import logs
 from streaming.engine.errors import Fatal
-from streaming.engine.offsets import beginnings
+from streaming.engine.offsets import beginnings, ends
 from streaming.engine.pipeline import Parameters, Pipeline
 
-FIRST = 1
 # What a worker has to run; the others are history.
 LIVE = ("building", "candidate", "active", "standby")
+
+_log = logs.get(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,10 @@ def create(
     """
     if (found := load_newest(results, pipeline.name)) is not None:
         return found
-    topics, starts = lay_out(kafka, pipeline, FIRST)
+    number, topics, starts = lay_out(kafka, pipeline, after=0)
     row = {
         "pipeline": pipeline.name,
-        "number": FIRST,
+        "number": number,
         "version": pipeline.version,
         "state": "active",
         "parameters": parameters.to_json(),
@@ -96,12 +98,14 @@ def create(
 
 
 def lay_out(
-    kafka: KafkaSettings, pipeline: Pipeline, number: int
-) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
-    """Make the topics and register the schemas of a generation; what is there already stays.
+    kafka: KafkaSettings, pipeline: Pipeline, *, after: int
+) -> tuple[int, dict[str, dict[str, Any]], dict[str, int]]:
+    """Make the topics and register the schemas of a new generation; empty topics that a crash left are taken.
 
-    Gives the topics as the table has them, the logs included, and where the logs begin.
+    Gives its number, which is the first one after `after` that Kafka holds nothing of, the topics as the table has
+    them, the logs included, and where the logs begin.
     """
+    number = _unused(kafka, pipeline.name, after)
     names = GenerationTopics(pipeline.name, number)
     sources = [found.source for found in pipeline.inputs]
     connect.ensure_topics(kafka, [*sources, *names.all])
@@ -111,7 +115,7 @@ def lay_out(
     registry.register(names.progress.subject, load_schema(names.progress.schema))
     found = connect.describe_topics(kafka, [topic.name for topic in (*sources, *names.all)])
     topics = {name: {"id": topic_id, "partitions": count} for name, (topic_id, count) in found.items()}
-    return topics, _start_offsets(kafka, {source.name: found[source.name][1] for source in sources})
+    return number, topics, _start_offsets(kafka, {source.name: found[source.name][1] for source in sources})
 
 
 def load(results: Engine, pipeline: str, number: int) -> Generation:
@@ -149,15 +153,35 @@ def load_live(results: Engine, pipeline: str) -> list[Generation]:
 
 
 def _insert(connection: Connection, row: Mapping[str, Any]) -> None:
-    # Two at once is no error: both made the same, one of them keeps it.
-    connection.execute(
-        insert(generations).values(**row, promoted_at=row["created_at"]).on_conflict_do_nothing()
-    )
-    connection.execute(
+    # Two at once is no error: whoever has the pointer keeps what it made, be it the same or of another number.
+    pointed = connection.execute(
         insert(active_generations)
         .values(pipeline=row["pipeline"], generation=row["number"], promotion_number=1)
         .on_conflict_do_nothing()
     )
+    if pointed.rowcount:
+        connection.execute(insert(generations).values(**row, promoted_at=row["created_at"]))
+
+
+def _unused(kafka: KafkaSettings, pipeline: str, after: int) -> int:
+    """The first number whose topics are not there, or were never written to.
+
+    A results database that was restored to an earlier time, or is a new one, does not know what Kafka holds: progress
+    of another computation, which a generation of that number would go on from.
+    """
+    client = connect.admin(kafka)
+    known = client.list_topics(timeout=connect.TIMEOUT_SECONDS).topics
+    number = after + 1
+    while used := [
+        topic.name
+        for topic in GenerationTopics(pipeline, number).all
+        if topic.name in known and any(ends(client, topic.name, known[topic.name].partitions).values())
+    ]:
+        _log.warning(
+            "a generation's number is passed over: the database forgot what Kafka holds", topics=used
+        )
+        number += 1
+    return number
 
 
 def _start_offsets(kafka: KafkaSettings, partitions: Mapping[str, int]) -> dict[str, int]:

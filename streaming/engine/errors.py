@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from observability.lineage.runs import ToldToStop
 
+# Where a message ends that asks for more than fits into one line.
+RESTORING = 'see "Backup and restore" in docs/operations.md'
+
 
 class EngineError(Exception):
     """Base of the engine's errors."""

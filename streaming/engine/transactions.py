@@ -58,8 +58,9 @@ class Transactions:
         offsets: Mapping[tuple[str, int], int],
         group_metadata: object,
         oldest_micros: int | None = None,
+        metadata: str = "",
     ) -> Delivered:
-        """All records and the consumed offsets in one transaction.
+        """All records and the consumed offsets in one transaction; Kafka keeps `metadata` beside each offset.
 
         `oldest_micros` goes with the last record to each explicitly chosen partition, see `streaming/engine/age.py`.
         Gives the offset after the last record that went to each explicitly chosen partition. Raises Abortable when
@@ -71,7 +72,8 @@ class Transactions:
             raise Fatal(f"{self._flow}: the producer was given up before; a new process goes on")
         started = time.perf_counter()
         consumed = [
-            TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()
+            TopicPartition(topic, partition, offset, metadata)
+            for (topic, partition), offset in offsets.items()
         ]
         delivered: Delivered = {}
         try:

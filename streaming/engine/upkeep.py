@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
 from observability import logs
-from streaming.engine.errors import Fatal
+from streaming.engine.errors import RESTORING, Fatal
 from streaming.engine.failures import is_lost
 from streaming.engine.loop import Attendant, Loop
 from streaming.engine.state import StateStore
@@ -70,14 +70,15 @@ class TopicGuard(Attendant):
             except KafkaException as error:
                 if is_lost(error.args[0]):
                     raise Fatal(
-                        f"topic {name} is gone: {error.args[0].str()}; replay the pipeline"
+                        f"topic {name} is gone ({error.args[0].str()}), and the results database counts on it: was "
+                        f"that restored to before the generation was retired? {RESTORING}"
                     ) from error
                 _log.warning("topics are checked again", topic=name, reason=error.args[0].str())
                 continue
             if (str(found.topic_id), len(found.partitions)) != wanted:
                 raise Fatal(
                     f"topic {name} has id {found.topic_id} and {len(found.partitions)} partitions, the generation was "
-                    f"made with {wanted[0]} and {wanted[1]}: it was re-created or resized; replay the pipeline"
+                    f"made with {wanted[0]} and {wanted[1]}: it was re-created or resized; {RESTORING}"
                 )
 
 

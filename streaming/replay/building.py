@@ -90,8 +90,7 @@ def begin(kafka: KafkaSettings, results: Engine, request: Request) -> Generation
         newest = connection.scalar(
             select(func.max(generations.c.number)).where(generations.c.pipeline == request.pipeline)
         )
-    number = int(newest or 0) + 1
-    topics, starts = lay_out(kafka, pipeline, number)
+    number, topics, starts = lay_out(kafka, pipeline, after=int(newest or 0))
     failpoint("replay.topics")
     row = {
         "pipeline": pipeline.name,

@@ -59,14 +59,6 @@ class Entry:
         return f"{self.name} generation {self.number}"
 
 
-@dataclass(frozen=True)
-class Active:
-    """The generation that the pointer shows, and how often the pointer has moved."""
-
-    generation: Followed
-    promotion_number: int
-
-
 def live(connection: Connection) -> set[Entry]:
     """Every generation whose rows are kept up to date."""
     rows = connection.execute(
@@ -77,11 +69,10 @@ def live(connection: Connection) -> set[Entry]:
     return {Entry.of(*row) for row in rows}
 
 
-def active(connection: Connection) -> dict[str, Active]:
-    """By pipeline, what its public topic has to say."""
+def active(connection: Connection) -> dict[str, Followed]:
+    """By pipeline, the generation that the pointer shows: what its public topic has to say."""
     rows = connection.execute(
         select(
-            active_generations.c.promotion_number,
             generations.c.pipeline,
             generations.c.number,
             generations.c.version,
@@ -93,4 +84,4 @@ def active(connection: Connection) -> dict[str, Active]:
             & (generations.c.number == active_generations.c.generation),
         )
     )
-    return {row.pipeline: Active(Entry.of(*row[1:]).followed(), row.promotion_number) for row in rows}
+    return {row.pipeline: Entry.of(*row).followed() for row in rows}

@@ -1,23 +1,25 @@
 """Active generation's state → public topic: the current truth, exactly once, whoever is promoted.
 
-Positions are the committed offsets of a consumer group that is named after the promotion number, written in the
-same transactions as the records. A promotion without positions is first reconciled: the public topic is compared
-with the new generation's whole state, what differs is written, what only the former had is deleted; the last of
-these transactions holds the positions. So a crash in the middle compares again and writes only what is missing.
+Positions are the committed offsets of one consumer group, written in the same transactions as the records. Beside them
+stands whose they are: the id of the state topic that the public topic follows. If that is another than the active
+generation's, after a promotion or because the results database was restored to an earlier time, the public topic is
+first compared with the generation's whole state: what differs is written, what only the former had is deleted. Each of
+these transactions takes the id away and the last one sets it, so a crash in the middle compares again and writes only
+what is missing.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from hashlib import blake2b
 from itertools import islice
 
 from contracts import datasets
-from contracts.kafka import admin, committed_offsets, transactional_producer
+from contracts.kafka import admin, committed, committed_offsets, transactional_producer
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
@@ -30,7 +32,7 @@ from streaming.engine.offsets import beginnings, ends
 from streaming.engine.schemas import PatientRegistry
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
-from streaming.sink.followed import Active, active
+from streaming.sink.followed import Followed, active
 from streaming.sink.following import Follower, connect, follow, retried
 from streaming.sink.state_topic import Batch, Reader, check
 
@@ -39,18 +41,19 @@ TRANSACTION_RECORDS = 5_000
 # From the beginning of one transaction to that of the next; the first after quiet goes at once. Nothing of ours reads
 # the public topics, so under load they come a little later than the API and leave the machine to it.
 PAUSE_SECONDS = 0.5
+# Of the public topic. The group's offset there is 0 and means nothing; its metadata is the id of the state topic.
+COMPARED = 0
 
 _log = logs.get(__name__)
 
 
 class Publisher:
-    """The public topic of one pipeline for as long as one promotion lasts."""
+    """The public topic of one pipeline for as long as a generation is active."""
 
-    def __init__(self, kafka: KafkaSettings, registry: Registry, shown: Active) -> None:
+    def __init__(self, kafka: KafkaSettings, registry: Registry, followed: Followed) -> None:
         self._kafka = kafka
-        self._shown = shown
-        self._followed = shown.generation
-        pipeline = self._followed.pipeline
+        self._followed = followed
+        pipeline = followed.pipeline
         self._name = f"{pipeline.name}.publisher"
         self._output = pipeline.output
         schema = load(self._output.schema)
@@ -69,8 +72,7 @@ class Publisher:
         retried(partial(check, self._kafka, self._followed), stop)
         # First of all: it fences a predecessor, so that its last transaction is decided when positions are read.
         transactions = Transactions(lambda: transactional_producer(self._kafka, self._name), self._name)
-        group_id = f"{self._name}.{self._shown.promotion_number}"
-        with closing(transactions), Reader(self._kafka, self._followed.topic, group_id) as reader:
+        with closing(transactions), Reader(self._kafka, self._followed.topic, self._name) as reader:
             while not stop.is_set():
                 try:
                     self._publish(transactions, reader, stop)
@@ -82,21 +84,24 @@ class Publisher:
         if positions is None:
             positions = self._reconcile(transactions, reader, stop)
         reader.assign(positions)
-        _log.info("publishing", generation=str(self._followed), promotion=self._shown.promotion_number)
+        _log.info("publishing", generation=str(self._followed))
         while not stop.is_set():
             messages = reader.take()
             began = time.monotonic()
             totals = Batch.of(messages).totals
             if totals:
                 records = [self._record(key, value) for key, value in totals.items()]
-                transactions.commit(records, self._offsets(reader.positions), self._group(reader))
+                self._commit(transactions, reader, records, reader.positions)
                 EVENTS.labels(self._name).inc(len(messages))
                 self._written += len(records)
                 stop.wait(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
             reader.show_lag(self._name)
 
     def _positions(self, reader: Reader) -> dict[int, int] | None:
-        """Stable committed offsets of this promotion; None before it was reconciled."""
+        """Up to where the public topic says what the state says; None if it was not compared with this state."""
+        compared = committed(reader.consumer, self._output.name, [COMPARED]).get(COMPARED)
+        if compared is None or compared.metadata != self._followed.topic_id:
+            return None
         partitions = range(self._followed.partitions)
         positions = committed_offsets(reader.consumer, self._followed.topic, partitions)
         return positions if len(positions) == self._followed.partitions else None
@@ -109,9 +114,9 @@ class Publisher:
         written = 0
         differences = self._differences(public, reader, positions, stop)
         while records := list(islice(differences, TRANSACTION_RECORDS)):
-            transactions.commit(records, {}, self._group(reader))
+            self._commit(transactions, reader, records, None)
             written += len(records)
-        transactions.commit([], self._offsets(positions), self._group(reader))
+        self._commit(transactions, reader, [], positions)
         _log.info("compared", generation=str(self._followed), written=written)
         return positions
 
@@ -158,11 +163,21 @@ class Publisher:
         encoded = None if shown is None else self._public.encode({name: shown[name] for name in self._fields})
         return OutRecord(self._output.name, None, pipeline.public_key(key, total), encoded)
 
-    def _offsets(self, positions: dict[int, int]) -> dict[tuple[str, int], int]:
-        return {(self._followed.topic, partition): offset for partition, offset in positions.items()}
-
-    def _group(self, reader: Reader) -> object:
-        return reader.consumer.consumer_group_metadata()
+    def _commit(
+        self,
+        transactions: Transactions,
+        reader: Reader,
+        records: Sequence[OutRecord],
+        positions: Mapping[int, int] | None,
+    ) -> None:
+        """Records, and up to where they say what the state says; without positions they say two states at once."""
+        # Each time, or Kafka forgets the one that stands still after a week.
+        offsets = {(self._output.name, COMPARED): 0}
+        for partition, offset in (positions or {}).items():
+            offsets[self._followed.topic, partition] = offset
+        group = reader.consumer.consumer_group_metadata()
+        compared = "" if positions is None else self._followed.topic_id
+        transactions.commit(records, offsets, group, metadata=compared)
 
 
 def _digest(value: bytes) -> bytes:
@@ -176,19 +191,18 @@ def run(
     engine = connect(results, "electrored-publisher")
     registry = PatientRegistry(kafka, stop)
 
-    def publisher(shown: Active) -> Follower:
+    def publisher(followed: Followed) -> Follower:
         def run(stop: threading.Event) -> None:
-            made = Publisher(kafka, registry, shown)
-            followed = shown.generation
+            made = Publisher(kafka, registry, followed)
             job = partial(lineage_of.publisher, followed.pipeline, followed.number)
             with lineage.told(job, made.facts):
                 made.run(stop)
 
         return run
 
-    def wanted() -> dict[Active, Follower]:
+    def wanted() -> dict[Followed, Follower]:
         with engine.connect() as connection:
-            return {shown: publisher(shown) for shown in active(connection).values()}
+            return {followed: publisher(followed) for followed in active(connection).values()}
 
     follow(wanted, stop)
     engine.dispose()

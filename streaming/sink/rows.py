@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, Dialect, Engine, Table, select, text
 from sqlalchemy.dialects import postgresql
 
 from contracts.tables import metadata, sink_positions
-from streaming.engine.errors import Fatal
+from streaming.engine.errors import RESTORING, Fatal
 from streaming.sink.followed import Followed
 
 # What the sink itself adds to the columns that come from the state topic.
@@ -61,7 +61,7 @@ class Rows:
         if {topic_id for topic_id, _ in stored.values()} != {self._followed.topic_id}:
             raise Fatal(
                 f"{self._followed}: the rows come from another state topic than {self._followed.topic} "
-                f"with id {self._followed.topic_id}; replay the pipeline"
+                f"with id {self._followed.topic_id}; {RESTORING}"
             )
         return {partition: next_offset for partition, (_, next_offset) in stored.items()}
 

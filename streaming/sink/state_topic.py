@@ -15,7 +15,7 @@ from contracts.settings import KafkaSettings
 from observability import logs
 from observability.metrics import LAG
 from streaming.engine import age
-from streaming.engine.errors import Fatal, Stopping
+from streaming.engine.errors import RESTORING, Fatal, Stopping
 from streaming.engine.failures import is_end, is_lost
 from streaming.engine.merge import WATERMARK_KEY
 from streaming.sink.followed import Followed
@@ -137,10 +137,13 @@ def check(kafka: KafkaSettings, followed: Followed) -> None:
         topic_id, partitions = describe_topics(kafka, [followed.topic])[followed.topic]
     except KafkaException as error:
         if is_lost(error.args[0]):
-            raise Fatal(f"state topic {followed.topic} is gone: {error.args[0].str()}") from error
+            raise Fatal(
+                f"state topic {followed.topic} is gone ({error.args[0].str()}), and the results database counts on it: "
+                f"was that restored to before the generation was retired? {RESTORING}"
+            ) from error
         raise
     if (topic_id, partitions) != (followed.topic_id, followed.partitions):
         raise Fatal(
             f"state topic {followed.topic} was re-created: id {topic_id} with {partitions} partitions, "
-            f"the generation has {followed.topic_id} with {followed.partitions}; replay the pipeline"
+            f"the generation has {followed.topic_id} with {followed.partitions}; {RESTORING}"
         )

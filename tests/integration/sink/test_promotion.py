@@ -76,9 +76,9 @@ def test_changed_rows_and_tombstones_follow_a_promotion_in_bounded_transactions(
     sizes: list[int] = []
     real = Transactions.commit
 
-    def counted(self: Transactions, records: Any, *args: Any) -> Any:
+    def counted(self: Transactions, records: Any, *args: Any, **more: Any) -> Any:
         sizes.append(len(records))
-        return real(self, records, *args)
+        return real(self, records, *args, **more)
 
     one, two = make(1), make(2, state="candidate")
     promote(1)

@@ -22,7 +22,6 @@ from streaming.engine.errors import Fatal
 from streaming.engine.offsets import ends
 from streaming.engine.pipeline import Pipeline
 from streaming.engine.transactions import Transactions
-from streaming.sink.followed import Active
 from streaming.sink.publisher import Publisher, run
 from tests.integration.sink.conftest import DAY, HandMade, Make
 
@@ -198,12 +197,12 @@ def test_killed_while_comparing_it_compares_again_and_writes_only_what_is_missin
     class Killed(Exception):
         pass
 
-    def dies(self: Transactions, *args: Any) -> Any:
+    def dies(self: Transactions, *args: Any, **more: Any) -> Any:
         nonlocal commits
         commits += 1
         if commits == 3:
             raise Killed
-        return real(self, *args)
+        return real(self, *args, **more)
 
     monkeypatch.setattr(Transactions, "commit", dies)
     with publishing(stack.kafka, results_db) as died:
@@ -229,7 +228,7 @@ def test_a_second_publisher_fences_the_first(
 
     def main() -> None:
         try:
-            Publisher(stack.kafka, registry, Active(made.followed, 1)).run(stop)
+            Publisher(stack.kafka, registry, made.followed).run(stop)
         except BaseException as error:
             died.append(error)
 
@@ -269,7 +268,7 @@ def test_a_recreated_state_topic_stops_the_publisher(
 def test_positions_are_the_end_of_what_was_published(
     stack: Embedded, results_db: ResultsDbSettings, make: Make, promote: Promote, public: Public
 ) -> None:
-    """The committed offsets belong to the promotion, and reach what outsiders can read."""
+    """The committed offsets reach what outsiders can read."""
     made = make()
     made.write([made.total("Berlin", "1"), made.total("Ulm", "1"), made.total("Bonn", "1")])
     promote(1)
@@ -281,7 +280,7 @@ def test_positions_are_the_end_of_what_was_published(
 
 
 def _committed(stack: Embedded, made: HandMade) -> dict[int, int]:
-    reader = consumer(stack.kafka, f"{made.followed.pipeline.name}.publisher.1", subscribed=False)
+    reader = consumer(stack.kafka, f"{made.followed.pipeline.name}.publisher", subscribed=False)
     found = reader.committed([TopicPartition(made.topic, p) for p in range(2)], 60)
     reader.close()
     return {place.partition: place.offset for place in found}
