@@ -21,20 +21,9 @@ from contracts.settings import (
     SoapSettings,
 )
 from electrored_dagster.outcomes import NotSet, settings
+from observability.lineage.facts import Facts, Parent, RunOf
 from observability.lineage.hops import BATCH, Job, Read
-from observability.lineage.runs import (
-    ABORT,
-    COMPLETE,
-    FAIL,
-    START,
-    Facts,
-    Known,
-    Lineage,
-    Parent,
-    RunOf,
-    Telling,
-    telling,
-)
+from observability.lineage.runs import ABORT, COMPLETE, FAIL, START, Known, Lineage, Telling, telling
 
 if TYPE_CHECKING:
     from dagster._core.storage.dagster_run import RunRecord

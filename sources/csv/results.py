@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from contracts import datasets
 from contracts.topics import SALES_EVENTS
-from observability.lineage.runs import Facts
+from observability.lineage.facts import Facts
 
 # How many rows a preview shows.
 PREVIEW_ROWS = 5

@@ -30,7 +30,7 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
 from contracts.topics import PAYMENT_CONFIRMATIONS, Topic
 from observability import logs
-from observability.lineage.runs import Facts
+from observability.lineage.facts import Facts
 from sources.errors import Refused
 from sources.ledger import DeadLetters, Ledger, Position, Record, meaning, registry_answers
 from sources.soap.client import Bad, Page, PaymentService

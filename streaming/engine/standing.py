@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from contracts.datasets import KAFKA, Dataset
-from observability.lineage.runs import Facts
+from observability.lineage.facts import Facts
 from streaming.engine.loop import Attendant, Loop
 
 LOOK_SECONDS = 1.0

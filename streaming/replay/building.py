@@ -25,7 +25,7 @@ from contracts import kafka as connect
 from contracts.settings import KafkaSettings
 from contracts.tables import generations
 from observability import logs
-from observability.lineage.runs import Facts
+from observability.lineage.facts import Facts
 from streaming.engine.loop import REPLAY, Loop
 from streaming.engine.offsets import ends
 from streaming.engine.worker import COLLECT_SECONDS, Worker

@@ -18,9 +18,10 @@ from contracts.registry import Registry
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import GenerationTopics
 from observability import logs
+from observability.lineage.facts import Facts
 from observability.lineage.hops import Job
 from observability.lineage.keeping import Keeper
-from observability.lineage.runs import UNTOLD, Facts, Teller
+from observability.lineage.runs import UNTOLD, Teller
 from observability.metrics import EVENTS
 from streaming import lineage as lineage_of
 from streaming.barriers import STANDING_SECONDS, Barriers, Reports

@@ -22,7 +22,8 @@ from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from observability import logs
-from observability.lineage.runs import UNTOLD, Facts, Teller
+from observability.lineage.facts import Facts
+from observability.lineage.runs import UNTOLD, Teller
 from observability.metrics import EVENTS
 from streaming import lineage as lineage_of
 from streaming.engine.errors import Abortable

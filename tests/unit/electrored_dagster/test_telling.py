@@ -15,8 +15,9 @@ import pytest
 from contracts.datasets import CSV_SALES, Dataset
 from contracts.settings import LineageSettings
 from electrored_dagster import telling as of_dagster
+from observability.lineage.facts import Naming, RunOf
 from observability.lineage.hops import BATCH, Job
-from observability.lineage.runs import ABORT, COMPLETE, FAIL, START, Lineage, Naming, RunOf, Saying, telling
+from observability.lineage.runs import ABORT, COMPLETE, FAIL, START, Lineage, Saying, telling
 from tests.unit.observability.told import PLACES
 
 

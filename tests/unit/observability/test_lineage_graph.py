@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from contracts.topics import TOP_SALES_BY_CITY
+from observability.lineage.facts import Facts
 from observability.lineage.graph import Direction, Graph, Place, Step
-from observability.lineage.runs import START, Facts
+from observability.lineage.runs import START
 from streaming import lineage as of_streaming
 from streaming.pipelines import PIPELINES
 from tests.unit.observability.told import JOBS, told

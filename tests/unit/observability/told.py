@@ -13,8 +13,8 @@ from contracts.datasets import Places
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings, SalesDbSettings, SoapSettings
 from contracts.topics import SALES_EVENTS
 from observability.lineage.events import event
+from observability.lineage.facts import Facts, Naming, Parent, RunOf
 from observability.lineage.hops import Job
-from observability.lineage.runs import Facts, Naming, Parent, RunOf
 from sources import lineage as of_sources
 from streaming import lineage as of_streaming
 from streaming import shown as of_views
