@@ -59,6 +59,13 @@ class _Told:
     facts: Facts
 
 
+Say = Callable[[Facts], None]
+
+
+def unheard(_: Facts) -> None:
+    """For who runs without anybody who asks how far."""
+
+
 class Saying:
     """Facts that the one who runs sets, and the one who tells asks for."""
 
@@ -67,6 +74,10 @@ class Saying:
 
     def __call__(self) -> Facts:
         return self.facts
+
+    def say(self, facts: Facts) -> None:
+        """As good as an assignment, for who is given a function."""
+        self.facts = facts
 
 
 class Untold:
