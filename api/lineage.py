@@ -1,4 +1,4 @@
-"""Lineage from what the jobs told last; `observability/lineage/keeping.py` keeps that."""
+"""Lineage from what the jobs told last; `observability/lineage/kept.py` keeps that."""
 
 from __future__ import annotations
 

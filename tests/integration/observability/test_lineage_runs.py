@@ -17,7 +17,7 @@ from api.lineage_schemas import JobSaid, Lineage
 from contracts.settings import ResultsDbSettings
 from contracts.tables import lineage_runs
 from observability.lineage.facts import Facts
-from observability.lineage.keeping import FACET, SILENT, keep
+from observability.lineage.kept import FACET, SILENT, keep
 from observability.lineage.runs import ABORT, COMPLETE, FAIL, RUNNING, START
 from streaming import lineage as of_streaming
 from streaming.pipelines import PIPELINES
