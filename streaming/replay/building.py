@@ -72,8 +72,9 @@ class Done:
     offsets: int
     of_offsets: int
     next_offset: int = 0
-    restored: int = 0
-    written: Mapping[str, int] = field(default_factory=dict)
+    # Of this run, while the rest is of the slice: who comes after another is as far, and read other things back.
+    restored: int = field(default=0, compare=False)
+    written: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def facts(self, step: str, partition: int) -> Facts:
         """What the slice's run says."""
