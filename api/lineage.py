@@ -1,4 +1,4 @@
-"""Lineage from what the jobs told last; `observability/lineage/keeping.py` keeps that."""
+"""Lineage from what the jobs told last; `observability/lineage/kept.py` keeps that."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from sqlalchemy import Connection
 from api.lineage_schemas import JobSaid, Lineage, LineageStep, Transformation
 from observability.lineage.graph import Direction, Graph, Step
 
-# A job of a generation that is gone is history, and so is a replay whose generation workers keep now.
-_JOBS = (
-    "SELECT j.name, j.event_type, j.event_at, j.facets, j.inputs, j.outputs FROM lineage_jobs AS j WHERE NOT EXISTS "
-    "(SELECT FROM generations AS g WHERE j.generation = g.pipeline || '.g' || g.number "
-    "AND (g.state IN ('retired', 'failed') OR g.state <> 'building' "
-    "AND j.name = j.generation || '.replay')) ORDER BY j.namespace, j.name"
-)
+# A job runs if any of its runs does, and is as far as the one of them that is behind the others. Without any: as it
+# said last. A job of a generation that is gone is history, and so is a replay whose generation workers keep now.
+_JOBS = """
+    SELECT j.name, j.event_at, j.facets, j.inputs, j.outputs, r.watermark, r.name IS NOT NULL AS is_running,
+      CASE WHEN r.name IS NULL THEN j.event_type ELSE 'RUNNING' END AS state
+    FROM lineage_jobs AS j LEFT JOIN (
+      SELECT namespace, name, min(watermark) AS watermark FROM lineage_runs WHERE is_open GROUP BY namespace, name
+    ) AS r ON r.namespace = j.namespace AND r.name = j.name
+    WHERE NOT EXISTS (
+      SELECT FROM generations AS g WHERE j.generation = g.pipeline || '.g' || g.number
+      AND (g.state IN ('retired', 'failed') OR g.state <> 'building' AND j.name = j.generation || '.replay')
+    ) ORDER BY j.namespace, j.name
+"""
 # More than a person would read; a wrong name's answer shall not be longer than the right one's.
 MOST_NAMES = 50
 
@@ -44,7 +50,7 @@ def traced(connection: Connection, dataset: str, column: str | None, direction: 
     step = _step(graph.trace(found[0], direction))
     names = set(_jobs(step))
     jobs = [
-        JobSaid(name=row["name"], state=row["event_type"], told_at=row["event_at"], watermark=_watermark(row))
+        JobSaid(name=row["name"], state=row["state"], told_at=row["event_at"], watermark=_watermark(row))
         for row in rows
         if row["name"] in names
     ]
@@ -64,6 +70,8 @@ def _unknown(graph: Graph, dataset: str, column: str | None) -> str:
 
 
 def _watermark(row: Any) -> Any:
+    if row["is_running"]:
+        return row["watermark"]
     return (row["facets"]["run"].get("electroRed_watermark") or {}).get("watermark")
 
 

@@ -15,9 +15,14 @@ class Transformation(BaseModel):
 
 class JobSaid(BaseModel):
     name: str
-    state: str = Field(description="What was last told of it: START, RUNNING, COMPLETE, FAIL or ABORT.")
-    told_at: datetime
-    watermark: datetime | None
+    state: str = Field(
+        description="RUNNING while any of its runs goes on, else what was told last: START, RUNNING, COMPLETE, FAIL or "
+        "ABORT. A run of which nothing was told for an hour counts no more."
+    )
+    told_at: datetime = Field(description="When something was told of it last.")
+    watermark: datetime | None = Field(
+        description="Of the runs that go on and say one, the least; else what was told last."
+    )
 
 
 class LineageStep(BaseModel):

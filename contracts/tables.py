@@ -286,6 +286,19 @@ lineage_jobs = Table(
     PrimaryKeyConstraint("namespace", "name"),
 )
 
+# Its runs: those that go on, and for an hour those that ended, so that what comes twice or late begins none again.
+lineage_runs = Table(
+    "lineage_runs",
+    metadata,
+    Column("namespace", ID, nullable=False),
+    Column("name", ID, nullable=False),
+    Column("run_id", ID, nullable=False),
+    Column("is_open", Boolean, nullable=False),
+    Column("event_at", MOMENT, nullable=False, comment="of the last event"),
+    Column("watermark", MOMENT),
+    PrimaryKeyConstraint("namespace", "name", "run_id"),
+)
+
 # Up to where it was read, moved with the rows.
 lineage_positions = Table(
     "lineage_positions",

@@ -126,7 +126,7 @@ def run_piece(
     progress, saying, ended = Progress(piece.name, tell), Saying(), threading.Event()
 
     def note(done: Done) -> None:
-        saying.facts = done.facts(piece.name)
+        saying.say(done.facts(piece.step, piece.partition))
         progress.note(done)
         # The executor's process: without it nobody waits for this slice, which would only keep others from it.
         run = parent_process()
@@ -209,9 +209,11 @@ def proven(
     pipeline: str,
     by: str,
     tell: Callable[[str], None],
+    told: Callable[[Callable[[], Job], Saying], AbstractContextManager[None]] = UNTOLD.told,
 ) -> Difference:
     """The difference that a replay of what is active now makes; the replay is taken away again.
 
+    `told` tells lineage of its slices.
     Raises Refused while another replay of the pipeline is under way or waits. What an earlier call left when it was
     killed goes first.
     """
@@ -230,7 +232,7 @@ def proven(
         building.be_nice()
         for merge in (False, True):
             for piece in pieces(results, made, merge=merge):
-                worked = run_piece(kafka, results, replay, piece, lambda progress: tell(str(progress)))
+                worked = run_piece(kafka, results, replay, piece, lambda progress: tell(str(progress)), told)
                 tell(f"{piece.name}: {worked.events:,} events in {worked.seconds:.1f} s")
         building.finish(results, begun)
         return caught_up(kafka, results, made, tell)

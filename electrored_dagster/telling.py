@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import dagster as dg
 
@@ -21,20 +22,9 @@ from contracts.settings import (
     SoapSettings,
 )
 from electrored_dagster.outcomes import NotSet, settings
+from observability.lineage.facts import Facts, Parent, RunOf
 from observability.lineage.hops import BATCH, Job, Read
-from observability.lineage.runs import (
-    ABORT,
-    COMPLETE,
-    FAIL,
-    START,
-    Facts,
-    Known,
-    Lineage,
-    Parent,
-    RunOf,
-    Telling,
-    telling,
-)
+from observability.lineage.runs import ABORT, COMPLETE, FAIL, START, Known, Lineage, Telling, telling
 
 if TYPE_CHECKING:
     from dagster._core.storage.dagster_run import RunRecord
@@ -63,7 +53,9 @@ def job_name(name: str) -> str:
 
 @contextmanager
 def told(
-    context: dg.OpExecutionContext | dg.AssetExecutionContext, job: Callable[[], Job], facts: Telling
+    context: dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+    job: Callable[[], Job],
+    facts: Telling,
 ) -> Iterator[None]:
     """Tell of a step's work, with the run that it is a step of as parent."""
     run = context.run
@@ -88,7 +80,7 @@ def tell_end(lineage: Lineage, instance: dg.DagsterInstance, record: RunRecord) 
     """Tell of a run of Dagster's that is over: when it was, what its checks found; and end what it left open."""
     run, ended = record.dagster_run, ENDS[record.dagster_run.status]
     checked = _checked(instance, run.run_id)
-    job = Job(job_name(run.job_name), BATCH, CODE, tuple(Read(dataset) for dataset in checked), ())
+    job = _checking(run.job_name, checked)
     end = _moment(record.end_time) or datetime.now(UTC)
     error = None if ended == COMPLETE else f"Dagster's run ended as {run.status.value}"
     of = RunOf(run.run_id, nominal=_nominal(run.tags.get(SCHEDULED)))
@@ -98,14 +90,33 @@ def tell_end(lineage: Lineage, instance: dg.DagsterInstance, record: RunRecord) 
     lineage.tell(of, lambda: job, ended, Facts(assertions=checked, error=error), at=end)
 
 
+def tell_checks(lineage: Lineage, sensor: str, found: Sequence[dg.AssetCheckEvaluation]) -> None:
+    """Tell of the asset checks that a sensor evaluates: no run of Dagster's does, so that look is a run of its own."""
+    if not found:
+        return
+    checked = _by_dataset(found)
+    job = _checking(sensor, checked)
+    run = RunOf(str(uuid4()))
+    lineage.tell(run, lambda: job, START)
+    lineage.tell(run, lambda: job, COMPLETE, Facts(assertions=checked))
+
+
+def _checking(name: str, checked: Iterable[Dataset]) -> Job:
+    return Job(job_name(name), BATCH, CODE, tuple(Read(dataset) for dataset in checked), ())
+
+
 def _checked(instance: dg.DagsterInstance, run_id: str) -> dict[Dataset, list[tuple[str, bool]]]:
     """What the run's asset checks found, by dataset."""
+    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    events = (entry.dagster_event for entry in entries)
+    return _by_dataset(event.asset_check_evaluation_data for event in events if event is not None)
+
+
+def _by_dataset(checks: Iterable[dg.AssetCheckEvaluation]) -> dict[Dataset, list[tuple[str, bool]]]:
     found: dict[Dataset, list[tuple[str, bool]]] = {}
-    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
-        if entry.dagster_event is not None:
-            said = entry.dagster_event.asset_check_evaluation_data
-            system, *path = said.asset_key.path
-            found.setdefault(Dataset(system, tuple(path)), []).append((said.check_name, said.passed))
+    for said in checks:
+        system, *path = said.asset_key.path
+        found.setdefault(Dataset(system, tuple(path)), []).append((said.check_name, said.passed))
     return found
 
 

@@ -77,7 +77,7 @@ def soap_poll() -> None:
             telling("sources soap", kafka, service) as lineage,
             lineage.told(lineage_of.soap, saying),
         ):
-            saying.facts = payments.poll(kafka, service, topics).facts
+            payments.poll(kafka, service, topics, say=saying.say)
     except SourceError as error:
         logs.get(__name__).error("the poll ended", reason=str(error))
         raise SystemExit(1) from error
@@ -111,8 +111,7 @@ def csv_take() -> None:
         telling("sources csv", kafka, results, inbox) as lineage,
         lineage.told(lineage_of.csv, saying),
     ):
-        done = take(kafka, results, inbox)
-        saying.facts = done.facts
+        done = take(kafka, results, inbox, say=saying.say)
     for file in done.files:
         counts = file.counts
         typer.echo(
@@ -148,12 +147,18 @@ def csv_check(file: Path) -> None:
 @csv.command("retract")
 def csv_retract(file: str) -> None:
     """Take a file back: FILE is a path to its content, the name it was taken under, or its hash."""
+    from sources.csv.lineage import retraction
     from sources.csv.retracting import retract
 
     logs.configure("sources-csv")
     kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
-    with _one_line():
-        done = retract(kafka, results, from_environment(CsvSettings), file)
+    inbox, saying = from_environment(CsvSettings), Saying()
+    with (
+        _one_line(),
+        telling("sources csv retract", kafka, results, inbox) as lineage,
+        lineage.told(retraction, saying),
+    ):
+        done = retract(kafka, results, inbox, file, say=saying.say)
     amount = ", ".join(f"{value} {currency}" for currency, value in done.amount.items()) or "0"
     typer.echo(
         f"{done.name}: {done.taken_back} sales taken back ({amount}); {done.left} left, corrected or taken back since"

@@ -27,8 +27,8 @@ from openlineage.client.facet_v2 import (
 from contracts.datasets import Dataset
 from observability import logs
 from observability.lineage import hops
+from observability.lineage.facts import Facts, Naming, RunOf
 from observability.lineage.hops import Made, Origin
-from observability.lineage.runs import Facts, Naming, RunOf
 
 PRODUCER = f"urn:electrored:{version('electrored')}"
 FACET = "electroRed_watermark"

@@ -1,4 +1,4 @@
-"""The topic `openlineage-events` → a row for each job in the results database, from which lineage is answered.
+"""The topic `openlineage-events` → what is kept of it in the results database.
 
 Rows and position move in one transaction, so a restart goes on where it was. It is a follower of what is told, in a
 thread beside the sink: whatever happens to it is a warning, tried again, and never the sink's end.
@@ -6,31 +6,24 @@ thread beside the sink: whatever happens to it is a warning, tried again, and ne
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterable
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from sqlalchemy import Connection, Engine, Text, case, cast, delete, func, select
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DataError
 
 from contracts.kafka import consumer, describe_topics
 from contracts.settings import KafkaSettings
-from contracts.tables import generations, lineage_jobs, lineage_positions
+from contracts.tables import lineage_positions
 from contracts.topics import OPENLINEAGE_EVENTS
 from observability import logs
+from observability.lineage.kept import keep
 
 AT_ONCE = 500
 POLL_SECONDS = 1.0
 # After a failure, of Kafka or of the database: nobody waits for this.
 AGAIN_SECONDS = 10.0
-# Of a facet's name that says for which generation a run works.
-FACET = "electroRed_watermark"
-# States of a generation whose jobs are history.
-GONE = ("retired", "failed")
 
 _log = logs.get(__name__)
 
@@ -77,7 +70,7 @@ class Keeper(threading.Thread):
             while not self._stop_asked.is_set():
                 if messages := _taken(client):
                     with self._results.begin() as connection:
-                        keep(connection, (message.value() for message in messages))
+                        keep(connection, (message.value() for message in messages), datetime.now(UTC))
                         _move(connection, topic_id, messages[-1])
         finally:
             client.close()
@@ -103,65 +96,3 @@ def _move(connection: Connection, topic_id: str, last: Message) -> None:
         .values(values)
         .on_conflict_do_update(index_elements=["topic_id"], set_={"next_offset": offset + 1})
     )
-
-
-def keep(connection: Connection, events: Iterable[bytes | None]) -> None:
-    """Note what each job said last. What is no event of a run says nothing here; generations that are gone go."""
-    for row in filter(None, map(_row, events)):
-        try:
-            # The topic is open to whatever else tells of its runs: one that PostgreSQL refuses holds no other back.
-            with connection.begin_nested():
-                _keep(connection, row)
-        except DataError as error:
-            _log.warning("an event of a run is passed over", reason=str(error.orig)[:200])
-    gone = select(generations.c.pipeline + ".g" + cast(generations.c.number, Text)).where(
-        generations.c.state.in_(GONE)
-    )
-    connection.execute(delete(lineage_jobs).where(lineage_jobs.c.generation.in_(gone)))
-
-
-def _keep(connection: Connection, row: dict[str, Any]) -> None:
-    statement = insert(lineage_jobs).values(row)
-    new, old = statement.excluded, lineage_jobs.c
-    # Who ends the run of another knows not what that read and wrote.
-    knows = (func.jsonb_array_length(new.inputs) + func.jsonb_array_length(new.outputs)) > 0
-    changes = {name: new[name] for name in ("run_id", "event_type", "event_at")} | {
-        name: case((knows, new[name]), else_=old[name])
-        for name in ("generation", "facets", "inputs", "outputs")
-    }
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["namespace", "name"],
-            set_=changes,
-            where=new.event_at >= old.event_at,
-        )
-    )
-
-
-def _row(value: bytes | None) -> dict[str, Any] | None:
-    try:
-        # PostgreSQL's JSON cannot hold a NUL or half of a character, which an error's text or a file's name may.
-        text = json.dumps(json.loads(value or b""), ensure_ascii=False).encode(errors="replace").decode()
-        event = json.loads(text.replace(r"\u0000", "\N{REPLACEMENT CHARACTER}"))
-        run, job = event["run"], event["job"]
-        facets = run.get("facets") or {}
-        return {
-            "namespace": _word(job["namespace"]),
-            "name": _word(job["name"]),
-            "run_id": _word(run["runId"]),
-            "event_type": _word(event["eventType"]),
-            "event_at": datetime.fromisoformat(event["eventTime"]),
-            "generation": (facets.get(FACET) or {}).get("generation"),
-            "facets": {"job": job.get("facets") or {}, "run": facets},
-            "inputs": list(event.get("inputs") or []),
-            "outputs": list(event.get("outputs") or []),
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        _log.warning("no event of a run is passed over", reason=repr(error)[:200])
-        return None
-
-
-def _word(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no name")
-    return value

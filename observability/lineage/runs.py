@@ -10,16 +10,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from contracts.datasets import Dataset, Places
+from contracts.datasets import Places
 from contracts.settings import (
     CsvSettings,
     KafkaSettings,
@@ -29,6 +29,7 @@ from contracts.settings import (
     SoapSettings,
 )
 from observability import logs
+from observability.lineage.facts import Facts, Naming, Parent, RunOf
 from observability.lineage.hops import BATCH, Job
 from observability.lineage.notes import Begun, Notes, orphans
 
@@ -45,45 +46,6 @@ KILLED = "the process was killed"
 _log = logs.get(__name__)
 
 
-@dataclass(frozen=True)
-class Parent:
-    """The run that started a run."""
-
-    namespace: str
-    name: str
-    run_id: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a run says of itself when it says something. `rows` are those written so far, by dataset."""
-
-    watermark: datetime | None = None
-    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    checkpoints: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
-    rows: Mapping[Dataset, int] = field(default_factory=dict)
-    assertions: Mapping[Dataset, Sequence[tuple[str, bool]]] = field(default_factory=dict)
-    error: BaseException | str | None = None
-
-
-@dataclass(frozen=True)
-class Naming:
-    """How names are made of ours: the namespace of jobs, the places of datasets, where the code is to be seen."""
-
-    namespace: str
-    places: Places
-    source_url: str = ""
-
-
-@dataclass(frozen=True)
-class RunOf:
-    """One run of a job."""
-
-    id: str
-    parent: Parent | None = None
-    nominal: tuple[datetime, datetime | None] | None = None
-
-
 Making = Callable[[], Job]
 Telling = Callable[[], Facts]
 
@@ -97,6 +59,13 @@ class _Told:
     facts: Facts
 
 
+Say = Callable[[Facts], None]
+
+
+def unheard(_: Facts) -> None:
+    """For who runs without anybody who asks how far."""
+
+
 class Saying:
     """Facts that the one who runs sets, and the one who tells asks for."""
 
@@ -105,6 +74,10 @@ class Saying:
 
     def __call__(self) -> Facts:
         return self.facts
+
+    def say(self, facts: Facts) -> None:
+        """As good as an assignment, for who is given a function."""
+        self.facts = facts
 
 
 class Untold:

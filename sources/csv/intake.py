@@ -9,10 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
 from observability import logs
+from observability.lineage.runs import Say, unheard
 from sources.csv import reading
 from sources.csv.entries import counts_of, detail, earlier_of, place_of, spans_of
 from sources.csv.inbox import Copy, Inbox, Waiting, open_regular
@@ -34,16 +36,22 @@ UNKNOWN = "column operation: REVERSAL of a sale that no file has said, or that w
 
 
 def take(
-    kafka: KafkaSettings, results: ResultsDbSettings, settings: CsvSettings, topics: Topics | None = None
+    kafka: KafkaSettings,
+    results: ResultsDbSettings,
+    settings: CsvSettings,
+    topics: Topics | None = None,
+    *,
+    say: Say = unheard,
 ) -> Taking:
     """Take all that waits and is complete; a file of which a part was taken goes on where it was left.
 
+    `say` is given what the run has written, after each transaction.
     Raises SourceError when it cannot go on: run it again.
     """
     started = time.monotonic()
     inbox = Inbox(settings.csv_inbox, settings.csv_settle_seconds)
     with inbox.held(), Source(kafka, results, topics or Topics()) as source:
-        intake = Intake(inbox, source, settings.csv_decimal_comma)
+        intake = Intake(inbox, source, settings.csv_decimal_comma, say)
         files = tuple(intake.run())
     return Taking(files, intake.counts, time.monotonic() - started, tuple(intake.preview))
 
@@ -55,7 +63,10 @@ class Intake:
     inbox: Inbox
     source: Source
     decimal_comma: bool
+    say: Say = unheard
     counts: Counts = field(default_factory=Counts)
+    # Of retractions that had been cut off.
+    reversed: Counts = field(default_factory=Counts)
     preview: list[dict[str, Any]] = field(default_factory=list)
     _noted_at: float = field(default_factory=time.monotonic)
 
@@ -75,7 +86,8 @@ class Intake:
             if entry.state == "TAKING":
                 yield self._go_on(entry)
             elif entry.state == "RETRACTING":
-                done = reverse(self.source, entry)
+                before = self.reversed
+                done = reverse(self.source, entry, partial(self._reversed, before))
                 reason = f"taking it back had been cut off; {done.taken_back} sales were taken back in all"
                 yield FileResult(entry.name, "retracted", entry.sha256, reason)
         for sha256 in self.inbox.copies():
@@ -85,6 +97,13 @@ class Intake:
                 self.inbox.drop(sha256)
             else:
                 self._put_away(entered)
+
+    def _reversed(self, before: Counts, counts: Counts) -> None:
+        self.reversed = before + counts
+        self._say()
+
+    def _say(self) -> None:
+        self.say((self.counts + self.reversed).facts)
 
     def _go_on(self, entry: FileEntry) -> FileResult:
         if self.inbox.path_of(entry.sha256).exists():
@@ -166,6 +185,7 @@ class Intake:
             while True:
                 following = None if part is None else next(parts, None)
                 writing.settle()
+                self._say()
                 made, bad, counts = self._planned(part)
                 self.counts += counts
                 end = part.end if part is not None else place
@@ -182,6 +202,7 @@ class Intake:
                 part = following
                 self._note_sometimes(writing)
             writing.settle()
+            self._say()
         self._put_away(entry)
         took = time.monotonic() - started
         return FileResult(entry.name, "taken", entry.sha256, "", counts_of(entry), took, head.unknown)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from contracts import datasets
 from contracts.topics import SALES_EVENTS
-from observability.lineage.runs import Facts
+from observability.lineage.facts import Facts
 
 # How many rows a preview shows.
 PREVIEW_ROWS = 5
@@ -53,6 +53,19 @@ class Counts:
         """By currency, four decimals."""
         return {currency: Decimal(value).scaleb(-4) for currency, value in sorted(self.amount.items())}
 
+    @property
+    def facts(self) -> Facts:
+        """What a run says that has written this."""
+        # A correction is a reversal and a sale.
+        events = self.accepted + self.corrections + self.reversals
+        said = {
+            "rows": self.rows,
+            "events": events,
+            "duplicates": self.duplicates,
+            "dead": self.rejected,
+        }
+        return Facts(counts={"csv": said}, rows={datasets.topic(SALES_EVENTS): events})
+
 
 @dataclass(frozen=True)
 class FileResult:
@@ -75,17 +88,6 @@ class Taking:
     counts: Counts
     seconds: float
     preview: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def facts(self) -> Facts:
-        """What its run says."""
-        counts = self.counts
-        return Facts(
-            counts={
-                "csv": {"events": counts.accepted, "duplicates": counts.duplicates, "dead": counts.rejected}
-            },
-            rows={datasets.topic(SALES_EVENTS): counts.accepted + counts.corrections + counts.reversals},
-        )
 
     @property
     def rate(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import polars as pl
 
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
 from observability import logs
+from observability.lineage.runs import Say, unheard
 from sources.csv.entries import spans_of
 from sources.csv.inbox import Inbox, open_regular, sha256_of
 from sources.csv.plan import Plan
@@ -33,12 +34,15 @@ def retract(
     settings: CsvSettings,
     file: str,
     topics: Topics | None = None,
+    *,
+    say: Say = unheard,
 ) -> Retraction:
     """Reverse every sale of the file that counts as the file has it; what was corrected since is left.
 
     `file` is a path to its content, the name that it was taken under, or its hash. Cut off, it is ended by the next run
     that takes files, or run again; the frontier is held until then.
-    Afterwards the same content may be taken again. Raises Refused for a file that was not taken.
+    Afterwards the same content may be taken again. `say` is given what the run has written, after each transaction.
+    Raises Refused for a file that was not taken.
     """
     inbox = Inbox(settings.csv_inbox, settings.csv_settle_seconds)
     with inbox.held(), Source(kafka, results, topics or Topics()) as source:
@@ -48,7 +52,7 @@ def retract(
             raise Refused(
                 "another file is half taken, or half taken back: let `take` end that first, then retract"
             )
-        done = reverse(source, entry)
+        done = reverse(source, entry, lambda counts: say(counts.facts))
         inbox.drop(entry.sha256)
         source.release()
         source.note_ends()
@@ -75,21 +79,23 @@ def _find(source: Source, file: str) -> FileEntry:
     raise Refused(f"{file} is not among the files that were taken{f'; it is {states}' if states else ''}")
 
 
-def reverse(source: Source, entry: FileEntry) -> Retraction:
+def reverse(
+    source: Source, entry: FileEntry, written: Callable[[Counts], None] = lambda _: None
+) -> Retraction:
     """Reverse what the file said and still counts; goes on where it was cut off.
 
     The first of several transactions says RETRACTING, so that whoever comes after a kill ends it before he lets the
-    frontier go.
+    frontier go. `written` is given what this run has reversed, after each of them.
     """
+    by_this_run = Counts()
     recorded_at = source.hold()
     batches = _batches(source, entry)
     rows = next(batches, pl.DataFrame(schema=STORED_SCHEMA))
     while True:
         following = next(batches, None)
         made = Plan(rows.select(*COLUMNS, pl.lit(True).alias("reversal")), 0, 0, 0, rows.height, [])
-        so_far = Counts(**entry.detail.get("retracted", {})) + Counts(
-            reversals=rows.height, amount=made.amounts()
-        )
+        counts = Counts(reversals=rows.height, amount=made.amounts())
+        so_far = Counts(**entry.detail.get("retracted", {})) + counts
         retracted = {"reversals": so_far.reversals, "amount": dict(so_far.amount)}
         entry = replace(
             entry,
@@ -97,6 +103,8 @@ def reverse(source: Source, entry: FileEntry) -> Retraction:
             detail={**entry.detail, "retracted": retracted},
         )
         source.write(made, source.encode(made, recorded_at), [], entry, is_last=following is None)
+        by_this_run += counts
+        written(by_this_run)
         if following is None:
             break
         rows = following

@@ -14,7 +14,7 @@ from prometheus_client import Gauge
 
 from contracts.settings import KafkaSettings, SalesDbSettings
 from observability import logs
-from observability.lineage.runs import Facts
+from observability.lineage.facts import Facts
 from sources.errors import Interrupted
 from sources.ledger import Ledger
 from sources.postgres import opening

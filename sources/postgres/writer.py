@@ -13,7 +13,7 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from observability import metrics
-from observability.lineage.runs import Facts
+from observability.lineage.facts import Facts
 from sources.ledger import DeadLetters, Ledger, Position, Range, Record, registry_answers
 from sources.postgres.rows import EPOCH, Encoder, Half, as_json
 from sources.postgres.stream import Segment

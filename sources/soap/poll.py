@@ -30,7 +30,8 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
 from contracts.topics import PAYMENT_CONFIRMATIONS, Topic
 from observability import logs
-from observability.lineage.runs import Facts
+from observability.lineage.facts import Facts
+from observability.lineage.runs import Say, unheard
 from sources.errors import Refused
 from sources.ledger import DeadLetters, Ledger, Position, Record, meaning, registry_answers
 from sources.soap.client import Bad, Page, PaymentService
@@ -72,14 +73,6 @@ class Result:
     cursor_after: str
     seconds: float
 
-    @property
-    def facts(self) -> Facts:
-        """What its run says."""
-        return Facts(
-            counts={SOURCE: {"events": self.confirmations, "dead": self.dead}},
-            rows={datasets.topic(PAYMENT_CONFIRMATIONS): self.confirmations},
-        )
-
 
 @dataclass
 class _Tally:
@@ -104,9 +97,11 @@ def poll(
     page: int = PAGE,
     seconds: float = POLL_SECONDS,
     now: Callable[[], datetime] = utc_now,
+    say: Say = unheard,
 ) -> Result:
     """Read to the end of what the service has; blocks, up to some minutes.
 
+    `say` is given how far it is, after each page.
     Raises what ends it: Faulted with the service's own words, Untrusted, Unavailable after all attempts, Refused for a
     service without an end, Fenced when another poll took over, Interrupted when Kafka does not answer. What was
     read until then is kept, and the cursor stands behind it.
@@ -114,7 +109,7 @@ def poll(
     service = PaymentService(soap, limits)
     ledger = Ledger(kafka, SOURCE, f"sources.{SOURCE}", topics.positions)
     try:
-        return _Poll(kafka, topics, ledger, service, now).run(page, seconds)
+        return _Poll(kafka, topics, ledger, service, now, say).run(page, seconds)
     finally:
         ledger.close()
 
@@ -127,7 +122,9 @@ class _Poll:
         ledger: Ledger,
         service: PaymentService,
         now: Callable[[], datetime],
+        say: Say,
     ) -> None:
+        self._say = say
         self._topics = topics
         self._ledger = ledger
         self._service = service
@@ -190,7 +187,16 @@ class _Poll:
         for found in page.good:
             amounts = self._tally.amounts
             amounts[found.currency] = amounts.get(found.currency, Decimal(0)) + found.amount
+        self._say(self._facts())
         _log.debug("page", cursor=page.next_cursor, confirmations=len(events), dead=len(dead))
+
+    def _facts(self) -> Facts:
+        tally, frontier = self._tally, self._position.frontier
+        return Facts(
+            watermark=None if frontier == EPOCH else frontier,
+            counts={SOURCE: {"events": tally.confirmations, "dead": tally.dead}},
+            rows={datasets.topic(PAYMENT_CONFIRMATIONS): tally.confirmations},
+        )
 
     def _dead_letter(self, cursor: str, found: Bad) -> Record:
         # A cursor stands at one place for ever, so the key is the record's own.

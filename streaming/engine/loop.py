@@ -68,8 +68,8 @@ class Attendant(ABC):
     def attend(self, loop: Loop) -> None:
         """Do what is due, without waiting; answers are looked at in a later turn."""
 
-    def close(self) -> None:  # noqa: B027 - most have nothing to close
-        """The loop ends."""
+    def close(self, loop: Loop) -> None:  # noqa: B027 - most have nothing to close
+        """The loop ends: it stands where its last commit left it, and still has its partitions."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Loop:
         self.step.reset()
         self.parts.restorer.close()
         for attendant in self.parts.attendants:
-            attendant.close()
+            attendant.close(self)
         self._consumer.close()
         for partition in sorted(self.ready):
             self._partitions.forget(partition)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from contracts.datasets import KAFKA, Dataset
-from observability.lineage.runs import Facts
+from observability.lineage.facts import Facts
 from streaming.engine.loop import Attendant, Loop
 
 LOOK_SECONDS = 1.0
@@ -39,6 +39,13 @@ class Standing(Attendant):
         if time.monotonic() < self._looked_at + LOOK_SECONDS:
             return
         self._looked_at = time.monotonic()
+        self._look(loop)
+
+    def close(self, loop: Loop) -> None:
+        """What is told of the end holds the last commit too."""
+        self._look(loop)
+
+    def _look(self, loop: Loop) -> None:
         progress = {partition: loop.step.progress(partition) for partition in loop.ready}
         marks = [
             min(found.watermarks.values()) if len(found.watermarks) >= self._inputs else None

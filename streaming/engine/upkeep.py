@@ -102,7 +102,7 @@ class StateSize(Attendant):
             GROUPS.labels(loop.flow, partition).set(size.groups)
             BYTES.labels(loop.flow, partition).set(size.bytes)
 
-    def close(self) -> None:
+    def close(self, loop: Loop) -> None:
         self._leave(self._shown)
 
     def _leave(self, partitions: Iterable[int]) -> None:

@@ -117,7 +117,7 @@ class Watermarks(Attendant):
         self._take_answer()
         self._reach(loop)
 
-    def close(self) -> None:
+    def close(self, loop: Loop) -> None:
         self._frontiers.close()
         self._show(self._flow, {})
 

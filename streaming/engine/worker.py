@@ -23,7 +23,7 @@ from contracts import kafka as connect
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, Topic
-from observability.lineage.runs import Facts
+from observability.lineage.facts import Facts
 from streaming import stores
 from streaming.barriers import Barriers, Resting, Told
 from streaming.engine.blocks import Decoder

@@ -11,9 +11,9 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from contracts import kafka as connect
+from contracts.datasets import KAFKA, Dataset
 from contracts.settings import KafkaSettings
 from contracts.tables import generations
 from observability import logs
-from observability.lineage.runs import Facts
+from observability.lineage.facts import Facts
 from streaming.engine.loop import REPLAY, Loop
 from streaming.engine.offsets import ends
 from streaming.engine.worker import COLLECT_SECONDS, Worker
@@ -61,15 +62,27 @@ class Slice:
 
 @dataclass(frozen=True)
 class Done:
-    """How far a slice has come, in events and in offsets of its partition, of which some are not events."""
+    """How far a slice has come, in events and in offsets of its partition, of which some are not events.
+
+    `restored` are the records that this run read back, `written` those that it committed, by topic; it would go on from
+    `next_offset`.
+    """
 
     events: int
     offsets: int
     of_offsets: int
+    next_offset: int = 0
+    # Of this run, while the rest is of the slice: who comes after another is as far, and read other things back.
+    restored: int = field(default=0, compare=False)
+    written: Mapping[str, int] = field(default_factory=dict, compare=False)
 
-    def facts(self, name: str) -> Facts:
+    def facts(self, step: str, partition: int) -> Facts:
         """What the slice's run says."""
-        return Facts(counts={name: {"events": self.events}})
+        return Facts(
+            counts={step: {"events": self.events, "restored": self.restored}},
+            checkpoints={step: {partition: self.next_offset}},
+            rows={Dataset(KAFKA, (name,)): count for name, count in self.written.items()},
+        )
 
 
 def begin(kafka: KafkaSettings, results: Engine, request: Request) -> Generation:
@@ -220,14 +233,13 @@ def _drive(
         loop.turn()
         now = time.monotonic()
         if partition in loop.ready:
-            progress = loop.step.progress(partition)
             at = loop.consumed(partition)
-            done = Done(progress.events, min(at, target) - start, target - start)
+            done = _done(loop, partition, min(at, target) - start, target - start)
             if at >= target:
                 loop.commit()
                 # An aborted commit is read again.
                 if not loop.step.pending() and loop.consumed(partition) >= target:
-                    done = Done(loop.step.progress(partition).events, target - start, target - start)
+                    done = _done(loop, partition, target - start, target - start)
                     on_progress(done)
                     return done
             if now >= told_at + TOLD_SECONDS:
@@ -248,6 +260,11 @@ def _drive(
         worked = time.process_time() - worked_from
         if stop.wait(worked * (1 / share - 1)):
             raise Refused(f"{loop.flow} partition {partition} was told to stop at {reached} of {target}")
+
+
+def _done(loop: Loop, partition: int, offsets: int, of_offsets: int) -> Done:
+    progress = loop.step.progress(partition)
+    return Done(progress.events, offsets, of_offsets, progress.next_offset, loop.restored, dict(loop.written))
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def run_slice(
         found, saying = building.find_slice(made, step, partition), Saying()
 
         def progress(done: building.Done) -> None:
-            saying.facts = done.facts(str(found))
+            saying.say(done.facts(found.step, found.partition))
             typer.echo(json.dumps(asdict(done)))
 
         job = partial(lineage_of.replay, PIPELINES[made.pipeline, made.version], made.number)

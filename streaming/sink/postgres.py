@@ -18,9 +18,10 @@ from contracts.registry import Registry
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import GenerationTopics
 from observability import logs
+from observability.lineage.facts import Facts
 from observability.lineage.hops import Job
 from observability.lineage.keeping import Keeper
-from observability.lineage.runs import UNTOLD, Facts, Teller
+from observability.lineage.runs import UNTOLD, Teller
 from observability.metrics import EVENTS
 from streaming import lineage as lineage_of
 from streaming.barriers import STANDING_SECONDS, Barriers, Reports
@@ -74,7 +75,7 @@ class StateSink:
         self._codec = registry.codec(topics.state.subject, followed.pipeline.state_schema())
         self._reader = Reader(kafka, followed.topic, topics.group_id("sink"))
         self._applied: dict[int, int] = {}
-        self._written = 0
+        self._read = self._written = 0
         self._watermarks: dict[int, datetime] = {}
 
     def facts(self) -> Facts:
@@ -82,6 +83,7 @@ class StateSink:
         marks = list(self._watermarks.values())
         return Facts(
             watermark=min(marks) if len(marks) == self._followed.partitions else None,
+            counts={"sink": {"records": self._read}},
             checkpoints={"sink": dict(self._applied)},
             rows={datasets.table(self._followed.pipeline.table): self._written},
         )
@@ -103,6 +105,7 @@ class StateSink:
                 if messages:
                     batch = Batch.of(messages)
                     retried(partial(self._apply, batch), stop)
+                    self._read += len(messages)
                     if batch.oldest_micros is not None:
                         taken = time.time() - batch.oldest_micros / 1_000_000
                         LATENCY.labels(flow).observe(max(0.0, taken))

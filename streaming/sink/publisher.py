@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
 from functools import partial
 from hashlib import blake2b
 from itertools import islice
@@ -24,7 +25,8 @@ from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from observability import logs
-from observability.lineage.runs import UNTOLD, Facts, Teller
+from observability.lineage.facts import Facts
+from observability.lineage.runs import UNTOLD, Teller
 from observability.metrics import EVENTS
 from streaming import lineage as lineage_of
 from streaming.engine.errors import Abortable
@@ -61,11 +63,19 @@ class Publisher:
         self._public = registry.codec(self._output.subject, schema)
         self._state = registry.codec(f"{self._followed.topic}-value", pipeline.state_schema())
         self._admin = admin(kafka)
-        self._written = 0
+        self._read = self._written = 0
+        self._committed: dict[int, int] = {}
+        self._watermarks: dict[int, datetime] = {}
 
     def facts(self) -> Facts:
-        """How much it published; may be asked from any thread."""
-        return Facts(rows={datasets.topic(self._output): self._written})
+        """How far it is; may be asked from any thread."""
+        marks = list(self._watermarks.values())
+        return Facts(
+            watermark=min(marks) if len(marks) == self._followed.partitions else None,
+            counts={"publisher": {"records": self._read}},
+            checkpoints={"publisher": dict(self._committed)},
+            rows={datasets.topic(self._output): self._written},
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Publish until told to stop. Raises Fatal when fenced by another publisher, or when a person has to look."""
@@ -84,16 +94,21 @@ class Publisher:
         if positions is None:
             positions = self._reconcile(transactions, reader, stop)
         reader.assign(positions)
+        self._committed = dict(positions)
         _log.info("publishing", generation=str(self._followed))
         while not stop.is_set():
             messages = reader.take()
             began = time.monotonic()
-            totals = Batch.of(messages).totals
-            if totals:
-                records = [self._record(key, value) for key, value in totals.items()]
+            batch = Batch.of(messages)
+            if batch.totals:
+                records = [self._record(key, value) for key, value in batch.totals.items()]
                 self._commit(transactions, reader, records, reader.positions)
                 EVENTS.labels(self._name).inc(len(messages))
                 self._written += len(records)
+                self._committed = dict(reader.positions)
+            self._read += len(messages)
+            self._note(batch.watermarks)
+            if batch.totals:
                 stop.wait(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
             reader.show_lag(self._name)
 
@@ -111,19 +126,30 @@ class Publisher:
         public = self._published(stop)
         _log.info("comparing", generation=str(self._followed), published=len(public))
         positions: dict[int, int] = {}
+        watermarks: dict[int, bytes] = {}
         written = 0
-        differences = self._differences(public, reader, positions, stop)
+        differences = self._differences(public, reader, positions, watermarks, stop)
         while records := list(islice(differences, TRANSACTION_RECORDS)):
             self._commit(transactions, reader, records, None)
             written += len(records)
+            self._written += len(records)
         self._commit(transactions, reader, [], positions)
+        self._note(watermarks)
         _log.info("compared", generation=str(self._followed), written=written)
         return positions
 
     def _differences(
-        self, public: dict[bytes, bytes], reader: Reader, positions: dict[int, int], stop: threading.Event
+        self,
+        public: dict[bytes, bytes],
+        reader: Reader,
+        positions: dict[int, int],
+        watermarks: dict[int, bytes],
+        stop: threading.Event,
     ) -> Iterator[OutRecord]:
-        """What has to be written, a state partition at a time; `public` loses what the state has."""
+        """What has to be written, a state partition at a time; `public` loses what the state has.
+
+        `positions` and `watermarks` gain those up to which that holds.
+        """
         state_ends = ends(self._admin, self._followed.topic, range(self._followed.partitions))
         starts = beginnings(self._admin, self._followed.topic, range(self._followed.partitions))
         for partition, start in starts.items():
@@ -132,6 +158,7 @@ class Publisher:
             for messages in reader.read_to(state_ends, stop):
                 state.add(messages)
             positions |= reader.positions
+            watermarks |= state.watermarks
             for key, value in state.totals.items():
                 record = self._record(key, value)
                 shown = public.pop(record.key or b"", None)
@@ -162,6 +189,14 @@ class Publisher:
         shown = pipeline.public(total)
         encoded = None if shown is None else self._public.encode({name: shown[name] for name in self._fields})
         return OutRecord(self._output.name, None, pipeline.public_key(key, total), encoded)
+
+    def _note(self, watermarks: dict[int, bytes]) -> None:
+        """Everything up to them is published."""
+        marks = {
+            partition: self._state.decode(value)[1]["watermark"] for partition, value in watermarks.items()
+        }
+        # Anew, and not changed: who asks from another thread sees one or the other.
+        self._watermarks = self._watermarks | marks
 
     def _commit(
         self,

@@ -57,6 +57,17 @@ def _sell(cursor: psycopg2.extensions.cursor, city: str, country: str, amount: s
     return str(row[0])
 
 
+def _drop(inbox: Path, city: str) -> str:
+    """Drop a file with one sale, as a whole; gives its name."""
+    name = f"sales_{uuid4().hex[:8]}.csv"
+    hidden = inbox / f".{name}"
+    columns = "sale_id,sold_at,city,country,salesman_id,salesman_name,product,quantity,amount,currency"
+    sale = f"{uuid4()},{datetime.now(UTC).isoformat()},{city},DE,s-1,Ada,Lamp,1,10.25,EUR"
+    hidden.write_text(f"{columns}\n{sale}\n")
+    hidden.rename(inbox / name)
+    return name
+
+
 def test_a_sale_its_correction_and_its_cancellation_show_up_in_the_api(platform: Platform) -> None:
     city = f"Probe {uuid4().hex[:8]}"
     with closing(platform.connect()) as connection:
@@ -74,13 +85,9 @@ def test_a_sale_its_correction_and_its_cancellation_show_up_in_the_api(platform:
 
 def test_a_dropped_file_shows_up_in_the_api_and_is_taken_back(platform: Platform) -> None:
     """Nobody is asked to: Dagster's sensor finds it, a run takes it, the pipelines count it."""
-    city, name = f"Probe {uuid4().hex[:8]}", f"sales_{uuid4().hex[:8]}.csv"
+    city = f"Probe {uuid4().hex[:8]}"
     inbox = Path(platform.addresses["ELECTRORED_CSV_INBOX"])
-    hidden = inbox / f".{name}"
-    columns = "sale_id,sold_at,city,country,salesman_id,salesman_name,product,quantity,amount,currency"
-    sale = f"{uuid4()},{datetime.now(UTC).isoformat()},{city},DE,s-1,Ada,Lamp,1,10.25,EUR"
-    hidden.write_text(f"{columns}\n{sale}\n")
-    hidden.rename(inbox / name)
+    name = _drop(inbox, city)
     # 11 s on an idle machine; the target is 20.
     until(lambda: bool(_by_city(platform, city, "DE")), 60, "the file's sale in the API")
     (row,) = _by_city(platform, city, "DE")
@@ -100,6 +107,8 @@ def test_a_dropped_file_shows_up_in_the_api_and_is_taken_back(platform: Platform
 def test_a_total_is_traced_to_the_table_and_the_files_and_back(platform: Platform) -> None:
     """What the running processes told, from the command and from the API."""
     inbox = platform.addresses["ELECTRORED_CSV_INBOX"]
+    # Of files is told when one is taken.
+    _drop(Path(inbox), f"Probe {uuid4().hex[:8]}")
 
     def ends(*arguments: str) -> set[tuple[str, str]]:
         done = platform.run("lineage", *arguments, "--json")

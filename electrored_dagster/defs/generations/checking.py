@@ -6,6 +6,7 @@ again. It looks at every window, since a replay reads the whole log whatever is 
 # No postponed annotations here: Dagster refuses an op whose context's type is text.
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -18,6 +19,7 @@ from electrored_dagster.defs.instance import Platform
 from electrored_dagster.generations import connected
 from electrored_dagster.graph import key
 from electrored_dagster.outcomes import own_words
+from electrored_dagster.telling import told
 
 NAME = "replay_is_identical"
 
@@ -32,7 +34,9 @@ def _check(pipeline: str) -> dg.AssetChecksDefinition:
     )
     def identical(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         with own_words(), connected() as (kafka, results, replay):
-            found = generations.proven(kafka, results, replay, pipeline, NAME, context.log.info)
+            found = generations.proven(
+                kafka, results, replay, pipeline, NAME, context.log.info, partial(told, context)
+            )
             metadata: dict[str, Any] = differences.described(results, found)
             # It is taken away by now: there is nothing to promote.
             metadata.pop("promote", None)

@@ -15,7 +15,7 @@ from electrored_dagster.columns import came_from
 from electrored_dagster.graph import described, evaluation, key
 from electrored_dagster.inbox import CHECK, MOST_DOUBLINGS, Memory, Runs, look, reason_to_wait
 from electrored_dagster.outcomes import NotSet, own_words, settings
-from electrored_dagster.telling import told
+from electrored_dagster.telling import of_server, tell_checks, told
 from observability.lineage.runs import Saying
 from sources import lineage as lineage_of
 
@@ -55,8 +55,7 @@ def csv_sales(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResul
     saying = Saying()
     with own_words(), told(context, lineage_of.csv, saying):
         inbox = settings(CsvSettings)
-        taking = take(settings(KafkaSettings), settings(ResultsDbSettings), inbox)
-        saying.facts = taking.facts
+        taking = take(settings(KafkaSettings), settings(ResultsDbSettings), inbox, say=saying.say)
     now = datetime.now(UTC)
     for file in taking.files:
         context.log.info("%s: %s %s", file.name, file.outcome, file.reason)
@@ -93,10 +92,12 @@ def csv_inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         records(dg.RunsFilter(job_name=csv_take.name), limit=MOST_DOUBLINGS + 1),
         records(dg.RunsFilter(job_name=csv_retract.name), limit=1),
     )
-    told = found.is_old(runs, now)
-    if told != memory.is_old:
-        memory = memory.telling(told)
-        events.append(evaluation(found.check(now)))
+    is_old = found.is_old(runs, now)
+    if is_old != memory.is_old:
+        memory = memory.telling(is_old)
+        check = evaluation(found.check(now))
+        events.append(check)
+        tell_checks(of_server(), csv_inbox.name, [check])
     reason = reason_to_wait(found, runs, memory, timedelta(seconds=inbox.csv_every_seconds), now)
     if reason is not None:
         return dg.SensorResult(skip_reason=reason, asset_events=events, cursor=memory.cursor)
@@ -115,11 +116,17 @@ class WrongFile(dg.Config):
 @dg.op(pool=POOL, retry_policy=RETRIES)
 def retract_file(context: dg.OpExecutionContext, config: WrongFile) -> None:
     """Reverses what the file said and still counts; what was corrected since is left."""
+    from sources.csv.lineage import retraction
     from sources.csv.retracting import retract
 
-    with own_words():
+    saying = Saying()
+    with own_words(), told(context, retraction, saying):
         done = retract(
-            settings(KafkaSettings), settings(ResultsDbSettings), settings(CsvSettings), config.file
+            settings(KafkaSettings),
+            settings(ResultsDbSettings),
+            settings(CsvSettings),
+            config.file,
+            say=saying.say,
         )
     context.log_event(dg.AssetObservation(SALES, metadata=outcomes.retracted(done)))
 

@@ -47,8 +47,7 @@ def payment_confirmations(context: dg.AssetExecutionContext) -> dg.MaterializeRe
     saying = Saying()
     with own_words(), told(context, lineage_of.soap, saying):
         topics = Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
-        result = poll(settings(KafkaSettings), settings(SoapSettings), topics)
-        saying.facts = result.facts
+        result = poll(settings(KafkaSettings), settings(SoapSettings), topics, say=saying.say)
     metadata: dict[str, Any] = {"cursor": result.cursor_after, "pages": result.pages}
     context.log_event(dg.AssetObservation(key(datasets.PAYMENT_SERVICE), metadata=metadata))
     return dg.MaterializeResult(asset_key=key(CONFIRMATIONS), metadata=outcomes.polled(result))

@@ -9,6 +9,7 @@ import dagster as dg
 from electrored_dagster.defs.generations.replaying import SALESMAN_WINDOWS, WINDOWS
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.observations import changed
+from electrored_dagster.telling import of_server, tell_checks
 
 INTERVAL_SECONDS = 60
 
@@ -22,6 +23,8 @@ def observe_platform(
     Starts no run.
     """
     events, cursor = changed(platform.standing(), context.cursor, datetime.now(UTC))
+    checks = [event for event in events if isinstance(event, dg.AssetCheckEvaluation)]
+    tell_checks(of_server(), observe_platform.name, checks)
     known = set(context.instance.get_dynamic_partitions(SALESMAN_WINDOWS))
     begun = [day for day in platform.salesman_windows() if day not in known]
     requests = [WINDOWS.build_add_request(begun)] if begun else []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -12,7 +15,10 @@ from contracts import datasets
 from contracts.settings import KafkaSettings, ReplaySettings
 from electrored_dagster import generations
 from electrored_dagster.definitions import definitions
+from electrored_dagster.defs.generations.checking import NAME
 from electrored_dagster.graph import key
+from observability.lineage.hops import Job
+from observability.lineage.runs import Saying
 from streaming.generations import load
 from streaming.replay import building
 from streaming.replay.building import Slice
@@ -130,22 +136,36 @@ def test_a_replay_of_what_is_active_is_proven_identical_and_leaves_nothing(live:
     pipeline = live.ground.pipeline.name
     live.ground.feed(800)
 
+    heard: list[tuple[str, Saying]] = []
+
+    def told(job: Callable[[], Job], saying: Saying) -> AbstractContextManager[None]:
+        heard.append((job().name, saying))
+        return nullcontext()
+
     def proven() -> Any:
         replay = ReplaySettings(state_dir=live.folder / "platform")
         return generations.proven(
-            KafkaSettings(), live.ground.results, replay, pipeline, "replay_is_identical", lambda _: None
+            KafkaSettings(), live.ground.results, replay, pipeline, NAME, lambda _: None, told
         )
 
     with live.running():
         live.settled(1)
         assert generations.replaying(live.ground.results, but="somebody") == []
-        request = Request(pipeline, "left by a check that was killed", "replay_is_identical")
+        request = Request(pipeline, "left by a check that was killed", NAME)
         left = building.begin(live.ground.kafka, live.ground.results, request)
         assert generations.replaying(live.ground.results, but="somebody") == [pipeline]
-        assert generations.replaying(live.ground.results, but="replay_is_identical") == []
+        assert generations.replaying(live.ground.results, but=NAME) == []
         assert proven().is_empty
         assert [live.state(number) for number in live.numbers()] == ["active", "retired", "retired"]
         assert left.number == 2
+        # Each slice is a run, which says what it wrote.
+        slices = [piece for step in _slices(live, 3) for piece in step]
+        assert [name for name, _ in heard] == [f"{pipeline}.g3.replay"] * len(slices)
+        names = load(live.ground.results, pipeline, 3).names
+        written = sum((Counter(saying.facts.rows) for _, saying in heard), Counter())
+        assert {dataset.name for dataset in written} >= {names.partials.name, names.state.name}
+        events = sum(saying.facts.counts.get("combine", {}).get("events", 0) for _, saying in heard)
+        assert events == 800
         # A total that no event explains.
         with live.ground.results.begin() as connection:
             connection.exec_driver_sql(

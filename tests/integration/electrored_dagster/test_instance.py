@@ -46,11 +46,17 @@ def test_the_sensor_observes_what_the_servers_say(
     monkeypatch.setenv("ELECTRORED_KAFKA_BOOTSTRAP", stack.kafka.kafka_bootstrap)
     monkeypatch.setenv("ELECTRORED_SCHEMA_REGISTRY_URL", stack.kafka.schema_registry_url)
     monkeypatch.setenv("ELECTRORED_RESULTS_DB_URL", results_db.results_db_url.get_secret_value())
+    heard: list[str] = []
+    monkeypatch.setattr(
+        "electrored_dagster.defs.upkeep.observing.tell_checks",
+        lambda _, sensor, checks: heard.extend(f"{sensor}.{one.check_name}" for one in checks),
+    )
     context = dg.build_sensor_context(instance, resources={"platform": Platform()})
     result = observe_platform(context)
     assert isinstance(result, dg.SensorResult)
     (check,) = [event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
     assert check.passed, "no id is in several sources"
+    assert heard == ["observe_platform.sale_ids_in_both_sources"], "as lineage, too"
     observed = {event.asset_key.to_user_string(): event for event in result.asset_events if event != check}
     assert {f"kafka/{topic.name}" for topic in PUBLIC} <= set(observed)
     for topic in PUBLIC:

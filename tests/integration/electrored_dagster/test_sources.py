@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from contracts.settings import CsvSettings, ResultsDbSettings, SoapSettings
 from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from electrored_dagster.definitions import definitions
 from electrored_dagster.defs.sources.csv import csv_inbox
+from observability.lineage.runs import COMPLETE, FAIL, START
 from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
 from sources.csv.inbox import Inbox
@@ -40,6 +42,7 @@ from tests.integration import committed
 from tests.integration.electrored_dagster.conftest import code_server
 from tests.integration.sources.csv.conftest import Desk, row
 from tests.integration.sources.soap.conftest import Reply, Server, entry, serving
+from tests.unit.observability import validity
 
 CSV_SALES = dg.AssetKey(["results_db", "public", "csv_sales"])
 CONFIRMATIONS = dg.AssetKey(["kafka", "payment-confirmations"])
@@ -208,15 +211,46 @@ def test_a_wrong_file_is_taken_back(platform: Platform, mark: str) -> None:
     assert f"{name} is not among the files that were taken; it is RETRACTED" in failure(again)
 
 
+def test_taking_a_file_back_is_a_run_as_taking_it_is_by_dagster_and_by_hand(
+    platform: Platform, mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told"
+    for name, value in {"TYPE": "file", "LOG_FILE_PATH": str(told), "APPEND": "true"}.items():
+        monkeypatch.setenv(f"OPENLINEAGE__TRANSPORT__{name}", value)
+    names = [f"sales_{mark}_{number}.csv" for number in range(2)]
+    for number, name in enumerate(names):
+        platform.desk.put(name, rows(mark, range(number * 3, number * 3 + 3)))
+    assert platform.run("csv_take").success
+    taken_back = platform.run("csv_retract", {"ops": {"retract_file": {"config": {"file": names[0]}}}})
+    assert taken_back.success
+    command = [sys.executable, "-m", "sources", "csv", "retract"]
+    for file, code in ((names[1], 0), (names[1], 2)):
+        done = subprocess.run([*command, file], capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+        assert done.returncode == code, done.stderr
+    events = [json.loads(line) for line in told.read_text().splitlines()]
+    for event in events:
+        validity.check(event)
+    events = [event for event in events if event["job"]["name"] == "csv-retract"]
+    assert [event["eventType"] for event in events] == [START, COMPLETE, START, COMPLETE, START, FAIL]
+    by_dagster, by_hand, failed = events[1], events[3], events[5]
+    assert by_dagster["run"]["facets"]["parent"]["run"]["runId"] == taken_back.run_id
+    assert "it is RETRACTED" in failed["run"]["facets"]["errorMessage"]["message"]
+    for event in (by_dagster, by_hand):
+        assert [one["name"].rpartition(".")[2] for one in event["inputs"]] == ["csv_sales"]
+        (log,) = (one for one in event["outputs"] if one["name"] == SALES_EVENTS.name)
+        assert log["outputFacets"]["outputStatistics"]["rowCount"] == 3
+        assert log["facets"]["columnLineage"]["fields"]["amount"]["inputFields"][0]["field"] == "amount"
+
+
 def test_what_may_pass_is_tried_again_within_the_run(
     platform: Platform, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, left = sources.csv.intake.take, [Interrupted("Kafka: away")]
 
-    def take(*arguments: Any) -> Any:
+    def take(*arguments: Any, **named: Any) -> Any:
         if left:
             raise left.pop()
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(sources.csv.intake, "take", take)
     platform.desk.put(f"sales_{mark}.csv", rows(mark, range(2)))

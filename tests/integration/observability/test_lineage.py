@@ -25,7 +25,8 @@ from contracts.settings import (
 )
 from contracts.tables import generations
 from contracts.topics import OPENLINEAGE_EVENTS, TOP_SALES_BY_CITY
-from observability.lineage.runs import Facts, Known, Lineage, telling
+from observability.lineage.facts import Facts
+from observability.lineage.runs import Known, Lineage, telling
 from sources import lineage as of_sources
 from stack.embedded import Embedded
 from streaming import lineage as of_streaming

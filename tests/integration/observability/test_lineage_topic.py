@@ -15,8 +15,9 @@ from contracts.kafka import admin, client_config, consumer
 from contracts.settings import LineageSettings, ResultsDbSettings
 from contracts.topics import OPENLINEAGE_EVENTS
 from observability.lineage import transports
+from observability.lineage.facts import Facts
 from observability.lineage.outbox import Refused, restored
-from observability.lineage.runs import START, Facts, Known, telling
+from observability.lineage.runs import START, Known, telling
 from sources import lineage as of_sources
 from stack.embedded import Embedded
 from tests.integration.observability.asking import answering

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,6 +21,9 @@ from contracts.registry import Codec, Registry
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import active_generations, generations
 from contracts.topics import GenerationTopics
+from observability.lineage.facts import Facts
+from observability.lineage.hops import Job
+from observability.lineage.runs import Untold
 from stack.embedded import Embedded
 from streaming.engine.pipeline import Pipeline
 from streaming.pipelines import PIPELINES
@@ -27,6 +31,23 @@ from streaming.pipelines.top_sales_by_city import V1
 from streaming.sink.followed import Followed
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+class Heard(Untold):
+    """What a process's runs say of themselves whenever they are asked, by job."""
+
+    def __init__(self) -> None:
+        self._asked: list[tuple[Callable[[], Job], Callable[[], Facts]]] = []
+
+    def told(
+        self, job: Callable[[], Job], facts: Callable[[], Facts] = Facts, **_: Any
+    ) -> AbstractContextManager[None]:
+        self._asked.append((job, facts))
+        return nullcontext()
+
+    def of(self, name: str) -> Facts:
+        (facts,) = (facts for job, facts in self._asked if job().name == name)
+        return facts()
 
 
 @dataclass

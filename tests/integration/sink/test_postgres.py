@@ -15,14 +15,16 @@ import structlog
 from sqlalchemy import Engine, create_engine, text
 from structlog.testing import capture_logs
 
+from contracts import datasets
 from contracts.registry import Registry
 from contracts.settings import KafkaSettings, ResultsDbSettings
+from observability.lineage.runs import UNTOLD, Teller
 from stack.embedded import Embedded
 from streaming.engine.errors import Fatal
 from streaming.sink import rows as rows_module
 from streaming.sink.following import retried
 from streaming.sink.postgres import StateSink, run
-from tests.integration.sink.conftest import DAY, Make
+from tests.integration.sink.conftest import DAY, Heard, Make
 
 TIMEOUT_SECONDS = 90.0
 
@@ -35,13 +37,15 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextmanager
-def following(kafka: KafkaSettings, results: ResultsDbSettings) -> Iterator[list[BaseException]]:
+def following(
+    kafka: KafkaSettings, results: ResultsDbSettings, lineage: Teller = UNTOLD
+) -> Iterator[list[BaseException]]:
     """The sink process in a thread; what it died of is in the list."""
     stop, died = threading.Event(), []
 
     def main() -> None:
         try:
-            run(kafka, results, stop)
+            run(kafka, results, stop, lineage)
         except BaseException as error:
             died.append(error)
 
@@ -71,6 +75,24 @@ def test_totals_become_rows_and_the_last_value_of_a_group_wins(
         made.write([made.total("Berlin", "5", 8)])
         until(lambda: made.rows()["Berlin"] == (Decimal("5.0000"), 8), "a change")
     assert died == []
+
+
+def test_what_a_run_says_is_what_it_read_and_wrote_and_from_where_it_would_go_on(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make, engine: Engine
+) -> None:
+    made, heard = make(), Heard()
+    made.write([made.total("Berlin", "1"), made.total("Bonn", "2")], watermark=DAY)
+    name = f"{made.followed.pipeline.name}.g{made.followed.number}.sink"
+    with following(stack.kafka, results_db, heard) as died:
+        until(lambda: len(made.rows()) == 2, "rows")
+        until(lambda: heard.of(name).watermark == DAY, "watermarks")
+    assert died == []
+    said = heard.of(name)
+    assert said.counts == {"sink": {"records": 2 + made.followed.partitions}}
+    assert said.rows == {datasets.table(made.followed.pipeline.table): 2}
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT partition, next_offset FROM sink_positions"))
+        assert said.checkpoints == {"sink": {row.partition: row.next_offset for row in found}}
 
 
 def test_a_generation_is_followed_without_a_restart_and_left_when_retired(

@@ -13,17 +13,19 @@ from typing import Any
 import pytest
 from confluent_kafka import TopicPartition
 
-from contracts.kafka import admin, consumer
+from contracts import datasets
+from contracts.kafka import admin, committed_offsets, consumer
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
+from observability.lineage.runs import UNTOLD, Teller
 from stack.embedded import Embedded
 from streaming.engine.errors import Fatal
 from streaming.engine.offsets import ends
 from streaming.engine.pipeline import Pipeline
 from streaming.engine.transactions import Transactions
 from streaming.sink.publisher import Publisher, run
-from tests.integration.sink.conftest import DAY, HandMade, Make
+from tests.integration.sink.conftest import DAY, HandMade, Heard, Make
 
 TIMEOUT_SECONDS = 90.0
 Promote = Callable[[int], None]
@@ -78,13 +80,15 @@ def public(stack: Embedded, pipeline: Pipeline) -> Iterator[Public]:
 
 
 @contextmanager
-def publishing(kafka: KafkaSettings, results: ResultsDbSettings) -> Iterator[list[BaseException]]:
+def publishing(
+    kafka: KafkaSettings, results: ResultsDbSettings, lineage: Teller = UNTOLD
+) -> Iterator[list[BaseException]]:
     """The publisher process in a thread; what it died of is in the list."""
     stop, died = threading.Event(), []
 
     def main() -> None:
         try:
-            run(kafka, results, stop)
+            run(kafka, results, stop, lineage)
         except BaseException as error:
             died.append(error)
 
@@ -126,6 +130,29 @@ def test_outsiders_see_totals_with_their_schema_and_no_hidden_group(
             "restated_at": DAY + timedelta(days=2),
         },
     )
+
+
+def test_what_a_run_says_is_what_it_published_and_from_where_it_would_go_on(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make, promote: Promote, public: Public
+) -> None:
+    made, heard = make(), Heard()
+    made.write([made.total("Berlin", "1"), made.total("Bonn", "2")], watermark=DAY)
+    promote(1)
+    with publishing(stack.kafka, results_db, heard) as died:
+        public.until({"Berlin": "1.0000", "Bonn": "2.0000"})
+        made.write([made.total("Berlin", "3")], watermark=DAY + timedelta(seconds=1))
+        public.until({"Berlin": "3.0000", "Bonn": "2.0000"})
+    assert died == []
+    said = heard.of(f"{made.followed.pipeline.name}.publisher")
+    assert said.watermark == DAY + timedelta(seconds=1)
+    # What it compared at its start counts as written; what it read since is one total, and a watermark a partition.
+    assert said.rows == {datasets.topic(made.followed.pipeline.output): 3}
+    assert said.counts == {"publisher": {"records": 1 + made.followed.partitions}}
+    assert said.checkpoints["publisher"].keys() == set(range(made.followed.partitions))
+    reader = consumer(stack.kafka, f"{made.followed.pipeline.name}.publisher.1", subscribed=False)
+    committed = committed_offsets(reader, made.topic, range(made.followed.partitions))
+    reader.close()
+    assert said.checkpoints == {"publisher": committed}
 
 
 def test_a_restart_goes_on_where_it_was_and_says_nothing_twice(

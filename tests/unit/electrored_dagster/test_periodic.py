@@ -76,8 +76,13 @@ def test_without_an_inbox_nothing_is_looked_at(
 def test_a_file_that_waits_for_long_is_told_once(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    heard: list[tuple[str, bool]] = []
     monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))
     monkeypatch.setattr("electrored_dagster.inbox.OLD", -datetime.resolution)
+    monkeypatch.setattr(
+        "electrored_dagster.defs.sources.csv.tell_checks",
+        lambda _, sensor, checks: heard.extend((f"{sensor}.{one.check_name}", one.passed) for one in checks),
+    )
     (tmp_path / "sales_1.csv").write_text("sale_id")
 
     def look(cursor: str | None) -> tuple[list[bool], str | None]:
@@ -90,6 +95,7 @@ def test_a_file_that_waits_for_long_is_told_once(
     assert told == [False]
     told, cursor = look(cursor)
     assert told == []
+    assert heard == [("csv_inbox.oldest_waiting_file", False)], "as lineage, too"
     (tmp_path / "sales_1.csv").unlink()
     monkeypatch.undo()
     monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))

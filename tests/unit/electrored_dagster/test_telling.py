@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.test_utils import InProcessTestWorkspaceLoadTarget, create_test_daemon_workspace_context
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._scheduler.scheduler import launch_scheduled_runs, launch_scheduled_runs_for_schedule
+from openlineage.client.serde import Serde
 
 from contracts.datasets import CSV_SALES, Dataset
 from contracts.settings import LineageSettings
 from electrored_dagster import telling as of_dagster
+from electrored_dagster.graph import evaluation
+from electrored_dagster.observations import overlap_result
+from observability.lineage.facts import Naming, RunOf
 from observability.lineage.hops import BATCH, Job
-from observability.lineage.runs import ABORT, COMPLETE, FAIL, START, Lineage, Naming, RunOf, Saying, telling
+from observability.lineage.runs import ABORT, COMPLETE, FAIL, START, Lineage, Saying, telling
+from observability.standing import Overlap
 from tests.unit.observability.told import PLACES
+from tests.unit.observability.validity import check
 
 
 class Told:
@@ -121,6 +133,116 @@ def test_a_step_notes_whose_it_is_until_it_ends(tmp_path: Path, monkeypatch: pyt
     with telling("dagster", settings=settings, is_alone=False) as teller, teller.told(lambda: job, Saying()):
         pass
     assert list(tmp_path.glob("dagster/open/*")) == []
+
+
+def scheduled(instance: dg.DagsterInstance, name: str, now: datetime, until: datetime) -> dg.DagsterRun:
+    """The run that Dagster's own scheduler makes of a schedule of ours that is on from now."""
+    target = InProcessTestWorkspaceLoadTarget(
+        InProcessCodeLocationOrigin(
+            LoadableTargetOrigin(module_name="electrored_dagster.definitions"), location_name="electrored"
+        )
+    )
+    log = logging.getLogger(__name__)
+    with create_test_daemon_workspace_context(target, instance) as workspace:
+        list(launch_scheduled_runs(workspace, log, now, iteration_times={}))
+        (state,) = (one for one in instance.all_instigator_state() if one.instigator_name == name)
+        (location,) = workspace.create_request_context().code_locations
+        (repository,) = location.get_repositories().values()
+        launch_scheduled_runs_for_schedule(
+            workspace,
+            log,
+            repository.get_schedule(name),
+            state,
+            until,
+            max_catchup_runs=1,
+            max_tick_retries=0,
+            tick_retention_settings={},
+            schedule_debug_crash_flags=None,
+            submit_threadpool_executor=None,
+            in_memory_last_iteration_timestamp=None,
+        )
+    (made,) = instance.get_runs()
+    return made
+
+
+# Of Dagster's own, when it describes a schedule in its own process.
+@pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`:DeprecationWarning")
+def test_a_scheduled_run_says_for_when_it_was_scheduled(tmp_path: Path) -> None:
+    """By the tags that the scheduler gives its runs, for the run itself and for what its steps tell."""
+    launcher = {"module": "dagster._core.test_utils", "class": "MockedRunLauncher"}
+    now = datetime.now(UTC)
+    with dg.instance_for_test(overrides={"run_launcher": launcher}) as instance:
+        run = scheduled(instance, "prune_nightly", now, now + timedelta(days=1))
+        instance.report_run_canceled(run)
+        record, told = instance.get_run_record_by_id(run.run_id), Told()
+        assert record is not None
+        of_dagster.tell_end(teller := lineage(told, tmp_path), instance, record)
+        teller.close()
+    due = now.replace(hour=2, minute=40, second=0, microsecond=0)
+    due += timedelta(days=1) if due <= now else timedelta()
+    for event in told.events:
+        nominal = event.run.facets["nominalTime"]
+        assert datetime.fromisoformat(nominal.nominalStartTime) == due
+        assert nominal.nominalEndTime is None
+    assert of_dagster._nominal(run.tags[of_dagster.SCHEDULED]) == (due, None)
+
+
+def test_a_run_that_nobody_scheduled_was_scheduled_for_no_time(tmp_path: Path) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        record, told = run(good, instance), Told()
+        of_dagster.tell_end(teller := lineage(told, tmp_path), instance, record)
+        teller.close()
+    assert not any("nominalTime" in event.run.facets for event in told.events)
+
+
+@dg.asset_check(asset=CSV_SALES.key)
+def looked(context):  # type: ignore[no-untyped-def] # Dagster refuses a context whose type is text
+    with of_dagster.told(context, lambda: Job("looking", BATCH, "x.py", (), ()), Saying()):
+        return dg.AssetCheckResult(passed=True)
+
+
+def test_what_a_check_does_has_dagster_s_run_as_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TYPE": "file", "LOG_FILE_PATH": str(tmp_path / "told"), "APPEND": "true"}.items():
+        monkeypatch.setenv(f"OPENLINEAGE__TRANSPORT__{name}", value)
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = dg.Definitions(
+            assets=[dg.AssetSpec(CSV_SALES.key)],
+            asset_checks=[looked],
+            jobs=[dg.define_asset_job("check", selection=dg.AssetSelection.checks(looked))],
+        ).resolve_job_def("check")
+        done = job.execute_in_process(instance=instance)
+    first, last = (json.loads(line) for line in (tmp_path / "told").read_text().splitlines())
+    assert [first["eventType"], last["eventType"]] == [START, COMPLETE]
+    assert last["run"]["facets"]["parent"]["run"]["runId"] == done.run_id
+    assert last["run"]["facets"]["parent"]["job"]["name"] == "dagster.check"
+
+
+def test_what_a_sensor_checks_is_an_assertion_as_that_of_a_run(tmp_path: Path) -> None:
+    found = [
+        evaluation(overlap_result(Overlap(2, ("sale-1", "sale-2")))),
+        dg.AssetCheckEvaluation(dg.AssetKey(CSV_SALES.key), "oldest_waiting_file", True),
+    ]
+    teller = lineage(told := Told(), tmp_path)
+    of_dagster.tell_checks(teller, "observe_platform", [])
+    of_dagster.tell_checks(teller, "observe_platform", found)
+    teller.close()
+    first, last = told.events
+    assert [first.eventType.value, last.eventType.value] == [START, COMPLETE]
+    assert first.run.runId == last.run.runId
+    assert last.job.name == "dagster.observe_platform"
+    asserted = {
+        dataset.name: [(one.assertion, one.success) for one in facet.assertions]
+        for dataset in last.inputs
+        if (facet := dataset.inputFacets["dataQualityAssertions"])
+    }
+    assert asserted == {
+        "sales-events": [("sale_ids_in_both_sources", False)],
+        PLACES.name(CSV_SALES)[1]: [("oldest_waiting_file", True)],
+    }
+    for event in told.events:
+        check(json.loads(Serde.to_json(event)))
 
 
 def test_what_a_run_may_end_as_is_told() -> None:

@@ -9,9 +9,10 @@ import pytest
 from openlineage.client.serde import Serde
 
 from observability.lineage.events import FACET
+from observability.lineage.facts import Facts
 from observability.lineage.hops import Job
 from observability.lineage.outbox import restored
-from observability.lineage.runs import ABORT, COMPLETE, FAIL, RUNNING, START, Facts
+from observability.lineage.runs import ABORT, COMPLETE, FAIL, RUNNING, START
 from sources import lineage as of_sources
 from streaming import lineage as of_streaming
 from streaming.pipelines import PIPELINES

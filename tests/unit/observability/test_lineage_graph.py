@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from contracts.topics import TOP_SALES_BY_CITY
+from observability.lineage.facts import Facts
 from observability.lineage.graph import Direction, Graph, Place, Step
-from observability.lineage.runs import START, Facts
+from observability.lineage.runs import START
 from streaming import lineage as of_streaming
 from streaming.pipelines import PIPELINES
 from tests.unit.observability.told import JOBS, told
@@ -146,4 +147,4 @@ def test_nulls_where_the_spec_has_something_optional_are_nothing() -> None:
 
 def test_the_worker_of_a_pipeline_is_named_by_its_generation() -> None:
     assert any(job.name == f"{TOP_SALES_BY_CITY.name}.g1" for job in JOBS)
-    assert len(JOBS) == 4 + 3 * len(PIPELINES)
+    assert len(JOBS) == 5 + 3 * len(PIPELINES)

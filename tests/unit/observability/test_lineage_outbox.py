@@ -12,8 +12,9 @@ from openlineage.client.event_v2 import RunEvent
 from openlineage.client.serde import Serde
 
 from observability.lineage import outbox
+from observability.lineage.facts import Facts
 from observability.lineage.outbox import Outbox, Refused, restored
-from observability.lineage.runs import COMPLETE, RUNNING, START, Facts
+from observability.lineage.runs import COMPLETE, RUNNING, START
 from tests.unit.observability.told import JOBS, told
 
 # Longer than any of them takes on a busy machine; reached only by a defect.

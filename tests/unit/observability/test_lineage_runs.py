@@ -10,21 +10,11 @@ from typing import Any
 
 import pytest
 
+from observability.lineage.facts import Facts, Naming
 from observability.lineage.hops import BATCH, Job
 from observability.lineage.notes import Begun, Notes
 from observability.lineage.outbox import Outbox
-from observability.lineage.runs import (
-    ABORT,
-    COMPLETE,
-    FAIL,
-    KILLED,
-    RUNNING,
-    START,
-    Facts,
-    Lineage,
-    Naming,
-    ToldToStop,
-)
+from observability.lineage.runs import ABORT, COMPLETE, FAIL, KILLED, RUNNING, START, Lineage, ToldToStop
 from streaming.engine.errors import Stopping
 from tests.unit.observability.told import PLACES
 

@@ -13,9 +13,10 @@ from contracts.datasets import Places
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings, SalesDbSettings, SoapSettings
 from contracts.topics import SALES_EVENTS
 from observability.lineage.events import event
+from observability.lineage.facts import Facts, Naming, Parent, RunOf
 from observability.lineage.hops import Job
-from observability.lineage.runs import Facts, Naming, Parent, RunOf
 from sources import lineage as of_sources
+from sources.csv.lineage import retraction
 from streaming import lineage as of_streaming
 from streaming import shown as of_views
 from streaming.pipelines import PIPELINES
@@ -40,6 +41,7 @@ JOBS: list[Job] = [
     of_sources.capture("public.sales"),
     of_sources.csv(),
     of_sources.soap(),
+    retraction(),
     of_views.shown(),
     *(
         make(pipeline, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from streaming.engine.errors import Abortable, Fatal
 from streaming.engine.loop import IDLE_SECONDS, LIVE, Loop, Parts
 from streaming.engine.progress import Progress
 from streaming.engine.restore import Positions
+from streaming.engine.standing import Standing
 from streaming.engine.step import Output
 from streaming.engine.transactions import OutcomeUnknown
 
@@ -124,6 +126,9 @@ class World:
     def encode(self, _: object) -> bytes:
         return b""
 
+    def close(self) -> None:
+        """Of the consumer, the transactions and the restorer."""
+
 
 @pytest.fixture
 def world() -> World:
@@ -141,6 +146,15 @@ def loop(world: World) -> Loop:
     made.turn()
     assert made.ready == {0, 1}
     world.log.clear()
+    return made
+
+
+@pytest.fixture
+def standing(loop: Loop) -> Standing:
+    """Looked a moment ago, and does not look again before its second is over."""
+    made = Standing("combine", 1)
+    made.attend(loop)
+    loop.parts = replace(loop.parts, attendants=[made])
     return made
 
 
@@ -394,3 +408,27 @@ def test_what_was_written_counts_when_it_is_committed_and_only_then(world: World
     world.arriving = [[event(0, 5), event(1, 8)]]
     loop.turn()
     assert loop.written == {"out": 2}
+
+
+def test_what_is_told_of_the_end_holds_the_last_commit(
+    world: World, loop: Loop, pressed: None, standing: Standing
+) -> None:
+    stop = threading.Event()
+    world.arriving = [[event(0, 5), event(1, 8)]]
+    # Told to stop within the poll: the commit follows the last look.
+    world.rebalance = lambda _: stop.set()
+    loop.run(stop)
+    assert ("commit", {0: 6, 1: 9}) in world.log
+    assert standing.seen.checkpoints == {0: 6, 1: 9}
+    assert standing.seen.written == {"out": 2}
+
+
+def test_what_is_told_of_a_failure_holds_what_was_committed_and_no_more(
+    world: World, loop: Loop, pressed: None, standing: Standing
+) -> None:
+    world.arriving = [[event(0, 5)], [event(0, 6)]]
+    loop.turn()
+    loop.commit()
+    loop.turn()
+    loop.close()
+    assert standing.seen.checkpoints == {0: 6, 1: 0}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from contracts.datasets import KAFKA, Dataset
 from streaming.engine.progress import Progress
 from streaming.replay import building
 from streaming.replay.building import Done
@@ -25,6 +26,7 @@ class Slow:
         self.step = self
         self.ready: set[int] = set()
         self.restored = 0
+        self.written = {"city.g2.state": 3}
         self._batches = batches
         self._turns = turns
         self._at = 0
@@ -64,7 +66,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_state_that_is_read_back_is_progress() -> None:
     began = time.monotonic()
-    assert drive(Slow(batches=30, turns=1)) == Done(TARGET, TARGET, TARGET)
+    done = drive(Slow(batches=30, turns=1))
+    assert (done.events, done.offsets, done.of_offsets) == (TARGET, TARGET, TARGET)
     assert time.monotonic() - began > 0.6, "more than twice the patience"
 
 
@@ -72,3 +75,10 @@ def test_state_that_is_read_back_is_progress() -> None:
 def test_one_that_stands_still_is_given_up_before_and_after_its_state_is_there(batches: int, at: int) -> None:
     with pytest.raises(Refused, match=f"stands at {at} of {TARGET}"):
         drive(Slow(batches=batches, turns=0))
+
+
+def test_what_a_slice_says_is_what_it_read_back_and_wrote_and_from_where_it_would_go_on() -> None:
+    facts = drive(Slow(batches=2, turns=5)).facts("merge", 0)
+    assert facts.counts == {"merge": {"events": TARGET, "restored": 2}}
+    assert facts.checkpoints == {"merge": {0: TARGET}}
+    assert facts.rows == {Dataset(KAFKA, ("city.g2.state",)): 3}

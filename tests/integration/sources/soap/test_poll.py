@@ -12,6 +12,7 @@ import pytest
 
 from contracts import kafka
 from contracts.topics import PAYMENT_CONFIRMATIONS
+from observability.lineage.facts import Facts
 from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
 from sources.errors import Fenced, Refused
@@ -36,7 +37,11 @@ def ids(*numbers: int) -> list[str]:
 
 def test_a_poll_reads_to_the_end_and_says_what_it_did(polls: Polls, server: Server) -> None:
     server.has([entry(1), entry(2, currency="USD"), entry(3, status="REFUNDED")])
-    result = polls.poll(server.settings(), page=2, now=at(NOON))
+    said: list[Facts] = []
+    result = polls.poll(server.settings(), page=2, now=at(NOON), say=said.append)
+    # After each page: the frontier moves with the last one.
+    assert [facts.counts for facts in said] == [{"soap": {"events": n, "dead": 0}} for n in (2, 3)]
+    assert [facts.watermark for facts in said] == [None, NOON]
     assert replace(result, seconds=0) == Result(
         2, 3, 0, {"EUR": Decimal("5"), "USD": Decimal("2.5")}, "", "3", 0
     )

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from observability.lineage.facts import Facts
 from sources.csv import lines, retracting
 from sources.csv.encoding import Encoder
 from sources.csv.inbox import Inbox
@@ -69,6 +70,7 @@ class Desk(Source):
         self.cache = self.taken = Taken()  # type: ignore[assignment]
         self._topics, self._clock = Topics(), utc_now
         self._encoder = Encoder(1, SOURCE)
+        self.said: list[Facts] = []
         self._position = Position(1, None, {"topic": "x", "partitions": 1, "recorded": 0})
 
     @property
@@ -85,7 +87,7 @@ class Desk(Source):
     def take(self, folder: Path) -> list[FileResult]:
         inbox = Inbox(folder, 0)
         with inbox.held():
-            return list(Intake(inbox, self, False).run())
+            return list(Intake(inbox, self, False, self.said.append).run())
 
     def put(self, folder: Path, *ids: object, name: str = "sales_1.csv") -> None:
         said = (f"{one},2026-11-22T10:00:00Z,K,DE,s,A,t,1,2.50,EUR" for one in ids)
@@ -136,7 +138,7 @@ def test_taking_back_that_was_cut_off_is_ended_by_the_next_run(desk: Desk, tmp_p
         retracting.reverse(desk, entry)
     assert desk.files[entry.sha256].state == "RETRACTING"
     assert desk.is_held
-    assert 0 < len(desk.cache.rows) < 100
+    assert 0 < (left := len(desk.cache.rows)) < 100
     desk.ledger.writes_left = 1_000
     (ended,) = desk.take(tmp_path)
     assert ended.outcome == "retracted"
@@ -144,6 +146,30 @@ def test_taking_back_that_was_cut_off_is_ended_by_the_next_run(desk: Desk, tmp_p
     assert desk.files[entry.sha256].state == "RETRACTED"
     assert not desk.is_held
     assert not desk.cache.rows
+    assert _events(desk.said[-1]) == left, "it says what it did itself"
     # And may be taken again.
     desk.put(tmp_path, *range(100))
     assert [file.counts.accepted for file in desk.take(tmp_path)] == [100]
+
+
+def test_a_run_says_what_is_committed_while_it_goes_on(desk: Desk, tmp_path: Path) -> None:
+    desk.put(tmp_path, *range(100))
+    desk.ledger.writes_left = 4
+    with pytest.raises(Interrupted):
+        desk.take(tmp_path)
+    # One of the four enters the file.
+    (entry,) = desk.files.values()
+    assert 0 < _events(desk.said[-1]) == entry.rows < 100
+    desk.ledger.writes_left = 1_000
+    desk.take(tmp_path)
+    assert _events(desk.said[-1]) == 100 - entry.rows
+    counts: list[int] = []
+    (entry,) = desk.files.values()
+    retracting.reverse(desk, entry, lambda written: counts.append(_events(written.facts)))
+    assert counts == [30, 60, 90, 100]
+
+
+def _events(facts: Facts) -> int:
+    (written,) = facts.rows.values()
+    assert facts.counts["csv"]["events"] == written
+    return written
