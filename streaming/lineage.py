@@ -25,6 +25,7 @@ from observability.lineage.hops import (
     avro_schema,
     avro_type,
     named_alike,
+    table_schema,
 )
 from streaming.engine.aggregates import Aggregate, Count, Each, GreatestBy, Late, Sum
 from streaming.engine.pipeline import Input, Pipeline
@@ -161,8 +162,7 @@ def rows(pipeline: Pipeline, state: Dataset) -> Made:
     """What the sink writes of totals."""
     table = metadata.tables[pipeline.table]
     names = [column.name for column in table.columns if column.name not in OWN]
-    schema = tuple(Column(column.name, str(column.type)) for column in table.columns)
-    return Made(datasets.table(pipeline.table), _shown(pipeline, state, names), (), schema)
+    return Made(datasets.table(pipeline.table), _shown(pipeline, state, names), (), table_schema(table))
 
 
 def published(pipeline: Pipeline, state: Dataset) -> Made:

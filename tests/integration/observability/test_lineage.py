@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from sqlalchemy import create_engine, insert
 
+from contracts import datasets
 from contracts.kafka import admin, consumer, ensure_topics
 from contracts.settings import (
     CsvSettings,
@@ -70,7 +71,7 @@ def test_a_column_s_way_is_answered_to_its_sources_and_back(
         of_sources.csv,
         partial(of_streaming.worker, CITY, 1),
         partial(of_streaming.sink, CITY, 1),
-        of_views.shown,
+        *(partial(of_views.shown, name) for name in datasets.view_names()),
         # Of a generation that workers keep by now: it would be told of twice.
         partial(of_streaming.replay, CITY, 1),
     ]

@@ -40,7 +40,7 @@ JOBS: list[Job] = [
     of_sources.capture("public.sales"),
     of_sources.csv(),
     of_sources.soap(),
-    of_views.shown(),
+    *map(of_views.shown, datasets.view_names()),
     *(
         make(pipeline, 1)
         for pipeline in PIPELINES.values()
