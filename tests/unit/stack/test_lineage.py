@@ -28,7 +28,10 @@ def step(name: str, subtype: str = "", *following: dict[str, Any], column: str =
 
 def test_what_only_decides_is_one_line() -> None:
     first, second = step("log", "FILTER", column="seq"), step("log", "FILTER", column="source")
-    answer = {"step": step("view", "", step("state", "AGGREGATION", first, second))}
+    answer = {
+        "direction": "upstream",
+        "step": step("view", "", step("state", "AGGREGATION", first, second)),
+    }
     out = io.StringIO()
     Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
     lines = [line.strip() for line in out.getvalue().splitlines()]
@@ -37,6 +40,13 @@ def test_what_only_decides_is_one_line() -> None:
         "└── state.total  kafka://k:1  aggregation · j",
         "└── decided by log.seq (filter), log.source (filter) · j",
     ]
+
+
+def test_on_the_way_back_it_decides_over_what_comes_of_it() -> None:
+    answer = {"direction": "downstream", "step": step("log", "", step("state", "FILTER"))}
+    out = io.StringIO()
+    Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
+    assert "└── decides over state.total (filter) · j" in out.getvalue()
 
 
 def test_an_api_that_is_away_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +75,10 @@ def test_an_answer_of_somebody_else_is_one_line(monkeypatch: pytest.MonkeyPatch)
 
 def test_names_are_shown_as_they_are() -> None:
     out = io.StringIO()
-    answer = {"step": step("file[/red].csv", "", step("[bold]log", "FILTER", column="[x]"))}
+    answer = {
+        "direction": "upstream",
+        "step": step("file[/red].csv", "", step("[bold]log", "FILTER", column="[x]")),
+    }
     Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
     assert "file[/red].csv.total" in out.getvalue()
     assert "[bold]log.[x] (filter)" in out.getvalue()
