@@ -111,7 +111,7 @@ def _keep(made: Mapping[str, Any]) -> None:
 
 def came_from(dataset: Dataset) -> dict[str, Any]:
     """Metadata of an asset: for Dagster, for people, and where the whole way is answered."""
-    query = urlencode({"dataset": dataset.name, "direction": "upstream"})
+    query = urlencode({"dataset": _asked(dataset), "direction": "upstream"})
     deps: dict[str, dict[dg.TableColumnDep, None]] = {}
     columns: dict[str, list[Origin]] = {}
     deciding: list[Origin] = []
@@ -138,6 +138,12 @@ def came_from(dataset: Dataset) -> dict[str, Any]:
         "where_columns_come_from": dg.MetadataValue.table(rows),
         "lineage": dg.MetadataValue.url(f"{settings(LineageSettings).api_url}/api/v1/lineage?{query}"),
     }
+
+
+def _asked(dataset: Dataset) -> str:
+    """Events call an internal topic by a generation's number: the way of the public topic passes through it."""
+    internal = {datasets.internal(name, role): name for name in datasets.PIPELINES for role in datasets.ROLES}
+    return internal.get(dataset, dataset.name)
 
 
 def _text(origins: Sequence[Origin]) -> str:
