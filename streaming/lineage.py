@@ -65,9 +65,10 @@ def worker(pipeline: Pipeline, generation: int) -> Job:
 
 
 def replay(pipeline: Pipeline, generation: int) -> Job:
-    """A slice of a replay, which does what a worker does, to an end."""
+    """A slice of a replay, which does what a worker does, to an end; what is late was told long ago."""
     job = worker(pipeline, generation)
-    return replace(job, name=f"{job.name}.replay", processing=BATCH)
+    outputs = tuple(made for made in job.outputs if made.dataset != datasets.topic(LATE_EVENTS))
+    return replace(job, name=f"{job.name}.replay", processing=BATCH, outputs=outputs)
 
 
 def sink(pipeline: Pipeline, generation: int) -> Job:

@@ -175,6 +175,15 @@ def test_late_events_and_dead_letters_carry_the_event_as_it_stands(pipeline: Pip
         assert {one.column for one in late.whole} == {"sold_at", "recorded_at"}
 
 
+@pipelines
+def test_a_replay_writes_what_a_worker_does_but_for_late_events(pipeline: Pipeline) -> None:
+    worker, replay = (
+        {made.dataset for made in job.outputs}
+        for job in (lineage.worker(pipeline, 2), lineage.replay(pipeline, 2))
+    )
+    assert replay == worker - {datasets.topic(LATE_EVENTS)}
+
+
 def test_another_pipeline_has_another_lineage() -> None:
     pipeline = PIPELINES[TOP_SALES_BY_CITY.name, 1]
     (found,) = pipeline.inputs
