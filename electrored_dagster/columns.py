@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FILE = Path(__file__).with_name("columns.json")
 # The rooms whose code says where columns come from.
 ROOMS = ("contracts", "observability", "sources", "streaming", "electrored_dagster")
-SUFFIXES = (".py", ".avsc")
+SUFFIXES = (".py", ".avsc", ".wsdl")
 DERIVED_WITHIN_SECONDS = 120
 # Asset key, column, type and subtype of the transformation.
 Origin = tuple[list[str], str, str, str]

@@ -60,7 +60,7 @@ def test_the_file_is_derived_when_it_is_missing_or_of_other_code(
 ) -> None:
     asked = elsewhere(monkeypatch)
     assert [started(asked), started(asked)] == [1, 0]
-    for name in ("pipeline.py", "total.avsc"):
+    for name in ("pipeline.py", "total.avsc", "service.wsdl"):
         (room / name).write_text("a")
         # As it is in an image, or after a checkout of the former commit: times say nothing.
         os.utime(room / name, (1, 1))
