@@ -33,6 +33,8 @@ INPUTS = {
     ENRICHED_SALES.name: (SALES_EVENTS, PAYMENT_CONFIRMATIONS),
 }
 PIPELINES = tuple(INPUTS)
+# Views that no pipeline bears the name of: which generations are active, and how far each has counted.
+OTHER_VIEWS = ("active_freshness",)
 ROLES = ("partials", "state")
 
 
@@ -81,6 +83,11 @@ def combine_groups(pipeline: str, generation: int) -> list[str]:
 
 def view_name(pipeline: str) -> str:
     return pipeline.replace("-", "_")
+
+
+def view_names() -> tuple[str, ...]:
+    """The views of the results database."""
+    return (*OTHER_VIEWS, *map(view_name, PIPELINES))
 
 
 def view(pipeline: str) -> Dataset:

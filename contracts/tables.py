@@ -6,6 +6,8 @@ to the same shape.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -22,6 +24,7 @@ from sqlalchemy import (
     Text,
     text,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 # Avro's decimal(38, 4) of the state topic, digit for digit.
@@ -33,6 +36,13 @@ MOMENT = DateTime(timezone=True)
 HOT = {"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.05"}
 
 metadata = MetaData()
+
+
+def sql_type(column: Column[Any]) -> str:
+    """A column's type as PostgreSQL's `format_type` calls it."""
+    said = column.type.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
+    return said.partition(" COLLATE ")[0].lower().replace(", ", ",")
+
 
 generations = Table(
     "generations",

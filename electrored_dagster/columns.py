@@ -1,5 +1,6 @@
-"""Where columns come from, on the pages of Dagster: the same values that lineage is told from.
+"""Where columns come from, on the pages of Dagster: the outputs of the same jobs that lineage is told of.
 
+What decides over all rows (a filter, a join, a group) is a dependency of each column, as for who answers from events.
 They are derived from the pipelines, which need polars, and the code server shall not hold that: so a process that ends,
 `python -m electrored_dagster.columns`, derives them, when columns.json is missing or was derived from other code. In
 an installation that cannot be written each process of Dagster's does that for itself.
@@ -10,12 +11,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import urlencode
 
 import dagster as dg
@@ -27,28 +29,39 @@ from electrored_dagster.outcomes import settings
 from observability import logs
 
 if TYPE_CHECKING:
+    from observability.lineage import hops
     from observability.lineage.hops import Made
 
 FILE = Path(__file__).with_name("columns.json")
 # The rooms whose code says where columns come from.
 ROOMS = ("contracts", "observability", "sources", "streaming", "electrored_dagster")
-SUFFIXES = (".py", ".avsc")
+SUFFIXES = (".py", ".avsc", ".wsdl")
 DERIVED_WITHIN_SECONDS = 120
 # Asset key, column, type and subtype of the transformation.
 Origin = tuple[list[str], str, str, str]
+
+
+class Output(TypedDict):
+    """What one job makes of an asset: by column where it comes from, and what decides over all of its rows."""
+
+    columns: dict[str, list[Origin]]
+    rows: list[Origin]
+
+
 DIRECT = "DIRECT"
+EVERY_ROW = "(every row)"
 
 _log = logs.get(__name__)
 
 
 @cache
-def _derived() -> dict[str, dict[str, list[Origin]]]:
+def _derived() -> dict[str, list[Output]]:
     code = code_digest()
     kept = _kept()
     if kept.get("code") != code:
         kept = json.loads(_derived_elsewhere())
         _keep(kept)
-    found: dict[str, dict[str, list[Origin]]] = kept["columns"]
+    found: dict[str, list[Output]] = kept["columns"]
     return found
 
 
@@ -98,16 +111,18 @@ def _keep(made: Mapping[str, Any]) -> None:
 
 def came_from(dataset: Dataset) -> dict[str, Any]:
     """Metadata of an asset: for Dagster, for people, and where the whole way is answered."""
-    columns = _derived()["/".join(dataset.key)]
-    query = urlencode({"dataset": dataset.name, "direction": "upstream"})
-    deps = {
-        column: list(
-            dict.fromkeys(
-                dg.TableColumnDep(dg.AssetKey(key), name) for key, name, kind, _ in origins if kind == DIRECT
+    query = urlencode({"dataset": _asked(dataset), "direction": "upstream"})
+    deps: dict[str, dict[dg.TableColumnDep, None]] = {}
+    columns: dict[str, list[Origin]] = {}
+    deciding: list[Origin] = []
+    for output in _derived()["/".join(dataset.key)]:
+        for column, origins in output["columns"].items():
+            columns.setdefault(column, []).extend(origins)
+            found = (
+                dg.TableColumnDep(dg.AssetKey(key), name) for key, name, *_ in [*origins, *output["rows"]]
             )
-        )
-        for column, origins in columns.items()
-    }
+            deps.setdefault(column, {}).update(dict.fromkeys(found))
+        deciding += output["rows"]
     rows = [
         dg.TableRecord(
             {
@@ -116,53 +131,78 @@ def came_from(dataset: Dataset) -> dict[str, Any]:
                 "decided by": _text([one for one in origins if one[2] != DIRECT]),
             }
         )
-        for column, origins in columns.items()
+        for column, origins in [*columns.items(), (EVERY_ROW, deciding)]
     ]
     return {
-        "dagster/column_lineage": dg.TableColumnLineage(deps),
+        "dagster/column_lineage": dg.TableColumnLineage({name: list(found) for name, found in deps.items()}),
         "where_columns_come_from": dg.MetadataValue.table(rows),
         "lineage": dg.MetadataValue.url(f"{settings(LineageSettings).api_url}/api/v1/lineage?{query}"),
     }
 
 
+def _asked(dataset: Dataset) -> str:
+    """Events call an internal topic by a generation's number: the way of the public topic passes through it."""
+    internal = {datasets.internal(name, role): name for name in datasets.PIPELINES for role in datasets.ROLES}
+    return internal.get(dataset, dataset.name)
+
+
 def _text(origins: Sequence[Origin]) -> str:
-    return ", ".join(
-        f"{key[-1]}.{column} ({made.lower().replace('_', ' ')})" for key, column, _, made in origins
-    )
+    said = (f"{key[-1]}.{column} ({made.lower().replace('_', ' ')})" for key, column, _, made in origins)
+    return ", ".join(dict.fromkeys(said))
 
 
 def derive() -> dict[str, Any]:
     """The content of columns.json, from the pipelines and sources as they are."""
-    made = {
-        "/".join(one.dataset.key): {
-            column: [
-                (origin.dataset.key, origin.column, *origin.kind.value) for origin in dict.fromkeys(origins)
-            ]
-            for column, origins in one.columns.items()
-        }
-        for one in _made()
-    }
-    return {"code": code_digest(), "columns": made}
+    found: dict[str, list[Output]] = {}
+    for made in _made():
+        output = Output(
+            columns={column: _origins(origins) for column, origins in made.columns.items()},
+            rows=_origins(made.whole),
+        )
+        outputs = found.setdefault("/".join(made.dataset.key), [])
+        # Several pipelines refuse the same of the same log.
+        if output not in outputs:
+            outputs.append(output)
+    return {"code": code_digest(), "columns": found}
+
+
+def _origins(origins: Iterable[hops.Origin]) -> list[Origin]:
+    return [
+        (one.dataset.key, one.column, *one.kind.value)
+        for one in dict.fromkeys(replace(one, said="") for one in origins)
+    ]
 
 
 def _made() -> Iterator[Made]:
+    """What the jobs write that lineage is told of. An internal topic is called by its role, as in the graph."""
     from sources import lineage as of_sources
     from streaming import lineage
     from streaming.pipelines import CURRENT, PIPELINES
     from streaming.shown import answered
 
-    yield of_sources.csv_taken()
-    yield of_sources.log()
-    yield of_sources.soap().outputs[0]
+    for job in (of_sources.capture(datasets.SALES.name), of_sources.csv(), of_sources.soap()):
+        yield from job.outputs
     for name, version in CURRENT.items():
         pipeline = PIPELINES[name, version]
-        partials, state = (datasets.internal(name, role) for role in datasets.ROLES)
-        yield lineage.combined(
-            pipeline, partials, [datasets.topic(found.source) for found in pipeline.inputs]
-        )
-        yield lineage.merged(pipeline, partials, state)
-        yield lineage.published(pipeline, state)
-        yield answered(pipeline, state)
+        roles = {
+            datasets.topic(datasets.internal_topic(name, 1, role)): datasets.internal(name, role)
+            for role in datasets.ROLES
+        }
+        for job in (lineage.worker(pipeline, 1), lineage.publisher(pipeline, 1)):
+            yield from (_called(made, roles) for made in job.outputs)
+        yield answered(pipeline, datasets.internal(name, "state"))
+
+
+def _called(made: Made, roles: Mapping[Dataset, Dataset]) -> Made:
+    def called(origins: Iterable[hops.Origin]) -> tuple[hops.Origin, ...]:
+        return tuple(replace(one, dataset=roles.get(one.dataset, one.dataset)) for one in origins)
+
+    return replace(
+        made,
+        dataset=roles.get(made.dataset, made.dataset),
+        columns={column: called(origins) for column, origins in made.columns.items()},
+        whole=called(made.whole),
+    )
 
 
 if __name__ == "__main__":

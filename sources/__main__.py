@@ -147,7 +147,6 @@ def csv_check(file: Path) -> None:
 @csv.command("retract")
 def csv_retract(file: str) -> None:
     """Take a file back: FILE is a path to its content, the name it was taken under, or its hash."""
-    from sources.csv.lineage import retraction
     from sources.csv.retracting import retract
 
     logs.configure("sources-csv")
@@ -156,7 +155,7 @@ def csv_retract(file: str) -> None:
     with (
         _one_line(),
         telling("sources csv retract", kafka, results, inbox) as lineage,
-        lineage.told(retraction, saying),
+        lineage.told(lineage_of.retraction, saying),
     ):
         done = retract(kafka, results, inbox, file, say=saying.say)
     amount = ", ".join(f"{value} {currency}" for currency, value in done.amount.items()) or "0"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
 
 from contracts import datasets
 from contracts.columns import SALE_COLUMNS
@@ -21,83 +21,120 @@ from observability.lineage.hops import (
     Read,
     avro_schema,
     named_alike,
+    table_schema,
 )
+from sources.postgres.stream import TYPES
 
-# Of the event's columns, those that a source knows by itself.
-OWN = ("source", "seq", "operation", "recorded_at")
-CONFIRMATION_COLUMNS = tuple(
-    column.name for column in avro_schema(load(PAYMENT_CONFIRMATIONS.schema)) if column.name not in OWN
-)
-_SALE = tuple(Column(name) for name in SALE_COLUMNS)
+# What a reversal negates.
+NEGATED = ("quantity", "amount")
+FROM_TEXT = "read from text"
+
+Columns = dict[str, tuple[Origin, ...]]
 
 
 def capture(table: str) -> Job:
     """The sales table → sales-events."""
-    read = Dataset(datasets.SALES_DB, tuple(table.split(".")))
-    columns = named_alike(read, SALE_COLUMNS)
-    for negated in ("quantity", "amount"):
-        columns[negated] = (Origin(read, negated, Kind.IDENTITY, "negated in a reversal"),)
+    dataset = Dataset(datasets.SALES_DB, tuple(table.split(".")))
+    # The table is the company's: which of the types that are understood it has, only its database knows.
+    read = Read(dataset, tuple(Column(name, " or ".join(TYPES[name].values())) for name in SALE_COLUMNS))
+    columns = named_alike(dataset, SALE_COLUMNS) | _negated(dataset)
+    columns["currency"] = (Origin(dataset, "currency", Kind.TRANSFORMATION, "without char's padding"),)
+    columns["recorded_at"] = (Origin(dataset, "sold_at", Kind.IDENTITY, "of rows older than capture"),)
+    events = _events(SALES_EVENTS, columns, _refused(read, "not if it cannot be an event"))
     return Job(
-        "capture",
-        STREAMING,
-        "sources/postgres/capture.py",
-        (Read(read, _SALE),),
-        _written(SALES_EVENTS, columns),
+        "capture", STREAMING, "sources/postgres/capture.py", (read,), (events, _positions(), _dead(read))
     )
 
 
-def log() -> Made:
-    """sales-events as Dagster's graph shows it: what the table says, and what the files said last."""
-    columns = {
-        column: (*origins, *(Origin(datasets.CSV_SALES, column, Kind.IDENTITY) for _ in origins[:1]))
-        for column, origins in capture(datasets.SALES.name).outputs[0].columns.items()
-    }
-    return Made(datasets.topic(SALES_EVENTS), columns)
-
-
-def csv_taken() -> Made:
-    """What is kept of the files."""
-    return csv().outputs[-1]
-
-
 def csv() -> Job:
-    """Files of sales → sales-events, and the cache of what they say."""
-    columns = named_alike(datasets.CSV_INBOX, SALE_COLUMNS)
+    """Files of sales → sales-events, and what they say by now, which a correction reverses."""
+    # polars takes a second to import: who takes files has it, who only asks for the other sources need not.
+    from sources.csv.rows import CELLS, CONTENT, OPERATION
+
+    inbox, kept = datasets.CSV_INBOX, datasets.CSV_SALES
+    read = Read(inbox, tuple(Column(name, str(dtype).lower()) for name, dtype in CELLS.items()))
+    said = named_alike(inbox, SALE_COLUMNS)
     # The words of a file are numbers and moments in an event.
-    for name in ("sold_at", "quantity", "amount"):
-        columns[name] = (Origin(datasets.CSV_INBOX, name, Kind.TRANSFORMATION, "read from text"),)
-    optional = "operation"
-    columns[optional] = (Origin(datasets.CSV_INBOX, optional, Kind.TRANSFORMATION, "SALE if there is none"),)
-    kept = {name: columns[name] for name in SALE_COLUMNS}
-    schema = tuple(Column(column.name, str(column.type)) for column in csv_sales.columns)
+    for name in ("sold_at", *NEGATED):
+        said[name] = (Origin(inbox, name, Kind.TRANSFORMATION, FROM_TEXT),)
+    said["currency"] = (Origin(inbox, "currency", Kind.TRANSFORMATION, "without blanks around it"),)
+    reversals = named_alike(kept, SALE_COLUMNS) | _negated(kept)
+    columns = {name: (*said[name], *reversals[name]) for name in SALE_COLUMNS}
+    columns[OPERATION] = (Origin(inbox, OPERATION, Kind.TRANSFORMATION, "SALE if there is none"),)
+    refused = _refused(read, "not if it cannot be taken")
+    joined = tuple(Origin(dataset, "sale_id", Kind.JOIN) for dataset in (inbox, kept))
+    news = tuple(
+        Origin(dataset, name, Kind.FILTER, "not if it says the same again")
+        for dataset in (inbox, kept)
+        for name in CONTENT
+    )
     return Job(
         "csv-take",
         BATCH,
         "sources/csv/intake.py",
-        (Read(datasets.CSV_INBOX, (*_SALE, Column(optional))),),
-        (*_written(SALES_EVENTS, columns), Made(datasets.CSV_SALES, kept, (), schema)),
+        (read, Read(kept, table_schema(csv_sales))),
+        (
+            _events(SALES_EVENTS, columns, (*refused, *joined, *news)),
+            _positions(),
+            # A row may take back what nobody has said.
+            _dead(read, joined),
+            Made(kept, said, refused, table_schema(csv_sales)),
+        ),
+    )
+
+
+def retraction() -> Job:
+    """What the files said and still counts → its reversals, and less that counts."""
+    kept = datasets.CSV_SALES
+    read = Read(kept, table_schema(csv_sales))
+    events = _events(SALES_EVENTS, named_alike(kept, SALE_COLUMNS) | _negated(kept), ())
+    return Job(
+        "csv-retract",
+        BATCH,
+        "sources/csv/retracting.py",
+        (read,),
+        (events, _positions(), Made(kept, {}, (), read.schema)),
     )
 
 
 def soap() -> Job:
     """The payment service → payment-confirmations."""
-    return Job(
-        "soap-poll",
-        BATCH,
-        "sources/soap/poll.py",
-        (Read(datasets.PAYMENT_SERVICE, tuple(Column(name) for name in CONFIRMATION_COLUMNS)),),
-        _written(PAYMENT_CONFIRMATIONS, named_alike(datasets.PAYMENT_SERVICE, CONFIRMATION_COLUMNS)),
-    )
+    # The WSDL is read where it is asked for.
+    from contracts.soap import confirmation_types
+
+    service = datasets.PAYMENT_SERVICE
+    read = Read(service, tuple(Column(name, kind) for name, kind in confirmation_types().items()))
+    columns: Columns = {
+        column.name: (
+            Origin(service, column.name, Kind.IDENTITY)
+            if column.type == "xs:string"
+            else Origin(service, column.name, Kind.TRANSFORMATION, FROM_TEXT),
+        )
+        for column in read.schema
+    }
+    events = _events(PAYMENT_CONFIRMATIONS, columns, _refused(read, "not if it cannot be taken"))
+    return Job("soap-poll", BATCH, "sources/soap/poll.py", (read,), (events, _positions(), _dead(read)))
 
 
-def _written(log: Topic, columns: dict[str, tuple[Origin, ...]]) -> tuple[Made, ...]:
-    refused = tuple(
-        replace(origin, kind=Kind.TRANSFORMATION, said="as it came, if it could not be taken")
-        for origins in columns.values()
-        for origin in origins
-    )
-    return (
-        Made(datasets.topic(log), columns, (), avro_schema(load(log.schema))),
-        Made(datasets.topic(SOURCE_POSITIONS), {}, (), avro_schema(load(SOURCE_POSITIONS.schema))),
-        Made(datasets.topic(DEAD_LETTERS), {"value": refused}, (), avro_schema(load(DEAD_LETTERS.schema))),
-    )
+def _negated(dataset: Dataset) -> Columns:
+    return {name: (Origin(dataset, name, Kind.TRANSFORMATION, "negated in a reversal"),) for name in NEGATED}
+
+
+def _refused(read: Read, said: str) -> tuple[Origin, ...]:
+    """Every column may be what an input is refused for."""
+    return tuple(Origin(read.dataset, column.name, Kind.FILTER, said) for column in read.schema)
+
+
+def _events(log: Topic, columns: Columns, whole: tuple[Origin, ...]) -> Made:
+    return Made(datasets.topic(log), columns, whole, avro_schema(load(log.schema)))
+
+
+def _positions() -> Made:
+    return Made(datasets.topic(SOURCE_POSITIONS), {}, (), avro_schema(load(SOURCE_POSITIONS.schema)))
+
+
+def _dead(read: Read, also: Iterable[Origin] = ()) -> Made:
+    said = "as it came, if it could not be taken"
+    value = tuple(Origin(read.dataset, column.name, Kind.TRANSFORMATION, said) for column in read.schema)
+    whole = (*_refused(read, "if it could not be taken"), *also)
+    return Made(datasets.topic(DEAD_LETTERS), {"value": value}, whole, avro_schema(load(DEAD_LETTERS.schema)))

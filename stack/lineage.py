@@ -43,26 +43,27 @@ def tree(answer: Mapping[str, Any]) -> Tree:
     """For a terminal."""
     step = answer["step"]
     top = Tree(f"[bold]{_place(step)}[/]")
-    _grow(top, step)
+    _grow(top, step, "decided by" if answer["direction"] == "upstream" else "decides over")
     return top
 
 
-def _grow(branch: Tree, step: Mapping[str, Any]) -> None:
+def _grow(branch: Tree, step: Mapping[str, Any], decision: str) -> None:
     direct = [one for one in step["next"] if _is_direct(one)]
     for one in direct:
         made = ", ".join(_transformation(found) for found in one["transformations"])
         said = escape(" · ".join(filter(None, (made, one["job"]))))
-        _grow(branch.add(f"{_place(one)}  [dim]{said}[/]"), one)
+        _grow(branch.add(f"{_place(one)}  [dim]{said}[/]"), one, decision)
 
     # What only decides over it is one line for each job: it leads nowhere further.
-    deciding: dict[str, list[str]] = {}
+    deciding: dict[str, dict[str, list[str]]] = {}
     for one in step["next"]:
         if not _is_direct(one):
             kinds = ", ".join(sorted({found["subtype"].lower() for found in one["transformations"]}))
-            deciding.setdefault(one["job"], []).append(f"{one['name']}.{one['column']} ({kinds})")
+            columns = deciding.setdefault(one["job"], {}).setdefault(one["name"], [])
+            columns.append(f"{one['column']} ({kinds})")
     for job, places in deciding.items():
-        said = escape(f"decided by {', '.join(places)} · {job}")
-        branch.add(f"[dim]{said}[/]")
+        named = "; ".join(f"{name}: {', '.join(columns)}" for name, columns in places.items())
+        branch.add(f"[dim]{escape(f'{decision} {named} · {job}')}[/]")
 
 
 def _is_direct(step: Mapping[str, Any]) -> bool:

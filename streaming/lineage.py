@@ -25,8 +25,9 @@ from observability.lineage.hops import (
     avro_schema,
     avro_type,
     named_alike,
+    table_schema,
 )
-from streaming.engine.aggregates import Aggregate, Count, Each, GreatestBy, Late, Sum
+from streaming.engine.aggregates import Aggregate, Count, Each, Field, GreatestBy, Late, Sum
 from streaming.engine.pipeline import Input, Pipeline
 
 CODE = {"worker": "streaming/pipelines/{module}.py", "sink": "streaming/sink/postgres.py"}
@@ -64,9 +65,10 @@ def worker(pipeline: Pipeline, generation: int) -> Job:
 
 
 def replay(pipeline: Pipeline, generation: int) -> Job:
-    """A slice of a replay, which does what a worker does, to an end."""
+    """A slice of a replay, which does what a worker does, to an end; what is late was told long ago."""
     job = worker(pipeline, generation)
-    return replace(job, name=f"{job.name}.replay", processing=BATCH)
+    outputs = tuple(made for made in job.outputs if made.dataset != datasets.topic(LATE_EVENTS))
+    return replace(job, name=f"{job.name}.replay", processing=BATCH, outputs=outputs)
 
 
 def sink(pipeline: Pipeline, generation: int) -> Job:
@@ -147,29 +149,77 @@ def _embedded(found: Input) -> tuple[Origin, ...]:
 
 
 def merged(pipeline: Pipeline, partials: Dataset, state: Dataset) -> Made:
-    """What merge makes of partials: groups stay what they are, the rest is added."""
-    keys = {field.name for field in pipeline.key_fields}
-    names = [column.name for column in _fields(pipeline)]
-    columns = {
-        name: (Origin(partials, name, Kind.IDENTITY if name in keys else Kind.AGGREGATION),) for name in names
+    """What merge makes of partials: groups stay what they are, the rest is added, or taken of the greatest."""
+    columns: dict[str, list[Origin]] = {
+        name: [Origin(partials, name, Kind.IDENTITY)] for name in keys_of(pipeline)
     }
+    for aggregate in pipeline.aggregates:
+        for name, origin in _added(aggregate, partials):
+            columns.setdefault(name, []).append(origin)
     whole = tuple(Origin(partials, name, Kind.GROUP_BY) for name in keys_of(pipeline))
-    return Made(state, columns, whole, _fields(pipeline))
+    return Made(state, {name: tuple(found) for name, found in columns.items()}, whole, _fields(pipeline))
+
+
+def _added(aggregate: Aggregate | Each, partials: Dataset) -> Iterator[tuple[str, Origin]]:
+    """By field of the aggregate, the columns of partials that it comes from."""
+    match aggregate:
+        case Each():
+            yield from _items_added(aggregate, partials)
+        case GreatestBy():
+            order = aggregate.fields[1:]
+            for field in aggregate.fields:
+                yield field.name, Origin(partials, field.name, Kind.AGGREGATION, "of the greatest")
+                for by in order:
+                    yield field.name, Origin(partials, by.name, Kind.SORT)
+        case _:
+            for field in aggregate.fields:
+                yield field.name, Origin(partials, field.name, Kind.AGGREGATION)
+
+
+def _items_added(aggregate: Each, partials: Dataset) -> Iterator[tuple[str, Origin]]:
+    by = {field.name for field in aggregate.by}
+    for field in aggregate.item:
+        name = f"{aggregate.name}.{field.name}"
+        if field.name in by:
+            yield name, Origin(partials, name, Kind.IDENTITY)
+            continue
+        yield name, Origin(partials, name, Kind.AGGREGATION)
+        yield from ((name, origin) for origin in _item_by(aggregate, field, partials, f"{aggregate.name}."))
+
+
+def _item_by(aggregate: Each, field: Field, dataset: Dataset, prefix: str = "") -> Iterator[Origin]:
+    """What decides over a field of an item: which facts are of one item, and which of them is the greatest."""
+    for by in aggregate.by:
+        yield Origin(dataset, f"{prefix}{by.name}", Kind.GROUP_BY)
+    if field in (*aggregate.order, *aggregate.latest):
+        for order in aggregate.order:
+            yield Origin(dataset, f"{prefix}{order.name}", Kind.SORT)
 
 
 def rows(pipeline: Pipeline, state: Dataset) -> Made:
     """What the sink writes of totals."""
     table = metadata.tables[pipeline.table]
     names = [column.name for column in table.columns if column.name not in OWN]
-    schema = tuple(Column(column.name, str(column.type)) for column in table.columns)
-    return Made(datasets.table(pipeline.table), _shown(pipeline, state, names), (), schema)
+    return Made(datasets.table(pipeline.table), _shown(pipeline, state, names), (), table_schema(table))
 
 
 def published(pipeline: Pipeline, state: Dataset) -> Made:
     """What the publisher writes of totals."""
     schema = load(pipeline.output.schema)
     names = [column.name for column in _nested(schema)]
-    return Made(datasets.topic(pipeline.output), _shown(pipeline, state, names), (), tuple(_nested(schema)))
+    whole = tuple(Origin(state, name, Kind.FILTER, "not if it is 0") for name in _counts(pipeline))
+    return Made(
+        datasets.topic(pipeline.output), _shown(pipeline, state, names), whole, tuple(_nested(schema))
+    )
+
+
+def _counts(pipeline: Pipeline) -> Iterator[str]:
+    """How many facts of a group stand: one of which none does is not published."""
+    for aggregate in pipeline.aggregates:
+        if isinstance(aggregate, Count):
+            yield aggregate.name
+        elif isinstance(aggregate, Each) and aggregate.count is not None:
+            yield f"{aggregate.name}.{aggregate.count}"
 
 
 def keys_of(pipeline: Pipeline) -> list[str]:
@@ -223,17 +273,17 @@ def _items(aggregate: Each, found: Input, dataset: Dataset) -> Iterator[tuple[st
     by = {field.name for field in aggregate.by}
     for field in aggregate.item:
         name = f"{aggregate.name}.{field.name}"
+        if field.name in by:
+            yield name, Origin(dataset, field.name, Kind.IDENTITY)
+            continue
         if field.name == aggregate.count:
             if found.events.sign_reads is not None:
                 yield name, Origin(dataset, found.events.sign_reads, Kind.AGGREGATION, "sum of signs")
-        elif field.name in by:
-            yield name, Origin(dataset, field.name, Kind.IDENTITY)
         elif field.name in aggregate.sums:
             yield name, Origin(dataset, field.name, Kind.AGGREGATION, "sum")
         else:
             yield name, Origin(dataset, field.name, Kind.AGGREGATION, "of the greatest")
-            for order in aggregate.order:
-                yield name, Origin(dataset, order.name, Kind.SORT)
+        yield from ((name, origin) for origin in _item_by(aggregate, field, dataset))
 
 
 def _deciding(pipeline: Pipeline, found: Input, dataset: Dataset) -> Iterator[Origin]:

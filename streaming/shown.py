@@ -5,62 +5,89 @@ For itself, because it reads SQL: a worker's start does not wait for the parser.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from contracts import datasets
 from contracts.datasets import Dataset
-from contracts.views import AS_IS, COMPUTED, CONDITION, FILTERED, JOINED, WINDOW, Source, views
-from observability.lineage.hops import BATCH, Column, Job, Kind, Made, Origin, Read
+from contracts.tables import metadata
+from contracts.views import (
+    AGGREGATED,
+    AS_IS,
+    COMPUTED,
+    CONDITION,
+    FILTERED,
+    GROUPED,
+    JOINED,
+    SORTED,
+    WINDOW,
+    Source,
+    views,
+)
+from observability.lineage.hops import BATCH, Column, Job, Kind, Made, Origin, Read, table_schema
 from streaming.engine.pipeline import Pipeline
 from streaming.lineage import rows
-
-
-def answered(pipeline: Pipeline, state: Dataset) -> Made:
-    """The view of a pipeline straight from its state: where Dagster's graph shows no table between."""
-    name = datasets.view_name(pipeline.name)
-    between = rows(pipeline, state)
-    columns = {
-        column: tuple(
-            replace(found, kind=_through(origin.kind, found.kind))
-            for origin in origins
-            if origin.dataset == between.dataset
-            for found in between.columns.get(origin.column, ())
-        )
-        for column, origins in view(name).columns.items()
-    }
-    return Made(datasets.view(pipeline.name), columns)
-
-
-def _through(later: Kind, earlier: Kind) -> Kind:
-    """What two transformations after each other come to."""
-    return earlier if later is Kind.IDENTITY else later
-
 
 _USES = {
     AS_IS: Kind.IDENTITY,
     COMPUTED: Kind.TRANSFORMATION,
+    AGGREGATED: Kind.AGGREGATION,
     WINDOW: Kind.WINDOW,
     CONDITION: Kind.CONDITIONAL,
     JOINED: Kind.JOIN,
     FILTERED: Kind.FILTER,
+    GROUPED: Kind.GROUP_BY,
+    SORTED: Kind.SORT,
 }
+# Of two direct ones after each other the first of these says what they come to, as OpenLineage's own integrations say.
+_STRONGEST = (Kind.AGGREGATION, Kind.TRANSFORMATION, Kind.IDENTITY)
 
 
-def shown() -> Job:
-    """The result tables → the views that people and the API read, as the migrations define them."""
-    made = tuple(view(name) for name in views())
-    tables = {origin.dataset for one in made for origin in (*one.whole, *sum(one.columns.values(), ()))}
-    read = tuple(Read(dataset) for dataset in sorted(tables))
-    return Job("views", BATCH, "contracts/migrations/versions/0001_results.py", read, made)
+def shown(name: str) -> Job:
+    """The result tables → a view that people and the API read, as the migration that last made it defines it."""
+    made, found = view(name), views()[name]
+    tables = sorted({origin.dataset for origin in (*made.whole, *sum(made.columns.values(), ()))})
+    read = tuple(Read(dataset, _schema(dataset.path[-1])) for dataset in tables)
+    return Job(f"views.{name}", BATCH, found.code, read, (made,))
 
 
 def view(name: str) -> Made:
     """Where the columns of a view come from."""
     found = views()[name]
+    columns = {column: _origins(sources) for column, sources in found.columns.items()}
+    return Made(datasets.table(name), columns, _origins(found.rows), _schema(name))
 
-    def origins(sources: Iterable[Source]) -> tuple[Origin, ...]:
-        return tuple(Origin(datasets.table(one.table), one.column, _USES[one.use]) for one in sources)
 
-    columns = {column: origins(sources) for column, sources in found.columns.items()}
-    return Made(datasets.table(name), columns, origins(found.rows), tuple(Column(one) for one in columns))
+def answered(pipeline: Pipeline, state: Dataset) -> Made:
+    """The view of a pipeline straight from its state: where Dagster's graph shows no table between.
+
+    What a view shows or asks of other tables (which generation is active, up to when it has counted) has no state.
+    """
+    made, between = view(datasets.view_name(pipeline.name)), rows(pipeline, state)
+
+    def through(origins: Iterable[Origin]) -> Iterator[Origin]:
+        for origin in origins:
+            if origin.dataset == between.dataset:
+                for found in between.columns.get(origin.column, ()):
+                    yield replace(found, kind=_through(origin.kind, found.kind))
+
+    columns = {column: tuple(through(origins)) for column, origins in made.columns.items()}
+    return Made(made.dataset, columns, (*through(made.whole), *between.whole), made.schema)
+
+
+def _origins(sources: Iterable[Source]) -> tuple[Origin, ...]:
+    return tuple(Origin(datasets.table(one.table), one.column, _USES[one.use]) for one in sources)
+
+
+def _schema(name: str) -> tuple[Column, ...]:
+    """Of a table or of a view."""
+    if (table := metadata.tables.get(name)) is not None:
+        return table_schema(table)
+    return tuple(Column(column, kind) for column, kind in views()[name].types.items())
+
+
+def _through(later: Kind, earlier: Kind) -> Kind:
+    """What two transformations after each other come to; once it only decides, it only decides."""
+    if later in _STRONGEST and earlier in _STRONGEST:
+        return min(later, earlier, key=_STRONGEST.index)
+    return earlier if later in _STRONGEST else later

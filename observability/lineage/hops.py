@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from sqlalchemy import Table
+
 from contracts.datasets import Dataset
+from contracts.tables import sql_type
 
 
 class Kind(Enum):
@@ -78,6 +81,11 @@ STREAMING, BATCH = "STREAMING", "BATCH"
 def named_alike(dataset: Dataset, names: Iterable[str]) -> dict[str, tuple[Origin, ...]]:
     """Every column comes from that of the same name, as it is."""
     return {name: (Origin(dataset, name, Kind.IDENTITY),) for name in names}
+
+
+def table_schema(table: Table) -> tuple[Column, ...]:
+    """The columns of a table of the results database."""
+    return tuple(Column(column.name, sql_type(column)) for column in table.columns)
 
 
 def avro_schema(schema: object) -> tuple[Column, ...]:

@@ -18,7 +18,7 @@ import polars as pl
 from sources.csv import rows
 from sources.csv.lines import MAX_RECORD_BYTES, Bad, Block, Place, blocks
 from sources.csv.quoting import SEPARATORS
-from sources.csv.rows import COLUMNS, OPERATION, SCHEMA
+from sources.csv.rows import CELLS, COLUMNS, OPERATION, SCHEMA
 
 NO_ROWS = pl.DataFrame(schema=SCHEMA)
 _BOM = b"\xef\xbb\xbf"
@@ -45,7 +45,7 @@ class Head:
     @property
     def unknown(self) -> tuple[str, ...]:
         """Columns that are passed over."""
-        return tuple(name for name in self.names if name not in (*COLUMNS, OPERATION))
+        return tuple(name for name in self.names if name not in CELLS)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _part(block: Block, found: Head, decimal_comma: bool) -> Part:
 
 def _parse(text: bytes, found: Head) -> pl.DataFrame:
     """The cells as they are, texts all of them."""
-    wanted = [number for number, name in enumerate(found.names) if name in (*COLUMNS, OPERATION)]
+    wanted = [number for number, name in enumerate(found.names) if name in CELLS]
     # A first line of our own: pandas drops what looks like a byte order mark at the very beginning.
     first = found.separator.join("h" * len(found.names)).encode() + b"\n"
     frame = pd.read_csv(
@@ -145,5 +145,7 @@ def _parse(text: bytes, found: Head) -> pl.DataFrame:
         low_memory=False,
         engine="c",
     )
-    texts = {found.names[number]: pl.Series(frame[number].to_numpy(), dtype=pl.String) for number in wanted}
-    return pl.DataFrame({name: texts[name] for name in (*COLUMNS, OPERATION) if name in texts})
+    texts = {found.names[number]: frame[number].to_numpy() for number in wanted}
+    return pl.DataFrame(
+        {name: pl.Series(texts[name], dtype=dtype) for name, dtype in CELLS.items() if name in texts}
+    )

@@ -17,6 +17,8 @@ COLUMNS = SALE_COLUMNS
 OPERATION = "operation"
 # What two rows of one sale have to share to say the same.
 CONTENT = COLUMNS[1:]
+# The cells of a file as they are read: texts, all of them.
+CELLS: dict[str, Any] = dict.fromkeys((*COLUMNS, OPERATION), pl.String)
 # sold_at in microseconds of the Unix epoch, amount in ten-thousandths; `takes_back` is operation REVERSAL.
 SCHEMA: dict[str, Any] = (
     dict.fromkeys(COLUMNS, pl.String)

@@ -19,7 +19,8 @@ from sources.postgres.rows import COLUMNS, Half
 # More changes than any transaction has.
 _ALL = 1 << 62
 _TEXTS = {25: "text", 1043: "varchar", 1042: "char"}
-_TYPES = dict.fromkeys(COLUMNS, _TEXTS) | {
+# By column the types that are understood, by oid.
+TYPES = dict.fromkeys(COLUMNS, _TEXTS) | {
     # A blank-padded key would compare differently here and there.
     "sale_id": {25: "text", 1043: "varchar"},
     "sold_at": {1184: "timestamptz"},
@@ -217,8 +218,8 @@ def check_columns(table: str, types: dict[str, int]) -> None:
             "rows that were changed meanwhile cannot be read"
         )
     for name in COLUMNS:
-        if types[name] not in _TYPES[name]:
-            wanted = " or ".join(_TYPES[name].values())
+        if types[name] not in TYPES[name]:
+            wanted = " or ".join(TYPES[name].values())
             raise Refused(f"{table}.{name} has the type with oid {types[name]}; {wanted} is needed")
 
 

@@ -180,8 +180,9 @@ def run(
 
     barriers.start()
     # The tables that it fills are shown by views, which nobody else would tell of.
-    with lineage.told(_shown):
-        pass
+    for name in datasets.view_names():
+        with lineage.told(partial(_shown, name)):
+            pass
     keeper = Keeper(kafka, engine, stop)
     keeper.start()
     try:
@@ -193,11 +194,11 @@ def run(
         engine.dispose()
 
 
-def _shown() -> Job:
+def _shown(view: str) -> Job:
     # In the thread that tells: it reads the views' SQL, which the sink's start need not wait for.
     from streaming.shown import shown
 
-    return shown()
+    return shown(view)
 
 
 def kept_following(engine: Engine, entry: Entry, work: Callable[[], None], stop: threading.Event) -> None:

@@ -6,7 +6,7 @@ import dagster as dg
 
 from contracts import datasets
 from contracts.schemas import load
-from contracts.topics import PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS
+from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
 from electrored_dagster.columns import came_from
 from electrored_dagster.graph import avro_columns, described
 
@@ -39,7 +39,7 @@ def assets() -> dg.Definitions:
                 datasets.topic(SALES_EVENTS),
                 group=GROUP,
                 kinds={"kafka"},
-                deps=[datasets.SALES, datasets.CSV_SALES],
+                deps=[datasets.SALES, datasets.CSV_INBOX, datasets.CSV_SALES],
                 description="Every sale and every reversal of one, for ever: the system of record.",
                 metadata={
                     "dagster/column_schema": avro_columns(load(SALES_EVENTS.schema)),
@@ -50,7 +50,12 @@ def assets() -> dg.Definitions:
                 datasets.topic(SOURCE_POSITIONS),
                 group=GROUP,
                 kinds={"kafka"},
-                deps=[datasets.SALES, datasets.CSV_SALES, datasets.topic(PAYMENT_CONFIRMATIONS)],
+                deps=[
+                    datasets.SALES,
+                    datasets.CSV_INBOX,
+                    datasets.CSV_SALES,
+                    datasets.PAYMENT_SERVICE,
+                ],
                 description="Where each source stands, written with its events, and its frontier.",
                 metadata={"dagster/column_schema": avro_columns(load(SOURCE_POSITIONS.schema))},
             ),

@@ -116,11 +116,10 @@ class WrongFile(dg.Config):
 @dg.op(pool=POOL, retry_policy=RETRIES)
 def retract_file(context: dg.OpExecutionContext, config: WrongFile) -> None:
     """Reverses what the file said and still counts; what was corrected since is left."""
-    from sources.csv.lineage import retraction
     from sources.csv.retracting import retract
 
     saying = Saying()
-    with own_words(), told(context, retraction, saying):
+    with own_words(), told(context, lineage_of.retraction, saying):
         done = retract(
             settings(KafkaSettings),
             settings(ResultsDbSettings),

@@ -22,6 +22,7 @@ from electrored_dagster.graph import avro_columns, described
 
 GROUP = "streams"
 LOG = datasets.topic(SALES_EVENTS)
+SOURCES = (datasets.SALES, datasets.CSV_INBOX, datasets.CSV_SALES, datasets.PAYMENT_SERVICE)
 
 
 @dg.definitions
@@ -36,7 +37,7 @@ def assets() -> dg.Definitions:
         ),
         _aside(
             DEAD_LETTERS,
-            [LOG, datasets.CSV_SALES, datasets.topic(PAYMENT_CONFIRMATIONS)],
+            [*SOURCES, LOG, datasets.topic(PAYMENT_CONFIRMATIONS)],
             "What cannot be: where it was, and why it was not counted.",
         ),
     ]
@@ -88,5 +89,8 @@ def _aside(topic: Topic, deps: list[Dataset], description: str) -> dg.AssetSpec:
         kinds={"kafka"},
         deps=deps,
         description=description,
-        metadata={"dagster/column_schema": avro_columns(load(topic.schema))},
+        metadata={
+            "dagster/column_schema": avro_columns(load(topic.schema)),
+            **came_from(datasets.topic(topic)),
+        },
     )

@@ -17,7 +17,8 @@ from sqlalchemy.pool import NullPool
 from contracts.migrate import upgrade
 from contracts.migrations import versions
 from contracts.settings import ResultsDbSettings
-from contracts.tables import metadata
+from contracts.tables import metadata, sql_type
+from contracts.views import views
 from stack import databases
 from stack.embedded import Embedded
 
@@ -52,6 +53,25 @@ def test_several_at_once_migrate_once(bare: str) -> None:
     with create_engine(bare, poolclass=NullPool).connect() as connection:
         newest = max(path.name[:4] for path in VERSIONS.glob("[0-9]*.py"))
         assert list(connection.scalars(text("SELECT version_num FROM alembic_version"))) == [newest]
+
+
+def test_tables_and_views_have_the_types_that_lineage_tells(results_db: ResultsDbSettings) -> None:
+    told = {name: view.types for name, view in views().items()}
+    for table in metadata.tables.values():
+        told[table.name] = {column.name: sql_type(column) for column in table.columns}
+    engine = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
+    with engine.connect() as connection:
+        found: dict[str, dict[str, str]] = {}
+        for relation, column, kind in connection.execute(
+            text(
+                "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) "
+                "FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
+                "WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v') "
+                "AND a.attnum > 0 AND NOT a.attisdropped AND c.relname <> 'alembic_version'"
+            )
+        ):
+            found.setdefault(relation, {})[column] = kind
+    assert found == told
 
 
 def test_migrations_make_what_the_tables_say(results_db: ResultsDbSettings) -> None:

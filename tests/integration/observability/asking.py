@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import uvicorn
 from fastapi.testclient import TestClient
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, make_url
 
 from api.main import create_app
 from contracts.settings import ApiSettings, ResultsDbSettings
 from observability.lineage.keeping import Keeper
 from stack.embedded import Embedded
+from tests.integration.streaming.ground import wait_until
 
 
 class answering:
@@ -22,8 +26,7 @@ class answering:
         self._engine = create_engine(results_db.results_db_url.get_secret_value())
         self._stop = threading.Event()
         self._keeper = Keeper(stack.kafka, self._engine, self._stop) if follows else None
-        url = stack.postgres(self._engine.url.database, "electrored_reader").render_as_string(False)
-        self._client = TestClient(create_app(ApiSettings.model_validate({"results_db_url": url})))
+        self._client = TestClient(create_app(_settings(stack, results_db)))
 
     def __enter__(self) -> Callable[..., dict[str, Any]]:
         if self._keeper is not None:
@@ -44,6 +47,27 @@ class answering:
         if self._keeper is not None:
             self._keeper.join()
         self._engine.dispose()
+
+
+def _settings(stack: Embedded, results_db: ResultsDbSettings) -> ApiSettings:
+    database = make_url(results_db.results_db_url.get_secret_value()).database
+    url = stack.postgres(database, "electrored_reader").render_as_string(False)
+    return ApiSettings.model_validate({"results_db_url": url})
+
+
+@contextmanager
+def serving(stack: Embedded, results_db: ResultsDbSettings) -> Iterator[str]:
+    """The API on a port of its own, for who asks over HTTP; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(create_app(_settings(stack, results_db)), log_config=None))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            wait_until(lambda: server.started, what="the API")
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
 
 
 def direct(step: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,12 +10,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from sqlalchemy import create_engine, insert
+from typer.testing import CliRunner
 
+from contracts import datasets
 from contracts.kafka import admin, consumer, ensure_topics
 from contracts.settings import (
     CsvSettings,
@@ -28,11 +31,12 @@ from contracts.topics import OPENLINEAGE_EVENTS, TOP_SALES_BY_CITY
 from observability.lineage.facts import Facts
 from observability.lineage.runs import Known, Lineage, telling
 from sources import lineage as of_sources
+from stack.cli import app
 from stack.embedded import Embedded
 from streaming import lineage as of_streaming
 from streaming import shown as of_views
 from streaming.pipelines import CURRENT, PIPELINES
-from tests.integration.observability.asking import answering, ends, way
+from tests.integration.observability.asking import answering, ends, serving, way
 from tests.integration.streaming.ground import wait_until
 
 CITY = PIPELINES[TOP_SALES_BY_CITY.name, CURRENT[TOP_SALES_BY_CITY.name]]
@@ -64,14 +68,18 @@ def states(events: list[dict[str, Any]]) -> list[str]:
 
 
 def test_a_column_s_way_is_answered_to_its_sources_and_back(
-    stack: Embedded, results_db: ResultsDbSettings, known: tuple[Known, ...], settings: LineageSettings
+    stack: Embedded,
+    results_db: ResultsDbSettings,
+    known: tuple[Known, ...],
+    settings: LineageSettings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     jobs = [
         partial(of_sources.capture, "public.sales"),
         of_sources.csv,
         partial(of_streaming.worker, CITY, 1),
         partial(of_streaming.sink, CITY, 1),
-        of_views.shown,
+        *(partial(of_views.shown, name) for name in datasets.view_names()),
         # Of a generation that workers keep by now: it would be told of twice.
         partial(of_streaming.replay, CITY, 1),
     ]
@@ -88,8 +96,14 @@ def test_a_column_s_way_is_answered_to_its_sources_and_back(
             (place if place.startswith("/") else place.partition(".")[2], column)
             for place, column in ends(up["step"])
         }
-        kinds = [kind for step in way(up["step"], "sales-events") for kind in step]
-        assert kinds == ["IDENTITY", "IDENTITY", "AGGREGATION", "AGGREGATION"]
+        to_log = ["IDENTITY", "IDENTITY", "AGGREGATION", "AGGREGATION"]
+        assert list(way(up["step"], "sales-events")) == [to_log]
+        # Negated in a reversal, read from text: neither is the value as it is.
+        to_table = [*to_log, "TRANSFORMATION"]
+        assert list(way(up["step"], ask("public.sales")["step"]["name"])) == [to_table]
+        to_file = [*to_log, "TRANSFORMATION"]
+        # A correction reverses what csv_sales kept of the file.
+        assert sorted(way(up["step"], str(csv.csv_inbox))) == [to_file, [*to_file, "TRANSFORMATION"]]
         for start in ("public.sales.amount", f"{csv.csv_inbox.name}.amount"):
             down = ask(start, direction="downstream")
             assert any(
@@ -99,9 +113,35 @@ def test_a_column_s_way_is_answered_to_its_sources_and_back(
         assert ask("top_sales_by_city")["step"]["column"] is None
         assert "has no column" in ask("top_sales_by_city", column="nothing")["detail"]
         assert ask("nothing")["status"] == 404
+    with serving(stack, results_db) as url:
+        _asked_by_command(url, csv, monkeypatch)
     # A new process goes on from what is kept: nothing is told once more.
     with answering(stack, results_db, follows=False) as ask:
         assert ask("top_sales_by_city.total") == up
+
+
+def _asked_by_command(url: str, csv: CsvSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`electrored lineage`, as JSON and as a tree, there and back."""
+    monkeypatch.setattr("stack.answers.running_in", lambda _: SimpleNamespace(api_url=url))
+
+    def ran(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["lineage", *arguments], env={"COLUMNS": "400"})
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    found = set(ends(json.loads(ran("top_sales_by_city.total", "--json"))["step"]))
+    inbox = (str(csv.csv_inbox), "amount")
+    (table,) = found - {inbox}
+    assert inbox in found
+    assert (table[0].partition(".")[2], table[1]) == ("public.sales", "amount")
+    up = ran("top_sales_by_city.total")
+    assert "transformation (negated in a reversal)" in up
+    assert "transformation (read from text)" in up
+    for source in ("public.sales.amount", f"{csv.csv_inbox.name}.amount"):
+        down = ran(source, "--downstream")
+        assert "public.top_sales_by_city.total" in down
+        assert "decides over" in down
+        assert "decided by" not in down
 
 
 def built(results_db: ResultsDbSettings) -> None:

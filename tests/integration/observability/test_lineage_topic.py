@@ -20,7 +20,7 @@ from observability.lineage.outbox import Refused, restored
 from observability.lineage.runs import START, Known, telling
 from sources import lineage as of_sources
 from stack.embedded import Embedded
-from tests.integration.observability.asking import answering
+from tests.integration.observability.asking import answering, direct
 from tests.integration.streaming.ground import wait_until
 from tests.unit.observability.told import JOBS
 from tests.unit.observability.told import told as made
@@ -68,7 +68,7 @@ def test_what_others_tell_is_passed_over_or_shown_and_the_way_is_answered(
         wait_until(lambda: "step" in ask("inbox.amount", direction="downstream"), what="answer")
         (step,) = [
             one
-            for one in ask("inbox.amount", direction="downstream")["step"]["next"]
+            for one in direct(ask("inbox.amount", direction="downstream")["step"])
             if one["name"] == "sales-events"
         ]
         assert step["column"] == "amount"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -27,6 +28,21 @@ def test_every_event_is_made_of_the_spec_s_own_fields(job: Job, state: str) -> N
     made = told(job, state, facts)
     check(made)
     assert (FAIL in state or ABORT in state) == ("errorMessage" in made["run"]["facets"])
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_every_dataset_has_its_columns_with_types(job: Job) -> None:
+    made = told(job, START, FACTS)
+    for found in (*made["inputs"], *made["outputs"]):
+        fields = found["facets"]["schema"]["fields"]
+        assert fields
+        assert all(field.get("type") for field in fields), found["name"]
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_a_job_s_code_is_a_file_of_this_repository(job: Job) -> None:
+    path = told(job, START, FACTS)["job"]["facets"]["sourceCodeLocation"]["path"]
+    assert (Path(__file__).parents[3] / path).is_file()
 
 
 def test_the_custom_facet_s_schema_refuses_what_it_does_not_name() -> None:

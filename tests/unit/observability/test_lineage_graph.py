@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from contracts.datasets import view_names
 from contracts.topics import TOP_SALES_BY_CITY
 from observability.lineage.facts import Facts
 from observability.lineage.graph import Direction, Graph, Place, Step
@@ -147,4 +148,4 @@ def test_nulls_where_the_spec_has_something_optional_are_nothing() -> None:
 
 def test_the_worker_of_a_pipeline_is_named_by_its_generation() -> None:
     assert any(job.name == f"{TOP_SALES_BY_CITY.name}.g1" for job in JOBS)
-    assert len(JOBS) == 5 + 3 * len(PIPELINES)
+    assert len(JOBS) == 4 + len(view_names()) + 3 * len(PIPELINES)

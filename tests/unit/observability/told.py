@@ -16,7 +16,6 @@ from observability.lineage.events import event
 from observability.lineage.facts import Facts, Naming, Parent, RunOf
 from observability.lineage.hops import Job
 from sources import lineage as of_sources
-from sources.csv.lineage import retraction
 from streaming import lineage as of_streaming
 from streaming import shown as of_views
 from streaming.pipelines import PIPELINES
@@ -41,8 +40,8 @@ JOBS: list[Job] = [
     of_sources.capture("public.sales"),
     of_sources.csv(),
     of_sources.soap(),
-    retraction(),
-    of_views.shown(),
+    of_sources.retraction(),
+    *map(of_views.shown, datasets.view_names()),
     *(
         make(pipeline, 1)
         for pipeline in PIPELINES.values()

@@ -27,16 +27,29 @@ def step(name: str, subtype: str = "", *following: dict[str, Any], column: str =
 
 
 def test_what_only_decides_is_one_line() -> None:
-    first, second = step("log", "FILTER", column="seq"), step("log", "FILTER", column="source")
-    answer = {"step": step("view", "", step("state", "AGGREGATION", first, second))}
+    deciding = [
+        step(name, "FILTER", column=column)
+        for name, column in (("log", "seq"), ("log", "source"), ("table", "n"))
+    ]
+    answer = {
+        "direction": "upstream",
+        "step": step("view", "", step("state", "AGGREGATION", *deciding)),
+    }
     out = io.StringIO()
     Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
     lines = [line.strip() for line in out.getvalue().splitlines()]
     assert lines == [
         "view.total  kafka://k:1",
         "└── state.total  kafka://k:1  aggregation · j",
-        "└── decided by log.seq (filter), log.source (filter) · j",
+        "└── decided by log: seq (filter), source (filter); table: n (filter) · j",
     ]
+
+
+def test_on_the_way_back_it_decides_over_what_comes_of_it() -> None:
+    answer = {"direction": "downstream", "step": step("log", "", step("state", "FILTER"))}
+    out = io.StringIO()
+    Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
+    assert "└── decides over state: total (filter) · j" in out.getvalue()
 
 
 def test_an_api_that_is_away_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +78,10 @@ def test_an_answer_of_somebody_else_is_one_line(monkeypatch: pytest.MonkeyPatch)
 
 def test_names_are_shown_as_they_are() -> None:
     out = io.StringIO()
-    answer = {"step": step("file[/red].csv", "", step("[bold]log", "FILTER", column="[x]"))}
+    answer = {
+        "direction": "upstream",
+        "step": step("file[/red].csv", "", step("[bold]log", "FILTER", column="[x]")),
+    }
     Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
     assert "file[/red].csv.total" in out.getvalue()
-    assert "[bold]log.[x] (filter)" in out.getvalue()
+    assert "[bold]log: [x] (filter)" in out.getvalue()

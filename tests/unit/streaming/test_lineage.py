@@ -84,6 +84,60 @@ def test_what_decides_is_told_of_the_whole(pipeline: Pipeline) -> None:
     assert (("sold_at", Kind.WINDOW) in whole) == (pipeline.calendar is not None)
 
 
+def test_merge_takes_the_newest_name_by_what_orders_names() -> None:
+    pipeline = PIPELINES[TOP_SALESMAN_BY_COUNTRY.name, 1]
+    made = lineage.merged(pipeline, partials(pipeline).dataset, datasets.internal(pipeline.name, "state"))
+    order = {("name_sold_at", Kind.SORT), ("name_sale_id", Kind.SORT), ("name_seq", Kind.SORT)}
+    for name in ("salesman_name", "name_sold_at", "name_sale_id", "name_seq"):
+        assert {(one.column, one.kind) for one in made.columns[name]} == {(name, Kind.AGGREGATION)} | order
+    assert [(one.column, one.kind) for one in made.columns["total"]] == [("total", Kind.AGGREGATION)]
+    assert [(one.column, one.kind) for one in made.columns["country"]] == [("country", Kind.IDENTITY)]
+
+
+@pytest.mark.parametrize("hop", ["combine", "merge"])
+def test_an_item_s_facts_are_grouped_by_the_item_and_ordered(hop: str) -> None:
+    pipeline = PIPELINES[ENRICHED_SALES.name, 1]
+    made, before = partials(pipeline), ""
+    if hop == "merge":
+        made = lineage.merged(pipeline, made.dataset, datasets.internal(pipeline.name, "state"))
+        before = "sales."
+    of = {name: {(one.column, one.kind) for one in found} for name, found in made.columns.items()}
+    groups = {(f"{before}{name}", Kind.GROUP_BY) for name in ("source", "currency")}
+    assert of["sales.source"] == {(f"{before}source", Kind.IDENTITY)}
+    assert of["sales.amount"] == {(f"{before}amount", Kind.AGGREGATION)} | groups
+    latest = {(f"{before}city", Kind.AGGREGATION), (f"{before}seq", Kind.SORT)} | groups
+    assert of["sales.city"] == latest
+
+
+@pipelines
+def test_a_group_without_a_fact_that_stands_is_not_published(pipeline: Pipeline) -> None:
+    made = lineage.published(pipeline, datasets.internal(pipeline.name, "state"))
+    (name,) = [one.column for one in made.whole]
+    assert {one.kind for one in made.whole} == {Kind.FILTER}
+    if pipeline.name == ENRICHED_SALES.name:
+        assert name == "sales.sales_count"
+        gone = TOTAL | {"sales": [("k", SALE | {"sales_count": 0})]}
+        assert pipeline.public(gone) is None
+        assert pipeline.public(TOTAL) is not None
+    else:
+        assert pipeline.public({name: 0}) is None
+        assert pipeline.public({name: 1}) is not None
+
+
+@pytest.mark.parametrize("later", list(Kind))
+@pytest.mark.parametrize("earlier", list(Kind))
+def test_two_transformations_come_to_what_the_specification_s_own_integrations_say(
+    earlier: Kind, later: Kind
+) -> None:
+    found = shown._through(later, earlier)
+    indirect = [one for one in (later, earlier) if one.value[0] == "INDIRECT"]
+    if indirect:
+        assert found == indirect[0]
+    else:
+        direct = [Kind.AGGREGATION, Kind.TRANSFORMATION, Kind.IDENTITY]
+        assert found == next(kind for kind in direct if kind in (later, earlier))
+
+
 @pipelines
 def test_every_column_of_every_hop_comes_from_one_that_the_hop_before_has(pipeline: Pipeline) -> None:
     state = datasets.internal(pipeline.name, "state")
@@ -119,6 +173,15 @@ def test_late_events_and_dead_letters_carry_the_event_as_it_stands(pipeline: Pip
         assert {one.column for one in late.columns["event"]} == events
         assert [one.column for one in late.columns["window_end"]] == ["sold_at"]
         assert {one.column for one in late.whole} == {"sold_at", "recorded_at"}
+
+
+@pipelines
+def test_a_replay_writes_what_a_worker_does_but_for_late_events(pipeline: Pipeline) -> None:
+    worker, replay = (
+        {made.dataset for made in job.outputs}
+        for job in (lineage.worker(pipeline, 2), lineage.replay(pipeline, 2))
+    )
+    assert replay == worker - {datasets.topic(LATE_EVENTS)}
 
 
 def test_another_pipeline_has_another_lineage() -> None:
