@@ -90,7 +90,7 @@ class Publisher:
             if totals:
                 records = [self._record(key, value) for key, value in totals.items()]
                 transactions.commit(records, self._offsets(reader.positions), self._group(reader))
-                EVENTS.labels(self._name).inc(len(messages))
+                EVENTS.labels(self._name).inc(len(records))
                 self._written += len(records)
                 stop.wait(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
             reader.show_lag(self._name)

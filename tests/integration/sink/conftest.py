@@ -21,7 +21,9 @@ from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import active_generations, generations
 from contracts.topics import GenerationTopics
 from stack.embedded import Embedded
+from streaming.engine import age
 from streaming.engine.pipeline import Pipeline
+from streaming.engine.windows import to_micros
 from streaming.pipelines import PIPELINES
 from streaming.pipelines.top_sales_by_city import V1
 from streaming.sink.followed import Followed
@@ -57,9 +59,16 @@ class HandMade:
         } | more
 
     def write(
-        self, totals: Sequence[dict[str, Any]] = (), watermark: datetime | None = None, commit: bool = True
+        self,
+        totals: Sequence[dict[str, Any]] = (),
+        watermark: datetime | None = None,
+        commit: bool = True,
+        oldest: datetime | None = None,
     ) -> None:
-        """Totals to the partitions of their groups, the watermark to every partition, in one transaction."""
+        """Totals to the partitions of their groups, the watermark to every partition, in one transaction.
+
+        `oldest` is when the oldest event that the totals count was committed at its source.
+        """
         partitions = self.followed.partitions
         self.producer.begin_transaction()
         for total in totals:
@@ -69,6 +78,7 @@ class HandMade:
                 self.codec.encode(("electrored.Total", total)),
                 key.encode(),
                 partition=zlib.crc32(key.encode()) % partitions,
+                headers=age.headers(to_micros(oldest)) if oldest else None,
             )
         for partition in range(partitions) if watermark else ():
             value = self.codec.encode(("electrored.Watermark", {"watermark": watermark}))
