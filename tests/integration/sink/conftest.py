@@ -67,18 +67,18 @@ class HandMade:
     ) -> None:
         """Totals to the partitions of their groups, the watermark to every partition, in one transaction.
 
-        `oldest` is when the oldest event that the totals count was committed at its source.
+        `oldest` is when the oldest event that the totals count was committed at its source; the last one says so.
         """
         partitions = self.followed.partitions
         self.producer.begin_transaction()
-        for total in totals:
+        for number, total in enumerate(totals, start=1):
             key = f"{total['window_start']:%Y-%m-%dT%H:%M:%SZ}|{total['country']}|{total['city']}|{total['currency']}"
             self.producer.produce(
                 self.topic,
                 self.codec.encode(("electrored.Total", total)),
                 key.encode(),
                 partition=zlib.crc32(key.encode()) % partitions,
-                headers=age.headers(to_micros(oldest)) if oldest else None,
+                headers=age.headers(to_micros(oldest)) if oldest and number == len(totals) else None,
             )
         for partition in range(partitions) if watermark else ():
             value = self.codec.encode(("electrored.Watermark", {"watermark": watermark}))

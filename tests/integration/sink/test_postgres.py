@@ -92,9 +92,11 @@ def test_rows_are_counted_and_how_long_their_oldest_event_took(
         made.write(
             [made.total("Berlin", "1"), made.total("Bonn", "2")], DAY, oldest=began - timedelta(seconds=100)
         )
-        until(lambda: told("electrored_events_total") == 2, "two rows")
+        until(lambda: told("electrored_end_to_end_latency_seconds_count") == 1, "an event's age")
         took = (datetime.now(UTC) - began).total_seconds()
+        until(lambda: len(made.rows()) == 2, "both rows")
     assert died == []
+    assert told("electrored_events_total") == 2
     assert told("electrored_end_to_end_latency_seconds_count") == 1
     assert told("electrored_end_to_end_latency_seconds_bucket", le="60.0") == 0
     assert told("electrored_end_to_end_latency_seconds_bucket", le="300.0") == 1
