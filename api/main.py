@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse
 
 from api import problems
 from api.answers import Answers
-from api.measured import Measured
+from api.measured import Measured, expect
 from api.queries import CONNECTIONS, Results
 from api.routes import generations, health, lineage, payments, top_sales, top_salesmen
 from contracts.settings import ApiSettings
@@ -51,6 +51,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(Measured)
     for routes in (top_sales, top_salesmen, payments, generations, lineage, health):
         app.include_router(routes.router)
+        expect(routes.router.routes)
 
     @app.get("/", include_in_schema=False)
     async def to_docs() -> RedirectResponse:

@@ -108,6 +108,8 @@ def observations(standing: Standing) -> Iterator[Observed]:
 
 
 def _of_pipeline(standing: Standing, name: str, pipeline: PipelineStanding) -> Iterator[Observed]:
+    # What may change all of it; rows are not asked, of which there may be very many.
+    log_end = sum(standing.topics[source.name] for source in datasets.INPUTS[name])
     behind = {"partials": pipeline.combine_behind, "state": pipeline.merge_behind}
     for role in ROLES:
         topic = datasets.internal_topic(name, pipeline.generation, role)
@@ -118,17 +120,14 @@ def _of_pipeline(standing: Standing, name: str, pipeline: PipelineStanding) -> I
             "writer_offsets_behind": behind[role],
             "watermark": _moment(pipeline.watermark),
         }
-        log_end = sum(standing.topics[source.name] for source in datasets.INPUTS[name])
         yield Observed(datasets.internal(name, role), f"{pipeline.generation}/{log_end}", metadata)
     metadata = {
-        "dagster/row_count": pipeline.rows,
         "generation": pipeline.generation,
         "promotion_number": pipeline.promotion_number,
         "watermark": _moment(pipeline.watermark),
-        "updated_at": _moment(pipeline.updated_at),
         "sink_offsets_behind": pipeline.sink_behind,
     }
-    facts = f"{pipeline.generation}/{pipeline.promotion_number}/{pipeline.rows}/{_text(pipeline.updated_at)}"
+    facts = f"{pipeline.generation}/{pipeline.promotion_number}/{log_end}"
     yield Observed(datasets.view(name), facts, metadata, is_result=True, watermark=pipeline.watermark)
 
 

@@ -132,7 +132,6 @@ def of_kafka(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
             labels = {"pipeline": pipeline, "step": step, "topic": topic, "partition": str(partition)}
             yield Sample("electrored_group_lag_offsets", behind, labels)
         labels = {"pipeline": pipeline}
-        yield Sample("electrored_results_rows", stands.rows, labels)
         yield Sample("electrored_active_generation", stands.generation, labels)
     yield Sample("electrored_sales_in_several_sources", found.overlap.count)
 

@@ -11,7 +11,9 @@ from contracts.settings import LogSettings
 from observability import logs
 
 # Every process that moves data has these, so they are declared once; `flow` says which of its flows.
-EVENTS = Counter("electrored_events_total", "Records moved", ["flow"])
+EVENTS = Counter(
+    "electrored_events_total", "What a flow has moved: events, groups of merge, rows; no watermarks", ["flow"]
+)
 LAG = Gauge(
     "electrored_flow_lag_offsets",
     "Offsets between what the flow has read and the end; markers count",

@@ -38,7 +38,6 @@ HELP = {
     "electrored_dead_letters_total": "Dead letters by origin and what is wrong: since the start, and 100,000 older",
     "electrored_unreadable_records_total": "Records that are none of their topic's, skipped by the observer",
     "electrored_group_lag_offsets": "The same from outside: offsets between what a group has committed and the end",
-    "electrored_results_rows": "Rows of the active generation",
     "electrored_active_generation": "Number of the active generation",
     "electrored_sales_in_several_sources": "Sale ids that count in more than one source",
     "electrored_results_watermark_timestamp_seconds": "All recorded up to here is in the rows; at first, its beginning",

@@ -16,9 +16,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 
-from contracts.datasets import PIPELINES, combine_groups, view_name
+from contracts.datasets import PIPELINES, combine_groups
 from contracts.kafka import admin, committed_offsets, consumer
 from contracts.registry import Registry
 from contracts.schemas import load
@@ -36,11 +36,6 @@ from contracts.topics import (
 TIMEOUT_SECONDS = 10.0
 # One request of positions; the topic is compacted, so a few of them reach its end.
 POSITIONS_AT_ONCE = 10_000
-# A join has a row for each sale there ever was. Of so many and more no reading every minute counts all.
-MANY_ROWS = 100_000
-JOINED = {"enriched-sales": "joined_sales"}
-# Their newest change is looked for among the latest sales.
-LATEST_SALES = 1_000
 
 
 @dataclass(frozen=True)
@@ -56,15 +51,13 @@ class SourcePosition:
 class PipelineStanding:
     """The active generation of a pipeline. `…_behind` are offsets, which count transaction markers too.
 
-    Of a join of very many sales, `rows` is the database's estimate and `updated_at` that of the latest sales.
+    Nothing in it is counted from the rows: a reading costs the same however many there are.
     """
 
     generation: int
     promotion_number: int
     apply_number: int
     watermark: datetime | None
-    rows: int
-    updated_at: datetime | None
     combine_behind: int
     merge_behind: int
     sink_behind: int
@@ -96,8 +89,6 @@ class _Results:
     promotion_number: int
     apply_number: int
     watermark: datetime | None
-    rows: int
-    updated_at: datetime | None
     sink_offsets: dict[int, int]
 
 
@@ -134,8 +125,6 @@ def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) ->
             promotion_number=found.promotion_number,
             apply_number=found.apply_number,
             watermark=found.watermark,
-            rows=found.rows,
-            updated_at=found.updated_at,
             combine_behind=_behind(ends, combined[name]),
             merge_behind=_behind(ends, merged[name]),
             sink_behind=_behind(ends, sunk),
@@ -176,7 +165,6 @@ def _results(results: Engine, pipeline: str) -> _Results | None:
         ).one_or_none()
         if active is None:
             return None
-        rows, updated_at = _extent(connection, pipeline, active.generation)
         positions = connection.execute(
             text(
                 'SELECT "partition", next_offset FROM sink_positions '
@@ -185,24 +173,7 @@ def _results(results: Engine, pipeline: str) -> _Results | None:
             {"pipeline": pipeline, "generation": active.generation},
         )
         offsets = {int(partition): int(offset) for partition, offset in positions}
-        return _Results(**active._mapping, rows=rows, updated_at=updated_at, sink_offsets=offsets)
-
-
-def _extent(connection: Connection, pipeline: str, generation: int) -> tuple[int, datetime | None]:
-    """How many rows are shown, and when the newest was changed; in bounded time however many there are."""
-    # The names are ours and not input.
-    table = JOINED.get(pipeline)
-    known = text("SELECT reltuples FROM pg_class WHERE oid = CAST(:name AS regclass)")
-    if table is None or connection.execute(known, {"name": table}).scalar_one() < MANY_ROWS:
-        found = text(f"SELECT count(*), max(updated_at) FROM {view_name(pipeline)}")
-        rows, updated_at = connection.execute(found).one()
-        return rows, updated_at
-    of = {"generation": generation}
-    shown = f"FROM {table} WHERE generation = :generation AND sales_count <> 0"
-    (estimated,) = connection.execute(text(f"EXPLAIN (FORMAT JSON) SELECT {shown}"), of).scalar_one()
-    latest = f"SELECT updated_at {shown} ORDER BY sold_at DESC LIMIT {LATEST_SALES}"
-    newest = connection.execute(text(f"SELECT max(updated_at) FROM ({latest}) AS latest"), of).scalar_one()
-    return int(estimated["Plan"]["Plan Rows"]), newest
+        return _Results(**active._mapping, sink_offsets=offsets)
 
 
 def _ends(client: AdminClient, topics: Iterable[Topic]) -> dict[tuple[str, int], int]:

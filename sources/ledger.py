@@ -88,6 +88,9 @@ class Ledger:
         self._producer: Producer | None = None
         self._codec: Codec | None = None
         self._fenced: Fenced | None = None
+        # From 0 on, or an increase would not count the first.
+        for outcome in ("committed", *OUTCOMES.values()):
+            TRANSACTIONS.labels(source, outcome)
         # Filled by `open`; None: this source has never written.
         self.position: Position | None = None
         self.ranges: tuple[Range, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from contracts.settings import StackSettings
+from contracts.settings import LogSettings, StackSettings
 from stack import databases, probes
 from stack.addresses import Addresses
 from stack.layout import Layout, Options
@@ -168,11 +168,13 @@ class Platform(Addresses):
     def dagster(self) -> list[Program]:
         """The conductor; last, because it costs the most to start and no result waits for it."""
         environment = self.dagster_environment
-        workspace = ["-w", str(PROJECT / "workspace.yaml")]
+        # Daemon and webserver load nothing of ours that could say it.
+        form = ["--log-format", "json"] if LogSettings().log_format == "json" else []
+        workspace = ["-w", str(PROJECT / "workspace.yaml"), *form]
         code_port, web_port = str(self.ports.dagster_code), str(self.ports.dagster)
-        module = ["-m", "electrored_dagster.definitions"]
+        module = ["-m", "electrored_dagster.code_location"]
         # Not `code-server start`: that proxy cannot say which runs it has, so lost ones would never be noticed.
-        code = ["api", "grpc", "-h", LOOPBACK, "-p", code_port, *module]
+        code = ["api", "grpc", "-h", LOOPBACK, "-p", code_port, *module, *form]
         return [
             Program(
                 "dagster-code",

@@ -53,8 +53,16 @@ def lanes(kafka: KafkaSettings | None) -> dict[str, Send]:
 
 
 def _connected(wanted: Mapping[str, Any], kafka: KafkaSettings | None) -> dict[str, Any]:
-    """What is set; a topic of which no broker is said is on this process's own, with its user and password."""
+    """What is set; a topic of which no broker is said is on this process's own, with its user and password.
+
+    `async_http` becomes `http`: it takes an event before it sends it, and only logs what then fails, so that an event
+    would be lost that waits here. Who sends has a thread of its own already.
+    """
     found = dict(wanted)
+    if found.get("type") == "async_http":
+        found["type"] = "http"
+    if isinstance(wrapped := found.get("transport"), Mapping):
+        found["transport"] = _connected(wrapped, kafka)
     below = found.get("transports")
     if isinstance(below, Mapping):
         found["transports"] = {name: _connected(each, kafka) for name, each in below.items()}

@@ -55,6 +55,16 @@ LATENCY = Histogram(
 _log = logs.get(__name__)
 
 
+def tell(flow: str, rows: int, oldest_micros: int | None, committed_at: float) -> None:
+    """Count a commit: its rows, and how long the oldest event that they count took, by two clocks that may differ.
+
+    `oldest_micros` is the commit at the source, in microseconds of the Unix epoch, `committed_at` ours, in seconds.
+    """
+    EVENTS.labels(flow).inc(rows)
+    if oldest_micros is not None:
+        LATENCY.labels(flow).observe(max(0.0, committed_at - oldest_micros / 1_000_000))
+
+
 class StateSink:
     """Follows one generation's state topic and keeps its rows."""
 
@@ -97,6 +107,9 @@ class StateSink:
             retried(checked, stop)
             self._applied = retried(self._rows.open, stop)
             reader.assign(self._applied)
+            # From 0 on, or an increase would not count the first.
+            EVENTS.labels(flow)
+            LATENCY.labels(flow)
             _log.info("following", generation=str(self._followed), positions=self._applied)
             check_at = time.monotonic() + CHECK_SECONDS
             while not stop.is_set():
@@ -104,12 +117,9 @@ class StateSink:
                 began = time.monotonic()
                 if messages:
                     batch = Batch.of(messages)
-                    retried(partial(self._apply, batch), stop)
+                    rows = retried(partial(self._apply, batch), stop)
                     self._read += len(messages)
-                    if batch.oldest_micros is not None:
-                        taken = time.time() - batch.oldest_micros / 1_000_000
-                        LATENCY.labels(flow).observe(max(0.0, taken))
-                    EVENTS.labels(flow).inc(len(messages))
+                    tell(flow, rows, batch.oldest_micros, time.time())
                 self._report()
                 reader.show_lag(flow)
                 if messages:
@@ -134,8 +144,8 @@ class StateSink:
         if barrier is not None and barrier.targets:
             self._reports.tell(barrier, self._reader.positions)
 
-    def _apply(self, batch: Batch) -> None:
-        """What was read since the last time into the database, in one transaction."""
+    def _apply(self, batch: Batch) -> int:
+        """What was read since the last time into the database, in one transaction; gives how many rows."""
         rows = self._followed.pipeline.rows
         following = dict(self._reader.positions)
         made = [row for value in batch.totals.values() for row in rows(self._decode(value))]
@@ -145,6 +155,7 @@ class StateSink:
         self._written += len(made)
         # Anew, and not changed: who asks from another thread sees one or the other.
         self._watermarks = self._watermarks | marks
+        return len(made)
 
     def _decode(self, value: bytes) -> dict[str, Any]:
         """The fields of a total or of a watermark."""

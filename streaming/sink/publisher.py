@@ -103,7 +103,7 @@ class Publisher:
             if batch.totals:
                 records = [self._record(key, value) for key, value in batch.totals.items()]
                 self._commit(transactions, reader, records, reader.positions)
-                EVENTS.labels(self._name).inc(len(messages))
+                EVENTS.labels(self._name).inc(len(records))
                 self._written += len(records)
                 self._committed = dict(reader.positions)
             self._read += len(messages)

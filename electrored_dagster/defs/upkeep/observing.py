@@ -18,7 +18,7 @@ INTERVAL_SECONDS = 60
 def observe_platform(
     context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
 ) -> dg.SensorResult:
-    """Reports offsets, lag, watermarks and rows of the platform's topics and results, and windows that began.
+    """Reports offsets, lag and watermarks of the platform's topics and results, and windows that began.
 
     Starts no run.
     """

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import dagster as dg
@@ -37,12 +38,16 @@ def instance(
 
 
 @contextmanager
-def code_server(port: int) -> Iterator[subprocess.Popen[bytes]]:
+def code_server(
+    port: int, *more: str, module: str = "electrored_dagster.code_location", output: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """The process that runs are children of, ready."""
-    command = ["api", "grpc", "-h", "127.0.0.1", "-p", str(port), "-m", "electrored_dagster.definitions"]
+    command = ["api", "grpc", "-h", "127.0.0.1", "-p", str(port), "-m", module, *more]
     process = subprocess.Popen(
         [str(Path(sys.executable).parent / "dagster"), *command],
         env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        stdout=output,
+        stderr=output,
     )
     try:
         client = DagsterGrpcClient(port=port, host="127.0.0.1")

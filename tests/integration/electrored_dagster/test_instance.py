@@ -31,6 +31,7 @@ from electrored_dagster.pruning import KEEP_EVENTS, prune
 from observability import looks
 from stack.embedded import Embedded
 from stack.ports import Ports
+from tests.integration.electrored_dagster import saying as saying_module
 from tests.integration.electrored_dagster.conftest import code_server
 
 ANSWER = dg.AssetKey(["results_db", "public", "top_sales_by_city"])
@@ -193,6 +194,40 @@ def status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus:
     run = instance.get_run_by_id(run_id)
     assert run is not None
     return run.status
+
+
+def test_what_a_run_of_ours_says_is_json_where_that_is_wished(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code server's own lines too; those of its runs are Dagster's, which has no setting for them."""
+    monkeypatch.setenv("ELECTRORED_LOG_FORMAT", "json")
+    port = Ports.free().dagster_code
+    target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="saying")
+    with (
+        (tmp_path / "log").open("wb") as output,
+        code_server(port, "--log-format", "json", module=saying_module.__name__, output=output),
+        WorkspaceProcessContext(instance, target) as workspace,
+    ):
+        request = workspace.create_request_context()
+        job = request.get_code_location("saying").get_repository("__repository__").get_full_job("saying")
+        run = instance.create_run_for_job(
+            saying_module.saying,
+            remote_job_origin=job.get_remote_origin(),
+            job_code_origin=job.get_python_origin(),
+        )
+        instance.launch_run(run.run_id, request)
+        deadline = time.monotonic() + 120
+        while status(instance, run.run_id) not in FINISHED_STATUSES:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert status(instance, run.run_id) == dg.DagsterRunStatus.SUCCESS
+    lines = (tmp_path / "log").read_text().splitlines()
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    (said,) = [line for line in told if line["event"] == "said"]
+    assert (said["process"], said["password"]) == ("dagster-code", "***")
+    assert sum(line["event"].startswith("Started Dagster code server") for line in told) == 1, "and not twice"
+    others = [line for line in lines if not line.startswith("{")]
+    assert [line for line in others if " - dagster - DEBUG - saying - " not in line] == []
 
 
 def test_a_run_that_lives_is_left_alone(instance: dg.DagsterInstance) -> None:

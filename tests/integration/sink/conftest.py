@@ -25,7 +25,9 @@ from observability.lineage.facts import Facts
 from observability.lineage.hops import Job
 from observability.lineage.runs import Untold
 from stack.embedded import Embedded
+from streaming.engine import age
 from streaming.engine.pipeline import Pipeline
+from streaming.engine.windows import to_micros
 from streaming.pipelines import PIPELINES
 from streaming.pipelines.top_sales_by_city import V1
 from streaming.sink.followed import Followed
@@ -78,18 +80,26 @@ class HandMade:
         } | more
 
     def write(
-        self, totals: Sequence[dict[str, Any]] = (), watermark: datetime | None = None, commit: bool = True
+        self,
+        totals: Sequence[dict[str, Any]] = (),
+        watermark: datetime | None = None,
+        commit: bool = True,
+        oldest: datetime | None = None,
     ) -> None:
-        """Totals to the partitions of their groups, the watermark to every partition, in one transaction."""
+        """Totals to the partitions of their groups, the watermark to every partition, in one transaction.
+
+        `oldest` is when the oldest event that the totals count was committed at its source; the last one says so.
+        """
         partitions = self.followed.partitions
         self.producer.begin_transaction()
-        for total in totals:
+        for number, total in enumerate(totals, start=1):
             key = f"{total['window_start']:%Y-%m-%dT%H:%M:%SZ}|{total['country']}|{total['city']}|{total['currency']}"
             self.producer.produce(
                 self.topic,
                 self.codec.encode(("electrored.Total", total)),
                 key.encode(),
                 partition=zlib.crc32(key.encode()) % partitions,
+                headers=age.headers(to_micros(oldest)) if oldest and number == len(totals) else None,
             )
         for partition in range(partitions) if watermark else ():
             value = self.codec.encode(("electrored.Watermark", {"watermark": watermark}))

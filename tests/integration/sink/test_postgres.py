@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 import structlog
+from prometheus_client import REGISTRY
 from sqlalchemy import Engine, create_engine, text
 from structlog.testing import capture_logs
 
@@ -93,6 +94,37 @@ def test_what_a_run_says_is_what_it_read_and_wrote_and_from_where_it_would_go_on
     with engine.connect() as connection:
         found = connection.execute(text("SELECT partition, next_offset FROM sink_positions"))
         assert said.checkpoints == {"sink": {row.partition: row.next_offset for row in found}}
+
+
+def test_rows_are_counted_and_how_long_their_oldest_event_took(
+    stack: Embedded, results_db: ResultsDbSettings, make: Make
+) -> None:
+    made = make()
+    flow = {"flow": f"{made.followed.pipeline.name}.g1.sink"}
+
+    def told(what: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(what, flow | labels)
+
+    with following(stack.kafka, results_db) as died:
+        until(lambda: told("electrored_events_total") == 0, "the beginning")
+        # Watermarks are no rows, and say nothing of an age.
+        made.write(watermark=DAY)
+        until(lambda: made.apply_number() == 1, "the watermark")
+        began = datetime.now(UTC)
+        made.write(
+            [made.total("Berlin", "1"), made.total("Bonn", "2")], DAY, oldest=began - timedelta(seconds=100)
+        )
+        until(lambda: told("electrored_end_to_end_latency_seconds_count") == 1, "an event's age")
+        took = (datetime.now(UTC) - began).total_seconds()
+        until(lambda: len(made.rows()) == 2, "both rows")
+    assert died == []
+    assert told("electrored_events_total") == 2
+    assert told("electrored_end_to_end_latency_seconds_count") == 1
+    assert told("electrored_end_to_end_latency_seconds_bucket", le="60.0") == 0
+    assert told("electrored_end_to_end_latency_seconds_bucket", le="300.0") == 1
+    told_sum = told("electrored_end_to_end_latency_seconds_sum")
+    assert told_sum is not None
+    assert 100 <= told_sum <= 100 + took
 
 
 def test_a_generation_is_followed_without_a_restart_and_left_when_retired(

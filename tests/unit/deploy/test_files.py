@@ -14,6 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from contracts import acls
@@ -49,6 +50,12 @@ def test_the_boxes_of_the_seed_are_on_their_ports() -> None:
         "marquez": ["5000"],
         "marquez-web": ["3002"],
     }
+
+
+def test_dagster_logs_as_the_image_says() -> None:
+    assert "ELECTRORED_LOG_FORMAT=json" in (ROOT / "Dockerfile").read_text()
+    for name in ("dagster-code", "dagster-daemon", "dagster-web"):
+        assert SERVICES[name]["command"][-2:] == ["--log-format", "json"], name
 
 
 def test_nothing_listens_beyond_this_machine() -> None:
@@ -150,8 +157,12 @@ def test_the_broker_is_configured_as_the_embedded_one() -> None:
             assert environment[f"KAFKA_{name.upper().replace('.', '_')}"] == value, name
 
 
-def test_every_process_of_the_embedded_stack_is_a_service_with_the_same_command(tmp_path: Path) -> None:
+def test_every_process_of_the_embedded_stack_is_a_service_with_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """But for addresses and folders; a worker finds its slot by itself."""
+    # As in the image.
+    monkeypatch.setenv("ELECTRORED_LOG_FORMAT", "json")
     called = {"simulator": "till", "simulator-csv": "csv-files"}
     servers = {"postgres", "kafka", "registry"}
     programs = {

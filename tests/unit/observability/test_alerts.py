@@ -41,6 +41,10 @@ def test_every_alert_fires_for_its_cause_and_for_nothing_else() -> None:
     promtool("test", "rules", CASES)
 
 
+def test_what_panels_ask_says_what_their_titles_say() -> None:
+    promtool("test", "rules", CASES.with_name("recording.test.yml"))
+
+
 def test_every_alert_has_a_case_in_which_it_fires() -> None:
     cases = yaml.safe_load(CASES.read_text())["tests"]
     asked = [case for test in cases for case in test["alert_rule_test"]]

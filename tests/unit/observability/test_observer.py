@@ -13,7 +13,7 @@ from observability.observer import HELP, Observer
 
 
 def test_what_a_look_found_is_shown_until_it_gets_no_answer() -> None:
-    answers = iter([[Sample("electrored_results_rows", 3, {"pipeline": "p"})], None])
+    answers = iter([[Sample("electrored_active_generation", 3, {"pipeline": "p"})], None])
 
     def look() -> Iterator[Sample]:
         found = next(answers)
@@ -25,10 +25,10 @@ def test_what_a_look_found_is_shown_until_it_gets_no_answer() -> None:
     observer = Observer({"results": look, "never": lambda: iter(())})
     registry.register(observer)
     observer.look("results")
-    assert registry.get_sample_value("electrored_results_rows", {"pipeline": "p"}) == 3
+    assert registry.get_sample_value("electrored_active_generation", {"pipeline": "p"}) == 3
     assert registry.get_sample_value("electrored_look_up", {"at": "results"}) == 1
     observer.look("results")
-    assert registry.get_sample_value("electrored_results_rows", {"pipeline": "p"}) is None
+    assert registry.get_sample_value("electrored_active_generation", {"pipeline": "p"}) is None
     assert registry.get_sample_value("electrored_look_up", {"at": "results"}) == 0
     assert registry.get_sample_value("electrored_look_up", {"at": "never"}) is None, "nobody has looked yet"
 

@@ -128,3 +128,13 @@ def test_into_an_inbox_of_ones_own_no_file_is_dropped(tmp_path: Path) -> None:
     assert programs["dagster-code"].environment["ELECTRORED_CSV_INBOX"] == "/srv/sales"
     assert "simulator-csv" not in programs
     assert "simulator" in programs
+
+
+@pytest.mark.parametrize(("log_format", "more"), [("console", []), ("json", ["--log-format", "json"])])
+def test_dagster_logs_as_the_others_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_format: str, more: list[str]
+) -> None:
+    monkeypatch.setenv("ELECTRORED_LOG_FORMAT", log_format)
+    for program in _platform(tmp_path).dagster():
+        flag = program.command.index("--log-format") if "--log-format" in program.command else None
+        assert (program.command[flag:] if flag else []) == more, program.name
