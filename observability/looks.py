@@ -219,9 +219,8 @@ def of_dagster(dagster: Engine) -> Iterator[Sample]:
             )
         for row in connection.execute(_NIGHTLY, {"jobs": list(NIGHTLY)}):
             labels = {"dagster_job": row.job}
-            yield Sample("electrored_nightly_failed", float(row.status != "SUCCESS"), labels)
-            if row.succeeded_at is not None:
-                yield Sample("electrored_nightly_success_timestamp_seconds", float(row.succeeded_at), labels)
+            yield Sample("electrored_nightly_failed", float(row.status not in (None, "SUCCESS")), labels)
+            yield Sample("electrored_nightly_success_timestamp_seconds", float(row.succeeded_at), labels)
         for row in connection.execute(_CHECKS):
             labels = {"asset": "/".join(re.findall(r'"([^"]+)"', row.asset_key)), "check": row.check_name}
             failed = row.execution_status != "SUCCEEDED"

@@ -188,6 +188,11 @@ def test_each_cause_raises_its_alert(platform: Platform, prometheus: Prometheus)
         causes.enter_context(slot_taken(platform, SALESMAN, 2))
         assert end_of(platform, poll) == "FAILURE"
         assert end_of(platform, check) == "SUCCESS"
+        # Somebody ends what Dagster does by night.
+        nightly = launch(platform, "retire_old_standbys")
+        until(lambda: bool(processes_of_runs(code)), 60, "the run")
+        kill_runs(code)
+        assert end_of(platform, nightly) == "FAILURE"
         # Nobody takes files any more; one that was taken has sales of which we sell one again.
         (known,) = _one(platform, "select sale_id from joined_sales where source = 'csv' limit 1")
         causes.enter_context(frozen(platform, "dagster-daemon"))
@@ -216,12 +221,7 @@ def test_each_cause_raises_its_alert(platform: Platform, prometheus: Prometheus)
                 cursor.execute("select pg_logical_emit_message(false, 'test', repeat('x', 1000000))")
             prometheus.raises("CaptureStandsStill", "SlotRetainsWal")
         refuse_lineage(platform, "sink")
-        # Somebody ends what Dagster does by night.
-        nightly = launch(platform, "retire_old_standbys")
-        until(lambda: bool(processes_of_runs(code)), 60, "the run")
-        kill_runs(code)
         slow_answers(platform, prometheus)
-        assert end_of(platform, nightly) == "FAILURE"
         prometheus.raises("CsvFileWaits", "PaymentPollsFail", "ReplayDiffers", "GenerationFailed")
         prometheus.raises("LineageRefused", "NightlyJobFails")
     with frozen(platform, "observer"):
