@@ -14,19 +14,13 @@ from contracts import datasets
 from tests.e2e.conftest import Platform, until
 
 
-def processes_of_runs(server: psutil.Process) -> list[psutil.Process]:
-    """One that has ended and was not reaped yet is none."""
+def kill_runs(server: psutil.Process) -> None:
+    """kill -9 of every run's process; one that has ended and was not reaped yet is none."""
     runs = []
     for child in server.children():
         with suppress(psutil.NoSuchProcess):  # A zombie is one of them.
             if "spawn_main" in " ".join(child.cmdline()):
                 runs.append(child)
-    return runs
-
-
-def kill_runs(server: psutil.Process) -> None:
-    """kill -9 of every run's process."""
-    runs = processes_of_runs(server)
     assert runs, "no run is on its way"
     for run in runs:
         run.kill()
@@ -109,6 +103,14 @@ def launch_backfill(platform: Platform, asset: Sequence[str], partitions: Sequen
     until(lambda: bool(runs()), 60, "the backfill's run")
     (run,) = runs()
     return run["runId"]
+
+
+def cancel(platform: Platform, run_id: str) -> None:
+    """What a person does on the run's page, wherever the run is."""
+    query = f'terminateRun(runId: "{run_id}", terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY)'
+    ended = ask_dagster(platform, f"mutation {{ {query} {{ __typename }} }}")
+    assert ended["terminateRun"]["__typename"] == "TerminateRunSuccess", ended
+    assert end_of(platform, run_id) == "CANCELED"
 
 
 def last_words(platform: Platform, run_id: str) -> str:
