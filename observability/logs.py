@@ -91,7 +91,7 @@ def get(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def mask_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """A structlog processor: no password, token or key leaves the process, whatever it hides in."""
+    """A structlog processor: hides passwords, tokens and keys, by their names and as our clients write them."""
     return {key: _masked(key, value) for key, value in event.items()}
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import Engine, text
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, SOURCE_POSITIONS
 from observability import standing
+from observability.lineage.notes import OPEN
 from observability.tail import Tail
 
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -247,6 +248,8 @@ def of_inbox(inbox: Path) -> Iterator[Sample]:
 def of_lineage(folder: Path) -> Iterator[Sample]:
     """OpenLineage events that wait, of every process with a folder there: runs of Dagster's are not scraped."""
     for lane in folder.glob("*/*/"):
+        if lane.name == OPEN:
+            continue
         labels = {"outbox": lane.parent.name, "lane": lane.name}
         yield Sample("electrored_lineage_outbox_events", sum(1 for _ in lane.glob("*.json")), labels)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -127,9 +128,9 @@ def show_status(
 
 @app.command()
 def env(state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
-    """Print every connection setting as KEY=VALUE."""
+    """Print every connection setting as KEY=VALUE, quoted for a shell where that is needed."""
     for name, value in platform_in(state_dir).connection_environment.items():
-        sys.stdout.write(f"{name}={value}\n")
+        sys.stdout.write(f"{name}={shlex.quote(value)}\n")
 
 
 @app.command()

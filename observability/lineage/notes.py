@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 # Who looks whether a process is gone holds its lock for some milliseconds; the process itself waits for that.
 HELD_SECONDS = 5.0
 LOCK = "alive.lock"
+# Of runs that go on, beside the folders of what waits for a backend.
+OPEN = "open"
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,11 @@ class Notes:
             note.unlink(missing_ok=True)
 
     def all(self) -> list[Begun]:
-        found = [] if self._folder is None else sorted((self._folder / "open").glob("*.json"))
+        found = [] if self._folder is None else sorted((self._folder / OPEN).glob("*.json"))
         return [begun for note in found if (begun := _read(note)) is not None]
 
     def _note(self, run_id: str) -> Path | None:
-        return None if self._folder is None else self._folder / "open" / f"{run_id}.json"
+        return None if self._folder is None else self._folder / OPEN / f"{run_id}.json"
 
 
 def orphans(own: Path) -> Iterator[Path]:

@@ -132,6 +132,7 @@ class Publisher:
         while records := list(islice(differences, TRANSACTION_RECORDS)):
             self._commit(transactions, reader, records, None)
             written += len(records)
+            EVENTS.labels(self._name).inc(len(records))
             self._written += len(records)
         self._commit(transactions, reader, [], positions)
         self._note(watermarks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -48,8 +49,7 @@ class Platform:
     @cached_property
     def addresses(self) -> dict[str, str]:
         """What `electrored env` prints; it stays the same over restarts."""
-        lines = self.run("env").stdout.splitlines()
-        return dict(line.split("=", 1) for line in lines)
+        return dict(line.split("=", 1) for line in shlex.split(self.run("env").stdout))
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.run("status", "--json").stdout)

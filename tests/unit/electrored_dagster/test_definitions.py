@@ -11,6 +11,7 @@ import yaml
 
 from electrored_dagster.definitions import definitions
 from electrored_dagster.pruning import FREQUENT
+from observability.looks import NIGHTLY
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -132,6 +133,8 @@ def test_jobs_schedules_and_sensors() -> None:
         "retire_old_standbys_nightly": "50 2 * * *",
         "check_replays_nightly": "10 3 * * *",
     }
+    nightly = {s.job_name for s in repository().schedule_defs if s.name != "poll_payments"}
+    assert set(NIGHTLY) == nightly, "somebody would miss each"
     assert {s.name: s.minimum_interval_seconds for s in repository().sensor_defs} == {
         "observe_platform": 60,
         "csv_inbox": 1,

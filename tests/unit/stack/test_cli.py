@@ -91,3 +91,16 @@ def test_what_was_given_is_known_to_later_commands_without_its_setting(tmp_path:
     (tmp_path / "stack.json").write_text(json.dumps(noted))
     done = _electrored("env", "--state-dir", str(tmp_path))
     assert "ELECTRORED_KAFKA_BOOTSTRAP=kafka.example:9092" in done.stdout.splitlines()
+
+
+def test_what_is_printed_may_be_evaluated_by_a_shell(tmp_path: Path) -> None:
+    url = "postgresql+psycopg2://a:b@results.example/results?sslmode=verify-full&application_name=mine"
+    (tmp_path / "stack.json").write_text(json.dumps({"format": FORMAT, "given": {"results_db_url": url}}))
+    done = _electrored("env", "--state-dir", str(tmp_path))
+    asked = subprocess.run(
+        ["sh", "-c", 'eval "$1"; printf %s "$ELECTRORED_RESULTS_DB_URL"', "sh", done.stdout],
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+    assert asked.stdout == url, done.stdout
