@@ -94,7 +94,7 @@ def test_what_was_given_is_known_to_later_commands_without_its_setting(tmp_path:
 
 
 def test_what_is_printed_may_be_evaluated_by_a_shell(tmp_path: Path) -> None:
-    url = "postgresql+psycopg2://a:b@results.example/results?sslmode=verify-full&application_name=mine"
+    url = "postgresql+psycopg2://a:b@results.example/results?application_name=mine&sslmode=verify-full"
     (tmp_path / "stack.json").write_text(json.dumps({"format": FORMAT, "given": {"results_db_url": url}}))
     done = _electrored("env", "--state-dir", str(tmp_path))
     asked = subprocess.run(
