@@ -149,7 +149,7 @@ def test_what_a_run_says_is_what_it_published_and_from_where_it_would_go_on(
     assert said.rows == {datasets.topic(made.followed.pipeline.output): 3}
     assert said.counts == {"publisher": {"records": 1 + made.followed.partitions}}
     assert said.checkpoints["publisher"].keys() == set(range(made.followed.partitions))
-    reader = consumer(stack.kafka, f"{made.followed.pipeline.name}.publisher.1", subscribed=False)
+    reader = consumer(stack.kafka, f"{made.followed.pipeline.name}.publisher", subscribed=False)
     committed = committed_offsets(reader, made.topic, range(made.followed.partitions))
     reader.close()
     assert said.checkpoints == {"publisher": committed}
