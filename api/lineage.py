@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from api.lineage_schemas import JobSaid, Lineage, LineageStep, Transformation
+from observability.lineage.facts import FACET
 from observability.lineage.graph import Direction, Graph, Step
 
 # A job runs if any of its runs does, and is as far as the one of them that is behind the others. Without any: as it
@@ -72,7 +73,7 @@ def _unknown(graph: Graph, dataset: str, column: str | None) -> str:
 def _watermark(row: Any) -> Any:
     if row["is_running"]:
         return row["watermark"]
-    return (row["facets"]["run"].get("electroRed_watermark") or {}).get("watermark")
+    return (row["facets"]["run"].get(FACET) or {}).get("watermark")
 
 
 def _step(step: Step) -> LineageStep:

@@ -27,11 +27,10 @@ from openlineage.client.facet_v2 import (
 from contracts.datasets import Dataset
 from observability import logs
 from observability.lineage import hops
-from observability.lineage.facts import Facts, Naming, RunOf
+from observability.lineage.facts import FACET, Facts, Naming, RunOf
 from observability.lineage.hops import Made, Origin
 
 PRODUCER = f"urn:electrored:{version('electrored')}"
-FACET = "electroRed_watermark"
 FACET_SCHEMA = (
     "urn:electrored:facets:1-0-0:ElectroRedWatermarkRunFacet.json#/$defs/ElectroRedWatermarkRunFacet"
 )

@@ -8,6 +8,9 @@ from datetime import datetime
 
 from contracts.datasets import Dataset, Places
 
+# The name of our own facet, which has a run's watermark, counts and checkpoints.
+FACET = "electroRed_watermark"
+
 
 @dataclass(frozen=True)
 class Parent:

@@ -17,9 +17,8 @@ from sqlalchemy.exc import DataError, DBAPIError
 
 from contracts.tables import generations, lineage_jobs, lineage_runs
 from observability import logs
+from observability.lineage.facts import FACET
 
-# Of a facet's name that says for which generation a run works.
-FACET = "electroRed_watermark"
 # States of a generation whose jobs are history.
 GONE = ("retired", "failed")
 ENDS = ("COMPLETE", "FAIL", "ABORT")

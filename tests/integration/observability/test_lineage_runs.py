@@ -16,8 +16,8 @@ from api.lineage import traced
 from api.lineage_schemas import JobSaid, Lineage
 from contracts.settings import ResultsDbSettings
 from contracts.tables import lineage_runs
-from observability.lineage.facts import Facts
-from observability.lineage.kept import FACET, SILENT, keep
+from observability.lineage.facts import FACET, Facts
+from observability.lineage.kept import SILENT, keep
 from observability.lineage.runs import ABORT, COMPLETE, FAIL, RUNNING, START
 from streaming import lineage as of_streaming
 from streaming.pipelines import PIPELINES

@@ -9,8 +9,7 @@ import jsonschema
 import pytest
 from openlineage.client.serde import Serde
 
-from observability.lineage.events import FACET
-from observability.lineage.facts import Facts
+from observability.lineage.facts import FACET, Facts
 from observability.lineage.hops import Job
 from observability.lineage.outbox import restored
 from observability.lineage.runs import ABORT, COMPLETE, FAIL, RUNNING, START

@@ -21,7 +21,7 @@ from openlineage.client import facet_v2
 from openlineage.client.event_v2 import RunEvent
 from referencing import Registry, Resource
 
-from observability.lineage.events import FACET
+from observability.lineage.facts import FACET
 from observability.lineage.outbox import restored
 
 FACETS = {
