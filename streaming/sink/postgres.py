@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -31,7 +30,7 @@ from streaming.generations import LIVE, load
 from streaming.sink.followed import Entry, Followed, live
 from streaming.sink.following import Follower, connect, follow, retried
 from streaming.sink.rows import Rows
-from streaming.sink.state_topic import POLL_SECONDS, Batch, Reader, check
+from streaming.sink.state_topic import POLL_SECONDS, Batch, Progress, Reader, check
 
 # A topic made anew is noticed by its offsets at once, or by this check of its id.
 CHECK_SECONDS = 10.0
@@ -84,19 +83,11 @@ class StateSink:
         topics = GenerationTopics(followed.pipeline.name, followed.number)
         self._codec = registry.codec(topics.state.subject, followed.pipeline.state_schema())
         self._reader = Reader(kafka, followed.topic, topics.group_id("sink"))
-        self._applied: dict[int, int] = {}
-        self._read = self._written = 0
-        self._watermarks: dict[int, datetime] = {}
+        self._progress = Progress(followed.partitions)
 
     def facts(self) -> Facts:
         """How far it is; may be asked from any thread."""
-        marks = list(self._watermarks.values())
-        return Facts(
-            watermark=min(marks) if len(marks) == self._followed.partitions else None,
-            counts={"sink": {"records": self._read}},
-            checkpoints={"sink": dict(self._applied)},
-            rows={datasets.table(self._followed.pipeline.table): self._written},
-        )
+        return self._progress.facts("sink", datasets.table(self._followed.pipeline.table))
 
     def run(self, stop: threading.Event) -> None:
         """Follow until told to stop. Raises Fatal when a person has to look."""
@@ -105,12 +96,12 @@ class StateSink:
             leaving.callback(reader.hide_lag, flow)
             checked = partial(check, self._kafka, self._followed)
             retried(checked, stop)
-            self._applied = retried(self._rows.open, stop)
-            reader.assign(self._applied)
+            self._progress.positions = retried(self._rows.open, stop)
+            reader.assign(self._progress.positions)
             # From 0 on, or an increase would not count the first.
             EVENTS.labels(flow)
             LATENCY.labels(flow)
-            _log.info("following", generation=str(self._followed), positions=self._applied)
+            _log.info("following", generation=str(self._followed), positions=self._progress.positions)
             check_at = time.monotonic() + CHECK_SECONDS
             while not stop.is_set():
                 messages = reader.take(self._patience())
@@ -118,7 +109,7 @@ class StateSink:
                 if messages:
                     batch = Batch.of(messages)
                     rows = retried(partial(self._apply, batch), stop)
-                    self._read += len(messages)
+                    self._progress.read += len(messages)
                     tell(flow, rows, batch.oldest_micros, time.time())
                 self._report()
                 reader.show_lag(flow)
@@ -150,11 +141,10 @@ class StateSink:
         following = dict(self._reader.positions)
         made = [row for value in batch.totals.values() for row in rows(self._decode(value))]
         marks = {partition: self._decode(value)["watermark"] for partition, value in batch.watermarks.items()}
-        self._rows.apply(made, marks, self._applied, following)
-        self._applied = following
-        self._written += len(made)
-        # Anew, and not changed: who asks from another thread sees one or the other.
-        self._watermarks = self._watermarks | marks
+        self._rows.apply(made, marks, self._progress.positions, following)
+        self._progress.positions = following
+        self._progress.written += len(made)
+        self._progress.note(marks)
         return len(made)
 
     def _decode(self, value: bytes) -> dict[str, Any]:

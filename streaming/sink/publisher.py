@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from datetime import datetime
 from functools import partial
 from hashlib import blake2b
 from itertools import islice
@@ -36,7 +35,7 @@ from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
 from streaming.sink.followed import Followed, active
 from streaming.sink.following import Follower, connect, follow, retried
-from streaming.sink.state_topic import Batch, Reader, check
+from streaming.sink.state_topic import Batch, Progress, Reader, check
 
 # A transaction of about 50 ms: readers of the public topic wait for no more than that.
 TRANSACTION_RECORDS = 5_000
@@ -63,19 +62,11 @@ class Publisher:
         self._public = registry.codec(self._output.subject, schema)
         self._state = registry.codec(f"{self._followed.topic}-value", pipeline.state_schema())
         self._admin = admin(kafka)
-        self._read = self._written = 0
-        self._committed: dict[int, int] = {}
-        self._watermarks: dict[int, datetime] = {}
+        self._progress = Progress(followed.partitions)
 
     def facts(self) -> Facts:
         """How far it is; may be asked from any thread."""
-        marks = list(self._watermarks.values())
-        return Facts(
-            watermark=min(marks) if len(marks) == self._followed.partitions else None,
-            counts={"publisher": {"records": self._read}},
-            checkpoints={"publisher": dict(self._committed)},
-            rows={datasets.topic(self._output): self._written},
-        )
+        return self._progress.facts("publisher", datasets.topic(self._output))
 
     def run(self, stop: threading.Event) -> None:
         """Publish until told to stop. Raises Fatal when fenced by another publisher, or when a person has to look."""
@@ -94,7 +85,7 @@ class Publisher:
         if positions is None:
             positions = self._reconcile(transactions, reader, stop)
         reader.assign(positions)
-        self._committed = dict(positions)
+        self._progress.positions = dict(positions)
         _log.info("publishing", generation=str(self._followed))
         while not stop.is_set():
             messages = reader.take()
@@ -104,9 +95,9 @@ class Publisher:
                 records = [self._record(key, value) for key, value in batch.totals.items()]
                 self._commit(transactions, reader, records, reader.positions)
                 EVENTS.labels(self._name).inc(len(records))
-                self._written += len(records)
-                self._committed = dict(reader.positions)
-            self._read += len(messages)
+                self._progress.written += len(records)
+                self._progress.positions = dict(reader.positions)
+            self._progress.read += len(messages)
             self._note(batch.watermarks)
             if batch.totals:
                 stop.wait(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
@@ -133,7 +124,7 @@ class Publisher:
             self._commit(transactions, reader, records, None)
             written += len(records)
             EVENTS.labels(self._name).inc(len(records))
-            self._written += len(records)
+            self._progress.written += len(records)
         self._commit(transactions, reader, [], positions)
         self._note(watermarks)
         _log.info("compared", generation=str(self._followed), written=written)
@@ -196,8 +187,7 @@ class Publisher:
         marks = {
             partition: self._state.decode(value)[1]["watermark"] for partition, value in watermarks.items()
         }
-        # Anew, and not changed: who asks from another thread sees one or the other.
-        self._watermarks = self._watermarks | marks
+        self._progress.note(marks)
 
     def _commit(
         self,

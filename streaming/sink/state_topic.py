@@ -6,13 +6,16 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Self, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from contracts.datasets import Dataset
 from contracts.kafka import consumer, describe_topics
 from contracts.settings import KafkaSettings
 from observability import logs
+from observability.lineage.facts import Facts
 from observability.metrics import LAG
 from streaming.engine import age
 from streaming.engine.errors import RESTORING, Fatal, Stopping
@@ -60,6 +63,32 @@ class Batch:
         if carriers:
             found = age.oldest(cast(Sequence[age.Carrier], carriers))
             self.oldest_micros = age.older(self.oldest_micros, found)
+
+
+@dataclass
+class Progress:
+    """How far a follower of a state topic is: what was read and written by it, and from where it would go on."""
+
+    partitions: int
+    read: int = 0
+    written: int = 0
+    positions: dict[int, int] = field(default_factory=dict)
+    watermarks: dict[int, datetime] = field(default_factory=dict)
+
+    def note(self, watermarks: dict[int, datetime]) -> None:
+        """Everything up to them is written."""
+        # Anew, and not changed: who asks from another thread sees one or the other.
+        self.watermarks = self.watermarks | watermarks
+
+    def facts(self, step: str, output: Dataset) -> Facts:
+        """What the run says; may be asked from any thread. A watermark is that of all partitions."""
+        marks = list(self.watermarks.values())
+        return Facts(
+            watermark=min(marks) if len(marks) == self.partitions else None,
+            counts={step: {"records": self.read}},
+            checkpoints={step: dict(self.positions)},
+            rows={output: self.written},
+        )
 
 
 class Reader:
