@@ -5,10 +5,16 @@ Labels have few values: pipelines, steps, partitions, outcomes. None is taken fr
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+import threading
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from contracts.settings import LogSettings
 from observability import logs
+from observability.waits import WAITS
 
 # Every process that moves data has these, so they are declared once; `flow` says which of its flows.
 EVENTS = Counter(
@@ -31,8 +37,27 @@ TRANSACTION_SECONDS = Histogram(
 _log = logs.get(__name__)
 
 
+REGISTRY.register(WAITS)
+_metrics = make_wsgi_app()
+
+
+class _Silent(WSGIRequestHandler):
+    """A line for each scrape would be most of the log."""
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+def _app(environ: dict[str, Any], start_response: Any) -> Any:
+    """`/waits` as JSON; any other path is the metrics, as with prometheus_client's own server."""
+    if environ["PATH_INFO"] != "/waits":
+        return _metrics(environ, start_response)
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [WAITS.as_json()]
+
+
 def serve(settings: LogSettings | None = None) -> int | None:
-    """Serve `/metrics` in a daemon thread if a port is set; gives the port that listens.
+    """Serve `/metrics` and `/waits` in a daemon thread if a port is set; gives the port that listens.
 
     A port that is taken is a warning and not an end: data moves on without being watched.
     """
@@ -41,8 +66,9 @@ def serve(settings: LogSettings | None = None) -> int | None:
     if port is None:
         return None
     try:
-        server, _ = start_http_server(port, addr=found.metrics_host)
+        server = make_server(found.metrics_host, port, _app, ThreadingWSGIServer, handler_class=_Silent)
     except OSError as error:
         _log.warning("metrics are not served", port=port, reason=str(error))
         return None
-    return int(server.server_port)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server.server_port

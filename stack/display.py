@@ -17,11 +17,14 @@ from stack.status import Monitor, Row
 REFRESH_SECONDS = 1.0
 COLOURS = {
     "ready": "green",
+    "waiting": "yellow",
+    "silent": "bold red",
     "starting": "yellow",
     "stopping": "yellow",
     "dying": "bold red",
     "stopped": "dim",
 }
+WORDS = {"dying": "keeps dying", "waiting": "waits", "silent": "does not answer"}
 
 
 class Lines:
@@ -67,9 +70,9 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def problems(rows: Sequence[Row]) -> list[Text]:
-    """A line for each process that keeps dying: what it said last."""
+    """A line for each process that does not move: what it waits for, or what it logged last before it died."""
     return [
-        Text(f"{row.name} keeps dying: {row.problem}", style="red", overflow="ellipsis", no_wrap=True)
+        Text(f"{row.name} {WORDS[row.state]}: {row.problem}", COLOURS[row.state])
         for row in rows
         if row.problem
     ]

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import psycopg2
 from prometheus_client.parser import text_string_to_metric_families
@@ -35,12 +36,16 @@ def http_ok(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Flow:
-    """How far a process is: records moved since it started, what waits; None for what it does not say."""
+    """How far a process is: records moved since it started, what waits; None for what it does not say.
+
+    `waits` is what it waits for, the oldest first: `on`, `detail`, `since` in seconds of the Unix epoch.
+    """
 
     events: float | None
     lag: float | None
     lag_bytes: float | None
     read_at: float
+    waits: list[dict[str, Any]]
 
 
 def metrics_ok(port: int) -> bool:
@@ -50,8 +55,8 @@ def metrics_ok(port: int) -> bool:
 def flow(port: int) -> Flow | None:
     """What the process on that metrics port says of its flow; None if it does not answer."""
     try:
-        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=TIMEOUT_SECONDS) as answer:
-            text = answer.read().decode()
+        text = _get(port, "metrics")
+        waits = json.loads(_get(port, "waits"))
     except (urllib.error.URLError, OSError):
         return None
     sums: dict[str, float] = {}
@@ -63,7 +68,13 @@ def flow(port: int) -> Flow | None:
         sums.get("electrored_flow_lag_offsets"),
         sums.get("electrored_lag_bytes"),
         time.monotonic(),
+        waits,
     )
+
+
+def _get(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/{path}", timeout=TIMEOUT_SECONDS) as answer:
+        return str(answer.read().decode())
 
 
 def watermark(results: URL) -> datetime | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from stack import probes
@@ -13,11 +14,16 @@ from stack.supervisor import State, Supervisor, SupervisorGone, last_line
 # Restarted that often, and the last time just now: it keeps dying, whatever it does between its deaths.
 DEATHS = 3
 JUST_NOW_SECONDS = 30
+# A server that restarts is waited for as long; what lasts longer is shown.
+WAIT_SECONDS = 3
 
 
 @dataclass(frozen=True)
 class Row:
-    """One process. `state` is ready, starting, dying, stopping or stopped; `problem` its last words if dying."""
+    """One process. `state` is ready, waiting, silent, starting, dying, stopping or stopped.
+
+    `problem`: what it waits for and since when, that it does not answer, or its last words if it is dying.
+    """
 
     name: str
     state: str
@@ -49,10 +55,18 @@ class Monitor:
         ]
 
     def _row(self, program: Program, state: State, restarts: int) -> Row:
-        running = state.state == "running"
-        shown = _shown(state, restarts)
-        flow = probes.flow(program.metrics_port) if running and program.metrics_port else None
-        problem = last_line(self._platform.layout.log(program.name)) if shown == "dying" else ""
+        shown, problem = _shown(state, restarts), ""
+        flow = probes.flow(program.metrics_port) if shown == "ready" and program.metrics_port else None
+        if shown == "dying":
+            problem = last_line(self._platform.layout.log(program.name))
+        elif shown == "ready" and program.metrics_port and flow is None:
+            if _is_fresh(state):
+                shown = "starting"
+            else:
+                shown, problem = "silent", f"no answer on its metrics port {program.metrics_port}"
+        elif flow and (wait := next(iter(flow.waits), None)) and time.time() - wait["since"] > WAIT_SECONDS:
+            since = datetime.fromtimestamp(wait["since"], UTC)
+            shown, problem = "waiting", f"since {since:%Y-%m-%d %H:%M:%S}Z: {wait['detail']}"
         return Row(
             program.name,
             shown,
@@ -78,8 +92,7 @@ class Monitor:
 def _shown(state: State, restarts: int) -> str:
     match state.state:
         case "running":
-            fresh = time.time() - state.started_at < JUST_NOW_SECONDS
-            return "dying" if restarts >= DEATHS and fresh else "ready"
+            return "dying" if restarts >= DEATHS and _is_fresh(state) else "ready"
         case "starting":
             return "dying" if restarts >= DEATHS else "starting"
         case "backoff" | "fatal":
@@ -88,6 +101,10 @@ def _shown(state: State, restarts: int) -> str:
             return "stopping"
         case _:
             return "stopped"
+
+
+def _is_fresh(state: State) -> bool:
+    return time.time() - state.started_at < JUST_NOW_SECONDS
 
 
 def snapshot(platform: Platform, supervisor: Supervisor) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""A wait is reported once, keeps its beginning, and is gone with its end."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from contracts.settings import LogSettings
+from observability import metrics
+from observability.waits import WAITS, Waits
+from tests.unit.observability.test_metrics import free_port
+
+
+def test_a_wait_keeps_its_beginning_and_takes_the_newest_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("observability.waits.time.time", lambda: now[0])
+    waits = Waits()
+    waits.begin("postgres", "connection refused")
+    now[0] = 160.0
+    waits.begin("registry", "no answer within 10 s")
+    waits.begin("postgres", "password authentication failed")
+    assert [(w.on, w.detail, w.since) for w in waits.current()] == [
+        ("postgres", "password authentication failed", 100.0),
+        ("registry", "no answer within 10 s", 160.0),
+    ]
+    waits.end("postgres")
+    waits.end("postgres")
+    assert [w.on for w in waits.current()] == ["registry"]
+
+
+def test_a_wait_ends_with_its_block_even_if_that_fails() -> None:
+    waits = Waits()
+
+    def fail() -> None:
+        with waits.during("kafka", "no broker answers"):
+            assert [w.on for w in waits.current()] == ["kafka"]
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
+    assert waits.current() == []
+
+
+def test_a_wait_is_a_series_only_while_it_lasts() -> None:
+    registry, waits = CollectorRegistry(), Waits()
+    registry.register(waits)
+    name = b'electrored_waiting_since_timestamp_seconds{on="transaction"}'
+    assert name not in generate_latest(registry)
+    with waits.during("transaction", "of pid 12"):
+        assert name in generate_latest(registry)
+    assert name not in generate_latest(registry)
+
+
+def test_waits_are_served_beside_the_metrics() -> None:
+    port = metrics.serve(LogSettings(metrics_port=free_port()))
+    with WAITS.during("registry", "no answer from http://registry"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/waits", timeout=5) as answer:
+            (wait,) = json.load(answer)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            assert b'electrored_waiting_since_timestamp_seconds{on="registry"}' in answer.read()
+    assert (wait["on"], wait["detail"]) == ("registry", "no answer from http://registry")
