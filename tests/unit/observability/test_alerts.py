@@ -11,7 +11,7 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parents[3]
 RULES = PROJECT / "observability" / "prometheus"
-CASES = Path(__file__).parent / "alerts.test.yml"
+CASES = sorted(Path(__file__).parent.glob("alerts*.test.yml"))
 
 
 def promtool(*arguments: object) -> str:
@@ -37,16 +37,17 @@ def test_prometheus_takes_the_configuration_and_the_rules(tmp_path: Path) -> Non
     assert "2 rule files found" in promtool("check", "config", tmp_path / "prometheus.yml")
 
 
-def test_every_alert_fires_for_its_cause_and_for_nothing_else() -> None:
-    promtool("test", "rules", CASES)
+@pytest.mark.parametrize("cases", CASES, ids=lambda path: path.name)
+def test_every_alert_fires_for_its_cause_and_for_nothing_else(cases: Path) -> None:
+    promtool("test", "rules", cases)
 
 
 def test_what_panels_ask_says_what_their_titles_say() -> None:
-    promtool("test", "rules", CASES.with_name("recording.test.yml"))
+    promtool("test", "rules", Path(__file__).with_name("recording.test.yml"))
 
 
 def test_every_alert_has_a_case_in_which_it_fires() -> None:
-    cases = yaml.safe_load(CASES.read_text())["tests"]
+    cases = [case for path in CASES for case in yaml.safe_load(path.read_text())["tests"]]
     asked = [case for test in cases for case in test["alert_rule_test"]]
     assert {case["alertname"] for case in asked if case["exp_alerts"]} == set(alerts())
 
