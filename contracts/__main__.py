@@ -10,7 +10,7 @@ import typer
 
 from contracts import acls
 from contracts.kafka import ensure_topics
-from contracts.migrate import upgrade
+from contracts.migrate import NewerDatabase, upgrade
 from contracts.registry import Registry
 from contracts.settings import KafkaSettings, LineageSettings, ResultsDbSettings, from_environment
 from contracts.topics import OPENLINEAGE_EVENTS, PUBLIC
@@ -22,7 +22,10 @@ app = typer.Typer(no_args_is_help=True, help="The nouns every room shares.")
 def setup() -> None:
     """Migrate the results database, make the public topics, register their schemas; may run any number of times."""
     kafka = from_environment(KafkaSettings)
-    upgrade(from_environment(ResultsDbSettings).results_db_url.get_secret_value())
+    try:
+        upgrade(from_environment(ResultsDbSettings).results_db_url.get_secret_value())
+    except NewerDatabase as error:
+        raise SystemExit(f"error: {error}") from error
     kept_ms = from_environment(LineageSettings).lineage_retention // timedelta(milliseconds=1)
     lineage = replace(OPENLINEAGE_EVENTS, config={**OPENLINEAGE_EVENTS.config, "retention.ms": str(kept_ms)})
     ensure_topics(kafka, (*PUBLIC, lineage))

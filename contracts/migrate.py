@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
@@ -12,11 +14,15 @@ READER = "electrored_reader"
 _LOCK = 0x656C6563
 
 
+class NewerDatabase(RuntimeError):
+    """The database was migrated by a later release; this one does not know its shape."""
+
+
 def upgrade(url: str) -> None:
     """Run what is missing, in one transaction, under a lock: all of it happened or nothing did.
 
     `url` is that of the role that will own the tables. The role `electrored_reader` may read them,
-    if it exists.
+    if it exists. Raises NewerDatabase, with nothing changed.
     """
     engine = create_engine(url, poolclass=NullPool)
     with engine.begin() as connection:
@@ -24,6 +30,13 @@ def upgrade(url: str) -> None:
         config = Config()
         config.set_main_option("script_location", "contracts:migrations")
         config.attributes["connection"] = connection
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if unknown := set(MigrationContext.configure(connection).get_current_heads()) - known:
+            raise NewerDatabase(
+                f"the results database is at migration {', '.join(sorted(unknown))}, which this release does not have: "
+                f"its newest is {max(known)}. Run `contracts setup` of the release that migrated it, or leave it out: "
+                "the processes of this release run on that database as it is"
+            )
         command.upgrade(config, "head")
         _grant(connection)
 

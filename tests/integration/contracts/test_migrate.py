@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from contracts.migrate import upgrade
+from contracts.migrate import NewerDatabase, upgrade
 from contracts.migrations import versions
 from contracts.settings import ResultsDbSettings
 from contracts.tables import metadata, sql_type
@@ -53,6 +53,17 @@ def test_several_at_once_migrate_once(bare: str) -> None:
     with create_engine(bare, poolclass=NullPool).connect() as connection:
         newest = max(path.name[:4] for path in VERSIONS.glob("[0-9]*.py"))
         assert list(connection.scalars(text("SELECT version_num FROM alembic_version"))) == [newest]
+
+
+def test_a_database_of_a_later_release_is_refused_and_left_as_it_is(bare: str) -> None:
+    upgrade(bare)
+    engine = create_engine(bare, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(NewerDatabase, match="at migration 9999, which this release does not have"):
+        upgrade(bare)
+    with engine.connect() as connection:
+        assert list(connection.scalars(text("SELECT version_num FROM alembic_version"))) == ["9999"]
 
 
 def test_tables_and_views_have_the_types_that_lineage_tells(results_db: ResultsDbSettings) -> None:

@@ -134,6 +134,19 @@ def test_a_worker_without_an_active_generation_says_so_in_one_line(
     assert "Traceback" not in done.stderr
 
 
+def test_a_worker_that_lacks_the_active_version_says_so_in_one_line(
+    stack: Embedded, results_db: ResultsDbSettings, pipeline: Pipeline
+) -> None:
+    create(stack, results_db, pipeline)
+    url = results_db.results_db_url.get_secret_value()
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        connection.execute(table.update().values(version=99))
+    done = _run(stack, url, "streaming", "work", pipeline.name)
+    assert done.returncode == 1
+    assert f"needs version 99 of {pipeline.name}, which this code does not have" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def _run(stack: Embedded, results_url: str, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
         "ELECTRORED_KAFKA_BOOTSTRAP": stack.bootstrap,
