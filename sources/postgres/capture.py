@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import select
 import threading
 import time
-from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import cast
 
@@ -15,16 +15,20 @@ from prometheus_client import Gauge
 from contracts.settings import KafkaSettings, SalesDbSettings
 from observability import logs
 from observability.lineage.facts import Facts
+from observability.waits import WAITS, On
 from sources.errors import Interrupted
 from sources.ledger import Ledger
 from sources.postgres import opening
-from sources.postgres.database import Database, translated
+from sources.postgres.database import Database
 from sources.postgres.events import EventsTopic
+from sources.postgres.failures import translated
 from sources.postgres.frontier import PERIOD_SECONDS, Frontier
+from sources.postgres.history import History
+from sources.postgres.lsn import lsn_text
 from sources.postgres.published import Published
-from sources.postgres.replication import Replication
 from sources.postgres.snapshot import Snapshot
-from sources.postgres.stream import Stream, lsn_text
+from sources.postgres.stream import Stream
+from sources.postgres.watch import Watcher, holders
 from sources.postgres.writer import SOURCE, Topics, Writer
 
 _log = logs.get(__name__)
@@ -44,7 +48,30 @@ TOPIC_SECONDS = 15.0
 # After a failure: soon, because the usual one is a restart of a server; then slower.
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
-_lag = Gauge("electrored_lag_bytes", "WAL that is flushed and not yet in the log")
+# A lag is asked for every second; one that is older says nothing any more.
+LAG_SECONDS = 5.0
+# Servers that a session needs: a transaction in the log needed all of them.
+_SERVERS: tuple[On, ...] = ("postgres", "kafka", "registry")
+
+
+class _Lag:
+    """The lag as it was measured last; NaN when that is too long ago, as in whatever capture hangs or fails."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._at = -math.inf
+
+    def set(self, lag: int) -> None:
+        self._bytes, self._at = lag, time.monotonic()
+
+    def __call__(self) -> float:
+        return self._bytes if time.monotonic() - self._at < LAG_SECONDS else math.nan
+
+
+_lag = _Lag()
+Gauge(
+    "electrored_lag_bytes", "WAL that is flushed and not yet in the log; NaN while it is not known"
+).set_function(_lag)
 _frontier = Gauge("electrored_frontier_timestamp_seconds", "Every fact recorded up to here is in the log")
 
 
@@ -78,6 +105,11 @@ class Capture:
                         self._session = Session(self._kafka, self._sales, self._topics, ledger, self._written)
                         self._session.run(stop)
                 except Interrupted as error:
+                    if stop.is_set():
+                        # What it waited for was cancelled for that.
+                        break
+                    if error.on is not None:
+                        WAITS.begin(error.on, str(error))
                     lasted = time.monotonic() - started
                     failures = 0 if lasted > 2 * BACKOFF_SECONDS[-1] else failures + 1
                     wait = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
@@ -86,6 +118,8 @@ class Capture:
                     stop.wait(wait)
         finally:
             ledger.close()
+            for server in _SERVERS:
+                WAITS.end(server)
 
 
 class Session:
@@ -99,11 +133,12 @@ class Session:
         self._events = EventsTopic(kafka, topics.events)
         self._database = Database(sales)
         self._published = Published(self._database, sales.sales_publication_accepted)
-        self._streams = ExitStack()
         # When to look around again, when at the topic; when the position was last handed to the writer, garbage taken.
         self._look_at = 0.0
         self._topic_at = time.monotonic() + TOPIC_SECONDS
         self._written_at = 0.0
+        # Transactions that the next chunk waits for, as they were last reported.
+        self._awaited: list[int] = []
         self._collected_at = time.monotonic()
 
     @property
@@ -122,35 +157,35 @@ class Session:
         gc.collect()
         gc.freeze()
         gc.disable()
+        watcher = Watcher(self._database, stop)
         try:
             self._start()
             while not stop.is_set():
                 self._look_around()
                 drained = self._fill(stop)
                 self._commit(drained)
-                if self._writer.where.phase == "reading":
+                if self._writer.where.phase == "reading" and self._stream.is_proven:
                     self._read_chunk()
             self._settle()
         finally:
             gc.enable()
             gc.unfreeze()
             self._writer.close()
-            self._streams.close()
+            watcher.close()
+            WAITS.end("transaction")
             self._database.close()
 
     def _start(self) -> None:
         database = self._database
-        with closing(database.replication()) as replication:
-            position, where = opening.begin(
-                self._ledger, database, self._published, replication, self._events
-            )
+        position, where, confirmed = opening.begin(self._ledger, database, self._published, self._events)
         self._writer.start(position, where)
         self._frontier = Frontier(self._writer.frontier)
-        self._stream = Stream(database.schema, database.table, self._published.oid, where.place)
+        history = History(where.place, where.witness, confirmed)
+        self._stream = Stream(database.schema, database.table, self._published.oid, where.place, history)
         self._snapshot: Snapshot | None = None
         if where.phase != "done":
             self._snapshot = Snapshot(database, where.base, self._ledger.ranges, where.unseen)
-        self._feed: Replication = self._streams.enter_context(closing(database.stream(where.place.lsn)))
+        self._feed = database.replication()
         lsn = lsn_text(where.place.lsn)
         _log.info("capturing", table=database.name, slot=database.slot, lsn=lsn, snapshot=where.phase)
 
@@ -200,6 +235,8 @@ class Session:
 
     def _has_something(self) -> bool:
         """Whether there is anything to do between two transactions of a drained stream."""
+        if not self._stream.is_proven:
+            return self._feed.wal_end >= self._writer.where.place.lsn
         return bool(
             self._stream.size
             or self._writer.where.phase == "reading"
@@ -225,9 +262,11 @@ class Session:
         stream, writer = self._stream, self._writer
         if drained:
             stream.pass_to(self._feed.wal_end)
+        if not stream.is_proven:
+            return
         place = stream.place
         segments = stream.take()
-        where = replace(writer.where, place=place)
+        where = replace(writer.where, place=place, witness=stream.witness)
         if self._snapshot is not None:
             segments = self._snapshot.filter(segments)
             where = replace(where, unseen=tuple(sorted(self._snapshot.unseen)))
@@ -256,6 +295,8 @@ class Session:
             self._writer.settle()
             lsn = self._writer.where.place.lsn
             self._feed.confirm(lsn)
+            for server in _SERVERS:
+                WAITS.end(server)
             _frontier.set(self._writer.frontier / 1_000_000)
 
     def _read_chunk(self) -> None:
@@ -264,7 +305,10 @@ class Session:
         self._settle()
         chunk = snapshot.read()
         if chunk is None:
+            self._await(snapshot.awaited)
             return
+        self._awaited = []
+        WAITS.end("transaction")
         batch = writer.rows((False, values) for values in chunk.rows)
         where = replace(writer.where, unseen=())
         if chunk.range.upper_key is None:
@@ -274,3 +318,14 @@ class Session:
         snapshot.written(chunk)
         last = chunk.range.upper_key is None
         _log.info("read a range of the table", number=chunk.range.number, rows=len(chunk.rows), last=last)
+
+    def _await(self, xids: list[int]) -> None:
+        """Report whose transactions the next chunk waits for; the stream goes on meanwhile."""
+        if xids == self._awaited:
+            return
+        self._awaited = xids
+        found = holders(self._database, xids=xids)
+        detail = f"the next range of the table waits for transactions {xids[:10]} to be visible"
+        detail += f": {found}" if found else "; do they wait for a synchronous standby?"
+        WAITS.begin("transaction", detail)
+        _log.warning("waiting", reason=detail)
