@@ -236,7 +236,7 @@ class Session:
     def _has_something(self) -> bool:
         """Whether there is anything to do between two transactions of a drained stream."""
         if not self._stream.is_proven:
-            return self._feed.wal_end >= self._writer.where.place.lsn
+            return self._stream.is_due(self._feed.wal_end)
         return bool(
             self._stream.size
             or self._writer.where.phase == "reading"
@@ -310,7 +310,7 @@ class Session:
         self._awaited = []
         WAITS.end("transaction")
         batch = writer.rows((False, values) for values in chunk.rows)
-        where = replace(writer.where, unseen=())
+        where = replace(writer.where, unseen=(), seen=self._database.now().lsn)
         if chunk.range.upper_key is None:
             where = replace(where, phase="passing", until=self._database.insert_lsn())
         writer.write(batch, where, writer.frontier, (chunk.range,))

@@ -16,6 +16,7 @@ from sources.errors import Interrupted, Refused, SourceError
 
 INSUFFICIENT_PRIVILEGE = "42501"
 LIMIT_EXCEEDED = "53400"
+UNDEFINED_FILE = "58P01"
 
 
 @contextmanager
@@ -38,6 +39,11 @@ def meaning(sqlstate: str | None, text: str) -> SourceError:
             f"PostgreSQL has no replication slot left ({line}): drop one that nobody needs, "
             "select slot_name, active from pg_replication_slots; select pg_drop_replication_slot('…'); "
             "or alter system set max_replication_slots = …; and restart PostgreSQL"
+        )
+    if sqlstate == UNDEFINED_FILE:
+        return Refused(
+            f"PostgreSQL lacks a file ({line}): if it is WAL, as after pg_resetwal, changes since the position "
+            "are not known any more, and nothing is guessed: start anew with another slot and empty topics"
         )
     return Interrupted(f"PostgreSQL: {line}", on="postgres")
 

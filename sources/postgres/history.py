@@ -98,15 +98,18 @@ class History:
                 f"{_text(begin)} has {rows} changes, of which {self._place.rows} were taken"
             )
 
+    def is_decided_by(self, lsn: int) -> bool:
+        """Whether everything that has to be compared was committed below `lsn`."""
+        place = self._place
+        return lsn > place.cut if place.cut else lsn >= place.lsn
+
     def reached(self, lsn: int) -> None:
         """The stream has shown everything that was committed below `lsn`. Raises Refused if the witness is missing."""
-        if self.is_proven or lsn < self._place.lsn:
+        if self.is_proven or not self.is_decided_by(lsn):
             return
         if self._place.cut:
-            if lsn > self._place.cut:
-                cut = self._witness.cut or Begin(self._place.cut, 0, 0)
-                raise not_this_history(f"{_text(cut)} was taken in part and is not there")
-            return
+            cut = self._witness.cut or Begin(self._place.cut, 0, 0)
+            raise not_this_history(f"{_text(cut)} was taken in part and is not there")
         last = self._witness.last
         if last is not None:
             expected = last if last.lsn >= self._confirmed else NONE

@@ -95,7 +95,7 @@ def _check_reach(where: Where, confirmed: int, flushed: int) -> None:
             "or moved by somebody else, or the topics lost their end"
         )
         raise Refused(gone(where.slot, how))
-    known = max(place.lsn, where.until)
+    known = max(place.lsn, where.seen)
     if known > flushed:
         raise not_this_history(
             f"the log was written up to {lsn_text(known)}, and the server's WAL ends at {lsn_text(flushed)}"

@@ -70,6 +70,10 @@ class Stream:
         """Whether this is the history of the place that it began with; nothing is taken before."""
         return self._history.is_proven
 
+    def is_due(self, lsn: int) -> bool:
+        """Whether the history is decided as soon as the stream has passed `lsn`."""
+        return not self.is_proven and self._history.is_decided_by(lsn)
+
     @property
     def witness(self) -> Witness:
         """By what the history of `place` is known again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 import psycopg
@@ -89,9 +89,9 @@ class Watcher:
             elif not stopping_at:
                 stopping_at = time.monotonic()
                 # It asks the server, which may not answer that either.
-                threading.Thread(target=self._cancel, daemon=True).start()
+                threading.Thread(target=self._end_call, args=(self._database.cancel,), daemon=True).start()
             elif time.monotonic() > stopping_at + CANCEL_SECONDS:
-                self._database.hang_up()
+                self._end_call(self._database.hang_up)
         self._end()
 
     def _look(self) -> None:
@@ -117,8 +117,8 @@ class Watcher:
             WAITS.end(self._reported)
             self._reported = None
 
-    def _cancel(self) -> None:
+    def _end_call(self, how: Callable[[], None]) -> None:
         try:
-            self._database.cancel()
-        except (psycopg2.Error, psycopg.Error) as error:
-            _log.warning("a call could not be cancelled", reason=one_line(str(error)))
+            how()
+        except (psycopg2.Error, psycopg.Error, OSError) as error:
+            _log.warning("a call could not be ended", reason=one_line(str(error)))

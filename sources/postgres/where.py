@@ -24,6 +24,7 @@ class Where:
     whose changes were left to a chunk, and that were not visible yet when this was written. `table`: its oid; 0 in
     what was written before it was kept. `topic`: the id and the partition count of the events' topic; likewise.
     `published`: the mark of the publication; likewise. `witness`: by what its history is known again; likewise.
+    `seen`: the server's WAL when the last chunk was read; chunks may hold what was committed up to there.
     """
 
     identity: Identity
@@ -37,6 +38,7 @@ class Where:
     topic: tuple[str, int] = ("", 0)
     published: str = ""
     witness: Witness = UNCHANGED_TABLE
+    seen: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -56,6 +58,7 @@ class Where:
             "published": self.published,
             "witness": _transaction(self.witness.last),
             "cut_witness": _transaction(self.witness.cut),
+            "seen": lsn_text(self.seen),
         }
 
     @classmethod
@@ -72,6 +75,7 @@ class Where:
             (detail.get("topic", ""), detail.get("partitions", 0)),
             detail.get("published", ""),
             Witness(_begin(detail.get("witness")), _begin(detail.get("cut_witness"))),
+            lsn_number(detail.get("seen", "0/0")),
         )
 
 
