@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import select
 import threading
 import time
@@ -24,6 +23,7 @@ from sources.postgres.events import EventsTopic
 from sources.postgres.failures import translated
 from sources.postgres.frontier import PERIOD_SECONDS, Frontier
 from sources.postgres.history import History
+from sources.postgres.lag import LAG
 from sources.postgres.lsn import lsn_text
 from sources.postgres.published import Published
 from sources.postgres.snapshot import Snapshot
@@ -48,30 +48,10 @@ TOPIC_SECONDS = 15.0
 # After a failure: soon, because the usual one is a restart of a server; then slower.
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
-# A lag is asked for every second; one that is older says nothing any more.
-LAG_SECONDS = 5.0
 # Servers that a session needs: a transaction in the log needed all of them.
 _SERVERS: tuple[On, ...] = ("postgres", "kafka", "registry")
 
 
-class _Lag:
-    """The lag as it was measured last; NaN when that is too long ago, as in whatever capture hangs or fails."""
-
-    def __init__(self) -> None:
-        self._bytes = 0
-        self._at = -math.inf
-
-    def set(self, lag: int) -> None:
-        self._bytes, self._at = lag, time.monotonic()
-
-    def __call__(self) -> float:
-        return self._bytes if time.monotonic() - self._at < LAG_SECONDS else math.nan
-
-
-_lag = _Lag()
-Gauge(
-    "electrored_lag_bytes", "WAL that is flushed and not yet in the log; NaN while it is not known"
-).set_function(_lag)
 _frontier = Gauge("electrored_frontier_timestamp_seconds", "Every fact recorded up to here is in the log")
 
 
@@ -209,7 +189,7 @@ class Session:
         # The answer says how far the stream is, even when there is nothing for us in it. In a long transaction it is
         # also the one sign of life, without which the server ends the stream after wal_sender_timeout.
         self._feed.ask()
-        _lag.set(max(0, now.lsn - self._writer.where.place.lsn))
+        LAG.set(max(0, now.lsn - self._writer.where.place.lsn))
 
     def _fill(self, stop: threading.Event) -> bool:
         """Read until a batch is due; gives whether the stream is drained."""

@@ -20,21 +20,9 @@ from contracts.settings import SalesDbSettings
 from sources.errors import Interrupted, Refused
 from sources.postgres.failures import one_line
 from sources.postgres.lsn import lsn_number
+from sources.postgres.parameters import parameters
 from sources.postgres.replication import TRANSACTION_TIMEOUT_SINCE, Replication
 
-CONNECT_SECONDS = 10
-# What a role or a database is set to for others would end capture's own work, over and over. The one limit that only
-# newer servers know is lifted after the connection is made.
-SESSION = {
-    "statement_timeout": "0",
-    "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "idle_session_timeout": "0",
-    "default_transaction_read_only": "off",
-    "default_transaction_deferrable": "off",
-    "default_transaction_isolation": "read committed",
-    "search_path": "pg_catalog",
-}
 # How long a predecessor that holds the slot is waited for, at a time.
 FREE_MILLISECONDS = 1_000
 # A page of WAL and its headers, as every usual build has them.
@@ -92,6 +80,7 @@ class Database:
         self.publication = settings.sales_publication
         self.slot = settings.sales_slot
         self._url = make_url(settings.sales_db_url.get_secret_value())
+        self._parameters = parameters(self._url)
         self._busy_since: float | None = None
         self._replication: Replication | None = None
         self.connection = self.connect()
@@ -104,20 +93,6 @@ class Database:
             with connection.cursor() as cursor:
                 cursor.execute("set transaction_timeout = 0")
         return connection
-
-    @property
-    def _parameters(self) -> dict[str, Any]:
-        url = self._url
-        query = dict(url.query)
-        # A blank within a value is escaped for libpq.
-        own = ["-c " + f"{name}={value}".replace(" ", "\\ ") for name, value in SESSION.items()]
-        query["options"] = " ".join([*filter(None, [str(query.get("options", ""))]), *own])
-        return {
-            "host": url.host, "port": url.port, "user": url.username, "password": url.password, "dbname": url.database,
-            "connect_timeout": CONNECT_SECONDS, "application_name": "electrored-capture", "client_encoding": "UTF8",
-            # A peer that vanished without a word is noticed in seconds, not in the hours of the default.
-            "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, **query,
-        }  # fmt: skip
 
     def replication(self) -> Replication:
         """The connection in replication mode, which is made when it is first asked for.

@@ -6,7 +6,7 @@ import pytest
 
 from contracts.settings import LogSettings
 from observability import metrics
-from sources.postgres import capture
+from sources.postgres import lag
 from stack import probes
 from stack.ports import free
 
@@ -20,7 +20,7 @@ def test_row_8_an_old_lag_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         assert flow is not None
         return flow.lag_bytes
 
-    capture._lag.set(7)
+    lag.LAG.set(7)
     assert shown() == 7
-    monkeypatch.setattr(capture, "LAG_SECONDS", 0.0)
+    monkeypatch.setattr(lag, "LAG_SECONDS", 0.0)
     assert shown() is None
