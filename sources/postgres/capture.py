@@ -28,7 +28,7 @@ from sources.postgres.lsn import lsn_text
 from sources.postgres.published import Published
 from sources.postgres.snapshot import Snapshot
 from sources.postgres.stream import Stream
-from sources.postgres.watch import Watcher, holders
+from sources.postgres.watch import Watcher, report_unseen
 from sources.postgres.writer import SOURCE, Topics, Writer
 
 _log = logs.get(__name__)
@@ -304,8 +304,4 @@ class Session:
         if xids == self._awaited:
             return
         self._awaited = xids
-        found = holders(self._database, xids=xids)
-        detail = f"the next range of the table waits for transactions {xids[:10]} to be visible"
-        detail += f": {found}" if found else "; do they wait for a synchronous standby?"
-        WAITS.begin("transaction", detail)
-        _log.warning("waiting", reason=detail)
+        report_unseen(self._database, xids)

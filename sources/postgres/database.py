@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 
 from contracts.settings import SalesDbSettings
 from sources.errors import Interrupted, Refused
-from sources.postgres.failures import one_line
+from sources.postgres.failures import gone, invalidated, one_line
 from sources.postgres.lsn import lsn_number
 from sources.postgres.parameters import parameters
 from sources.postgres.replication import TRANSACTION_TIMEOUT_SINCE, Replication
@@ -54,21 +54,10 @@ class Now:
     at_micros: int
 
 
-# `pg_replication_slots` says why since PostgreSQL 17; before, there was one reason on a primary.
-_LOST = {
-    "wal_removed": "has lost its WAL (max_slot_wal_keep_size)",
-    "idle_timeout": "was invalidated because it was idle for too long (idle_replication_slot_timeout)",
-    "wal_level_insufficient": "was invalidated because wal_level was lowered below logical",
-    "rows_removed": "was invalidated because rows of the catalog that it needed were removed",
-}
 # As JSON, because a column that is not there would be an error.
 _IS_LOST = (
     "coalesce(to_jsonb(s) ->> 'invalidation_reason', case when s.wal_status = 'lost' then 'wal_removed' end)"
 )
-
-
-def _lost(reason: str | None) -> str:
-    return "" if reason is None else _LOST.get(reason, f"was invalidated ({reason})")
 
 
 class Database:
@@ -242,7 +231,7 @@ class Database:
                 f"the slot {self.slot} belongs to {plugin} in the database {database}: "
                 "set ELECTRORED_SALES_SLOT to another name"
             )
-        return Slot(lsn_number(lsn) if lsn else 0, pid, _lost(lost))
+        return Slot(lsn_number(lsn) if lsn else 0, pid, invalidated(lost))
 
     def create_slot(self) -> tuple[int, str]:
         """Make the slot; gives where its stream begins, and the `pg_snapshot` of what is before that.
@@ -298,12 +287,5 @@ class Database:
             raise Refused(gone(self.slot, "is gone"))
         ((lsn, at, lost),) = found
         if lost is not None:
-            raise Refused(gone(self.slot, _lost(lost)))
+            raise Refused(gone(self.slot, invalidated(lost)))
         return Now(lsn_number(lsn), at)
-
-
-def gone(slot: str, how: str) -> str:
-    return (
-        f"the replication slot {slot} {how}: changes since the ledger's position are not known any more, and "
-        "nothing is guessed. Start anew with another slot and empty topics"
-    )

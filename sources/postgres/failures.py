@@ -18,6 +18,14 @@ INSUFFICIENT_PRIVILEGE = "42501"
 LIMIT_EXCEEDED = "53400"
 UNDEFINED_FILE = "58P01"
 
+# `pg_replication_slots` says why since PostgreSQL 17; before, there was one reason on a primary.
+_LOST = {
+    "wal_removed": "has lost its WAL (max_slot_wal_keep_size)",
+    "idle_timeout": "was invalidated because it was idle for too long (idle_replication_slot_timeout)",
+    "wal_level_insufficient": "was invalidated because wal_level was lowered below logical",
+    "rows_removed": "was invalidated because rows of the catalog that it needed were removed",
+}
+
 
 @contextmanager
 def translated() -> Iterator[None]:
@@ -50,3 +58,15 @@ def meaning(sqlstate: str | None, text: str) -> SourceError:
 
 def one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def invalidated(reason: str | None) -> str:
+    """What became of a slot, in words, by the server's `invalidation_reason`; empty: nothing."""
+    return "" if reason is None else _LOST.get(reason, f"was invalidated ({reason})")
+
+
+def gone(slot: str, how: str) -> str:
+    return (
+        f"the replication slot {slot} {how}: changes since the ledger's position are not known any more, and "
+        "nothing is guessed. Start anew with another slot and empty topics"
+    )

@@ -10,8 +10,9 @@ from dataclasses import replace
 from observability import logs
 from sources.errors import Refused
 from sources.ledger import Ledger, Position
-from sources.postgres.database import Database, Slot, gone
+from sources.postgres.database import Database, Slot
 from sources.postgres.events import EventsTopic
+from sources.postgres.failures import gone
 from sources.postgres.history import Place, not_this_history
 from sources.postgres.lsn import lsn_text
 from sources.postgres.published import Published

@@ -60,6 +60,15 @@ def holders(database: Database, pids: Sequence[int] = (), xids: Sequence[int] = 
     return "; ".join(f"{who}: {what}" for who, what in found)
 
 
+def report_unseen(database: Database, xids: Sequence[int]) -> None:
+    """Report as a wait that the next chunk has to see these transactions, and whose they are."""
+    found = holders(database, xids=xids)
+    detail = f"the next range of the table waits for transactions {xids[:10]} to be visible"
+    detail += f": {found}" if found else "; do they wait for a synchronous standby?"
+    WAITS.begin("transaction", detail)
+    _log.warning("waiting", reason=detail)
+
+
 class Watcher:
     """Reports what keeps a session's call to the database waiting, and ends the call when capture has to stop."""
 

@@ -15,8 +15,9 @@ import psycopg2.extensions
 import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
-from sqlalchemy import make_url
+from sqlalchemy import NullPool, create_engine, make_url
 
+from observability import looks
 from observability.waits import WAITS
 from sources.postgres import watch
 from stack import databases
@@ -106,6 +107,8 @@ def test_rows_7_and_11_what_the_server_has_no_room_for(stack: Embedded, made: Se
         )
         sales.wait(lambda: sales.run("checkpoint", status) == [("lost",)])
         assert "(idle_replication_slot_timeout)" in refused(sales, sales.start())
+        (seen, *_) = looks.of_slot(create_engine(made.url, poolclass=NullPool), sales.settings.sales_slot)
+        assert (seen.labels["status"], seen.labels["reason"]) == ("lost", "idle_timeout")
     finally:
         made.stop()
         made.settings = SETTINGS
