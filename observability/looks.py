@@ -164,9 +164,11 @@ def of_results(results: Engine) -> Iterator[Sample]:
             yield Sample("electrored_generation_since_timestamp_seconds", float(row.since), labels)
 
 
+# Why a slot was invalidated is a column since PostgreSQL 17; as JSON, because one that is not there would be an error.
 _SLOT = text(
-    "SELECT active, wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) AS retained "
-    "FROM pg_replication_slots WHERE slot_name = :slot"
+    "SELECT active, wal_status, to_jsonb(s) ->> 'invalidation_reason' AS reason, "
+    "pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) AS retained "
+    "FROM pg_replication_slots s WHERE slot_name = :slot"
 )
 
 
@@ -180,7 +182,8 @@ def of_slot(sales: Engine, slot: str) -> Iterator[Sample]:
         found = connection.execute(_SLOT, {"slot": slot}).one_or_none()
     # A slot that was dropped is lost as well.
     status = "missing" if found is None else found.wal_status or "unknown"
-    yield Sample("electrored_slot_wal_status", 1, labels | {"status": status})
+    reason = "" if found is None else found.reason or ""
+    yield Sample("electrored_slot_wal_status", 1, labels | {"status": status, "reason": reason})
     if found is not None:
         yield Sample("electrored_slot_active", float(found.active), labels)
         if found.retained is not None:

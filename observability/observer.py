@@ -48,7 +48,7 @@ HELP = {
     "electrored_check_failed": "1 if an asset check failed when it was last evaluated",
     "electrored_csv_inbox_files": "Files that wait in the inbox",
     "electrored_csv_inbox_oldest_age_seconds": "How long the oldest file has been waiting",
-    "electrored_slot_wal_status": "1 for what PostgreSQL says of the replication slot; missing: there is none",
+    "electrored_slot_wal_status": "1 for what PostgreSQL says of the slot, and why it is lost; missing: there is none",
     "electrored_slot_active": "1 if capture reads the replication slot",
     "electrored_slot_retained_bytes": "WAL that the replication slot keeps on the disk of the sales database",
     "electrored_lineage_outbox_events": "OpenLineage events in the folder of a process that wait for the backend",

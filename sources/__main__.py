@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -55,8 +56,10 @@ def postgres() -> None:
         with (
             telling("capture", kafka, sales) as lineage,
             lineage.told(partial(lineage_of.capture, sales.sales_table), capture.facts),
+            ThreadPoolExecutor(1, "capture") as thread,
         ):
-            capture.run(stop)
+            # In a thread, because a call to the database that waits would keep the main thread from hearing a signal.
+            thread.submit(capture.run, stop).result()
     except SourceError as error:
         logs.get(__name__).error("stopped", reason=str(error))
         raise SystemExit(1) from error

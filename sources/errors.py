@@ -8,13 +8,22 @@ SourceError
 
 from __future__ import annotations
 
+from observability.waits import On
+
 
 class SourceError(Exception):
     """Base of the sources' errors."""
 
 
 class Interrupted(SourceError):
-    """The connection or the transaction is lost: start again from the position in the ledger."""
+    """The connection or the transaction is lost: start again from the position in the ledger.
+
+    `on`: the server that is waited for meanwhile, if it is one.
+    """
+
+    def __init__(self, reason: str, on: On | None = None) -> None:
+        super().__init__(reason)
+        self.on = on
 
 
 class Fenced(SourceError):

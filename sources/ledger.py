@@ -275,7 +275,7 @@ def _until(consumer: Consumer, reached: int, end: int) -> Iterable[tuple[bytes, 
     while reached < end:
         message = consumer.poll(READ_BACK_SECONDS)
         if message is None:
-            raise Interrupted(f"the positions topic stands still at {reached} of {end}")
+            raise Interrupted(f"the positions topic stands still at {reached} of {end}", on="kafka")
         error = message.error()
         if error is None:
             yield cast(bytes, message.key()), message.value()
@@ -314,7 +314,7 @@ def registry_answers() -> Iterator[None]:
                 f"the schema registry refuses ({said}): is ELECTRORED_SCHEMA_REGISTRY_URL right, may we write there, "
                 "and does it hold another schema than this version's?"
             ) from error
-        raise Interrupted(f"the schema registry: {said}") from error
+        raise Interrupted(f"the schema registry: {said}", on="registry") from error
 
 
 def meaning(error: Exception) -> SourceError:
@@ -332,7 +332,7 @@ def meaning(error: Exception) -> SourceError:
         return Refused(
             f"a record is larger than Kafka takes, and would be again: raise max.message.bytes ({error})"
         )
-    return Interrupted(f"Kafka: {error}")
+    return Interrupted(f"Kafka: {error}", on="kafka")
 
 
 def _position(codec: Codec, value: bytes) -> Position:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import urllib.error
 import urllib.request
@@ -62,6 +63,9 @@ def flow(port: int) -> Flow | None:
     sums: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
+            if math.isnan(sample.value):
+                # A figure that the process does not know now.
+                continue
             sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
     return Flow(
         sums.get("electrored_events_total"),

@@ -6,7 +6,6 @@ import gc
 import select
 import threading
 import time
-from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import cast
 
@@ -15,16 +14,21 @@ from prometheus_client import Gauge
 from contracts.settings import KafkaSettings, SalesDbSettings
 from observability import logs
 from observability.lineage.facts import Facts
+from observability.waits import WAITS, On
 from sources.errors import Interrupted
 from sources.ledger import Ledger
 from sources.postgres import opening
-from sources.postgres.database import Database, translated
+from sources.postgres.database import Database
 from sources.postgres.events import EventsTopic
+from sources.postgres.failures import translated
 from sources.postgres.frontier import PERIOD_SECONDS, Frontier
+from sources.postgres.history import History
+from sources.postgres.lag import LAG
+from sources.postgres.lsn import lsn_text
 from sources.postgres.published import Published
-from sources.postgres.replication import Replication
 from sources.postgres.snapshot import Snapshot
-from sources.postgres.stream import Stream, lsn_text
+from sources.postgres.stream import Stream
+from sources.postgres.watch import Watcher, report_unseen
 from sources.postgres.writer import SOURCE, Topics, Writer
 
 _log = logs.get(__name__)
@@ -44,7 +48,10 @@ TOPIC_SECONDS = 15.0
 # After a failure: soon, because the usual one is a restart of a server; then slower.
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
-_lag = Gauge("electrored_lag_bytes", "WAL that is flushed and not yet in the log")
+# Servers that a session needs: a transaction in the log needed all of them.
+_SERVERS: tuple[On, ...] = ("postgres", "kafka", "registry")
+
+
 _frontier = Gauge("electrored_frontier_timestamp_seconds", "Every fact recorded up to here is in the log")
 
 
@@ -78,6 +85,11 @@ class Capture:
                         self._session = Session(self._kafka, self._sales, self._topics, ledger, self._written)
                         self._session.run(stop)
                 except Interrupted as error:
+                    if stop.is_set():
+                        # What it waited for was cancelled for that.
+                        break
+                    if error.on is not None:
+                        WAITS.begin(error.on, str(error))
                     lasted = time.monotonic() - started
                     failures = 0 if lasted > 2 * BACKOFF_SECONDS[-1] else failures + 1
                     wait = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
@@ -86,6 +98,8 @@ class Capture:
                     stop.wait(wait)
         finally:
             ledger.close()
+            for server in _SERVERS:
+                WAITS.end(server)
 
 
 class Session:
@@ -99,11 +113,12 @@ class Session:
         self._events = EventsTopic(kafka, topics.events)
         self._database = Database(sales)
         self._published = Published(self._database, sales.sales_publication_accepted)
-        self._streams = ExitStack()
         # When to look around again, when at the topic; when the position was last handed to the writer, garbage taken.
         self._look_at = 0.0
         self._topic_at = time.monotonic() + TOPIC_SECONDS
         self._written_at = 0.0
+        # Transactions that the next chunk waits for, as they were last reported.
+        self._awaited: list[int] = []
         self._collected_at = time.monotonic()
 
     @property
@@ -122,35 +137,35 @@ class Session:
         gc.collect()
         gc.freeze()
         gc.disable()
+        watcher = Watcher(self._database, stop)
         try:
             self._start()
             while not stop.is_set():
                 self._look_around()
                 drained = self._fill(stop)
                 self._commit(drained)
-                if self._writer.where.phase == "reading":
+                if self._writer.where.phase == "reading" and self._stream.is_proven:
                     self._read_chunk()
             self._settle()
         finally:
             gc.enable()
             gc.unfreeze()
             self._writer.close()
-            self._streams.close()
+            watcher.close()
+            WAITS.end("transaction")
             self._database.close()
 
     def _start(self) -> None:
         database = self._database
-        with closing(database.replication()) as replication:
-            position, where = opening.begin(
-                self._ledger, database, self._published, replication, self._events
-            )
+        position, where, confirmed = opening.begin(self._ledger, database, self._published, self._events)
         self._writer.start(position, where)
         self._frontier = Frontier(self._writer.frontier)
-        self._stream = Stream(database.schema, database.table, self._published.oid, where.place)
+        history = History(where.place, where.witness, confirmed)
+        self._stream = Stream(database.schema, database.table, self._published.oid, where.place, history)
         self._snapshot: Snapshot | None = None
         if where.phase != "done":
             self._snapshot = Snapshot(database, where.base, self._ledger.ranges, where.unseen)
-        self._feed: Replication = self._streams.enter_context(closing(database.stream(where.place.lsn)))
+        self._feed = database.replication()
         lsn = lsn_text(where.place.lsn)
         _log.info("capturing", table=database.name, slot=database.slot, lsn=lsn, snapshot=where.phase)
 
@@ -174,7 +189,7 @@ class Session:
         # The answer says how far the stream is, even when there is nothing for us in it. In a long transaction it is
         # also the one sign of life, without which the server ends the stream after wal_sender_timeout.
         self._feed.ask()
-        _lag.set(max(0, now.lsn - self._writer.where.place.lsn))
+        LAG.set(max(0, now.lsn - self._writer.where.place.lsn))
 
     def _fill(self, stop: threading.Event) -> bool:
         """Read until a batch is due; gives whether the stream is drained."""
@@ -200,6 +215,8 @@ class Session:
 
     def _has_something(self) -> bool:
         """Whether there is anything to do between two transactions of a drained stream."""
+        if not self._stream.is_proven:
+            return self._stream.is_due(self._feed.wal_end)
         return bool(
             self._stream.size
             or self._writer.where.phase == "reading"
@@ -225,9 +242,11 @@ class Session:
         stream, writer = self._stream, self._writer
         if drained:
             stream.pass_to(self._feed.wal_end)
+        if not stream.is_proven:
+            return
         place = stream.place
         segments = stream.take()
-        where = replace(writer.where, place=place)
+        where = replace(writer.where, place=place, witness=stream.witness)
         if self._snapshot is not None:
             segments = self._snapshot.filter(segments)
             where = replace(where, unseen=tuple(sorted(self._snapshot.unseen)))
@@ -256,6 +275,8 @@ class Session:
             self._writer.settle()
             lsn = self._writer.where.place.lsn
             self._feed.confirm(lsn)
+            for server in _SERVERS:
+                WAITS.end(server)
             _frontier.set(self._writer.frontier / 1_000_000)
 
     def _read_chunk(self) -> None:
@@ -264,9 +285,12 @@ class Session:
         self._settle()
         chunk = snapshot.read()
         if chunk is None:
+            self._await(snapshot.awaited)
             return
+        self._awaited = []
+        WAITS.end("transaction")
         batch = writer.rows((False, values) for values in chunk.rows)
-        where = replace(writer.where, unseen=())
+        where = replace(writer.where, unseen=(), seen=self._database.now().lsn)
         if chunk.range.upper_key is None:
             where = replace(where, phase="passing", until=self._database.insert_lsn())
         writer.write(batch, where, writer.frontier, (chunk.range,))
@@ -274,3 +298,10 @@ class Session:
         snapshot.written(chunk)
         last = chunk.range.upper_key is None
         _log.info("read a range of the table", number=chunk.range.number, rows=len(chunk.rows), last=last)
+
+    def _await(self, xids: list[int]) -> None:
+        """Report whose transactions the next chunk waits for; the stream goes on meanwhile."""
+        if xids == self._awaited:
+            return
+        self._awaited = xids
+        report_unseen(self._database, xids)

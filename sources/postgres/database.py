@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import os
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+import psycopg
 import psycopg2
-from psycopg2 import errors, extensions, extras, sql
+from psycopg2 import errors, extensions, sql
 from sqlalchemy import make_url
 
 from contracts.settings import SalesDbSettings
 from sources.errors import Interrupted, Refused
-from sources.postgres.replication import Replication
-from sources.postgres.stream import lsn_number
+from sources.postgres.failures import gone, invalidated, one_line
+from sources.postgres.lsn import lsn_number
+from sources.postgres.parameters import parameters
+from sources.postgres.replication import TRANSACTION_TIMEOUT_SINCE, Replication
 
-CONNECT_SECONDS = 10
+# How long a predecessor that holds the slot is waited for, at a time.
+FREE_MILLISECONDS = 1_000
 # A page of WAL and its headers, as every usual build has them.
 _PAGE_BYTES = 8_192
 _HEADER_BYTES = (24, 40)
@@ -33,8 +41,9 @@ class Identity:
 @dataclass(frozen=True)
 class Slot:
     confirmed_lsn: int
-    wal_status: str | None
     active_pid: int | None
+    # Why nothing can be read from it any more; empty while it can.
+    lost: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,19 +54,10 @@ class Now:
     at_micros: int
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn what the server says into Interrupted: the next session's checks find what a person has to mend."""
-    try:
-        yield
-    except errors.InsufficientPrivilege as error:
-        raise Refused(f"PostgreSQL: {_line(error)}") from error
-    except psycopg2.Error as error:
-        raise Interrupted(f"PostgreSQL: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+# As JSON, because a column that is not there would be an error.
+_IS_LOST = (
+    "coalesce(to_jsonb(s) ->> 'invalidation_reason', case when s.wal_status = 'lost' then 'wal_removed' end)"
+)
 
 
 class Database:
@@ -69,34 +69,109 @@ class Database:
         self.publication = settings.sales_publication
         self.slot = settings.sales_slot
         self._url = make_url(settings.sales_db_url.get_secret_value())
-        self.connection = self._connect()
-        self.connection.autocommit = True
+        self._parameters = parameters(self._url)
+        self._busy_since: float | None = None
+        self._replication: Replication | None = None
+        self.connection = self.connect()
 
-    def _connect(self, **more: Any) -> extensions.connection:
-        return cast(extensions.connection, psycopg2.connect(**self._parameters, **more))
+    def connect(self) -> extensions.connection:
+        """A plain connection in autocommit mode, without the limits that are others'."""
+        connection = cast(extensions.connection, psycopg2.connect(**self._parameters))
+        connection.autocommit = True
+        if connection.server_version >= TRANSACTION_TIMEOUT_SINCE:
+            with connection.cursor() as cursor:
+                cursor.execute("set transaction_timeout = 0")
+        return connection
+
+    def replication(self) -> Replication:
+        """The connection in replication mode, which is made when it is first asked for.
+
+        Raises Refused with the right that is missing. Whether there is one is for the server to decide: managed ones
+        grant it by membership.
+        """
+        if self._replication is None:
+            try:
+                with self.busy():
+                    self._replication = Replication(self._parameters)
+            except psycopg.OperationalError as error:
+                # A plain connection was let in before, so it is the right, or there is no room.
+                raise self._no_replication(one_line(str(error))) from error
+        return self._replication
+
+    def _no_replication(self, line: str) -> Refused | Interrupted:
+        ((senders, most, may),) = self.ask(
+            "select (select count(*) from pg_stat_replication), current_setting('max_wal_senders')::int, "
+            # The rest is how managed servers do it.
+            "exists (select from pg_roles where rolname = current_user and (rolreplication or rolsuper)) or exists "
+            "(select from pg_roles where rolname like '%replication%' and pg_has_role(oid, 'member'))"
+        )
+        if senders >= most:
+            return Interrupted(
+                f"PostgreSQL: all {most} of max_wal_senders are in use ({line}): end one, see pg_stat_replication, "
+                "or alter system set max_wal_senders = …; and restart PostgreSQL",
+                on="postgres",
+            )
+        if may:
+            return Interrupted(f"PostgreSQL: {line}", on="postgres")
+        return Refused(
+            f'the role may not replicate ({line}): alter role "{self.user}" replication; on Amazon RDS and Aurora: '
+            f'grant rds_replication to "{self.user}";'
+        )
+
+    def stream(self) -> Slot:
+        """Begin the stream where the slot is confirmed; gives the slot as it is then, which nobody else can move."""
+        replication = self.replication()
+        publication = self.publication.replace('"', '""')
+        with self.busy():
+            replication.start(
+                self.slot, {"proto_version": "1", "publication_names": f'"{publication}"', "binary": "true"}
+            )
+        slot = self.find_slot()
+        if slot is None or slot.active_pid != replication.pid:
+            raise Interrupted(
+                f"PostgreSQL: the slot {self.slot} is not held by the stream that was begun; are there two servers "
+                "behind one address?",
+                on="postgres",
+            )
+        return slot
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """A call to the server that may wait there for others."""
+        self._busy_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy_since = None
 
     @property
-    def _parameters(self) -> dict[str, Any]:
-        url = self._url
-        return {
-            "host": url.host, "port": url.port, "user": url.username, "password": url.password, "dbname": url.database,
-            "connect_timeout": CONNECT_SECONDS, "application_name": "electrored-capture", "client_encoding": "UTF8",
-            # A peer that vanished without a word is noticed in seconds, not in the hours of the default.
-            "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, **dict(url.query),
-        }  # fmt: skip
+    def busy_seconds(self) -> float:
+        """How long a call has been waiting for its answer; may be asked from any thread."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
 
-    def replication(self) -> extras.LogicalReplicationConnection:
-        """A connection that understands the replication commands."""
-        return self._connect(connection_factory=extras.LogicalReplicationConnection)  # type: ignore[return-value]
+    @property
+    def pids(self) -> list[int]:
+        """The server's processes that work for us."""
+        replication = self._replication
+        return [self.connection.info.backend_pid, *([replication.pid] if replication else [])]
 
-    def stream(self, start_lsn: int) -> Replication:
-        """The slot's stream from there on, on a connection of its own."""
-        publication = self.publication.replace('"', '""')
-        options = {"proto_version": "1", "publication_names": f'"{publication}"', "binary": "true"}
-        return Replication(self._parameters, self.slot, start_lsn, options)
+    def cancel(self) -> None:
+        """End the call that is waiting; may be called from any thread."""
+        self.connection.cancel()
+        if self._replication is not None:
+            self._replication.cancel()
+
+    def hang_up(self) -> None:
+        """End the connections without a word to the server; may be called from any thread."""
+        for fd in [self.connection.fileno(), *([self._replication.fileno()] if self._replication else [])]:
+            with closing(socket.socket(fileno=os.dup(fd))) as ours:
+                ours.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self.connection.close()
+        if self._replication is not None:
+            self._replication.close()
 
     @property
     def user(self) -> str | None:
@@ -115,59 +190,77 @@ class Database:
         return sql.Identifier(self.schema, self.table)
 
     def ask(self, query: str | sql.Composable, arguments: Any = ()) -> list[tuple[Any, ...]]:
-        with self.connection.cursor() as cursor:
-            cursor.execute(query, arguments)
+        with self.busy(), self.connection.cursor() as cursor:
+            cursor.execute(query, arguments or None)
             return cursor.fetchall() if cursor.description else []
 
-    def identity(self, replication: extensions.connection) -> Identity:
-        with replication.cursor() as cursor:
-            cursor.execute("IDENTIFY_SYSTEM")
-            row = cursor.fetchone()
-        if row is None:
-            raise Interrupted("PostgreSQL did not say who it is")
-        return Identity(str(row[0]), int(row[1]))
+    def copy(self, query: sql.Composable) -> bytes:
+        """What a COPY TO STDOUT gives."""
+        out = io.BytesIO()
+        with self.busy(), self.connection.cursor() as cursor:
+            cursor.copy_expert(query, out)
+        return out.getvalue()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """One snapshot for all that is asked within."""
+        self.ask("begin isolation level repeatable read read only")
+        try:
+            yield
+        finally:
+            # On a connection that is lost it would hide why.
+            if not self.connection.closed:
+                self.ask("rollback")
+
+    def identity(self) -> Identity:
+        replication = self.replication()
+        with self.busy():
+            return Identity(*replication.identity())
 
     def find_slot(self) -> Slot | None:
         found = self.ask(
-            "select confirmed_flush_lsn, wal_status, active_pid, database, plugin from pg_replication_slots "
+            f"select confirmed_flush_lsn, active_pid, {_IS_LOST}, database, plugin from pg_replication_slots s "
             "where slot_name = %s",
             (self.slot,),
         )
         if not found:
             return None
-        ((lsn, status, pid, database, plugin),) = found
+        ((lsn, pid, lost, database, plugin),) = found
         if database != self._url.database or plugin != "pgoutput":
             raise Refused(
                 f"the slot {self.slot} belongs to {plugin} in the database {database}: "
                 "set ELECTRORED_SALES_SLOT to another name"
             )
-        return Slot(lsn_number(lsn) if lsn else 0, status, pid)
+        return Slot(lsn_number(lsn) if lsn else 0, pid, invalidated(lost))
 
-    def create_slot(self, replication: extensions.connection) -> tuple[int, str]:
+    def create_slot(self) -> tuple[int, str]:
         """Make the slot; gives where its stream begins, and the `pg_snapshot` of what is before that.
 
         Waits for the transactions that are running now, as every logical slot does.
         """
-        with replication.cursor() as cursor:
-            cursor.execute(
-                sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')").format(
-                    sql.Identifier(self.slot)
-                )
-            )
-            row = cursor.fetchone()
-        if row is None:
-            raise Interrupted("PostgreSQL did not say where the slot begins")
-        self.ask("begin isolation level repeatable read read only")
-        try:
-            self.ask(sql.SQL("set transaction snapshot {}").format(sql.Literal(row[2])))
+        replication = self.replication()
+        with self.busy():
+            lsn, exported = replication.create_slot(self.slot)
+        with self.reading():
+            self.ask(sql.SQL("set transaction snapshot {}").format(sql.Literal(exported)))
             ((snapshot,),) = self.ask("select pg_current_snapshot()::text")
-        finally:
-            self.ask("rollback")
-        return lsn_number(row[1]), str(snapshot)
+        return lsn, str(snapshot)
 
     def free_slot(self, pid: int) -> None:
         """End the connection of a predecessor that is fenced already and only holds the slot."""
-        self.ask("select pg_terminate_backend(%s, 5000)", (pid,))
+        try:
+            ((is_ended,),) = self.ask("select pg_terminate_backend(%s, %s)", (pid, FREE_MILLISECONDS))
+        except errors.InsufficientPrivilege as error:
+            raise Interrupted(
+                f"PostgreSQL: the slot {self.slot} is held by pid {pid}, which is another role's "
+                f"({one_line(str(error))}): as that role or a superuser, select pg_terminate_backend({pid});",
+                on="postgres",
+            ) from error
+        if not is_ended:
+            raise Interrupted(
+                f"PostgreSQL: the slot {self.slot} is held by pid {pid}, which was asked to end and does not",
+                on="postgres",
+            )
 
     def drop_slot(self) -> None:
         self.ask("select pg_drop_replication_slot(%s)", (self.slot,))
@@ -186,20 +279,13 @@ class Database:
     def now(self) -> Now:
         """Raises Refused when the slot is gone or lost."""
         found = self.ask(
-            "select pg_current_wal_flush_lsn(), (extract(epoch from clock_timestamp()) * 1000000)::bigint, wal_status "
-            "from pg_replication_slots where slot_name = %s",
+            "select pg_current_wal_flush_lsn(), (extract(epoch from clock_timestamp()) * 1000000)::bigint, "
+            f"{_IS_LOST} from pg_replication_slots s where slot_name = %s",
             (self.slot,),
         )
         if not found:
             raise Refused(gone(self.slot, "is gone"))
-        ((lsn, at, status),) = found
-        if status == "lost":
-            raise Refused(gone(self.slot, "has lost its WAL (max_slot_wal_keep_size)"))
+        ((lsn, at, lost),) = found
+        if lost is not None:
+            raise Refused(gone(self.slot, invalidated(lost)))
         return Now(lsn_number(lsn), at)
-
-
-def gone(slot: str, how: str) -> str:
-    return (
-        f"the replication slot {slot} {how}: changes since the ledger's position are not known any more, and "
-        "nothing is guessed. Start anew with another slot and empty topics"
-    )

@@ -7,36 +7,33 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from psycopg2 import extensions
-
 from observability import logs
 from sources.errors import Refused
 from sources.ledger import Ledger, Position
-from sources.postgres.database import Database, Slot, gone
+from sources.postgres.database import Database, Slot
 from sources.postgres.events import EventsTopic
+from sources.postgres.failures import gone
+from sources.postgres.history import Place, not_this_history
+from sources.postgres.lsn import lsn_text
 from sources.postgres.published import Published
 from sources.postgres.rows import EPOCH
-from sources.postgres.stream import Place, lsn_text
 from sources.postgres.where import Where
 
 _log = logs.get(__name__)
 
 
 def begin(
-    ledger: Ledger,
-    database: Database,
-    published: Published,
-    replication: extensions.connection,
-    events: EventsTopic,
-) -> tuple[Position, Where]:
-    """1. fence a predecessor  2. read the position  3. check it against the server and the topic of the events.
+    ledger: Ledger, database: Database, published: Published, events: EventsTopic
+) -> tuple[Position, Where, int]:
+    """1. fence a predecessor  2. read the position  3. check it against the server and the topic of the events
+    4. begin the stream.
 
-    Gives where to stream from, the slot made and free. Raises Refused with what a person can do.
+    Gives the position, and where the slot was confirmed when its stream began. Raises Refused with what to do.
     """
     ledger.open()
     published.check()
     slot = database.find_slot()
-    identity = database.identity(replication)
+    identity = database.identity()
     topic = events.identity()
     if ledger.position is None:
         if slot is not None:
@@ -65,39 +62,45 @@ def begin(
         published.check_mark(where.published)
     where = replace(where, table=published.oid, topic=topic, published=published.mark)
     if where.phase == "opening":
-        return _make_slot(ledger, database, replication, slot, where)
-    _check_slot(database, slot, where)
-    return position, where
+        position, where = _make_slot(ledger, database, slot, where)
+    elif slot is None:
+        raise Refused(gone(where.slot, "is gone"))
+    elif slot.lost:
+        raise Refused(gone(where.slot, slot.lost))
+    else:
+        _free(database, slot)
+    confirmed = database.stream().confirmed_lsn
+    _check_reach(where, confirmed, database.now().lsn)
+    return position, where, confirmed
 
 
-def _make_slot(
-    ledger: Ledger, database: Database, replication: extensions.connection, slot: Slot | None, where: Where
-) -> tuple[Position, Where]:
+def _make_slot(ledger: Ledger, database: Database, slot: Slot | None, where: Where) -> tuple[Position, Where]:
     """The slot is there before the first chunk is read: what is not in the one is in the other."""
     if slot is not None:
         _free(database, slot)
         database.drop_slot()
     _log.info("making the slot; running transactions have to end first", slot=database.slot)
-    lsn, base = database.create_slot(replication)
+    lsn, base = database.create_slot()
     where = replace(where, place=Place(lsn), phase="reading", base=base)
     position = Position(1, EPOCH, where.to_json())
     ledger.write(position, {})
     return position, where
 
 
-def _check_slot(database: Database, slot: Slot | None, where: Where) -> None:
+def _check_reach(where: Where, confirmed: int, flushed: int) -> None:
+    """The slot must not be beyond the position, and the position not beyond the server."""
     place = where.place
-    if slot is None:
-        raise Refused(gone(where.slot, "is gone"))
-    if slot.wal_status == "lost":
-        raise Refused(gone(where.slot, "has lost its WAL (max_slot_wal_keep_size)"))
-    if slot.confirmed_lsn > max(place.lsn, place.cut):
+    if confirmed > max(place.lsn, place.cut):
         how = (
-            f"stands at {lsn_text(slot.confirmed_lsn)}, beyond the ledger's {lsn_text(place.lsn)}: it was made again "
+            f"stands at {lsn_text(confirmed)}, beyond the ledger's {lsn_text(place.lsn)}: it was made again "
             "or moved by somebody else, or the topics lost their end"
         )
         raise Refused(gone(where.slot, how))
-    _free(database, slot)
+    known = max(place.lsn, where.seen)
+    if known > flushed:
+        raise not_this_history(
+            f"the log was written up to {lsn_text(known)}, and the server's WAL ends at {lsn_text(flushed)}"
+        )
 
 
 def _free(database: Database, slot: Slot) -> None:

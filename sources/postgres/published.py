@@ -84,9 +84,8 @@ class Published:
             raise Refused(
                 f"PostgreSQL 15 or newer is needed, this is {self._database.connection.server_version // 10_000}"
             )
-        ((wal_level, encoding, may_replicate),) = self._database.ask(
-            "select current_setting('wal_level'), current_setting('server_encoding'), rolreplication or rolsuper "
-            "from pg_roles where rolname = current_user"
+        ((wal_level, encoding),) = self._database.ask(
+            "select current_setting('wal_level'), current_setting('server_encoding')"
         )
         if wal_level != "logical":
             raise Refused(
@@ -96,8 +95,6 @@ class Published:
             raise Refused(
                 "the database's encoding is SQL_ASCII: nobody can say which characters its texts hold"
             )
-        if not may_replicate:
-            raise Refused(f'the role may not replicate: alter role "{self._database.user}" replication;')
         self.check_name(oid)
         self.oid = self._check_table()
         # Before the publication is checked, so that a change after this look is seen by the next.
@@ -146,7 +143,9 @@ class Published:
         check_columns(database.name, {name: int(kind) for name, kind in columns})
         keys = database.ask(
             "select a.attname from pg_index i "
-            "join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey) "
+            # Without the columns that the index only includes.
+            "join pg_attribute a on a.attrelid = i.indrelid "
+            "and a.attnum = any ((i.indkey::int2[])[:i.indnkeyatts - 1]) "
             "where i.indrelid = %s and i.indisprimary",
             (oid,),
         )

@@ -14,8 +14,9 @@ from typing import Any
 import psycopg
 from psycopg import pq, sql
 
-from sources.errors import Interrupted
-from sources.postgres.stream import lsn_text
+from sources.errors import SourceError
+from sources.postgres.failures import meaning
+from sources.postgres.lsn import lsn_number
 
 # XLogData: type, start of the data, end of the WAL on the server, its clock; then the payload.
 _DATA = struct.Struct("!cQQq")
@@ -24,38 +25,67 @@ _KEEPALIVE = struct.Struct("!cQqB")
 # Status: type, written, flushed, applied, our clock, whether we want an answer.
 _STATUS = struct.Struct("!cQQQqB")
 _IS_DATA, _IS_KEEPALIVE = b"wk"
+# The first version that has this limit.
+TRANSACTION_TIMEOUT_SINCE = 170_000
 # PostgreSQL counts microseconds from the year 2000.
 _EPOCH_SECONDS = 946_684_800
 
 
 class Replication:
-    """A slot's stream from a position on. Errors of the connection are Interrupted."""
+    """A connection in replication mode: which server it is, a new slot, and then a slot's stream.
 
-    def __init__(
-        self, parameters: Mapping[str, Any], slot: str, start_lsn: int, options: Mapping[str, str]
-    ) -> None:
+    Errors of the connection are psycopg's until the stream begins, and Interrupted from then on.
+    """
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
         """`parameters`: libpq's, of a plain connection to the slot's database."""
         # Everything up to here was sent to us, whether there was something for us in it or not.
         self.wal_end = 0
-        self._confirmed = start_lsn
-        try:
-            self._connection = psycopg.connect(**parameters, replication="database", autocommit=True)
-            self._pg = self._connection.pgconn
-            self._begin(slot, start_lsn, options)
-        except psycopg.Error as error:
-            raise _interrupted(error) from error
+        self._confirmed = 0
+        self._connection = psycopg.connect(**parameters, replication="database", autocommit=True)
+        self._pg = self._connection.pgconn
+        if self._connection.info.server_version >= TRANSACTION_TIMEOUT_SINCE:
+            self._run(b"set transaction_timeout = 0")
+        ((pid,),) = self._run(b"select pg_backend_pid()")
+        # As the server counts it, whatever stands between.
+        self.pid = int(pid)
 
-    def _begin(self, slot: str, start_lsn: int, options: Mapping[str, str]) -> None:
+    def identity(self) -> tuple[str, int]:
+        """The system id and the timeline of the server."""
+        ((system, timeline, *_),) = self._run(b"IDENTIFY_SYSTEM")
+        return system, int(timeline)
+
+    def create_slot(self, slot: str) -> tuple[int, str]:
+        """Make a slot; gives where its stream begins and the name of its snapshot, which lasts until the next command.
+
+        Waits for the transactions that are running now, as every logical slot does.
+        """
+        command = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')")
+        ((_, lsn, snapshot, *_),) = self._run(command.format(sql.Identifier(slot)).as_bytes(self._connection))
+        return lsn_number(lsn), snapshot
+
+    def start(self, slot: str, options: Mapping[str, str]) -> None:
+        """Begin the stream where the slot is confirmed; nothing is confirmed by that."""
         pairs = sql.SQL(", ").join(
             sql.SQL("{} {}").format(sql.Identifier(name), sql.Literal(value))
             for name, value in options.items()
         )
-        command = sql.SQL("START_REPLICATION SLOT {} LOGICAL {} ({})").format(
-            sql.Identifier(slot), sql.SQL(lsn_text(start_lsn)), pairs
-        )
-        result = self._pg.exec_(command.as_bytes(self._connection))
-        if result.status != pq.ExecStatus.COPY_BOTH:
-            raise Interrupted(f"PostgreSQL: {result.get_error_message()}")
+        command = sql.SQL("START_REPLICATION SLOT {} LOGICAL 0/0 ({})").format(sql.Identifier(slot), pairs)
+        self._run(command.as_bytes(self._connection))
+
+    def cancel(self) -> None:
+        """End what the server does for this connection; may be called from any thread."""
+        self._pg.get_cancel().cancel()
+
+    def _run(self, command: bytes) -> list[list[str]]:
+        """The rows of an answer; none when a stream begins."""
+        result = self._pg.exec_(command)
+        if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.COPY_BOTH):
+            raise psycopg.errors.error_from_result(result)
+        return [
+            [(result.get_value(row, column) or b"").decode() for column in range(result.nfields)]
+            for row in range(result.ntuples)
+        ]
 
     def fileno(self) -> int:
         return self._pg.socket
@@ -71,7 +101,7 @@ class Replication:
                 if size == 0:
                     return None
                 if size < 0:
-                    raise Interrupted("PostgreSQL ended the stream")
+                    raise self._ended()
                 if data[0] == _IS_DATA:
                     self.wal_end = _DATA.unpack_from(data)[2]
                     return bytes(data[_DATA.size :])
@@ -79,7 +109,14 @@ class Replication:
                     # A wish for an answer needs none at once: within a second we say how far we are anyway.
                     self.wal_end = _KEEPALIVE.unpack_from(data)[1]
         except psycopg.Error as error:
-            raise _interrupted(error) from error
+            raise meaning(error.sqlstate, str(error)) from error
+
+    def _ended(self) -> SourceError:
+        """Why there is no stream any more: the server's last words come behind its end."""
+        result = self._pg.get_result()
+        text = result.get_error_message() if result is not None else ""
+        sqlstate = result.error_field(pq.DiagnosticField.SQLSTATE) if result is not None else None
+        return meaning((sqlstate or b"").decode(), text or "the server ended the stream")
 
     def confirm(self, lsn: int) -> None:
         """The server may forget what is below: it is committed to the log."""
@@ -100,8 +137,4 @@ class Replication:
             self._pg.put_copy_data(status)
             self._pg.flush()
         except psycopg.Error as error:
-            raise _interrupted(error) from error
-
-
-def _interrupted(error: psycopg.Error) -> Interrupted:
-    return Interrupted(f"PostgreSQL: {' '.join(str(error).split())}")
+            raise meaning(error.sqlstate, str(error)) from error

@@ -10,7 +10,6 @@ The halves of a key change lie in ranges of their own.
 
 from __future__ import annotations
 
-import io
 import struct
 import time
 from collections.abc import Iterable, Sequence
@@ -19,13 +18,10 @@ from typing import cast
 
 from psycopg2 import sql
 
-from observability import logs
 from sources.ledger import Range
 from sources.postgres.database import Database
 from sources.postgres.rows import COLUMNS, Half, Values
 from sources.postgres.stream import Segment
-
-_log = logs.get(__name__)
 
 # About 100 ms of reading and writing: the stream rests that long.
 CHUNK_ROWS = 10_000
@@ -86,6 +82,8 @@ class Snapshot:
         self.ranges: list[Range] = list(ranges)
         self._seen = [Visible.parse(r.snapshot) for r in self.ranges]
         self.unseen = set(unseen)
+        # Transactions that the last snapshot did not see and that a chunk has to.
+        self.awaited: list[int] = []
         self._key, self._collation = _key(database)
 
     @property
@@ -95,23 +93,20 @@ class Snapshot:
 
     def read(self) -> Chunk | None:
         """The next chunk; None when no snapshot yet sees all that was left to it: let the stream go on meanwhile."""
-        connection = self._database.connection
         for _ in range(RETAKES):
-            with connection.cursor() as cursor:
-                cursor.execute("begin isolation level repeatable read read only")
-                try:
-                    cursor.execute("select pg_current_snapshot()::text")
-                    ((text,),) = cursor.fetchall()
-                    snapshot = Visible.parse(text)
-                    if snapshot.sees_all_of(self._base) and all(map(snapshot.sees, self.unseen)):
-                        return self._read(text)
-                finally:
-                    cursor.execute("rollback")
+            with self._database.reading():
+                ((text,),) = self._database.ask("select pg_current_snapshot()::text")
+                snapshot = Visible.parse(text)
+                if snapshot.sees_all_of(self._base) and all(map(snapshot.sees, self.unseen)):
+                    return self._read(text)
+                self.awaited = self._awaited(snapshot)
             time.sleep(RETAKE_SECONDS)
-        _log.warning(
-            "a commit is not visible yet; does it wait for a standby?", transactions=sorted(self.unseen)[:10]
-        )
         return None
+
+    def _awaited(self, snapshot: Visible) -> list[int]:
+        """What a chunk has to see and this snapshot does not."""
+        left = {xid for xid in self.unseen if not snapshot.sees(xid)}
+        return sorted(left | {xid for xid in snapshot.running if self._base.sees(xid)})
 
     def _read(self, snapshot: str) -> Chunk:
         after = self.ranges[-1].upper_key if self.ranges else None
@@ -124,10 +119,8 @@ class Snapshot:
             self._within(after, upper),
             self._key,
         )
-        out = io.BytesIO()
-        with self._database.connection.cursor() as cursor:
-            cursor.copy_expert(query, out)
-        return Chunk(Range(len(self.ranges), upper, snapshot), list(copied_rows(out.getvalue())))
+        rows = list(copied_rows(self._database.copy(query)))
+        return Chunk(Range(len(self.ranges), upper, snapshot), rows)
 
     def _upper(self, after: str | None) -> str | None:
         """The key that a chunk ends with, by rows or by bytes, whichever comes first; None if the table ends before.

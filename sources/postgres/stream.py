@@ -13,11 +13,11 @@ from typing import Any
 
 from sources.errors import Refused
 from sources.postgres import pgoutput
+from sources.postgres.history import History, Place, Witness
+from sources.postgres.lsn import lsn_text
 from sources.postgres.pgoutput import UNCHANGED, Begin, Change, Relation, Row
 from sources.postgres.rows import COLUMNS, Half
 
-# More changes than any transaction has.
-_ALL = 1 << 62
 _TEXTS = {25: "text", 1043: "varchar", 1042: "char"}
 # By column the types that are understood, by oid.
 TYPES = dict.fromkeys(COLUMNS, _TEXTS) | {
@@ -37,25 +37,16 @@ class Segment:
     halves: list[Half] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Every transaction whose commit stands below `lsn` is done, and `rows` changes of the one at `cut`."""
-
-    lsn: int
-    cut: int = 0
-    rows: int = 0
-
-
-START = Place(0)
-
-
 class Stream:
-    """Reads messages in order from a place; `take` gives what came since the last time."""
+    """Reads messages in order; `take` gives what came since the last time.
 
-    def __init__(self, schema: str, table: str, oid: int, place: Place) -> None:
+    What stands below `place` is in the log: it is compared with that place's history, and not taken again.
+    """
+
+    def __init__(self, schema: str, table: str, oid: int, place: Place, history: History) -> None:
         self._wanted = (schema, table)
         self._oid = oid
-        self._done = place
+        self._history = history
         self._lsn = place.lsn
         self._tables: dict[int, Callable[[Row], Any] | None] = {}
         self._begin: Begin | None = None
@@ -73,6 +64,20 @@ class Stream:
     def is_inside(self) -> bool:
         """Whether a transaction has begun whose commit has not come."""
         return self._begin is not None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether this is the history of the place that it began with; nothing is taken before."""
+        return self._history.is_proven
+
+    def is_due(self, lsn: int) -> bool:
+        """Whether the history is decided as soon as the stream has passed `lsn`."""
+        return not self.is_proven and self._history.is_decided_by(lsn)
+
+    @property
+    def witness(self) -> Witness:
+        """By what the history of `place` is known again."""
+        return Witness(self._history.last, self._begin if self.place.cut else None)
 
     @property
     def place(self) -> Place:
@@ -122,23 +127,21 @@ class Stream:
     def pass_to(self, lsn: int) -> None:
         """Nothing more will come whose commit is below `lsn`: the server said so. Only between transactions."""
         if self._begin is None:
+            self._history.reached(lsn)
             self._lsn = max(self._lsn, lsn)
 
     def _open(self, begin: Begin) -> None:
         self._begin = begin
         self._halves = []
         self._rows = 0
-        if begin.lsn < self._done.lsn:
-            # Sent again, because the slot was confirmed less than the ledger knows.
-            self._skip = _ALL
-        elif begin.lsn == self._done.cut:
-            self._skip = self._done.rows
-        else:
-            self._skip = 0
+        # Of what is sent again, because the slot was confirmed less than the ledger knows.
+        self._skip = self._history.done(begin)
 
     def _close(self, commit: pgoutput.Commit) -> None:
         if self._begin is None:
             raise pgoutput.ProtocolError("a commit without its begin")
+        if self._rows:
+            self._history.changed(self._begin, self._rows)
         if self._halves:
             self._segments.append(Segment(self._begin, self._halves))
             self._halves = []
@@ -221,14 +224,3 @@ def check_columns(table: str, types: dict[str, int]) -> None:
         if types[name] not in TYPES[name]:
             wanted = " or ".join(TYPES[name].values())
             raise Refused(f"{table}.{name} has the type with oid {types[name]}; {wanted} is needed")
-
-
-def lsn_text(lsn: int) -> str:
-    """A WAL position as PostgreSQL writes it."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:08X}"
-
-
-def lsn_number(text: str) -> int:
-    """A WAL position as a number."""
-    high, low = text.split("/")
-    return int(high, 16) << 32 | int(low, 16)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sources.postgres.database import Identity
-from sources.postgres.stream import START, Place, lsn_number, lsn_text
+from sources.postgres.history import START, UNCHANGED_TABLE, Place, Witness
+from sources.postgres.lsn import lsn_number, lsn_text
+from sources.postgres.pgoutput import Begin
 
 # opening: the slot is being made; reading: chunks are outstanding; passing: the stream has not yet passed what
 # the chunks saw; done: the stream alone.
@@ -21,7 +23,8 @@ class Where:
     `until`: the WAL position that ends the phase `passing`. `base`: the slot's own snapshot. `unseen`: transactions
     whose changes were left to a chunk, and that were not visible yet when this was written. `table`: its oid; 0 in
     what was written before it was kept. `topic`: the id and the partition count of the events' topic; likewise.
-    `published`: the mark of the publication; likewise.
+    `published`: the mark of the publication; likewise. `witness`: by what its history is known again; likewise.
+    `seen`: the server's WAL when the last chunk was read; chunks may hold what was committed up to there.
     """
 
     identity: Identity
@@ -34,6 +37,8 @@ class Where:
     table: int = 0
     topic: tuple[str, int] = ("", 0)
     published: str = ""
+    witness: Witness = UNCHANGED_TABLE
+    seen: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -51,6 +56,9 @@ class Where:
             "topic": self.topic[0],
             "partitions": self.topic[1],
             "published": self.published,
+            "witness": _transaction(self.witness.last),
+            "cut_witness": _transaction(self.witness.cut),
+            "seen": lsn_text(self.seen),
         }
 
     @classmethod
@@ -66,4 +74,14 @@ class Where:
             detail.get("table", 0),
             (detail.get("topic", ""), detail.get("partitions", 0)),
             detail.get("published", ""),
+            Witness(_begin(detail.get("witness")), _begin(detail.get("cut_witness"))),
+            lsn_number(detail.get("seen", "0/0")),
         )
+
+
+def _transaction(begin: Begin | None) -> dict[str, Any] | None:
+    return None if begin is None else {**begin._asdict(), "lsn": lsn_text(begin.lsn)}
+
+
+def _begin(detail: Mapping[str, Any] | None) -> Begin | None:
+    return None if detail is None else Begin(**{**detail, "lsn": lsn_number(detail["lsn"])})

@@ -23,7 +23,8 @@ from sources.errors import Refused
 from sources.ledger import Position
 from sources.postgres import capture
 from sources.postgres.capture import Session
-from sources.postgres.stream import Stream, lsn_number
+from sources.postgres.lsn import lsn_number
+from sources.postgres.stream import Stream
 from stack import databases
 from tests.integration.sources.conftest import Running, Sales
 

@@ -15,7 +15,7 @@ from contracts import kafka
 from sources.errors import Fenced
 from sources.ledger import Ledger, Position
 from sources.postgres import capture
-from sources.postgres.stream import lsn_number
+from sources.postgres.lsn import lsn_number
 from tests.integration.sources.conftest import Sales
 
 ROWS = (

@@ -5,14 +5,21 @@ from __future__ import annotations
 import pytest
 
 from sources.errors import Refused
+from sources.postgres.history import UNCHANGED_TABLE, History, Place
+from sources.postgres.lsn import lsn_number, lsn_text
 from sources.postgres.pgoutput import ProtocolError
 from sources.postgres.rows import Half
-from sources.postgres.stream import Place, Stream, check_columns, lsn_number, lsn_text
+from sources.postgres.stream import Stream, check_columns
 from tests.unit.sources import wire
 
 
+def empty(place: Place) -> Stream:
+    """A stream whose slot stands at the place."""
+    return Stream("public", "sales", wire.RELID, place, History(place, UNCHANGED_TABLE, place.lsn))
+
+
 def stream(place: Place, *messages: bytes) -> Stream:
-    made = Stream("public", "sales", wire.RELID, place)
+    made = empty(place)
     for message in (wire.relation(), *messages):
         made.feed(message)
     return made
@@ -40,7 +47,7 @@ def test_an_update_is_a_reversal_and_a_sale() -> None:
 
 def test_update_of_equal_columns_emits_nothing() -> None:
     columns = wire.TYPES | {"note": 25}
-    made = Stream("public", "sales", wire.RELID, Place(0))
+    made = empty(Place(0))
     for message in (wire.relation(columns=columns), wire.begin(10), wire.update([*A, b"old"], [*A, b"new"])):
         made.feed(message)
     assert made.place == Place(0, 10, 1)
@@ -60,7 +67,7 @@ def test_an_unchanged_large_value_comes_from_the_old_row() -> None:
 
 def test_columns_may_stand_in_any_order_among_others() -> None:
     names = ["note", *reversed(wire.TYPES)]
-    made = Stream("public", "sales", wire.RELID, Place(0))
+    made = empty(Place(0))
     made.feed(wire.relation(columns={name: wire.TYPES.get(name, 25) for name in names}))
     made.feed(wire.begin(10))
     made.feed(wire.insert([b"x", *reversed(A)]))

@@ -1,0 +1,30 @@
+"""How far capture is behind, as far as that is known now."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from prometheus_client import Gauge
+
+# A lag is measured every second; one that is older says nothing any more.
+LAG_SECONDS = 5.0
+
+
+class Lag:
+    """The lag as it was measured last; NaN when that is too long ago, whatever capture waits for or fails at."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._at = -math.inf
+        help_text = "WAL that is flushed and not yet in the log; NaN while it is not known"
+        Gauge("electrored_lag_bytes", help_text).set_function(self._now)
+
+    def set(self, lag: int) -> None:
+        self._bytes, self._at = lag, time.monotonic()
+
+    def _now(self) -> float:
+        return self._bytes if time.monotonic() - self._at < LAG_SECONDS else math.nan
+
+
+LAG = Lag()

@@ -1,0 +1,35 @@
+"""How capture connects to the sales database, in either mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import URL
+
+CONNECT_SECONDS = 10
+# What a role or a database is set to for others would end capture's own work, over and over. The one limit that only
+# newer servers know is lifted after the connection is made.
+SESSION = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    "search_path": "pg_catalog",
+}
+
+
+def parameters(url: URL) -> dict[str, Any]:
+    """libpq's, with the session's own settings, which a connection in replication mode takes as well."""
+    query = dict(url.query)
+    # A blank within a value is escaped for libpq.
+    own = ["-c " + f"{name}={value}".replace(" ", "\\ ") for name, value in SESSION.items()]
+    query["options"] = " ".join([*filter(None, [str(query.get("options", ""))]), *own])
+    return {
+        "host": url.host, "port": url.port, "user": url.username, "password": url.password, "dbname": url.database,
+        "connect_timeout": CONNECT_SECONDS, "application_name": "electrored-capture", "client_encoding": "UTF8",
+        # A peer that vanished without a word is noticed in seconds, not in the hours of the default.
+        "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, **query,
+    }  # fmt: skip

@@ -1,0 +1,277 @@
+"""Rows 7, 8, 9 and 11: what capture waits for is reported, what a person has to mend ends it, both with what to do."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import psycopg2.extensions
+import pytest
+from prometheus_client import REGISTRY
+from pydantic import SecretStr
+from sqlalchemy import NullPool, create_engine, make_url
+
+from observability import looks
+from observability.waits import WAITS
+from sources.postgres import watch
+from stack import databases
+from stack.embedded import Embedded
+from tests.integration.sources.conftest import Sales
+from tests.integration.sources.servers import SETTINGS, Server
+from tests.integration.sources.test_capture import SALE, captured, refused
+from tests.integration.sources.test_history import made as made
+
+
+def waits_for(on: str) -> str:
+    """What is reported of it; empty: it is not waited for."""
+    return next((wait.detail for wait in WAITS.current() if wait.on == on), "")
+
+
+def lag() -> float:
+    value = REGISTRY.get_sample_value("electrored_lag_bytes")
+    assert value is not None
+    return value
+
+
+@contextmanager
+def opened(sales: Sales, *statements: str) -> Iterator[psycopg2.extensions.connection]:
+    """Somebody's transaction that stays open."""
+    with closing(sales.connect()) as connection:
+        connection.autocommit = False
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+        yield connection
+
+
+@contextmanager
+def role(sales: Sales, attributes: str) -> Iterator[tuple[str, Sales]]:
+    """A role of the test's own, and capture with it."""
+    name = f"role_{uuid4().hex[:8]}"
+    sales.run(
+        f"create role {name} login password 'secret' {attributes}", f"grant select on public.sales to {name}"
+    )
+    url = make_url(sales.settings.sales_db_url.get_secret_value()).set(username=name, password="secret")
+    settings = sales.settings.model_copy(
+        update={"sales_db_url": SecretStr(url.render_as_string(hide_password=False))}
+    )
+    other = Sales(sales.stack, settings, sales.topics)
+    # Whatever the test needs a superuser for.
+    other.run = sales.run  # type: ignore[method-assign]
+    try:
+        yield name, other
+    finally:
+        sales.run(
+            f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '{name}'",
+            f"drop owned by {name}",
+            f"drop role {name}",
+        )
+
+
+def test_row_7_a_role_that_may_not_replicate_is_refused_at_once(sales: Sales) -> None:
+    with role(sales, "noreplication") as (name, limited):
+        line = refused(sales, limited.start())
+    assert f'alter role "{name}" replication;' in line
+    assert f'grant rds_replication to "{name}";' in line
+    assert sales.position() is None
+
+
+def test_rows_7_and_11_what_the_server_has_no_room_for(stack: Embedded, made: Server) -> None:
+    """No slot: a person has to mend it. No sender: it may pass. A slot that was idle for too long: with its reason."""
+    made.put_back("empty")
+    made.settings = SETTINGS | {"max_replication_slots": "1", "max_wal_senders": "1"}
+    made.settings |= {"idle_replication_slot_timeout": "1s"}
+    try:
+        made.start()
+        sales = made.sales(stack)
+        sales.run("select pg_create_physical_replication_slot('taken', true)")
+        assert "select pg_drop_replication_slot('…')" in refused(sales, sales.start())
+        sales.run("select pg_drop_replication_slot('taken')")
+        url = make_url(sales.settings.sales_db_url.get_secret_value())
+        with psycopg.connect(
+            host=url.host, port=url.port, user=url.username, password=url.password, replication="database",
+            dbname=url.database,
+        ), sales.capturing() as running:  # fmt: skip
+            sales.wait(lambda: "all 1 of max_wal_senders are in use" in waits_for("postgres"), running)
+        with sales.capturing() as running:
+            captured(sales, running)
+            sales.wait(lambda: not WAITS.current(), running)
+        status = (
+            f"select wal_status from pg_replication_slots where slot_name = '{sales.settings.sales_slot}'"
+        )
+        sales.wait(lambda: sales.run("checkpoint", status) == [("lost",)])
+        assert "(idle_replication_slot_timeout)" in refused(sales, sales.start())
+        (seen, *_) = looks.of_slot(create_engine(made.url, poolclass=NullPool), sales.settings.sales_slot)
+        assert (seen.labels["status"], seen.labels["reason"]) == ("lost", "idle_timeout")
+    finally:
+        made.stop()
+        made.settings = SETTINGS
+
+
+def test_row_8_limits_of_the_role_are_not_captures(sales: Sales) -> None:
+    """On either of its connections, and for more than the limits' length."""
+    ((database,),) = sales.run("select current_database()")
+    limited = sales.as_capture_role()
+    limits = {
+        "statement_timeout": "1ms", "lock_timeout": "1ms", "idle_in_transaction_session_timeout": "1ms",
+        "idle_session_timeout": "10ms", "default_transaction_read_only": "on", "transaction_timeout": "100ms",
+        "default_transaction_isolation": "serializable", "default_transaction_deferrable": "on",
+    }  # fmt: skip
+    for name, value in limits.items():
+        sales.run(f"alter role {databases.CAPTURE} in database {database} set {name} = '{value}'")
+    try:
+        sales.run(SALE.format("a", 1))
+        with limited.capturing() as running:
+            captured(sales, running)
+            feed = running._capture._session._feed  # type: ignore[union-attr]
+            looked = sales.position().frontier
+            sales.wait(lambda: (sales.position().frontier - looked).total_seconds() > 3, running)
+            sales.run(SALE.format("b", 1))
+            sales.wait(sales.is_equal, running)
+            assert running._capture._session._feed is feed, "one session throughout"  # type: ignore[union-attr]
+    finally:
+        sales.run(f"alter role {databases.CAPTURE} in database {database} reset all")
+
+
+def test_row_8_what_keeps_failing_is_a_wait_and_its_lag_is_unknown(
+    sales: Sales, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with role(sales, "replication") as (name, other), other.capturing() as running:
+        captured(sales, running)
+        sales.wait(lambda: not math.isnan(lag()), running)
+        sales.run(
+            f"alter role {name} nologin",
+            f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '{name}'",
+        )
+        sales.run(SALE.format("a", 1))
+        sales.wait(lambda: "is not permitted to log in" in waits_for("postgres"), running)
+        since = WAITS.current()[0].since
+        sales.wait(lambda: math.isnan(lag()), running)
+        assert "is not permitted to log in" in capsys.readouterr().out
+        assert WAITS.current()[0].since == since
+        sales.run(f"alter role {name} login")
+        sales.wait(sales.is_equal, running)
+        sales.wait(lambda: not WAITS.current() and not math.isnan(lag()), running)
+    assert sales.position().next_seq == 2
+
+
+def test_row_8_the_log_says_what_the_server_said_last(
+    sales: Sales, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sales.capturing() as running:
+        captured(sales, running)
+        slot = f"slot_name = '{sales.settings.sales_slot}'"
+        sales.run(f"select pg_terminate_backend(active_pid) from pg_replication_slots where {slot}")
+        output: list[str] = []
+        sales.wait(
+            lambda: output.append(capsys.readouterr().out) or "interrupted" in "".join(output), running
+        )
+    assert "terminating connection due to administrator command" in "".join(output)
+
+
+def test_row_9_an_open_transaction_at_the_first_start_is_named(
+    sales: Sales, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody's reading is waited for; a stop ends the wait; and the slot is made when the transaction has ended."""
+    monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.5)
+    limited = sales.as_capture_role()
+    with opened(sales, "set application_name = 'the shop'", SALE.format("a", 1)) as connection:
+        pid = connection.info.backend_pid
+        running = limited.start()
+        line = sales.wait(lambda: waits_for("transaction"), running)
+        assert f"pid {pid} of user postgres (application 'the shop')" in line
+        assert f"select pg_terminate_backend({pid});" in line
+        assert "only a member of pg_read_all_stats sees" in line
+        began = time.monotonic()
+        running.stop()
+        assert time.monotonic() - began < 5
+        assert not WAITS.current()
+        sales.run(f"grant pg_read_all_stats to {databases.CAPTURE}")
+        try:
+            running = limited.start()
+            assert "open since 20" in sales.wait(lambda: waits_for("transaction"), running)
+        finally:
+            sales.run(f"revoke pg_read_all_stats from {databases.CAPTURE}")
+        connection.commit()
+        sales.wait(lambda: sales.is_equal() and not WAITS.current(), running)
+        running.stop()
+
+
+def test_row_9_a_signal_ends_the_wait_for_a_transaction(sales: Sales) -> None:
+    with opened(sales, SALE.format("a", 1)):
+        process = sales.process()
+        try:
+            waiting = (
+                "select count(*) from pg_locks l join pg_stat_activity a using (pid) where not l.granted "
+                "and a.backend_type = 'walsender' and a.datname = current_database()"
+            )
+            sales.wait(lambda: sales.run(waiting) == [(1,)])
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+            sales.wait(lambda: sales.run(waiting) == [(0,)])
+            assert sales.slots() == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("at", ["a start", "the snapshot"])
+def test_row_9_a_locked_table_is_a_wait_as_well(
+    sales: Sales, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.5)
+    if at == "a start":
+        with sales.capturing() as running:
+            captured(sales, running)
+    with opened(sales, "lock table public.sales in access exclusive mode") as connection:
+        running = sales.start()
+        line = sales.wait(lambda: waits_for("transaction"), running)
+        assert f"pid {connection.info.backend_pid} of user postgres" in line
+        connection.rollback()
+        sales.wait(lambda: sales.phase() == "done" and not WAITS.current(), running)
+        running.stop()
+
+
+def test_row_9_a_prepared_transaction_is_named(
+    stack: Embedded, made: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.5)
+    made.put_back("empty")
+    made.start()
+    try:
+        sales = made.sales(stack, databases.CAPTURE)
+        owner = made.sales(stack)
+        owner.run("begin", SALE.format("a", 1), "prepare transaction 'till''s'")
+        running = sales.start()
+        line: Any = sales.wait(lambda: waits_for("transaction"), running)
+        assert (
+            "the prepared transaction 'till''s' of user postgres in the database sales, prepared 20" in line
+        )
+        assert "rollback prepared 'till''s';" in line
+        owner.run("commit prepared 'till''s'")
+        sales.wait(lambda: len(sales.events()) == 1 and not WAITS.current(), running)
+        running.stop()
+    finally:
+        made.stop()
+
+
+def test_row_11_a_primary_key_that_includes_other_columns_is_taken(sales: Sales) -> None:
+    sales.run(
+        "alter table public.sales drop constraint sales_pkey",
+        "alter table public.sales add primary key (sale_id) include (city)",
+        SALE.format("a", 1),
+    )
+    with sales.capturing() as running:
+        captured(sales, running)
+        sales.wait(sales.is_equal, running)
+    sales.run(
+        "alter table public.sales drop constraint sales_pkey",
+        "alter table public.sales add primary key (sale_id, city)",
+    )
+    assert "must be sale_id" in refused(sales, sales.start())
