@@ -146,7 +146,8 @@ class Session:
             )
         self._writer.start(position, where)
         self._frontier = Frontier(self._writer.frontier)
-        self._stream = Stream(database.schema, database.table, self._published.oid, where.place)
+        published = self._published
+        self._stream = Stream(database.schema, database.table, published.oid, where.place, published)
         self._snapshot: Snapshot | None = None
         if where.phase != "done":
             self._snapshot = Snapshot(database, where.base, self._ledger.ranges, where.unseen)
@@ -227,7 +228,7 @@ class Session:
             stream.pass_to(self._feed.wal_end)
         place = stream.place
         segments = stream.take()
-        where = replace(writer.where, place=place)
+        where = replace(writer.where, place=place, shape=self._published.shape)
         if self._snapshot is not None:
             segments = self._snapshot.filter(segments)
             where = replace(where, unseen=tuple(sorted(self._snapshot.unseen)))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sources.postgres.database import Identity
+from sources.postgres.shape import Shape
 from sources.postgres.stream import START, Place, lsn_number, lsn_text
 
 # opening: the slot is being made; reading: chunks are outstanding; passing: the stream has not yet passed what
@@ -21,7 +22,7 @@ class Where:
     `until`: the WAL position that ends the phase `passing`. `base`: the slot's own snapshot. `unseen`: transactions
     whose changes were left to a chunk, and that were not visible yet when this was written. `table`: its oid; 0 in
     what was written before it was kept. `topic`: the id and the partition count of the events' topic; likewise.
-    `published`: the mark of the publication; likewise.
+    `published`: the mark of the publication; likewise. `shape`: the table's; likewise.
     """
 
     identity: Identity
@@ -34,6 +35,7 @@ class Where:
     table: int = 0
     topic: tuple[str, int] = ("", 0)
     published: str = ""
+    shape: Shape = field(default_factory=Shape)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -51,6 +53,7 @@ class Where:
             "topic": self.topic[0],
             "partitions": self.topic[1],
             "published": self.published,
+            "shape": self.shape.to_json(),
         }
 
     @classmethod
@@ -66,4 +69,5 @@ class Where:
             detail.get("table", 0),
             (detail.get("topic", ""), detail.get("partitions", 0)),
             detail.get("published", ""),
+            Shape.from_json(detail.get("shape")),
         )
