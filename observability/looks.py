@@ -164,6 +164,12 @@ def of_results(results: Engine) -> Iterator[Sample]:
             yield Sample("electrored_generation_since_timestamp_seconds", float(row.since), labels)
 
 
+def of_totals(results: Engine) -> Iterator[Sample]:
+    """Groups below 0. A look of its own: it waits for whoever has locked the totals."""
+    for pipeline, negative in standing.negative_groups(results).items():
+        yield Sample("electrored_negative_groups", negative.count, {"pipeline": pipeline})
+
+
 _SLOT = text(
     "SELECT active, wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) AS retained "
     "FROM pg_replication_slots WHERE slot_name = :slot"

@@ -68,7 +68,9 @@ class Capture:
     def run(self, stop: threading.Event) -> None:
         """Capture until `stop`. Raises Refused or Fenced; what is Interrupted is gone on with from the ledger."""
         transactional_id = f"sources.{SOURCE}.{self._sales.sales_slot}"
-        ledger = Ledger(self._kafka, SOURCE, transactional_id, self._topics.positions)
+        topics = self._topics
+        written = (topics.events, topics.dead_letters)
+        ledger = Ledger(self._kafka, SOURCE, transactional_id, topics.positions, written)
         failures = 0
         try:
             while not stop.is_set():

@@ -67,9 +67,10 @@ class Dead:
 
 
 class Encoder:
-    """Makes events of rows; one writer schema, one source."""
+    """Makes events of rows of at most `most` bytes; one writer schema, one source."""
 
-    def __init__(self, schema_id: int, source: str) -> None:
+    def __init__(self, schema_id: int, source: str, most: int = MAX_BYTES) -> None:
+        self._most = most
         self._head = header(schema_id) + avro.string(source.encode())
 
     def encode(
@@ -80,7 +81,8 @@ class Encoder:
         `recorded_at` is microseconds of the Unix epoch, or None for each row's own `sold_at`. The two halves of a
         correction hold the same values, so both are taken or both are dead.
         """
-        head, lengths, append = self._head, avro.LENGTHS.__getitem__, records.append
+        most, head = self._most, self._head
+        lengths, append = avro.LENGTHS.__getitem__, records.append
         recorded = None if recorded_at is None else avro.long(recorded_at)
         dead: list[Dead] = []
         for index, (reversal, values) in enumerate(halves):
@@ -90,8 +92,8 @@ class Encoder:
                 except IndexError:
                     value = _event(head + avro.long(seq), reversal, values, recorded, avro.long)
                 # The row's size, not the event's: a sale and its reversal are judged alike.
-                if sum(map(len, values)) + len(values[0]) > MAX_BYTES:  # type: ignore[arg-type]
-                    raise Inexpressible(f"the row is larger than {MAX_BYTES} bytes")
+                if sum(map(len, values)) + len(values[0]) > most:  # type: ignore[arg-type]
+                    raise Inexpressible(f"the row is larger than {most} bytes")
             except (Inexpressible, TypeError, AttributeError) as error:
                 dead.append(Dead(index, (reversal, values), _reason(error, values)))
                 continue

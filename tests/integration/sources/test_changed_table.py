@@ -68,7 +68,7 @@ def test_row_3_a_policy_that_hides_rows_from_capture(sales: Sales) -> None:
     sales.run(SALE.format("a", 1), SALE.format("b", 1))
     sales.run(
         "alter table public.sales enable row level security",
-        f"create policy some on public.sales to {databases.CAPTURE} using (sale_id = 'a')",
+        f"create policy a_only on public.sales to {databases.CAPTURE} using (sale_id = 'a')",
     )
     bound = sales.as_capture_role()
     line = refused(sales, bound.start())
