@@ -13,7 +13,7 @@ from typing import Any
 
 from sources.postgres.rows import COLUMNS
 
-# A cast from one to another gives the same number or fails.
+# A cast from one to another gives the same number or fails; a USING may say something else.
 INTEGERS = ("smallint", "integer", "bigint")
 
 # One row for each column that is needed; none when the table is gone. `xmin` is kept by freezing.
@@ -44,10 +44,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Shape:
-    """The file that the table is in, and the columns that capture needs."""
+    """The file that the table is in, and the columns that capture needs.
+
+    `quantities`: of some sales, to tell a cast of integers from another USING. No part of what is compared.
+    """
 
     file: int = 0
     columns: Mapping[str, Column] = field(default_factory=dict)
+    quantities: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of_rows(cls, rows: list[tuple[Any, ...]]) -> Shape:
@@ -58,6 +62,7 @@ class Shape:
         return {
             "file": self.file,
             "columns": {name: astuple(column) for name, column in self.columns.items()},
+            "quantities": dict(self.quantities),
         }
 
     @classmethod
@@ -65,7 +70,13 @@ class Shape:
         """None is what was written before the shape was kept."""
         if detail is None:
             return cls()
-        return cls(detail["file"], {name: Column(*values) for name, values in detail["columns"].items()})
+        columns = {name: Column(*values) for name, values in detail["columns"].items()}
+        return cls(detail["file"], columns, detail["quantities"])
+
+    def is_cast(self, known: Shape) -> bool:
+        """Whether the quantities are integers of another size than they were."""
+        was, now = known.columns.get("quantity"), self.columns.get("quantity")
+        return was is not None and now is not None and was.type != now.type and _are_integers(was, now)
 
     def suspicions(self, known: Shape) -> list[str]:
         """Why values may be others than when the table looked as `known`; nothing where that is not kept."""
@@ -90,7 +101,11 @@ class Shape:
 
 def _keeps_values(was: Column, now: Column) -> bool:
     """Whether a column's new row in the catalog of a rewritten table is explained without new values."""
-    is_cast = was.type != now.type and {was.type, now.type} <= set(INTEGERS)
+    is_cast = was.type != now.type and _are_integers(was, now)
     # VACUUM FULL takes the value out of the catalog; a change of the type would have made the default anew.
     is_spread = was.filled and not now.filled and was.type == now.type and was.default == now.default != 0
     return is_cast or is_spread
+
+
+def _are_integers(was: Column, now: Column) -> bool:
+    return {was.type, now.type} <= set(INTEGERS)

@@ -62,7 +62,9 @@ def test_row_26_a_sale_larger_than_the_topic_takes(small: Sales) -> None:
                 ConfigEntry("max.message.bytes", "8000", incremental_operation=AlterConfigOpType.SET)
             ],
         )
-        for future in kafka.admin(small.stack.kafka).incremental_alter_configs([lower]).values():
+        # Named, because its answer would never come if the client went before.
+        client = kafka.admin(small.stack.kafka)
+        for future in client.incremental_alter_configs([lower]).values():
             future.result()
         small.run(product("then", 10_000), SALE.format("last", 1))
         small.wait(lambda: len(small.events()) == 62, running)

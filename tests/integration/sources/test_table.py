@@ -26,7 +26,8 @@ ROW = (
 class Looking:
     """Capture's looks at the table, without the rest of capture: one that goes on, one of each start."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, settings: SalesDbSettings, database: Database) -> None:
+        self.settings = settings
         self.database = database
         self.run(*(ROW.format(n) for n in range(20)), "alter table public.sales add note text")
         self.begin()
@@ -35,6 +36,7 @@ class Looking:
         """As a first start: whatever the table looks like is right."""
         self.running = Published(self.database, "")
         self.running.check()
+        self.running.watch()
         self.keep()
 
     def keep(self) -> None:
@@ -68,7 +70,7 @@ class Looking:
 def looking(sales_db: SalesDbSettings) -> Iterator[Looking]:
     database = Database(sales_db)
     with closing(database):
-        yield Looking(database)
+        yield Looking(sales_db, database)
 
 
 HARMLESS = (
@@ -136,6 +138,7 @@ NOTICED = {
     "alter table public.sales alter city type text using upper(city)": "city (text) were",
     "alter table public.sales alter city type varchar(99)": "city (text, now character varying(99)) were",
     "alter table public.sales alter quantity type int using quantity * 10": "quantity (integer) were",
+    "alter table public.sales alter quantity type bigint using quantity * 10": "quantity has another type, and some",
     "alter table public.sales alter sold_at type timestamptz using sold_at + interval '1 day'": "sold_at (timestamp",
     "alter table public.sales alter currency type char(3) using 'USD'": "currency (character(3)) were",
     # Undone, and the file of before is gone.
@@ -165,6 +168,24 @@ def test_row_2_what_may_change_values_without_a_change_event_is_noticed(
     looking.run("alter table public.sales alter amount type numeric(18, 4) using 2")
     with pytest.raises(Refused, match=ACCEPTED):
         looking.start(accepted)
+
+
+def test_row_6_somebody_who_has_locked_the_table_is_not_waited_for(looking: Looking) -> None:
+    """What was known of its quantities stays known; with none, the next look asks again."""
+    known = looking.running.shape.quantities
+    assert known
+    starting = Published(looking.database, "")
+    starting.check()
+    with closing(Database(looking.settings)) as other:
+        other.ask("begin")
+        other.ask("lock table public.sales in access exclusive mode")
+        looking.running.watch()
+        assert looking.running.shape.quantities == known
+        starting.watch()
+        assert starting.shape.quantities == {}
+        other.ask("rollback")
+    starting.watch()
+    assert starting.shape.quantities == known
 
 
 def test_row_2_a_position_from_before_the_shape_was_kept_is_gone_on_with(looking: Looking) -> None:
