@@ -83,10 +83,9 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     # `sources postgres`
     "capture": (
         *_TELL,
-        *_topics((SALES_EVENTS, DEAD_LETTERS), "Write"),
-        *_topics((SOURCE_POSITIONS,), "Read", "Write"),
-        # How large a record each takes.
-        *_topics((SALES_EVENTS, DEAD_LETTERS, SOURCE_POSITIONS), "DescribeConfigs"),
+        # A source asks how large a record each of its topics takes.
+        *_topics((SALES_EVENTS, DEAD_LETTERS), "Write", "DescribeConfigs"),
+        *_topics((SOURCE_POSITIONS,), "Read", "Write", "DescribeConfigs"),
         Grant("group", "sources.postgres", ("Describe",)),
         Grant("transactional-id", "sources.postgres.", ("Write",), prefixed=True),
     ),
