@@ -124,8 +124,8 @@ class Published:
         """Keep some quantities as they are now; none while somebody has locked the table."""
         ask = self._database.ask
         query = sql.SQL(
-            "select sale_id, quantity from only {} where quantity <> 0 and octet_length(sale_id) < 100 "
-            "order by sale_id limit 10"
+            "select sale_id, quantity from (select sale_id, quantity from only {} order by sale_id limit 10) first "
+            "where quantity <> 0 and octet_length(sale_id) < 100"
         )
         ask("begin")
         try:
@@ -143,7 +143,9 @@ class Published:
         found = database.ask(
             "select oid, xmin::text, '', '' from pg_publication where pubname = %(publication)s "
             "union all select r.oid, r.xmin::text, '', '' from pg_publication_rel r "
-            "join pg_publication p on p.oid = r.prpubid where p.pubname = %(publication)s and r.prrelid = %(oid)s "
+            "join pg_publication p on p.oid = r.prpubid where p.pubname = %(publication)s and (r.prrelid = %(oid)s "
+            # Of a partition the table above it may be published in its place.
+            "or r.prrelid in (select relid from pg_partition_ancestors(%(oid)s))) "
             "union all select r.oid, r.xmin::text, '', '' from pg_publication_namespace r "
             "join pg_publication p on p.oid = r.pnpubid where p.pubname = %(publication)s "
             "union all select c.oid, '', n.nspname, c.relname from pg_class c "
@@ -238,16 +240,16 @@ class Published:
                 f"the publication leaves changes out: alter publication {database.publication} "
                 "set (publish = 'insert, update, delete, truncate');"
             )
-        if found.is_partition and via_root:
-            raise Refused(
-                f"{database.name} is a partition, and its changes are published as those of the table above it: "
-                f"alter publication {database.publication} set (publish_via_partition_root = false);"
-            )
         tables = database.ask(
             "select rowfilter, attnames::text[] from pg_publication_tables "
             "where pubname = %s and schemaname = %s and tablename = %s",
             (database.publication, database.schema, database.table),
         )
+        if not tables and found.is_partition and via_root:
+            raise Refused(
+                f"{database.name} is a partition, and its changes are published as those of the table above it: "
+                f"alter publication {database.publication} set (publish_via_partition_root = false);"
+            )
         if not tables:
             raise Refused(
                 f"{database.name} is not published: alter publication {database.publication} add table {database.name};"

@@ -222,6 +222,31 @@ def test_rows_4_and_6_what_cannot_be_captured_is_noticed_at_once(looking: Lookin
     assert TELLING[statements] in str(error.value)
 
 
+def test_row_4_a_table_that_becomes_a_partition_is_captured_unless_the_one_above_is_published_for_it(
+    looking: Looking,
+) -> None:
+    looking.run(
+        "alter table public.sales drop note",
+        "create table public.whole (like public.sales) partition by list (country)",
+        "alter table public.whole attach partition public.sales for values in ('DE')",
+    )
+    looking.running.watch()
+    looking.run("alter publication electrored_sales set (publish_via_partition_root = true)")
+    looking.begin()
+    looking.run("alter publication electrored_sales add table public.whole")
+    line = looking.refusal()
+    cure = "alter publication electrored_sales set (publish_via_partition_root = false)"
+    assert f"{cure};" in line
+    looking.run(cure, "alter publication electrored_sales drop table public.whole")
+    looking.begin()
+    looking.run("alter table public.whole detach partition public.sales")
+    looking.running.watch()
+    with closing(Database(looking.settings.model_copy(update={"sales_table": "public.whole"}))) as whole:
+        published = Published(whole, "")
+        with pytest.raises(Refused, match="is a partitioned table; it must be an ordinary table"):
+            published.check()
+
+
 GENERATED = {
     "alter table public.sales add vat numeric generated always as (amount * 0.19) stored": (
         "vat is not published: alter publication electrored_sales set (publish_generated_columns = stored);",
