@@ -163,7 +163,12 @@ def refusing_changes(database: Database, found: Condition, published: Collection
         for name, how in missing.items()
         if how == "v"
     ]
+    asks = (
+        " (capture asks then whether that lost anything)"
+        if any(c.startswith(publication) for c in cures)
+        else ""
+    )
     return (
         f"PostgreSQL refuses every UPDATE and DELETE of {database.name}, the shop's own too, because its replica "
-        f"identity is full and {', '.join(missing)} is not published: {' and '.join(cures)}"
+        f"identity is full and {', '.join(missing)} is not published: {' and '.join(cures)}{asks}"
     )
