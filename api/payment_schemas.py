@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas import Window
+from api.schemas import NEGATIVE, Window
 
 Status = Literal["PENDING", "UNPAID", "CONFIRMED", "AMOUNT_MISMATCH", "REFUNDED"]
 _STATUS = Field(
@@ -46,6 +46,7 @@ class PaymentsSummary(_Shown):
     window: Window
     by_status: list[StatusRow] = Field(description="Over all cities, for each currency.")
     data: list[CityStatusRow]
+    negative_groups: int = NEGATIVE
     freshness: JoinFreshness
     generation: int = Field(description="The computation that this answer comes from.")
 
@@ -62,6 +63,7 @@ class SaleOfSource(_Shown):
     quantity: int
     amount: str = _AMOUNT
     currency: str
+    sales_count: int = Field(description="1. Below 0, the source took back what it never sold: it is broken.")
 
 
 class Payment(_Shown):

@@ -24,18 +24,19 @@ _LATEST = (
 # were taken back are hidden, but that changed the answer too.
 _SUMMARY = (
     "SELECT CASE WHEN is_unpaid THEN 'UNPAID' ELSE status END AS status, country, city, currency, "
-    "sales_count, CAST(amount AS text) AS amount, updated_at FROM ("
+    "sales_count, negative_groups, CAST(amount AS text) AS amount, updated_at FROM ("
     "SELECT status, country, city, currency, "
     "status = 'PENDING' AND CAST(%(watermark)s AS timestamptz) >= sold_at + interval '7 days' AS is_unpaid, "
-    "count(*) FILTER (WHERE sales_count <> 0) AS sales_count, "
-    "sum(amount) FILTER (WHERE sales_count <> 0) AS amount, max(updated_at) AS updated_at "
+    "count(*) FILTER (WHERE sales_count > 0) AS sales_count, count(*) FILTER (WHERE is_negative) AS negative_groups, "
+    "sum(amount) FILTER (WHERE sales_count > 0) AS amount, max(updated_at) AS updated_at "
     "FROM joined_sales WHERE generation = %(generation)s AND sold_at >= %(start)s AND sold_at < %(end)s "
     "GROUP BY 1, 2, 3, 4, 5) AS counted ORDER BY 1, 2, 3, 4"
 )
 _SALE = (
     "SELECT source, status, sold_at, country, city, salesman_id, salesman_name, product, quantity, "
-    "CAST(amount AS text) AS amount, currency, payments, ambiguous, updated_at "
-    "FROM enriched_sales WHERE sale_id = %(sale_id)s ORDER BY source"
+    "CAST(amount AS text) AS amount, currency, payments, ambiguous, updated_at, "
+    "(SELECT sales_count FROM joined_sales t WHERE t.generation = e.generation AND t.sale_id = e.sale_id "
+    "AND t.source = e.source) AS sales_count FROM enriched_sales e WHERE sale_id = %(sale_id)s ORDER BY source"
 )
 
 
@@ -69,6 +70,7 @@ class Summary:
                 },
                 "by_status": _by_status(rows),
                 "data": rows,
+                "negative_groups": sum(row.negative_groups for row in found),
                 "freshness": {"watermark": fresh.watermark, "updated_at": updated_at},
                 "generation": fresh.generation,
             }

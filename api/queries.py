@@ -78,6 +78,7 @@ class Answer:
     window: Window | None
     rows: list[Row[Any]]
     late: list[Row[Any]]
+    negative_groups: int
     watermark: datetime | None
     is_final: bool
     updated_at: datetime | None
@@ -107,13 +108,15 @@ class Ranking:
         self.top = (
             f"SELECT * FROM (SELECT row_number() OVER (PARTITION BY {listed_by} ORDER BY total DESC, {ids}) "
             f"AS rank, {shown}, currency, CAST(total AS text) AS total, sales_count "
-            f"FROM {table} WHERE {_SELECTED} AND sales_count <> 0) AS ranked "
+            # One below 0 has no place among the others: `negative_groups` says that there is one.
+            f"FROM {table} WHERE {_SELECTED} AND sales_count > 0) AS ranked "
             f"WHERE rank <= %(limit)s ORDER BY {listed_by}, rank"
         )
         # Groups whose count came back to zero are hidden above, but what came late for them did come.
         self.summary = (
             "SELECT currency, CAST(sum(late_count) AS bigint) AS late_count, "
             "CAST(sum(late_amount) AS text) AS late_amount, max(restated_at) AS restated_at, "
+            "count(*) FILTER (WHERE is_negative) AS negative_groups, "
             f"max(updated_at) AS updated_at FROM {table} WHERE {_SELECTED} GROUP BY currency ORDER BY currency"
         )
 
@@ -247,6 +250,7 @@ def _answer(connection: Connection, ranking: Ranking, question: Question) -> Ans
         window=window,
         rows=rows,
         late=[row for row in summary if row.late_count],
+        negative_groups=sum(row.negative_groups for row in summary),
         watermark=fresh.watermark,
         is_final=_is_final(fresh.watermark, window, fresh.grace),
         updated_at=max((row.updated_at for row in summary), default=None),

@@ -34,6 +34,12 @@ class Freshness(_Shown):
     )
 
 
+NEGATIVE = Field(
+    description="Selected groups that more sales were taken back from than were counted. They are in no list, and not "
+    "0 means that a source is broken: what it should have counted elsewhere may be missing there."
+)
+
+
 class Late(_Shown):
     """What came after the window's end and its grace. It is counted in the totals too."""
 
@@ -65,6 +71,7 @@ class _Top(_Shown):
     window: Window
     freshness: Freshness
     late: list[Late]
+    negative_groups: int = NEGATIVE
     generation: int = Field(description="The computation that this answer comes from.")
 
 
@@ -90,5 +97,6 @@ def shown(answer: Answer) -> dict[str, object]:
             {"currency": row.currency, "count": row.late_count, "amount": row.late_amount}
             for row in answer.late
         ],
+        "negative_groups": answer.negative_groups,
         "generation": answer.generation,
     }

@@ -7,6 +7,7 @@ new rights.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -37,7 +38,7 @@ from contracts.topics import (
 )
 
 Resource = Literal["topic", "group", "transactional-id"]
-Operation = Literal["Read", "Write", "Create", "Delete", "Describe"]
+Operation = Literal["Read", "Write", "Create", "Delete", "Describe", "DescribeConfigs"]
 # A user is called by its process with this before it, where names can be chosen.
 USER_PREFIX = "electrored-"
 
@@ -82,8 +83,9 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     # `sources postgres`
     "capture": (
         *_TELL,
-        *_topics((SALES_EVENTS, DEAD_LETTERS), "Write"),
-        *_topics((SOURCE_POSITIONS,), "Read", "Write"),
+        # A source asks how large a record each of its topics takes.
+        *_topics((SALES_EVENTS, DEAD_LETTERS), "Write", "DescribeConfigs"),
+        *_topics((SOURCE_POSITIONS,), "Read", "Write", "DescribeConfigs"),
         Grant("group", "sources.postgres", ("Describe",)),
         Grant("transactional-id", "sources.postgres.", ("Write",), prefixed=True),
     ),
@@ -126,6 +128,7 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
         *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS), "Write", "Create"),
         *_topics((SOURCE_POSITIONS,), "Write"),
         *_topics((DEAD_LETTERS,), "Read"),
+        *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS, DEAD_LETTERS, SOURCE_POSITIONS), "DescribeConfigs"),
         *_topics(_SHOWN, "Describe"),
         *_generations("topic", "Read", "Write", "Create", "Delete"),
         *_generations("group", "Read", "Delete"),
@@ -178,7 +181,7 @@ def create(settings: KafkaSettings, named: Mapping[str, str]) -> int:
             ResourcePatternType.PREFIXED if grant.prefixed else ResourcePatternType.LITERAL,
             named[process],
             "*",
-            AclOperation[operation.upper()],
+            AclOperation[re.sub("(?<=[a-z])(?=[A-Z])", "_", operation).upper()],
             AclPermissionType.ALLOW,
         )
         for process, grants in GRANTS.items()

@@ -20,8 +20,8 @@ from typing import Any
 from sqlalchemy import Connection, Table, text
 
 WINDOW = ("window_start", "window_end")
-# Says how the engine got there, and is no part of a result.
-_NO_RESULT = ("generation", "updated_at", "restated_at", "apply_number")
+# Says how the engine got there, or is computed from the rest, and is no part of a result.
+_NO_RESULT = ("generation", "updated_at", "restated_at", "apply_number", "is_negative")
 # What is summed up, by currency, to say how much a generation comes to.
 _MONEY = {"city_totals": "total", "salesman_totals": "total", "joined_sales": "amount"}
 # So many rows on their way at a time: some 100 KB of CSV.

@@ -14,7 +14,7 @@ from confluent_kafka import (
     TopicPartition,
     Uuid,
 )
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from contracts.settings import KafkaSettings
@@ -24,6 +24,8 @@ from contracts.topics import Topic
 TIMEOUT_SECONDS = 30.0
 # A zombie's transaction holds back every reader of its partitions for at most this long.
 TRANSACTION_TIMEOUT_MS = 5_000
+# The largest record that librdkafka sends, framing included, and what it puts into one batch.
+MOST_RECORD_BYTES = 1_000_000
 # librdkafka learns of it in the background, and every call after that says no more than "fatal". A new producer would
 # take the transactional id back from the one that has it now.
 _FENCED = frozenset(
@@ -66,8 +68,13 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
     return {name: value for name, value in config.items() if value is not None}
 
 
-def transactional_producer(settings: KafkaSettings, transactional_id: str) -> Producer:
-    """A producer for exactly-once writes; the caller runs `init_transactions`, which fences its predecessor."""
+def transactional_producer(
+    settings: KafkaSettings, transactional_id: str, batch_bytes: int = MOST_RECORD_BYTES
+) -> Producer:
+    """A producer for exactly-once writes; the caller runs `init_transactions`, which fences its predecessor.
+
+    `batch_bytes`: what each topic that is written to takes at once, because a batch that it refuses is not divided.
+    """
     return Producer(
         client_config(settings)
         | {
@@ -79,6 +86,7 @@ def transactional_producer(settings: KafkaSettings, transactional_id: str) -> Pr
             "partitioner": "murmur2_random",
             "compression.type": "lz4",
             "queue.buffering.max.messages": 1_000_000,
+            "batch.size": batch_bytes,
         }
     )
 
@@ -213,6 +221,28 @@ def _ask_leaders(client: AdminClient, partitions: list[TopicPartition]) -> None:
 
 def _code(error: BaseException) -> int | None:
     return error.args[0].code() if isinstance(error, KafkaException) else None
+
+
+def record_limits(settings: KafkaSettings, names: Iterable[str]) -> dict[str, int]:
+    """The largest batch, so the largest record, that each topic and our producers take.
+
+    A topic whose configuration may not be asked for counts as one of Kafka's defaults. Raises KafkaException.
+    """
+    names = list(names)
+    client = admin(settings)
+    asked = client.describe_configs(
+        [ConfigResource(ResourceType.TOPIC, name) for name in names], request_timeout=TIMEOUT_SECONDS
+    )
+    found = dict.fromkeys(names, MOST_RECORD_BYTES)
+    for resource, future in asked.items():
+        try:
+            limit = int(future.result()["max.message.bytes"].value)
+        except KafkaException as error:
+            if not is_forbidden(error.args[0]):
+                raise
+            continue
+        found[resource.name] = min(limit, MOST_RECORD_BYTES)
+    return found
 
 
 def describe_topics(settings: KafkaSettings, names: Iterable[str]) -> dict[str, tuple[str, int]]:

@@ -14,12 +14,13 @@ from contracts import datasets
 from contracts.datasets import ROLES, Dataset
 from contracts.topics import PUBLIC, SALES_EVENTS, SOURCE_POSITIONS
 from electrored_dagster.graph import evaluation, key
-from observability.standing import Overlap, PipelineStanding, Standing
+from observability.standing import NegativeGroups, Overlap, PipelineStanding, Standing
 
 # How often a result is reported when only its watermark moved; its freshness policy allows for three of them.
 HEARTBEAT = timedelta(minutes=10)
 POSTGRES_SOURCE = "postgres"
 OVERLAP_CHECK = "sale_ids_in_both_sources"
+NEGATIVE_CHECK = "no_negative_groups"
 
 Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 
@@ -64,6 +65,11 @@ def changed(standing: Standing, cursor: str | None, now: datetime) -> tuple[list
     if remembered.get(OVERLAP_CHECK) != overlap:
         events.append(evaluation(overlap_result(standing.overlap)))
         remembered[OVERLAP_CHECK] = overlap
+    for pipeline, negative in standing.negative.items():
+        name, facts = f"{NEGATIVE_CHECK}/{pipeline}", {"facts": f"{negative.count}"}
+        if remembered.get(name) != facts:
+            events.append(evaluation(negative_result(pipeline, negative)))
+            remembered[name] = facts
     return events, json.dumps(remembered)
 
 
@@ -76,6 +82,18 @@ def overlap_result(overlap: Overlap) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"{overlap.count} sale ids are in several sources, and no payment is joined to them",
         metadata={"sale_ids": overlap.count, "first": ", ".join(overlap.first)},
+    )
+
+
+def negative_result(pipeline: str, negative: NegativeGroups) -> dg.AssetCheckResult:
+    """Whether no group of a pipeline had more taken back than was counted."""
+    return dg.AssetCheckResult(
+        asset_key=key(datasets.view(pipeline)),
+        check_name=NEGATIVE_CHECK,
+        passed=negative.count == 0,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{negative.count} groups have a count below 0: a source reversed what it never sold",
+        metadata={"groups": negative.count, "first": ", ".join(negative.first)},
     )
 
 

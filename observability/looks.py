@@ -164,6 +164,12 @@ def of_results(results: Engine) -> Iterator[Sample]:
             yield Sample("electrored_generation_since_timestamp_seconds", float(row.since), labels)
 
 
+def of_totals(results: Engine) -> Iterator[Sample]:
+    """Groups below 0. A look of its own: it waits for whoever has locked the totals."""
+    for pipeline, negative in standing.negative_groups(results).items():
+        yield Sample("electrored_negative_groups", negative.count, {"pipeline": pipeline})
+
+
 # Why a slot was invalidated is a column since PostgreSQL 17; as JSON, because one that is not there would be an error.
 _SLOT = text(
     "SELECT active, wal_status, to_jsonb(s) ->> 'invalidation_reason' AS reason, "

@@ -40,6 +40,7 @@ HELP = {
     "electrored_group_lag_offsets": "The same from outside: offsets between what a group has committed and the end",
     "electrored_active_generation": "Number of the active generation",
     "electrored_sales_in_several_sources": "Sale ids that count in more than one source",
+    "electrored_negative_groups": "Groups of the active generation whose count is below 0: a source is broken",
     "electrored_results_watermark_timestamp_seconds": "All recorded up to here is in the rows; at first, its beginning",
     "electrored_generation_since_timestamp_seconds": "Since when a generation is in its state",
     "electrored_runs_last_hour": "Runs of Dagster that ended in the last hour, by job and outcome",
@@ -133,6 +134,7 @@ def observer(kafka: KafkaSettings, settings: ObserverSettings) -> Observer:
         "ledger": ledger.look,
         "groups": lambda: looks.of_kafka(kafka, results),
         "results": lambda: looks.of_results(results),
+        "totals": lambda: looks.of_totals(results),
     }
     if settings.sales_db_url is not None:
         sales = _engine(settings.sales_db_url.get_secret_value())

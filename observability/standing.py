@@ -24,10 +24,13 @@ from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import (
+    ENRICHED_SALES,
     PAYMENT_CONFIRMATIONS,
     PUBLIC,
     SALES_EVENTS,
     SOURCE_POSITIONS,
+    TOP_SALES_BY_CITY,
+    TOP_SALESMAN_BY_COUNTRY,
     GenerationTopics,
     Topic,
 )
@@ -74,6 +77,14 @@ class Overlap:
 
 
 @dataclass(frozen=True)
+class NegativeGroups:
+    """Groups that more sales were taken back from than were counted: how many, and the first of them."""
+
+    count: int = 0
+    first: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Standing:
     """By name: the end of every topic (sum over partitions), each source, each pipeline with a generation."""
 
@@ -81,6 +92,8 @@ class Standing:
     sources: dict[str, SourcePosition]
     pipelines: dict[str, PipelineStanding]
     overlap: Overlap
+    # By pipeline; not by `take`, which waits for nobody who has locked the totals.
+    negative: Mapping[str, NegativeGroups] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,6 +164,34 @@ def overlap(results: Engine) -> Overlap:
             )
         ).one()
     return Overlap(count, tuple(first or ()))
+
+
+# By pipeline: where its groups are, and what names one.
+_GROUPS = {
+    TOP_SALES_BY_CITY.name: ("city_totals", "t.window_start, t.country, t.city, t.currency"),
+    TOP_SALESMAN_BY_COUNTRY.name: (
+        "salesman_totals",
+        "t.window_start, t.country, t.salesman_id, t.currency",
+    ),
+    ENRICHED_SALES.name: ("joined_sales", "t.source, t.sale_id"),
+}
+
+
+def negative_groups(results: Engine) -> dict[str, NegativeGroups]:
+    """Of each pipeline's active generation. By an index of them: costs as much as there are."""
+    found = {}
+    with results.connect() as connection:
+        for pipeline, (table, ids) in _GROUPS.items():
+            count, first = connection.execute(
+                text(
+                    f"SELECT count(*), (array_agg(concat_ws(' ', {ids}) ORDER BY {ids}))[1\\:10] FROM {table} t "
+                    "JOIN active_generations a ON a.generation = t.generation "
+                    "WHERE a.pipeline = :pipeline AND t.is_negative"
+                ),
+                {"pipeline": pipeline},
+            ).one()
+            found[pipeline] = NegativeGroups(count, tuple(first or ()))
+    return found
 
 
 def _results(results: Engine, pipeline: str) -> _Results | None:

@@ -73,18 +73,32 @@ class FileEntry:
 
 
 OUTCOMES: Mapping[type[SourceError], str] = {Fenced: "fenced", Refused: "refused", Interrupted: "unknown"}
+# What Kafka puts around a record that is alone in its batch, with room to spare.
+FRAMING_BYTES = 500
 # Key and value of a record to write.
 Record = tuple[bytes, bytes]
 
 
 class Ledger:
-    """The position of one source and the transaction that moves it. Single-threaded."""
+    """The position of one source and the transaction that moves it. Single-threaded.
 
-    def __init__(self, settings: KafkaSettings, source: str, transactional_id: str, topic: Topic) -> None:
+    `writes`: the topics that its records go to.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        source: str,
+        transactional_id: str,
+        topic: Topic,
+        writes: Iterable[Topic] = (),
+    ) -> None:
         self._settings = settings
         self._source = source
         self._transactional_id = transactional_id
         self._topic = topic
+        self._names = (topic.name, *(written.name for written in writes))
+        self._limits: dict[str, int] = {}
         self._producer: Producer | None = None
         self._codec: Codec | None = None
         self._fenced: Fenced | None = None
@@ -111,12 +125,19 @@ class Ledger:
                     self._codec = Registry(self._settings).codec(
                         self._topic.subject, load(self._topic.schema)
                     )
-            self._producer = kafka.transactional_producer(self._settings, self._transactional_id)
+            self._limits = kafka.record_limits(self._settings, self._names)
+            self._producer = kafka.transactional_producer(
+                self._settings, self._transactional_id, min(self._limits.values())
+            )
             self._producer.init_transactions(kafka.TIMEOUT_SECONDS)
             self._read_back(self._codec)
         except KafkaException as error:
             self.close()
             raise meaning(error) from error
+
+    def room(self, topic: Topic) -> int:
+        """How many bytes a record's key and value may have in one of the topics, as it was when this was opened."""
+        return self._limits[topic.name] - FRAMING_BYTES
 
     def check_ownership(self) -> None:
         """Raises Fenced if another process has taken over: opening again would take the source back from it.
@@ -177,6 +198,8 @@ class Ledger:
             # Not even an abort is tried: the next producer's `init_transactions` settles it, whatever it was.
             self.close()
             meant = meaning(error)
+            if isinstance(meant, Refused) and self._are_limits_others():
+                meant = Interrupted(f"max.message.bytes of a topic was changed ({error})")
             if isinstance(meant, Fenced):
                 self._fenced = meant
             TRANSACTIONS.labels(self._source, OUTCOMES[type(meant)]).inc()
@@ -186,6 +209,14 @@ class Ledger:
         self.position = position
         self.ranges = () if forget_ranges else self.ranges + ranges
         self.files.update((found.sha256, found) for found in files)
+
+    def _are_limits_others(self) -> bool:
+        """Whether the topics take records of other sizes than when this was opened."""
+        try:
+            return kafka.record_limits(self._settings, self._names) != self._limits
+        except KafkaException as error:
+            _log.warning("the topics' limits could not be asked for", reason=str(error))
+            return False
 
     def _range_key(self, number: int) -> bytes:
         return f"{self._source}/range/{number}".encode()
@@ -330,7 +361,8 @@ def meaning(error: Exception) -> SourceError:
         return Fenced("another process has taken over this source; this one ends")
     if isinstance(cause, KafkaError) and cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
         return Refused(
-            f"a record is larger than Kafka takes, and would be again: raise max.message.bytes ({error})"
+            f"a record is larger than Kafka takes, and would be again: raise max.message.bytes of its topic, or give "
+            f"the right to ask for it (DescribeConfigs; `python -m contracts acls` lists it) ({error})"
         )
     return Interrupted(f"Kafka: {error}", on="kafka")
 
@@ -352,13 +384,17 @@ def _file(codec: Codec, value: bytes) -> FileEntry:
 
 
 class DeadLetters:
-    """Encoder of what cannot be taken."""
+    """Encoder of what cannot be taken, cut to `room`: the bytes of a record in the topic."""
 
-    def __init__(self, settings: KafkaSettings, topic: Topic) -> None:
+    def __init__(self, settings: KafkaSettings, topic: Topic, room: int = kafka.MOST_RECORD_BYTES) -> None:
+        self._room = room
         with registry_answers():
             self._codec = Registry(settings).codec(topic.subject, load(topic.schema))
 
     def record(self, key: str, origin: str, offset: int, reason: str, value: bytes | None) -> Record:
+        room = max(0, self._room - len(key.encode()) - len(origin.encode()) - len(reason.encode()))
+        if value is not None and len(value) > room:
+            value = value[:room].decode(errors="ignore").encode()
         return key.encode(), self._codec.encode(
             {"origin": origin, "partition": 0, "offset": offset, "reason": reason, "value": value}
         )

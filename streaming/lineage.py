@@ -34,7 +34,7 @@ CODE = {"worker": "streaming/pipelines/{module}.py", "sink": "streaming/sink/pos
 PUBLISHER_CODE = "streaming/sink/publisher.py"
 LATE = "recorded after the window's end and grace"
 # What the sink itself adds to the columns that come from the state topic.
-OWN = ("generation", "updated_at", "apply_number")
+OWN = ("generation", "updated_at", "apply_number", "is_negative")
 
 
 def worker(pipeline: Pipeline, generation: int) -> Job:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -13,7 +14,7 @@ from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
 from contracts.topics import TOP_SALESMAN_BY_COUNTRY
 from electrored_dagster.generations import replaying, window_days
 from electrored_dagster.outcomes import settings
-from observability.standing import Overlap, Standing, overlap, take
+from observability.standing import NegativeGroups, Overlap, Standing, negative_groups, overlap, take
 
 
 class Platform:
@@ -22,12 +23,17 @@ class Platform:
     def standing(self) -> Standing:
         """One reading of where everything stands."""
         with self._results() as results:
-            return take(KafkaSettings(), results)
+            return replace(take(KafkaSettings(), results), negative=negative_groups(results))
 
     def overlap(self) -> Overlap:
         """Sale ids that several sources have."""
         with self._results() as results:
             return overlap(results)
+
+    def negative_groups(self) -> dict[str, NegativeGroups]:
+        """Groups with a count below 0, by pipeline."""
+        with self._results() as results:
+            return negative_groups(results)
 
     def salesman_windows(self) -> list[str]:
         """The windows that can be computed again, by their first day."""

@@ -210,6 +210,7 @@ class Intake:
     def _planned(self, part: Part | None) -> tuple[Plan, list[Bad], Counts]:
         if part is None:
             return plan(reading.NO_ROWS, self.source.taken.find(reading.NO_ROWS["sale_id"])), [], Counts()
+        part = part.fitting(self.source.most_row_bytes)
         made = plan(part.good, self.source.taken.find(part.good["sale_id"].unique()))
         bad = part.bad + [Bad(line, UNKNOWN, part.shown(line)) for line in made.unknown]
         if len(self.preview) < PREVIEW_ROWS:

@@ -9,7 +9,7 @@ import csv
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -60,6 +60,17 @@ class Part:
     def shown(self, line: int) -> bytes:
         """How a good row looks in the file."""
         return self._block.shown(int(np.searchsorted(self._block.lines, line)))
+
+    def fitting(self, most: int) -> Part:
+        """The same without good rows whose texts are of more bytes, the key's twice: no record could hold them."""
+        texts = [name for name, kind in self.good.schema.items() if kind == pl.String]
+        size = pl.sum_horizontal(pl.col(name).str.len_bytes() for name in (*texts, "sale_id"))
+        large = self.good.filter(size > most)
+        if large.is_empty():
+            return self
+        reason = f"is larger than {most} bytes, which is what max.message.bytes of the topic leaves"
+        bad = [Bad(line, reason, self.shown(line)) for line in large["line"]]
+        return replace(self, good=self.good.filter(size <= most), bad=self.bad + bad)
 
     @property
     def rows(self) -> int:

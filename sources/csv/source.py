@@ -55,7 +55,8 @@ class Source:
         self._topics = topics
         self._clock = clock
         self._events = EventsTopic(kafka, topics.events)
-        self._ledger = Ledger(kafka, SOURCE, f"sources.{SOURCE}", topics.positions)
+        written = (topics.events, topics.dead_letters)
+        self._ledger = Ledger(kafka, SOURCE, f"sources.{SOURCE}", topics.positions, written)
         self.taken = Taken(results)
 
     def __enter__(self) -> Source:
@@ -67,7 +68,8 @@ class Source:
                     self._topics.events.subject, load(self._topics.events.schema)
                 )
             self._encoder = Encoder(schema_id, SOURCE)
-            self._dead_letters = DeadLetters(self._kafka, self._topics.dead_letters)
+            room = self._ledger.room(self._topics.dead_letters)
+            self._dead_letters = DeadLetters(self._kafka, self._topics.dead_letters, room)
             topic_id, partitions = self._events.identity()
             self._position = self._ledger.position or Position(
                 1, None, {"topic": topic_id, "partitions": partitions, "recorded": 0}
@@ -101,6 +103,11 @@ class Source:
     @property
     def next_seq(self) -> int:
         return self._position.next_seq
+
+    @property
+    def most_row_bytes(self) -> int:
+        """The largest row whose event the topic takes, by its texts: numbers, and what Avro adds, are in the rest."""
+        return self._ledger.room(self._topics.events)
 
     def hold(self) -> datetime:
         """Hold the frontier, and only then say what time it is: no window up to it is called final before.

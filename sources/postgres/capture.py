@@ -75,7 +75,9 @@ class Capture:
     def run(self, stop: threading.Event) -> None:
         """Capture until `stop`. Raises Refused or Fenced; what is Interrupted is gone on with from the ledger."""
         transactional_id = f"sources.{SOURCE}.{self._sales.sales_slot}"
-        ledger = Ledger(self._kafka, SOURCE, transactional_id, self._topics.positions)
+        topics = self._topics
+        written = (topics.events, topics.dead_letters)
+        ledger = Ledger(self._kafka, SOURCE, transactional_id, topics.positions, written)
         failures = 0
         try:
             while not stop.is_set():
@@ -161,7 +163,8 @@ class Session:
         self._writer.start(position, where)
         self._frontier = Frontier(self._writer.frontier)
         history = History(where.place, where.witness, confirmed)
-        self._stream = Stream(database.schema, database.table, self._published.oid, where.place, history)
+        published = self._published
+        self._stream = Stream(database.schema, database.table, published.oid, where.place, history, published)
         self._snapshot: Snapshot | None = None
         if where.phase != "done":
             self._snapshot = Snapshot(database, where.base, self._ledger.ranges, where.unseen)
@@ -246,7 +249,7 @@ class Session:
             return
         place = stream.place
         segments = stream.take()
-        where = replace(writer.where, place=place, witness=stream.witness)
+        where = replace(writer.where, place=place, witness=stream.witness, shape=self._published.shape)
         if self._snapshot is not None:
             segments = self._snapshot.filter(segments)
             where = replace(where, unseen=tuple(sorted(self._snapshot.unseen)))

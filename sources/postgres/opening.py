@@ -59,8 +59,8 @@ def begin(
     if where.topic[0]:
         events.check(where.topic)
     if where.phase != "opening":
-        published.check_mark(where.published)
-    where = replace(where, table=published.oid, topic=topic, published=published.mark)
+        published.check_history(where.published, where.shape)
+    where = replace(where, table=published.oid, topic=topic, published=published.mark, shape=published.shape)
     if where.phase == "opening":
         position, where = _make_slot(ledger, database, slot, where)
     elif slot is None:

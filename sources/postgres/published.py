@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from sources.errors import Refused
+from psycopg2 import errors, sql
+
+from observability import logs
+from sources.errors import Interrupted, Refused
+from sources.postgres import shape, table
 from sources.postgres.database import Database
 from sources.postgres.rows import COLUMNS
-from sources.postgres.stream import check_columns
+from sources.postgres.shape import Shape
+from sources.postgres.snapshot import Visible, full_xid
+from sources.postgres.table import Condition
+
+_log = logs.get(__name__)
 
 # pgoutput has had its binary format since 14, and since 15 it is silent about transactions without our tables.
 OLDEST_SERVER = 150_000
+# A commit is in the stream microseconds before it is visible, except where it waits for a standby.
+LOOKS, LOOK_SECONDS = 500, 0.002
 
 
 class Published:
     """The sales table in its publication. A change of it that was undone is noticed too, by what each change leaves.
 
     Every change of a publication, and of its hold on a table, writes a new version of a row of the catalog, which
-    bears the transaction's id; made again, it has another oid. `mark` stands for both and is part of the position.
+    bears the transaction's id; made again, it has another oid. `mark` stands for both and is part of the position,
+    and so is the table's `shape`.
     """
 
     def __init__(self, database: Database, accepted: str) -> None:
@@ -27,35 +40,102 @@ class Published:
         # The table that is captured, whatever its name; 0 until it is known.
         self.oid = 0
         self.mark = ""
+        self.shape = Shape()
+        self._condition: Condition | None = None
 
     def watch(self) -> None:
         """Raise Refused when the table is not published as `check` found it, or is not the one that it found.
 
         Asks the catalog only, because a look at the table itself would wait for whoever has locked it.
         """
-        known = self.mark
-        if self._look() == known:
+        known, known_shape = self.mark, self.shape
+        mark = self._look()
+        if (mark, self._look_at_shape(), table.condition(self._database, self.oid)) == (
+            known,
+            known_shape,
+            self._condition,
+        ):
+            if not self.shape.quantities:
+                self._sample()
             return
         try:
             self.check(self.oid)
         except Refused as error:
+            if mark == known:
+                raise
             raise Refused(
                 f"{error} Found while capture ran: what was changed in between is not in the log; if that can be, "
                 "start anew with another slot and empty topics"
             ) from error
-        self.check_mark(known)
+        self.check_history(known, known_shape)
 
-    def check_mark(self, known: str) -> None:
-        """Raise Refused unless nothing was changed since `known`, or a person knows that nothing was lost by it."""
-        if not known or self.mark in (known, self._accepted):
+    def look_behind(self, xid: int) -> Sequence[str]:
+        """`watch`, once the transaction is visible; gives the needed columns as they stand in the table."""
+        for _ in range(LOOKS):
+            ((text,),) = self._database.ask("select pg_current_snapshot()::text")
+            now = Visible.parse(text)
+            if not xid or now.sees(full_xid(xid, now.xmax)):
+                self.watch()
+                return list(self.shape.columns)
+            time.sleep(LOOK_SECONDS)
+        raise Interrupted(f"transaction {xid} is in the log and not visible yet; does it wait for a standby?")
+
+    def type_name(self, oid: int) -> str:
+        """A type as it is written in SQL."""
+        ((name,),) = self._database.ask("select format_type(%s, null)", (oid,))
+        return str(name)
+
+    def check_history(self, known: str, known_shape: Shape) -> None:
+        """Raise Refused unless nothing was changed since then, or a person knows that nothing was lost by it."""
+        accepted = hashlib.sha256(repr((self.mark, self.shape)).encode()).hexdigest()[:16]
+        if self._accepted == accepted:
+            self._sample()
             return
         database = self._database
-        raise Refused(
-            f"the publication {database.publication}, or what it holds of {database.name}, was changed since capture "
-            "last looked. It is whole now, but what was sold while it was not is not in the log: if that can be, "
-            "start anew with another slot and empty topics. If nobody wrote to the table meanwhile, or it was whole "
-            f"all the time, go on with ELECTRORED_SALES_PUBLICATION_ACCEPTED={self.mark}"
+        go_on = f"go on with ELECTRORED_SALES_PUBLICATION_ACCEPTED={accepted}"
+        if known and self.mark != known:
+            raise Refused(
+                f"the publication {database.publication}, or what it holds of {database.name}, was changed since "
+                "capture last looked. It is whole now, but what was sold while it was not is not in the log: if that "
+                "can be, start anew with another slot and empty topics. If nobody wrote to the table meanwhile, or it "
+                f"was whole all the time, {go_on}"
+            )
+        suspicions = self.shape.suspicions(known_shape)
+        if self.shape.is_cast(known_shape) and not self._has(known_shape.quantities):
+            suspicions.append("quantity has another type, and some of its values are others")
+        if suspicions:
+            raise Refused(
+                f"the table {database.name} was changed since capture last looked: {'; '.join(suspicions)}. No stream "
+                "of changes says what that did to the rows that were there, so the log may hold other values than "
+                "the table: start anew with another slot and empty topics. If every row has the values that it had "
+                f"before, {go_on}"
+            )
+        if known_shape.columns and known_shape != self.shape:
+            _log.info("the table was changed; its values are what they were", table=database.name)
+        self._sample()
+
+    def _has(self, quantities: Mapping[str, int]) -> bool:
+        """Whether the sales that are still there have these quantities. Waits for whoever has locked the table."""
+        query = sql.SQL("select sale_id, quantity from only {} where sale_id = any (%s)")
+        found = self._database.ask(query.format(self._database.identifier), (list(quantities),))
+        return all(quantities[sale_id] == quantity for sale_id, quantity in found)
+
+    def _sample(self) -> None:
+        """Keep some quantities as they are now; none while somebody has locked the table."""
+        ask = self._database.ask
+        query = sql.SQL(
+            "select sale_id, quantity from (select sale_id, quantity from only {} order by sale_id limit 10) first "
+            "where quantity <> 0 and octet_length(sale_id) < 100"
         )
+        ask("begin")
+        try:
+            ask("set local lock_timeout = '50ms'")
+            found = ask(query.format(self._database.identifier))
+        except errors.LockNotAvailable:
+            found = []
+        finally:
+            ask("rollback")
+        self.shape = replace(self.shape, quantities=dict(found))
 
     def _look(self) -> str:
         """Changes with every change of the publication, of what it holds of the table, and of the table's name."""
@@ -63,7 +143,9 @@ class Published:
         found = database.ask(
             "select oid, xmin::text, '', '' from pg_publication where pubname = %(publication)s "
             "union all select r.oid, r.xmin::text, '', '' from pg_publication_rel r "
-            "join pg_publication p on p.oid = r.prpubid where p.pubname = %(publication)s and r.prrelid = %(oid)s "
+            "join pg_publication p on p.oid = r.prpubid where p.pubname = %(publication)s and (r.prrelid = %(oid)s "
+            # Of a partition the table above it may be published in its place.
+            "or r.prrelid in (select relid from pg_partition_ancestors(%(oid)s))) "
             "union all select r.oid, r.xmin::text, '', '' from pg_publication_namespace r "
             "join pg_publication p on p.oid = r.pnpubid where p.pubname = %(publication)s "
             "union all select c.oid, '', n.nspname, c.relname from pg_class c "
@@ -78,13 +160,17 @@ class Published:
         )
         return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
 
+    def _look_at_shape(self) -> Shape:
+        return Shape.of_rows(self._database.ask(shape.QUERY, {"oid": self.oid, "columns": list(COLUMNS)}))
+
     def check(self, oid: int = 0) -> None:
         """Raise Refused, with the SQL to run, unless capture can work here; `oid` is the table's if it is known."""
-        if self._database.connection.server_version < OLDEST_SERVER:
+        database = self._database
+        if database.connection.server_version < OLDEST_SERVER:
             raise Refused(
-                f"PostgreSQL 15 or newer is needed, this is {self._database.connection.server_version // 10_000}"
+                f"PostgreSQL 15 or newer is needed, this is {database.connection.server_version // 10_000}"
             )
-        ((wal_level, encoding),) = self._database.ask(
+        ((wal_level, encoding),) = database.ask(
             "select current_setting('wal_level'), current_setting('server_encoding')"
         )
         if wal_level != "logical":
@@ -96,10 +182,21 @@ class Published:
                 "the database's encoding is SQL_ASCII: nobody can say which characters its texts hold"
             )
         self.check_name(oid)
-        self.oid = self._check_table()
-        # Before the publication is checked, so that a change after this look is seen by the next.
+        # Rows that a policy hides are an error then, and never missing without a word.
+        database.ask("set row_security = off")
+        self.oid = table.find(database)
+        # Before the rest is checked, so that a change after this look is seen by the next.
         self.mark = self._look()
-        self._check_publication()
+        self.shape = self._look_at_shape()
+        found = table.condition(database, self.oid)
+        if found is None:
+            raise Refused(f"the table {database.name} (oid {self.oid}) is gone")
+        table.check(database, self.oid, self.shape, found, self.type_name)
+        published = self._check_publication(found)
+        table.check_published(database, self.shape, found, published)
+        self._condition = found
+        if warning := table.refusing_changes(database, found, published):
+            _log.error(warning)
 
     def check_name(self, oid: int) -> None:
         """A known table must have kept its name: under another one its changes would be nobody's."""
@@ -121,62 +218,35 @@ class Published:
                 "start anew with another slot and empty topics."
             )
 
-    def _check_table(self) -> int:
-        """Gives the table's oid."""
+    def _check_publication(self, found: Condition) -> list[str]:
+        """Gives the columns that are published, by the catalog."""
         database = self._database
-        found = database.ask(
-            "select c.oid, c.relkind, has_table_privilege(c.oid, 'select') from pg_class c "
-            "join pg_namespace n on n.oid = c.relnamespace where n.nspname = %s and c.relname = %s",
-            (database.schema, database.table),
-        )
-        if not found:
-            raise Refused(f"there is no table {database.name} in the database {database.database}")
-        ((oid, kind, may_read),) = found
-        if kind != "r":
-            raise Refused(f"{database.name} must be an ordinary table")
-        if not may_read:
-            raise Refused(f'the role may not read: grant select on {database.name} to "{database.user}";')
-        columns = database.ask(
-            "select attname, atttypid from pg_attribute where attrelid = %s and attnum > 0 and not attisdropped",
-            (oid,),
-        )
-        check_columns(database.name, {name: int(kind) for name, kind in columns})
-        keys = database.ask(
-            "select a.attname from pg_index i "
-            # Without the columns that the index only includes.
-            "join pg_attribute a on a.attrelid = i.indrelid "
-            "and a.attnum = any ((i.indkey::int2[])[:i.indnkeyatts - 1]) "
-            "where i.indrelid = %s and i.indisprimary",
-            (oid,),
-        )
-        if keys != [("sale_id",)]:
-            raise Refused(
-                f"the primary key of {database.name} must be sale_id: "
-                f"alter table {database.name} add primary key (sale_id);"
-            )
-        return int(oid)
-
-    def _check_publication(self) -> None:
-        database = self._database
-        found = database.ask(
-            "select pubinsert and pubupdate and pubdelete and pubtruncate from pg_publication where pubname = %s",
+        publication = database.ask(
+            "select pubinsert and pubupdate and pubdelete and pubtruncate, pubviaroot from pg_publication "
+            "where pubname = %s",
             (database.publication,),
         )
-        if not found:
+        if not publication:
             raise Refused(
                 f"there is no publication {database.publication}: "
                 f"create publication {database.publication} for table {database.name};"
             )
-        if found != [(True,)]:
+        ((publishes_all, via_root),) = publication
+        if not publishes_all:
             raise Refused(
                 f"the publication leaves changes out: alter publication {database.publication} "
                 "set (publish = 'insert, update, delete, truncate');"
             )
         tables = database.ask(
-            "select rowfilter, attnames from pg_publication_tables "
+            "select rowfilter, attnames::text[] from pg_publication_tables "
             "where pubname = %s and schemaname = %s and tablename = %s",
             (database.publication, database.schema, database.table),
         )
+        if not tables and found.is_partition and via_root:
+            raise Refused(
+                f"{database.name} is a partition, and its changes are published as those of the table above it: "
+                f"alter publication {database.publication} set (publish_via_partition_root = false);"
+            )
         if not tables:
             raise Refused(
                 f"{database.name} is not published: alter publication {database.publication} add table {database.name};"
@@ -187,16 +257,4 @@ class Published:
                 f"the publication filters rows ({row_filter}), so totals would not be the table's: "
                 f"alter publication {database.publication} set table {database.name};"
             )
-        if names is not None and (missing := set(COLUMNS) - _names(names)):
-            raise Refused(
-                f"the publication leaves out {', '.join(sorted(missing))}: "
-                f"alter publication {database.publication} set table {database.name};"
-            )
-
-
-def _names(value: Any) -> set[str]:
-    return (
-        set(value)
-        if isinstance(value, list)
-        else {name.strip('"') for name in str(value).strip("{}").split(",")}
-    )
+        return list(names)

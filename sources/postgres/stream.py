@@ -6,10 +6,10 @@ left: the same transaction always comes with the same rows in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol
 
 from sources.errors import Refused
 from sources.postgres import pgoutput
@@ -24,9 +24,22 @@ TYPES = dict.fromkeys(COLUMNS, _TEXTS) | {
     # A blank-padded key would compare differently here and there.
     "sale_id": {25: "text", 1043: "varchar"},
     "sold_at": {1184: "timestamptz"},
-    "quantity": {23: "integer"},
+    "quantity": {23: "integer", 21: "smallint", 20: "bigint"},
     "amount": {1700: "numeric"},
 }
+
+
+class Catalog(Protocol):
+    """What the database says now of the table whose changes are in the stream."""
+
+    def look_behind(self, xid: int) -> Sequence[str]:
+        """Raise Refused unless the table is what it was, once transaction `xid` is visible.
+
+        Gives the needed columns in the order in which they stand in the table.
+        """
+
+    def type_name(self, oid: int) -> str:
+        """A type as it is written in SQL."""
 
 
 @dataclass
@@ -43,8 +56,11 @@ class Stream:
     What stands below `place` is in the log: it is compared with that place's history, and not taken again.
     """
 
-    def __init__(self, schema: str, table: str, oid: int, place: Place, history: History) -> None:
+    def __init__(
+        self, schema: str, table: str, oid: int, place: Place, history: History, catalog: Catalog
+    ) -> None:
         self._wanted = (schema, table)
+        self._catalog = catalog
         self._oid = oid
         self._history = history
         self._lsn = place.lsn
@@ -199,28 +215,44 @@ class Stream:
             "start anew with another slot and empty topics"
         )
 
+    def _renamed(self, had: Sequence[str], now: Sequence[str]) -> Refused:
+        return Refused(
+            f"the columns of {'.'.join(self._wanted)} stood in another order ({', '.join(had)}; now {', '.join(now)}) "
+            f"when it was changed in the transaction that is committed at "
+            f"{lsn_text(self._begin.lsn if self._begin else 0)}: they had each other's names, or were made anew, so "
+            "the log cannot say what was sold: start anew with another slot and empty topics"
+        )
+
     def _picker(self, relation: Relation) -> Callable[[Row], Any] | None:
         is_named = (relation.schema, relation.name) == self._wanted
         if is_named != (relation.relid == self._oid):
             raise self._misnamed(relation)
         if not is_named:
             return None
+        # The server describes a table again behind every change of it, and in front of the next change of a row.
+        order = self._catalog.look_behind(self._begin.xid if self._begin else 0)
         places = {column.name: place for place, column in enumerate(relation.columns)}
         types = {column.name: column.type_oid for column in relation.columns}
-        check_columns(f"{relation.schema}.{relation.name}", types)
+        check_columns(f"{relation.schema}.{relation.name}", types, self._catalog.type_name)
+        if (had := [name for name in places if name in COLUMNS]) != list(order):
+            raise self._renamed(had, order)
         return itemgetter(*(places[name] for name in COLUMNS))
 
 
-def check_columns(table: str, types: dict[str, int]) -> None:
+def check_columns(table: str, types: Mapping[str, int], name_of: Callable[[int], str]) -> None:
     """Raise Refused unless every needed column is there with a type that is understood."""
     missing = [name for name in COLUMNS if name not in types]
     if missing:
         raise Refused(
             f"{table} has no column {', '.join(missing)} in what is published; capture stands before that change. "
-            "Add it again (and to the publication's column list, if it has one); "
-            "rows that were changed meanwhile cannot be read"
+            "A column that was renamed, or left out of the publication's column list, is put back there; one that was "
+            "dropped took its values with it: start anew with another slot and empty topics"
         )
     for name in COLUMNS:
         if types[name] not in TYPES[name]:
             wanted = " or ".join(TYPES[name].values())
-            raise Refused(f"{table}.{name} has the type with oid {types[name]}; {wanted} is needed")
+            raise Refused(
+                f"{table}.{name} has the type {name_of(types[name])}, which capture cannot read; {wanted} is needed: "
+                f"alter table {table} alter column {name} type {(best := next(iter(TYPES[name].values())))} "
+                f"using {name}::{best};"
+            )

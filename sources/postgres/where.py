@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sources.postgres.database import Identity
 from sources.postgres.history import START, UNCHANGED_TABLE, Place, Witness
 from sources.postgres.lsn import lsn_number, lsn_text
 from sources.postgres.pgoutput import Begin
+from sources.postgres.shape import Shape
 
 # opening: the slot is being made; reading: chunks are outstanding; passing: the stream has not yet passed what
 # the chunks saw; done: the stream alone.
@@ -25,6 +26,7 @@ class Where:
     what was written before it was kept. `topic`: the id and the partition count of the events' topic; likewise.
     `published`: the mark of the publication; likewise. `witness`: by what its history is known again; likewise.
     `seen`: the server's WAL when the last chunk was read; chunks may hold what was committed up to there.
+    `shape`: the table's; empty in what was written before it was kept.
     """
 
     identity: Identity
@@ -39,6 +41,7 @@ class Where:
     published: str = ""
     witness: Witness = UNCHANGED_TABLE
     seen: int = 0
+    shape: Shape = field(default_factory=Shape)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -59,6 +62,7 @@ class Where:
             "witness": _transaction(self.witness.last),
             "cut_witness": _transaction(self.witness.cut),
             "seen": lsn_text(self.seen),
+            "shape": self.shape.to_json(),
         }
 
     @classmethod
@@ -76,6 +80,7 @@ class Where:
             detail.get("published", ""),
             Witness(_begin(detail.get("witness")), _begin(detail.get("cut_witness"))),
             lsn_number(detail.get("seen", "0/0")),
+            Shape.from_json(detail.get("shape")),
         )
 
 

@@ -15,7 +15,7 @@ from contracts.topics import Topic
 from observability import metrics
 from observability.lineage.facts import Facts
 from sources.ledger import DeadLetters, Ledger, Position, Range, Record, registry_answers
-from sources.postgres.rows import EPOCH, Encoder, Half, as_json
+from sources.postgres.rows import EPOCH, MAX_BYTES, Encoder, Half, as_json
 from sources.postgres.stream import Segment
 from sources.postgres.where import Where
 
@@ -56,9 +56,10 @@ class Writer:
         self._ledger = ledger
         self._table = table
         with registry_answers():
-            schema_id = Registry(kafka).register(topics.events.subject, load(topics.events.schema))
-        self._encoder = Encoder(schema_id, SOURCE)
-        self._dead_letters = DeadLetters(kafka, topics.dead_letters)
+            self._schema_id = Registry(kafka).register(topics.events.subject, load(topics.events.schema))
+        self._kafka = kafka
+        self._encoder: Encoder
+        self._dead_letters: DeadLetters
         self._thread = ThreadPoolExecutor(1, "writer")
         self._under_way: Future[None] | None = None
         self._next_seq = 1
@@ -69,7 +70,11 @@ class Writer:
         self.frontier = 0
 
     def start(self, position: Position, where: Where) -> None:
-        """Go on from what the ledger says."""
+        """Go on from what the ledger says, which is open: so the topics' limits are known."""
+        most = min(MAX_BYTES, self._ledger.room(self._topics.events))
+        self._encoder = Encoder(self._schema_id, SOURCE, most)
+        room = self._ledger.room(self._topics.dead_letters)
+        self._dead_letters = DeadLetters(self._kafka, self._topics.dead_letters, room)
         self.where = where
         self._next_seq = position.next_seq
         self.frontier = 0 if position.frontier is None else (position.frontier - EPOCH) // _MICROSECOND

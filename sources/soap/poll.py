@@ -107,7 +107,8 @@ def poll(
     read until then is kept, and the cursor stands behind it.
     """
     service = PaymentService(soap, limits)
-    ledger = Ledger(kafka, SOURCE, f"sources.{SOURCE}", topics.positions)
+    written = (topics.confirmations, topics.dead_letters)
+    ledger = Ledger(kafka, SOURCE, f"sources.{SOURCE}", topics.positions, written)
     try:
         return _Poll(kafka, topics, ledger, service, now, say).run(page, seconds)
     finally:
@@ -132,7 +133,7 @@ class _Poll:
         with registry_answers():
             schema = load(topics.confirmations.schema)
             self._encoder = Encoder(Registry(kafka).register(topics.confirmations.subject, schema))
-        self._dead_letters = DeadLetters(kafka, topics.dead_letters)
+        self._dead_letters = DeadLetters(kafka, topics.dead_letters, ledger.room(topics.dead_letters))
         self._topic = _identity(kafka, topics.confirmations)
         # Until the first poll is complete, nothing can be said about any time.
         self._position = ledger.position or Position(1, EPOCH, {"cursor": "", "topic": self._topic})

@@ -13,8 +13,8 @@ from contracts.tables import metadata, sink_positions
 from streaming.engine.errors import RESTORING, Fatal
 from streaming.sink.followed import Followed
 
-# What the sink itself adds to the columns that come from the state topic.
-_OWN = ("generation", "updated_at", "apply_number")
+# What the sink itself, or the table, adds to the columns that come from the state topic.
+_OWN = ("generation", "updated_at", "apply_number", "is_negative")
 _DIALECT: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 _TAKE_APPLY_NUMBER = text(
     "UPDATE generations SET apply_number = apply_number + 1 "

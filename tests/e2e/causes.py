@@ -110,6 +110,22 @@ def slow_answers(platform: Platform, prometheus: Prometheus) -> None:
 
 
 @contextmanager
+def negative_group(platform: Platform, pipeline: str) -> Iterator[None]:
+    """A city of which more was taken back than was sold, as a source leaves it whose log is not whole."""
+    with closing(results(platform)) as connection:
+        cursor = connection.cursor()
+        cursor.execute(
+            "insert into city_totals (generation, window_start, window_end, country, city, currency, total, "
+            "sales_count, late_count, late_amount, updated_at, apply_number) "
+            "select generation, '2000-01-01', '2000-01-02', 'XX', 'Nowhere', 'EUR', -10, -1, 0, 0, now(), 0 "
+            "from active_generations where pipeline = %s",
+            (pipeline,),
+        )
+        yield
+        cursor.execute("delete from city_totals where city = 'Nowhere'")
+
+
+@contextmanager
 def filled_disk(folder: Path, size: int) -> Iterator[None]:
     """So many bytes less are free on the folder's disk."""
     path = folder / "fills-the-disk"

@@ -32,6 +32,7 @@ from tests.e2e.causes import (
     frozen,
     kill,
     lose_a_broker,
+    negative_group,
     refuse_lineage,
     results,
     slot_taken,
@@ -201,7 +202,10 @@ def test_each_cause_raises_its_alert(platform: Platform, prometheus: Prometheus)
         producer.produce("sales-events", b"no event at all", key=b"x")
         assert producer.flush(30) == 0
         causes.enter_context(filled_disk(platform.folder, 2 * DISK_BYTES))
-        prometheus.raises("DeadLetters", "SalesInSeveralSources", "DiskFillsUp", "CandidateWaits")
+        with negative_group(platform, CITY):
+            prometheus.raises(
+                "DeadLetters", "SalesInSeveralSources", "NegativeGroups", "DiskFillsUp", "CandidateWaits"
+            )
         with frozen(platform, "worker-city"):
             began = time.monotonic()
             while time.monotonic() < began + 15:

@@ -121,6 +121,7 @@ def test_an_unknown_window_is_empty_with_its_bounds(client: TestClient, empty: F
         "data": [],
         "freshness": {"watermark": None, "updated_at": None, "is_final": False, "restated_at": None},
         "late": [],
+        "negative_groups": 0,
         "generation": 1,
     }
     window = ask(client, SALESMEN, at="2026-02-28")["window"]
@@ -185,3 +186,22 @@ def test_names_may_hold_anything(client: TestClient, filled: Filled) -> None:
     name = "Ça'); DROP TABLE sales; -- % :country %(x)s \\ | 日本"
     filled.city(name, "1", country=name)
     assert ask(client, CITIES, country=name)["data"][0]["city"] == name
+
+
+def test_a_group_below_zero_is_in_no_list_and_takes_no_rank_but_is_counted(
+    client: TestClient, filled: Filled
+) -> None:
+    """Its total may be anything: of what was never sold more was taken back than of what was."""
+    filled.city("Aachen", "20.5")
+    filled.city("Broken", "500", sales_count=-1)
+    filled.city("Broken", "-5", country="AT", sales_count=-3)
+    answer = ask(client, CITIES)
+    assert [(r["rank"], r["city"]) for r in answer["data"]] == [(1, "Aachen")]
+    assert answer["negative_groups"] == 2
+    assert ask(client, CITIES, country="AT")["negative_groups"] == 1
+    filled.salesman("s1", "5")
+    assert ask(client, SALESMEN)["negative_groups"] == 0
+    filled.salesman("s2", "9", sales_count=-1)
+    answer = ask(client, SALESMEN)
+    assert [r["salesman_id"] for r in answer["data"]] == ["s1"]
+    assert answer["negative_groups"] == 1

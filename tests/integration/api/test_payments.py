@@ -117,6 +117,7 @@ def test_a_sale_has_its_payments_and_status(client: TestClient, filled: Filled) 
                 "quantity": 1,
                 "amount": "10.0000",
                 "currency": "EUR",
+                "sales_count": 1,
             }
         ],
         "payments": [PAYMENT | {"confirmed_at": "2026-11-22T12:05:00Z"}],
@@ -183,3 +184,15 @@ def test_what_cannot_be_is_refused_by_name(
     answer = client.get(path, params=parameters)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["parameter"] in {"date", "day", "sale_id"}
+
+
+def test_a_sale_below_zero_is_not_summed_up_and_shows_its_count(client: TestClient, filled: Filled) -> None:
+    filled.sale("good", "10")
+    filled.sale("broken", "-7", sales_count=-1, quantity=-1)
+    answer = client.get("/api/v1/payments/summary").json()
+    assert [(r["sales_count"], r["amount"]) for r in answer["by_status"]] == [(1, "10.0000")]
+    assert answer["negative_groups"] == 1
+    (sale,) = client.get("/api/v1/sales/broken").json()["sales"]
+    assert (sale["sales_count"], sale["amount"]) == (-1, "-7.0000")
+    (sale,) = client.get("/api/v1/sales/good").json()["sales"]
+    assert sale["sales_count"] == 1

@@ -15,12 +15,14 @@ from sqlalchemy import Connection, Engine, create_engine, insert, text
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from contracts import tables
+from contracts.datasets import PIPELINES
 from contracts.kafka import consumer, ensure_topics, transactional_producer
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import ENRICHED_SALES, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, GenerationTopics, Topic
-from observability.standing import Overlap, overlap, take
+from observability import looks
+from observability.standing import NegativeGroups, Overlap, negative_groups, overlap, take
 from stack.embedded import Embedded
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -205,3 +207,44 @@ def joined(generation: int, sale_id: str, source: str, ambiguous: bool) -> dict[
         "apply_number": 7,
         **dict.fromkeys(names, "x"),
     }
+
+
+def test_groups_below_zero_are_those_of_the_active_generation(engine: Engine) -> None:
+    assert negative_groups(engine) == dict.fromkeys(PIPELINES, NegativeGroups())
+    topics = GenerationTopics(ENRICHED_SALES.name, random.randrange(1_000, 1_000_000))
+    with engine.begin() as connection:
+        activate(connection, topics, ENRICHED_SALES.name)
+        for generation, sale_id, count in (
+            (topics.generation, "b", -1),
+            (topics.generation, "a", -1),
+            (topics.generation, "c", 0),
+            (topics.generation, "d", 1),
+            (topics.generation + 1, "e", -1),
+        ):
+            sale = joined(generation, sale_id, "csv", False) | {"sales_count": count}
+            connection.execute(insert(tables.joined_sales).values(sale))
+    found = negative_groups(engine)
+    shown = {s.labels["pipeline"]: s.value for s in looks.of_totals(engine)}
+    assert shown == {name: negative.count for name, negative in found.items()}
+    assert found[ENRICHED_SALES.name] == NegativeGroups(2, ("csv a", "csv b"))
+    assert {name for name, negative in found.items() if negative.count} == {ENRICHED_SALES.name}
+
+
+def test_finding_groups_below_zero_costs_no_reading_of_the_others_and_no_update_its_hot_way(
+    engine: Engine,
+) -> None:
+    topics = GenerationTopics(ENRICHED_SALES.name, random.randrange(1_000, 1_000_000))
+    with engine.begin() as connection:
+        activate(connection, topics, ENRICHED_SALES.name)
+        sales = [joined(topics.generation, f"s{n}", "csv", False) for n in range(2_000)]
+        connection.execute(insert(tables.joined_sales), sales)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE joined_sales"))
+        plan = connection.execute(
+            text("EXPLAIN SELECT count(*) FROM joined_sales WHERE generation = 1 AND is_negative")
+        ).scalars()
+        assert "joined_sales_negative" in "".join(plan)
+        connection.execute(text("UPDATE joined_sales SET sales_count = 2 WHERE sale_id = 's1'"))
+        connection.execute(text("SELECT pg_stat_force_next_flush()"))
+        updates = "SELECT n_tup_hot_upd, n_tup_upd FROM pg_stat_user_tables WHERE relname = 'joined_sales'"
+        assert connection.execute(text(updates)).one() == (1, 1)

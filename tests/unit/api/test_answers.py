@@ -41,6 +41,7 @@ class Database:
             window=Window(datetime(2026, 11, 21, 23, tzinfo=UTC), datetime(2026, 11, 22, 23, tzinfo=UTC)),
             rows=[row],
             late=[late],
+            negative_groups=0,
             watermark=datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC),
             is_final=False,
             updated_at=None,
@@ -83,6 +84,7 @@ def test_the_shape_is_the_documented_one(answers: Answers) -> None:
             "restated_at": None,
         },
         "late": [{"currency": "EUR", "count": 2, "amount": "-0.0001"}],
+        "negative_groups": 0,
         "generation": 3,
     }
 

@@ -149,6 +149,7 @@ def test_checks() -> None:
         ("results_db/public/csv_sales", "oldest_waiting_file"),
         ("kafka/sales-events", "sale_ids_in_both_sources"),
         *((answer, "replay_is_identical") for answer in ANSWERS),
+        *((answer, "no_negative_groups") for answer in ANSWERS),
     }
 
 

@@ -9,8 +9,8 @@ import dagster as dg
 
 from contracts.topics import PUBLIC
 from electrored_dagster.definitions import definitions
-from electrored_dagster.observations import HEARTBEAT, Event, changed
-from observability.standing import Overlap, PipelineStanding, SourcePosition, Standing
+from electrored_dagster.observations import HEARTBEAT, NEGATIVE_CHECK, Event, changed
+from observability.standing import NegativeGroups, Overlap, PipelineStanding, SourcePosition, Standing
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CITY, SALESMAN, ENRICHED = "top-sales-by-city", "top-salesman-by-country", "enriched-sales"
@@ -160,3 +160,20 @@ def test_ids_of_several_sources_fail_the_check_and_are_told_when_their_number_ch
     assert checks(Overlap(2, ("a", "b")), cursor) == ([], cursor)
     (told,), _ = checks(Overlap(), cursor)
     assert told.passed
+
+
+def test_groups_below_zero_fail_the_check_of_their_answer_and_are_told_when_their_number_changes() -> None:
+    def checks(count: int, cursor: str | None) -> tuple[list[dg.AssetCheckEvaluation], str]:
+        negative = {CITY: NegativeGroups(count, ("2026-11-22 DE Berlin EUR",) * count)}
+        events, cursor = changed(replace(standing(), negative=negative), cursor, NOW)
+        found = [event for event in events if isinstance(event, dg.AssetCheckEvaluation)]
+        return [event for event in found if event.check_name == NEGATIVE_CHECK], cursor
+
+    (told,), cursor = checks(0, None)
+    assert told.passed
+    assert told.asset_key == dg.AssetKey(["results_db", "public", "top_sales_by_city"])
+    assert checks(0, cursor) == ([], cursor)
+    (told,), cursor = checks(1, cursor)
+    assert not told.passed
+    assert told.metadata["first"].value == "2026-11-22 DE Berlin EUR"
+    assert checks(1, cursor) == ([], cursor)

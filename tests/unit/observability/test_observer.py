@@ -84,6 +84,7 @@ def test_names_follow_prometheus_conventions() -> None:
         "_rows",
         "_generation",
         "_sources",
+        "_groups",
         "_failed",
         "_hour",
         "_active",

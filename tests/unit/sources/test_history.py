@@ -23,7 +23,7 @@ LAST = begin(wire.begin(40, NOON, xid=9))
 
 
 def resumed(place: Place, witness: Witness, confirmed: int) -> Stream:
-    made = Stream("public", "sales", wire.RELID, place, History(place, witness, confirmed))
+    made = Stream("public", "sales", wire.RELID, place, History(place, witness, confirmed), wire.Catalog())
     made.feed(wire.relation())
     made.feed(wire.relation(relid=9, name="stores", columns={"id": 23}))
     return made

@@ -68,7 +68,7 @@ def test_the_columns_of_every_input_and_output_have_types() -> None:
     assert tuple(types) == SALE_COLUMNS
     assert [types[name] for name in ("sold_at", "quantity", "amount")] == [
         "timestamptz",
-        "integer",
+        "integer or smallint or bigint",
         "numeric",
     ]
     assert {column.type for column in jobs[1].inputs[0].schema} == {"string"}

@@ -183,3 +183,36 @@ def test_a_dead_row_is_shown_as_it_is() -> None:
         as_json(wire.sale(sold_at=wire.timestamp(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=1))))
     )
     assert near["sold_at"] == "2026-01-01T01:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "value"),
+    [("h", 2, 5), ("h", 2, -5), ("q", 8, 5), ("q", 8, 2**31 - 1), ("q", 8, -(2**31)), ("i", 4, -(2**31))],
+)
+@pytest.mark.parametrize("reversal", [False, True])
+def test_row_6_a_quantity_of_every_integer_type_that_fits(
+    kind: str, size: int, value: int, reversal: bool
+) -> None:
+    data = struct.pack(f">{kind}", value)
+    assert len(data) == size
+    event = encode(wire.sale(quantity=data), reversal)
+    assert isinstance(event, bytes)
+    assert read(event)["quantity"] == (-value if reversal else value)
+
+
+@pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**63 - 1, -(2**63)])
+def test_row_6_a_quantity_that_does_not_fit_is_dead_and_named_on_both_sides(value: int) -> None:
+    values = wire.sale(quantity=struct.pack(">q", value))
+    for reversal in (False, True):
+        dead = encode(values, reversal)
+        assert isinstance(dead, Dead)
+        assert dead.reason == f"quantity is {value}, which is out of the range of a 32-bit integer"
+    assert json.loads(as_json(values))["quantity"] == value
+
+
+def test_row_26_a_row_is_held_to_what_the_topic_takes() -> None:
+    records: list[tuple[bytes, bytes]] = []
+    rows = [wire.sale(product=b"x" * size) for size in (100, 5_000)]
+    _, (dead,) = Encoder(7, "postgres", 1_000).encode([(False, row) for row in rows], 5, 1, records)
+    assert (dead.index, dead.reason) == (1, "the row is larger than 1000 bytes")
+    assert len(records) == 1

@@ -13,9 +13,10 @@ from sources.postgres.stream import Stream, check_columns
 from tests.unit.sources import wire
 
 
-def empty(place: Place) -> Stream:
+def empty(place: Place, catalog: wire.Catalog | None = None) -> Stream:
     """A stream whose slot stands at the place."""
-    return Stream("public", "sales", wire.RELID, place, History(place, UNCHANGED_TABLE, place.lsn))
+    history = History(place, UNCHANGED_TABLE, place.lsn)
+    return Stream("public", "sales", wire.RELID, place, history, catalog or wire.Catalog())
 
 
 def stream(place: Place, *messages: bytes) -> Stream:
@@ -67,7 +68,7 @@ def test_an_unchanged_large_value_comes_from_the_old_row() -> None:
 
 def test_columns_may_stand_in_any_order_among_others() -> None:
     names = ["note", *reversed(wire.TYPES)]
-    made = empty(Place(0))
+    made = empty(Place(0), wire.Catalog(names[1:]))
     made.feed(wire.relation(columns={name: wire.TYPES.get(name, 25) for name in names}))
     made.feed(wire.begin(10))
     made.feed(wire.insert([b"x", *reversed(A)]))
@@ -107,8 +108,28 @@ def test_a_dropped_column_stops_before_the_position_moves() -> None:
 
 
 def test_a_column_of_another_type_is_refused() -> None:
-    with pytest.raises(Refused, match=r"public\.sales\.amount .* numeric is needed"):
-        check_columns("public.sales", wire.TYPES | {"amount": 701})
+    with pytest.raises(Refused, match=r"public\.sales\.amount has the type type 701, .* numeric is needed"):
+        check_columns("public.sales", wire.TYPES | {"amount": 701}, wire.Catalog().type_name)
+
+
+def test_row_2_the_catalog_is_asked_before_a_change_behind_a_description_is_taken() -> None:
+    catalog = wire.Catalog()
+    made = empty(Place(5), catalog)
+    made.feed(wire.begin(10, xid=77))
+    made.feed(wire.relation(relid=9, name="stores", columns={"id": 23}))
+    assert catalog.looked == []
+    made.feed(wire.relation())
+    made.feed(wire.insert([*A]))
+    assert catalog.looked == [77]
+
+
+def test_row_2_columns_that_had_each_others_names_stop_before_the_position_moves() -> None:
+    """That the names were changed back does not show in the catalog any more; the order of the columns does."""
+    made = stream(Place(5), wire.begin(10))
+    swap = {"city": "country", "country": "city"}
+    with pytest.raises(Refused, match="had each other's names"):
+        made.feed(wire.relation(columns={swap.get(name, name): oid for name, oid in wire.TYPES.items()}))
+    assert made.place == Place(5, 10, 0)
 
 
 def test_a_cut_transaction_goes_on_where_it_was_left() -> None:

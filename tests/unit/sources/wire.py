@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -11,6 +12,21 @@ from sources.postgres.rows import COLUMNS
 TYPES = dict.fromkeys(COLUMNS, 25) | {"sold_at": 1184, "quantity": 23, "amount": 1700, "currency": 1042}
 RELID = 16_400
 UNCHANGED = object()
+
+
+class Catalog:
+    """A database whose table is as the stream describes it; counts the looks."""
+
+    def __init__(self, order: Sequence[str] = tuple(TYPES)) -> None:
+        self.order = order
+        self.looked: list[int] = []
+
+    def look_behind(self, xid: int) -> Sequence[str]:
+        self.looked.append(xid)
+        return self.order
+
+    def type_name(self, oid: int) -> str:
+        return f"type {oid}"
 
 
 def timestamp(at: datetime) -> bytes:

@@ -289,3 +289,32 @@ def test_a_huge_line_is_refused_in_flat_memory() -> None:
         (3, "is longer than 65536 bytes")
     ]
     assert grown < 64 * 1024
+
+
+def test_row_26_a_row_that_no_record_could_hold_is_bad_and_the_others_are_good() -> None:
+    """By its bytes and not its characters, the id twice because it is the record's key as well."""
+    header = ",".join(GOOD)
+    rows = [GOOD | {"sale_id": f"a{n}", "product": "ü" * n} for n in (10, 500, 20)]
+    content = "\n".join([header, *(",".join(row.values()) for row in rows), ""]).encode()
+    with opened(content) as fd:
+        head = reading.head(fd)
+        (part,) = reading.parts(fd, head, head.body, False)
+        texts = (
+            "sale_id",
+            "sale_id",
+            "city",
+            "country",
+            "salesman_id",
+            "salesman_name",
+            "product",
+            "currency",
+        )
+        size = sum(len(rows[1][name].encode()) for name in texts)
+        assert part.fitting(size) is part
+        fitting = part.fitting(size - 1)
+    assert fitting.good["sale_id"].to_list() == ["a10", "a20"]
+    assert fitting.rows == 3
+    (bad,) = fitting.bad
+    assert bad.line == 3
+    assert bad.raw.startswith(b"a500,")
+    assert "is larger than" in bad.reason

@@ -74,6 +74,10 @@ class Desk(Source):
         self._position = Position(1, None, {"topic": "x", "partitions": 1, "recorded": 0})
 
     @property
+    def most_row_bytes(self) -> int:
+        return 1_000_000
+
+    @property
     def is_held(self) -> bool:
         return self._position.frontier is not None
 
