@@ -1,0 +1,55 @@
+"""The one rule for texts over the columns of events, so that a log which an older release wrote adds up, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import polars as pl
+
+from contracts import texts
+from streaming.engine.pipeline import Check
+
+# Texts that are no plain ones and come again and again.
+MOST_KNOWN = 1 << 16
+
+
+def normal(names: Sequence[str], descriptions: Sequence[str] = ()) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """What makes the texts of events normal: a name that holds what cannot be seen is null, for `name_checks`."""
+    readers = dict.fromkeys(names, _name) | dict.fromkeys(descriptions, _description)
+
+    def read(events: pl.DataFrame) -> pl.DataFrame:
+        odd = [name for name in events.columns if name in readers and not _are_plain(events[name])]
+        return events.with_columns(_read(events[name], readers[name]) for name in odd) if odd else events
+
+    return read
+
+
+def name_checks(column: str, most: int = texts.MOST_NAME_BYTES) -> tuple[Check, ...]:
+    length = pl.col(column).str.len_bytes()
+    return (
+        Check(f"{column} holds a control or invisible character", pl.col(column).is_not_null(), (column,)),
+        Check(f"{column} is empty", length > 0, (column,)),
+        Check(f"{column} is longer than {most} bytes", length <= most, (column,)),
+    )
+
+
+def _are_plain(column: pl.Series) -> bool:
+    """Asked of the whole column at once: as cheap as looking for a NUL in each."""
+    return texts.are_plain(f"|{column.str.join('|').item()}|".encode())
+
+
+def _read(column: pl.Series, read: Callable[[str], str | None]) -> pl.Series:
+    odd = (~column.str.contains(texts.PLAIN)).arg_true()
+    return column.scatter(odd, pl.Series([read(text) for text in column.gather(odd)], dtype=pl.String))
+
+
+@lru_cache(MOST_KNOWN)
+def _name(text: str) -> str | None:
+    try:
+        return texts.visible(text)
+    except texts.Refused:
+        return None
+
+
+_description = lru_cache(MOST_KNOWN)(texts.description)
