@@ -137,11 +137,14 @@ def description(text: str) -> str:
 
 
 def are_plain(joined: bytes) -> bool:
-    """Whether many texts, in UTF-8, each with a `|` before and behind it, stand as they are; in doubt not.
+    """Whether many texts, in UTF-8 and joined by `|`, stand as they are; in doubt not.
 
     A few operations in all, not one a text.
     """
-    if b"| " in joined or b" |" in joined:
+    # One byte is found many times as fast as two.
+    if b" " in joined and (
+        b"| " in joined or b" |" in joined or joined.startswith(b" ") or joined.endswith(b" ")
+    ):
         return False
     rest = joined.translate(None, _PRINTABLE)
     return not rest or not _is_odd(rest.decode())
