@@ -160,5 +160,5 @@ def called(char: str) -> str:
     elif 0xE000 <= code <= 0xF8FF or code >= 0xF0000:
         shown = "PRIVATE USE CHARACTER"
     else:
-        shown = _CONTROL_NAMES.get(code) or unicodedata.name(char, "CHARACTER WITHOUT A NAME")
+        shown = _CONTROL_NAMES.get(code, "") or unicodedata.name(char, "CHARACTER WITHOUT A NAME")
     return f"U+{code:04X} {shown}"

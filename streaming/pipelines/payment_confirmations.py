@@ -11,9 +11,9 @@ from contracts.payments import (
     FIRST_CONFIRMED_DAY,
     LAST_CONFIRMED_DAY,
     MOST_PAYMENT_ID_BYTES,
-    MOST_SALE_ID_BYTES,
     STATUSES,
 )
+from contracts.texts import MOST_SALE_ID_BYTES
 from streaming.engine.pipeline import Check, EventColumns
 from streaming.pipelines.normal_texts import name_checks, normal
 from streaming.pipelines.sale_events import micros, text_checks

@@ -12,6 +12,7 @@ from decimal import Decimal
 import polars as pl
 
 from contracts.calendar import FIRST_DAY, LAST_DAY
+from contracts.texts import MOST_NAME_BYTES, MOST_SALE_ID_BYTES
 from streaming.engine.pipeline import Check, EventColumns
 from streaming.pipelines.normal_texts import name_checks, normal
 
@@ -33,14 +34,11 @@ def micros(day: object) -> int:
     return int(moment.timestamp()) * 1_000_000
 
 
-# A group's key is a key of the results database too, where an index entry ends at 2,704 bytes.
-MOST_KEY_BYTES = 256
-MOST_SALE_ID_BYTES = 1_000
 # As in the sales table: numeric(18,4).
 AMOUNT_LIMIT = Decimal(10**14)
 
 
-def text_checks(column: str, most: int = MOST_KEY_BYTES) -> tuple[Check, ...]:
+def text_checks(column: str, most: int = MOST_NAME_BYTES) -> tuple[Check, ...]:
     length = pl.col(column).str.len_bytes()
     return (
         Check(f"{column} is empty", length > 0, (column,)),
