@@ -1,4 +1,4 @@
-"""Cells of files: whole columns are read as single cells are, and rows that failed in other systems have their outcome."""
+"""Cells of files: whole columns are read as single cells are; what failed in other systems has its outcome."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ NUMBERS = st.from_regex(r"[+-]?[0-9]{0,4}([.,][0-9]{0,6})?", fullmatch=True) | s
     "0123456789.,-+eE \u0663", max_size=10
 )
 TIMES = st.from_regex(
-    r"20[0-9]{2}-[01][0-9]-[0-3][0-9][Tt ][0-2][0-9]:[0-5][0-9](:[0-6][0-9]([.,][0-9]{0,9})?)? ?(Z|z|UTC|[+-][01][0-9]:?[0-9]{0,2})?",
+    r"20[0-9]{2}-[01][0-9]-[0-3][0-9][Tt ][0-2][0-9]:[0-5][0-9](:[0-6][0-9]([.,][0-9]{0,9})?)?"
+    r" ?(Z|z|UTC|[+-][01][0-9]:?[0-9]{0,2})?",
     fullmatch=True,
 ) | st.text("0123456789-:.TZ+ \u0663", max_size=30)
 TEXTS = st.text("aé\u0301 \xa0\u200b\tж|", max_size=5) | st.text(max_size=4)
