@@ -23,9 +23,9 @@ GOLDEN = {
     ("top-sales-by-city", 1): ("111f18cfab401cd9", "0cbe1f476af1c5fc", "5765a89dd5a70565"),
     ("top-salesman-by-country", 1): ("e0c243538ab27b3f", "8cc5809759cf4912", "7bac79e273b83efa"),
     ("enriched-sales", 1): ("4258c604863cc134", "d3fff302c8272901", "089f13a1e2996d3b"),
-    ("top-sales-by-city", 2): ("", "", ""),
-    ("top-salesman-by-country", 2): ("", "", ""),
-    ("enriched-sales", 2): ("", "", ""),
+    ("top-sales-by-city", 2): ("bb5a1b3444de7e7c", "0cbe1f476af1c5fc", "87a8b27b7f873f8e"),
+    ("top-salesman-by-country", 2): ("630e38c962810420", "8cc5809759cf4912", "c287c22e6ee5473f"),
+    ("enriched-sales", 2): ("f9ee03a998ca22d6", "d3fff302c8272901", "0c7de6f17ec01943"),
 }
 
 

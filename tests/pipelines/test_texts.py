@@ -24,6 +24,13 @@ SALE = {
 }  # fmt: skip
 
 
+def test_a_new_generation_reads_texts_by_the_rule() -> None:
+    """What `streaming init` makes; version 1 stays for generations that are pinned to it."""
+    assert set(CURRENT.values()) == {2}
+    assert all(found.normal for key in CURRENT.items() for found in PIPELINES[key].inputs)
+    assert not any(found.normal for name in CURRENT for found in PIPELINES[name, 1].inputs)
+
+
 def driver(name: str, version: int | None = None) -> Driver:
     pipeline = PIPELINES[name, version or CURRENT[name]]
     return Driver(pipeline, Parameters("UTC", timedelta(hours=1), pipeline.calendar or "1-day"))
