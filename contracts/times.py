@@ -15,12 +15,11 @@ from contracts.texts import Refused, called, normal
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 EXAMPLE = "2026-01-31T23:59:59.5+01:00"
-# Digits are spelled out: \d is any script's. In words that Rust's regex knows too.
-PATTERN = (
-    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:[.,]([0-9]+))?)?"
-    r" ?(?:Z|z|UTC|GMT|([+-])(0[0-9]|1[0-5])(?::?([0-5][0-9]))?)?$"
-)
-_moment = re.compile(PATTERN[1:-1]).fullmatch
+# Digits are spelled out: \d is any script's.
+_moment = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:[.,]([0-9]+))?)?"
+    r" ?(?:Z|z|UTC|GMT|([+-])(0[0-9]|1[0-5])(?::?([0-5][0-9]))?)?"
+).fullmatch
 _HINTS = tuple(
     (re.compile(pattern, re.IGNORECASE), hint)
     for pattern, hint in (

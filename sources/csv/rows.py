@@ -157,17 +157,22 @@ _SALE_ID = _Rule(
 )
 
 
+# Of what `times` reads, what most programs write: with seconds, nine digits of a fraction at most, an offset or none.
+_MOMENT = (
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(?:\.([0-9]{1,9}))?"
+    r"(?:Z|([+-])(0[0-9]|1[0-5]):?([0-5][0-9]))?$"
+)
+
+
 def _moment(cell: pl.Expr) -> pl.Expr:
-    """Microseconds of the Unix epoch; null for what is no time that is allowed."""
-    part = cell.str.extract_groups(times.PATTERN).struct
-    whole = pl.concat_str(
-        part[0], pl.lit(" "), part[1], pl.lit(":"), part[2], pl.lit(":"), part[3].fill_null("00")
-    )
+    """Microseconds of the Unix epoch; null for what is written otherwise, or outside of the calendars."""
+    part = cell.str.extract_groups(_MOMENT).struct
+    whole = pl.concat_str(part[0], pl.lit(" "), part[1])
     at = whole.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False).dt.epoch("us")
-    fraction = part[4].fill_null("").str.head(6).str.pad_end(6, "0").cast(pl.Int64, strict=False)
-    hours, minutes = (part[n].fill_null("0").cast(pl.Int64, strict=False) for n in (6, 7))
+    fraction = part[2].fill_null("").str.head(6).str.pad_end(6, "0").cast(pl.Int64, strict=False)
+    hours, minutes = (part[n].fill_null("0").cast(pl.Int64, strict=False) for n in (4, 5))
     minutes = hours * 60 + minutes
-    value = at + fraction - pl.when(part[5] == "-").then(-minutes).otherwise(minutes) * 60_000_000
+    value = at + fraction - pl.when(part[3] == "-").then(-minutes).otherwise(minutes) * 60_000_000
     return pl.when(value.is_between(times.FIRST_MICROS, times.BEHIND_MICROS, closed="left")).then(value)
 
 
