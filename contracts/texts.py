@@ -13,10 +13,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TypeVar
 
 # As long as a key of the results database may be, where an index entry ends at 2,704 bytes.
 MOST_NAME_BYTES = 256
 MOST_SALE_ID_BYTES = 1_000
+# How many texts are known as they were read, and how long they are at most.
+MOST_KEPT, MOST_KEPT_LENGTH = 1 << 16, 256
 
 # Unicode's White_Space, of which those that are no control characters look like a blank.
 _BLANKS = r"\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
@@ -71,6 +76,10 @@ _CONTROL_NAMES = {
     0x00: "NULL", 0x09: "CHARACTER TABULATION", 0x0A: "LINE FEED", 0x0B: "LINE TABULATION", 0x0C: "FORM FEED",
     0x0D: "CARRIAGE RETURN", 0x1B: "ESCAPE", 0x7F: "DELETE", 0x85: "NEXT LINE",
 }  # fmt: skip
+
+
+T = TypeVar("T", str, bytes)
+R = TypeVar("R")
 
 
 class Refused(ValueError):
@@ -148,6 +157,12 @@ def are_plain(joined: bytes) -> bool:
         return False
     rest = joined.translate(None, _PRINTABLE)
     return not rest or not _is_odd(rest.decode())
+
+
+def kept(read: Callable[[T], R]) -> Callable[[T], R]:
+    """The same reader of texts (or of their UTF-8), which knows the last ones: most come again and again."""
+    known = lru_cache(MOST_KEPT)(read)
+    return lambda text: known(text) if len(text) <= MOST_KEPT_LENGTH else read(text)
 
 
 def called(char: str) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
-from functools import lru_cache
 from itertools import islice
 from operator import itemgetter
 from typing import Any
@@ -41,8 +40,6 @@ _LIMIT = 10**18
 _WEIGHT = 4
 # Rows whose texts are looked at together; where one is odd, those of the run are read one by one.
 RUN_ROWS = 128
-# How many texts are known as they were read, and how long they are at most: most come again and again.
-MOST_KNOWN, MOST_KNOWN_BYTES = 1 << 16, 256
 # A record's value and its key, which is the sale_id once more. Kafka's clients send records of 1,000,000 bytes by
 # default, framing included; what an event adds to its row is below 100 bytes.
 MAX_BYTES = 900_000
@@ -123,15 +120,16 @@ def _are_plain(run: Iterable[Half]) -> bool:
         return False
 
 
-def _reader(read: Callable[[str], str]) -> Callable[[bytes], bytes]:
-    def utf8(data: bytes) -> bytes:
-        return read(data.decode()).encode()
-
-    known = lru_cache(MOST_KNOWN)(utf8)
-    return lambda data: known(data) if len(data) <= MOST_KNOWN_BYTES else utf8(data)
+@texts.kept
+def _name(data: bytes) -> bytes:
+    return texts.visible(data.decode()).encode()
 
 
-_name, _description = _reader(texts.visible), _reader(texts.description)
+@texts.kept
+def _description(data: bytes) -> bytes:
+    return texts.description(data.decode()).encode()
+
+
 # By the place of a column in a row, how its text is read.
 _READ = {
     COLUMNS.index(column): _description if column in ("salesman_name", "product") else _name

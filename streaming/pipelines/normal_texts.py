@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import polars as pl
 
 from contracts import texts
 from streaming.engine.pipeline import Check
 
-# Texts that are no plain ones and come again and again.
-MOST_KNOWN = 1 << 16
+# Events for which no expression is worth its cost.
 FEW = 100
 
 
@@ -53,7 +51,7 @@ def _read(column: pl.Series, read: Callable[[str], str | None]) -> pl.Series:
     return column.scatter(odd, pl.Series([read(text) for text in column.gather(odd)], dtype=pl.String))
 
 
-@lru_cache(MOST_KNOWN)
+@texts.kept
 def _name(text: str) -> str | None:
     try:
         return texts.visible(text)
@@ -61,4 +59,4 @@ def _name(text: str) -> str | None:
         return None
 
 
-_description = lru_cache(MOST_KNOWN)(texts.description)
+_description = texts.kept(texts.description)
