@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import partial
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Header, Request
@@ -10,7 +11,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from api.answers import Answers
 from api.queries import Results
+from contracts import texts
 from contracts.calendar import FIRST_DAY, LAST_DAY
+from contracts.texts import MOST_NAME_BYTES, MOST_SALE_ID_BYTES
 
 # Nobody's shelf is longer, and a list of this length is still answered in milliseconds.
 MOST = 1000
@@ -43,8 +46,9 @@ def _in_calendar(day: date) -> date:
 
 
 Day = Annotated[date, BeforeValidator(_iso_day), AfterValidator(_in_calendar)]
-# PostgreSQL's text cannot hold a NUL, so nothing is called that.
-Country = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
+# By the one rule for texts: what differs from a name in blanks at its ends asks for it, what cannot be one is refused.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=MOST_NAME_BYTES), AfterValidator(texts.name)]
+SaleName = Annotated[str, AfterValidator(partial(texts.name, most=MOST_SALE_ID_BYTES))]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
@@ -53,6 +57,6 @@ class Selection(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    country: Country | None = Field(None, description="Only this country.")
+    country: Name | None = Field(None, description="Only this country.")
     currency: Currency | None = Field(None, description="Only this currency, three capital letters.")
     limit: int = Field(10, ge=1, le=MOST, description="How many of each ranked list.")

@@ -8,13 +8,11 @@ from __future__ import annotations
 from decimal import Decimal
 
 from contracts.calendar import FIRST_DAY, LAST_DAY
+from contracts.texts import MOST_NAME_BYTES
 
 CONFIRMED, REFUNDED = "CONFIRMED", "REFUNDED"
 STATUSES = (CONFIRMED, REFUNDED)
-# A group's key is a key of the results database too, where an index entry ends at 2,704 bytes.
-MOST_PAYMENT_ID_BYTES = 256
-# As for sales: what no sale may have, no payment can name.
-MOST_SALE_ID_BYTES = 1_000
+MOST_PAYMENT_ID_BYTES = MOST_NAME_BYTES
 # decimal(18,4), as in the sales table.
 AMOUNT_LIMIT = Decimal(10**14)
 # `confirmed_at` is in [FIRST_CONFIRMED_DAY, LAST_CONFIRMED_DAY), the range in which calendars can reckon.

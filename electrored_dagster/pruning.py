@@ -17,7 +17,7 @@ from dagster._core.storage.event_log.schema import AssetEventTagsTable, SqlEvent
 KEEP_RUNS = timedelta(days=90)
 KEEP_EVENTS = timedelta(days=14)
 # Under a file every 10 s there are 2,880 runs a day: those that went well are kept for days, others as all.
-FREQUENT = ("csv_take", "soap_poll")
+FREQUENT = ("csv_take", "soap_poll", "check_names")
 KEEP_FREQUENT = timedelta(days=3)
 # Runs are deleted one by one, with their events and logs; a night has room for so many, which is more than a day makes.
 RUNS_AT_ONCE = 5_000

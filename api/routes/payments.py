@@ -7,15 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.deps import AnswersDep, Day, IfNoneMatch, ResultsDep
+from api.deps import AnswersDep, Day, IfNoneMatch, ResultsDep, SaleName
 from api.payment_schemas import PaymentsSummary, Sale
 from api.payments import NoSuchSale, OneSale, Summary
 from api.problems import RESPONSES
+from contracts.texts import MOST_SALE_ID_BYTES
 
 router = APIRouter(prefix="/api/v1", tags=["payments"])
 
-# As long as a sale may be called anywhere in the platform; PostgreSQL's text cannot hold a NUL.
-SaleId = Annotated[str, Path(min_length=1, max_length=1000, pattern=r"^[^\x00]+$")]
+# As long as a sale may be called anywhere in the platform.
+SaleId = Annotated[SaleName, Path(min_length=1, max_length=MOST_SALE_ID_BYTES)]
 
 
 class DaySelection(BaseModel):

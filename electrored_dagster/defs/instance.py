@@ -14,6 +14,7 @@ from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
 from contracts.topics import TOP_SALESMAN_BY_COUNTRY
 from electrored_dagster.generations import replaying, window_days
 from electrored_dagster.outcomes import settings
+from observability.lookalikes import LookAlikes, look_alikes
 from observability.standing import NegativeGroups, Overlap, Standing, negative_groups, overlap, take
 
 
@@ -34,6 +35,11 @@ class Platform:
         """Groups with a count below 0, by pipeline."""
         with self._results() as results:
             return negative_groups(results)
+
+    def look_alikes(self) -> LookAlikes:
+        """Cities that are probably one."""
+        with self._results() as results:
+            return look_alikes(results)
 
     def salesman_windows(self) -> list[str]:
         """The windows that can be computed again, by their first day."""

@@ -1,17 +1,24 @@
-"""What makes a row of a file a sale: the rules of the sales table and of the pipelines, over whole columns."""
+"""What makes a row of a file a sale: the rules of the sales table and of the pipelines, over whole columns.
+
+What is written in the usual way is read in whole columns, the rest cell by cell by the rules in `contracts`, which
+say the same of both.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import polars as pl
 
-from contracts.calendar import FIRST_DAY, LAST_DAY
+from contracts import numbers, texts, times
 from contracts.columns import SALE_COLUMNS
+from contracts.numbers import Style
+from contracts.texts import MOST_SALE_ID_BYTES, Refused
 
-TEXTS = ("sale_id", "city", "country", "salesman_id", "salesman_name", "product")
+EPOCH, MICROSECOND = times.EPOCH, times.MICROSECOND
 # As in the sales table, whose columns a file has.
 COLUMNS = SALE_COLUMNS
 OPERATION = "operation"
@@ -25,21 +32,21 @@ SCHEMA: dict[str, Any] = (
     | dict.fromkeys(("sold_at", "quantity", "amount"), pl.Int64)
     | {"line": pl.Int64, "takes_back": pl.Boolean}
 )
-# The limits of the pipelines, which would refuse the event.
-MOST_KEY_BYTES = 256
-MOST_SALE_ID_BYTES = 1_000
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
-_INT_LIMIT = 1 << 31
-# Digits are spelled out: to polars \d is any script's, which its casts do not read.
-_MOMENT = (
-    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]{1,6}))?)?"
-    r" ?(?:Z|z|([+-])(0[0-9]|1[0-5])(?::?([0-5][0-9]))?)?$"
-)
+OPERATIONS = ("", "SALE", "REVERSAL")
+# The decimal sign that goes with a separator of columns where both are customary.
+_CUSTOMARY = {",": ".", ";": ","}
 
 
-def _micros(day: object) -> int:
-    return (datetime.fromisoformat(f"{day}T00:00:00+00:00") - EPOCH) // MICROSECOND
+def style_of(separator: str, decimal_comma: bool) -> Style:
+    """How numbers are written in a file with this separator.
+
+    Separator and decimal sign are one dialect: `,` goes with a point, `;` with a comma, and then the sign is certain.
+    It is so as well behind a tab, if the setting names the comma. Elsewhere a number is refused that reads differently
+    in the other dialect: `1.234` between semicolons.
+    """
+    sign = "," if decimal_comma else "."
+    customary = _CUSTOMARY.get(separator)
+    return Style(sign, is_certain=sign == customary or (customary is None and decimal_comma))
 
 
 @dataclass(frozen=True)
@@ -50,108 +57,134 @@ class Checked:
     refused: list[tuple[int, list[str]]]
 
 
-def check(texts: pl.DataFrame, decimal_comma: bool) -> Checked:
+# A cell's value. Raises Refused.
+Read = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How a column is read: whole, where cells are written in the usual way (null: they are not), and cell by cell."""
+
+    column: str
+    usual: pl.Expr
+    read: Read
+
+
+def check(cells: pl.DataFrame, style: Style) -> Checked:
     """Texts of COLUMNS, perhaps OPERATION, and `line` → values."""
-    if OPERATION not in texts.columns:
-        texts = texts.with_columns(pl.lit("").alias(OPERATION))
-    frame = _values(texts, decimal_comma)
-    # Short-lived names: a rule is true for what it lets pass; null, from what could not be read, is no.
-    rules = _rules(decimal_comma)
-    verdicts = frame.select(rule.fill_null(False).alias(str(n)) for n, (_, rule) in enumerate(rules))
-    sound = verdicts.select(pl.all_horizontal(pl.all())).to_series()
-    good = frame.filter(sound) if not sound.all() else frame
-    refused: list[tuple[int, list[str]]] = []
-    if good.height < frame.height:
-        failed = verdicts.with_row_index("row").filter(~sound)
-        for row, *passed in failed.iter_rows():
-            faults: dict[str, str] = {}
-            for ((column, text), _), ok in zip(rules, passed, strict=True):
-                if not ok:
-                    # Of a column the first: what is no number has no digits to count either.
-                    faults.setdefault(column, text)
-            refused.append((row, [f"column {column}: {text}" for column, text in faults.items()]))
-    return Checked(good.select(list(SCHEMA)), refused)
+    if OPERATION not in cells.columns:
+        cells = cells.with_columns(pl.lit("").alias(OPERATION))
+    faults: dict[int, list[str]] = {}
+    everyone = pl.repeat(True, cells.height, dtype=pl.Boolean, eager=True)
+    # An operation that is none is refused with the rest of its row, as a sale.
+    operation = _values(cells, _OPERATION, everyone, faults).fill_null("")
+    takes_back = (operation == "REVERSAL").alias("takes_back")
+    columns = [_values(cells, _SALE_ID, everyone, faults)]
+    # What takes back needs no more than the sale's id.
+    columns += [_values(cells, rule, ~takes_back, faults) for rule in _rules(style)]
+    good = pl.DataFrame([*columns, takes_back, cells["line"]])
+    refused = sorted(faults)
+    if refused:
+        good = good.filter(everyone.scatter(refused, False))
+    # Of what takes back.
+    good = good.with_columns(pl.col(pl.Int64).fill_null(0), pl.col(pl.String).fill_null(""))
+    return Checked(good.select(list(SCHEMA)), [(row, faults[row]) for row in refused])
 
 
-def _values(texts: pl.DataFrame, decimal_comma: bool) -> pl.DataFrame:
-    operation = pl.col(OPERATION).str.strip_chars()
-    frame = texts.with_columns(
-        operation.alias(OPERATION),
-        (operation == "REVERSAL").alias("takes_back"),
-        *(pl.col(name).str.strip_chars() for name in ("sold_at", "quantity", "amount", "currency")),
-    )
-    if decimal_comma:
-        # A point would now be a thousand's to some and a decimal's to others: it is neither.
-        amount = pl.col("amount").str.replace_all(".", "?", literal=True).str.replace(",", ".", literal=True)
-        frame = frame.with_columns(amount)
-    parts = pl.col("amount").str.extract_groups(r"^([+-]?)0*([0-9]*)(?:\.([0-9]+?)0*)?$")
-    return (
-        frame.with_columns(
-            _moment(pl.col("sold_at")).alias("sold_at"),
-            pl.when(pl.col("quantity").str.contains(r"^[+-]?[0-9]+$"))
-            .then(pl.col("quantity").str.strip_prefix("+").cast(pl.Int64, strict=False))
-            .alias("quantity"),
-            pl.col("amount").str.contains(r"^[+-]?[0-9]+(\.[0-9]+)?$").alias("is_number"),
-            parts.struct[0].alias("sign"),
-            parts.struct[1].fill_null("").alias("whole"),
-            parts.struct[2].fill_null("").alias("decimals"),
-        )
-        .with_columns(
-            pl.when(pl.col("whole").str.len_bytes() <= 14, pl.col("decimals").str.len_bytes() <= 4)
-            .then((pl.col("whole") + pl.col("decimals").str.pad_end(4, "0")).cast(pl.Int64, strict=False))
-            .alias("amount")
-        )
-        .with_columns(pl.when(pl.col("sign") == "-").then(-pl.col("amount")).otherwise(pl.col("amount")))
-        .with_columns(
-            # What takes back needs no more than the sale's id.
-            pl.when(pl.col("takes_back")).then(0).otherwise(pl.col(name)).alias(name)
-            for name in ("sold_at", "quantity", "amount")
-        )
-    )
+def _values(cells: pl.DataFrame, rule: _Rule, wanted: pl.Series, faults: dict[int, list[str]]) -> pl.Series:
+    """The column's values: null where none is wanted, and where it is refused, which is noted."""
+    column = cells[rule.column]
+    values = cells.select(rule.usual.alias(rule.column)).to_series()
+    rows = (wanted & values.is_null()).arg_true()
+    if len(rows):
+        known: dict[str, Any] = {}
+        read: list[Any] = []
+        for row, cell in zip(rows.to_list(), column.gather(rows).to_list(), strict=True):
+            if cell not in known:
+                known[cell] = _read(rule.read, cell)
+            if isinstance(known[cell], Refused):
+                faults.setdefault(row, []).append(f"column {rule.column}: {known[cell]}")
+                read.append(None)
+            else:
+                read.append(known[cell])
+        values = values.scatter(rows, pl.Series(read, dtype=values.dtype))
+    return values
 
 
-def _moment(text: pl.Expr) -> pl.Expr:
-    """Microseconds of the Unix epoch; null for what is no time. Without an offset it is UTC."""
-    part = text.str.extract_groups(_MOMENT).struct
-    whole = pl.concat_str(
-        part[0], pl.lit(" "), part[1], pl.lit(":"), part[2], pl.lit(":"), part[3].fill_null("00")
-    )
+def _read(read: Read, cell: str) -> Any:
+    try:
+        return read(cell)
+    except Refused as error:
+        return error
+
+
+def _rules(style: Style) -> list[_Rule]:
+    """In the order of the columns, which is that of the reasons of a row."""
+    return [
+        _Rule("sold_at", _moment(pl.col("sold_at")), times.micros),
+        *(
+            _Rule(name, _plain(name, texts.MOST_NAME_BYTES), texts.name)
+            for name in ("city", "country", "salesman_id")
+        ),
+        *(_Rule(name, _plain(name), texts.description) for name in ("salesman_name", "product")),
+        _Rule("quantity", _quantity(pl.col("quantity")), partial(numbers.quantity, style=style)),
+        _Rule("amount", _amount(pl.col("amount"), style), partial(numbers.amount, style=style)),
+        _Rule("currency", _where(pl.col("currency"), "^[A-Z]{3}$"), texts.currency),
+    ]
+
+
+def _where(column: pl.Expr, pattern: str) -> pl.Expr:
+    return pl.when(column.str.contains(pattern)).then(column)
+
+
+def _plain(name: str, most: int | None = None) -> pl.Expr:
+    column = _where(pl.col(name), texts.PLAIN)
+    return column if most is None else pl.when(pl.col(name).str.len_bytes() <= most).then(column)
+
+
+def _operation(cell: str) -> str:
+    word = texts.normal(cell)
+    if word not in OPERATIONS:
+        raise Refused("is neither SALE nor REVERSAL")
+    return word
+
+
+_OPERATION = _Rule(
+    OPERATION, pl.when(pl.col(OPERATION).is_in(OPERATIONS)).then(pl.col(OPERATION)), _operation
+)
+_SALE_ID = _Rule(
+    "sale_id", _plain("sale_id", MOST_SALE_ID_BYTES), partial(texts.name, most=MOST_SALE_ID_BYTES)
+)
+
+
+# Of what `times` reads, what most programs write: with seconds, nine digits of a fraction at most, an offset or none.
+_MOMENT = (
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])(?:\.([0-9]{1,9}))?"
+    r"(?:Z|([+-])(0[0-9]|1[0-5]):?([0-5][0-9]))?$"
+)
+
+
+def _moment(cell: pl.Expr) -> pl.Expr:
+    """Microseconds of the Unix epoch; null for what is written otherwise, or outside of the calendars."""
+    part = cell.str.extract_groups(_MOMENT).struct
+    whole = pl.concat_str(part[0], pl.lit(" "), part[1])
     at = whole.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False).dt.epoch("us")
-    fraction = part[4].fill_null("").str.pad_end(6, "0").cast(pl.Int64, strict=False)
-    hours, minutes = (part[n].fill_null("0").cast(pl.Int64, strict=False) for n in (6, 7))
+    fraction = part[2].fill_null("").str.head(6).str.pad_end(6, "0").cast(pl.Int64, strict=False)
+    hours, minutes = (part[n].fill_null("0").cast(pl.Int64, strict=False) for n in (4, 5))
     minutes = hours * 60 + minutes
-    return at + fraction - pl.when(part[5] == "-").then(-minutes).otherwise(minutes) * 60_000_000
+    value = at + fraction - pl.when(part[3] == "-").then(-minutes).otherwise(minutes) * 60_000_000
+    return pl.when(value.is_between(times.FIRST_MICROS, times.BEHIND_MICROS, closed="left")).then(value)
 
 
-def _rules(decimal_comma: bool) -> list[tuple[tuple[str, str], pl.Expr]]:
-    """In the order in which they are asked; the first that is not met is the reason of a dead letter."""
-    is_sale = ~pl.col("takes_back")
-    amount = "12,50" if decimal_comma else "12.50"
-    rules = [
-        (("operation", "is neither SALE nor REVERSAL"), pl.col(OPERATION).is_in(["", "SALE", "REVERSAL"])),
-        *_text("sale_id", MOST_SALE_ID_BYTES),
-    ]
-    own = [
-        (("sold_at", "is no time like 2026-01-31T23:59:59.5+01:00"), pl.col("sold_at").is_not_null()),
-        (
-            ("sold_at", f"is not between {FIRST_DAY} and {LAST_DAY}"),
-            pl.col("sold_at").is_between(_micros(FIRST_DAY), _micros(LAST_DAY), closed="left"),
-        ),
-        *(rule for name in ("city", "country", "salesman_id") for rule in _text(name, MOST_KEY_BYTES)),
-        (("quantity", "is no whole number"), pl.col("quantity").is_not_null()),
-        (
-            ("quantity", "is out of the range of a 32-bit integer"),
-            pl.col("quantity").is_between(-_INT_LIMIT, _INT_LIMIT - 1),
-        ),
-        (("amount", f"is no number like {amount}"), pl.col("is_number")),
-        (("amount", "has more than 14 digits before the point"), pl.col("whole").str.len_bytes() <= 14),
-        (("amount", "has more than 4 decimals"), pl.col("decimals").str.len_bytes() <= 4),
-        (("amount", f"is no number like {amount}"), pl.col("amount").is_not_null()),
-        (("currency", "is not three capital letters"), pl.col("currency").str.contains("^[A-Z]{3}$")),
-    ]
-    return rules + [(reason, ~is_sale | rule.fill_null(False)) for reason, rule in own]
+def _quantity(cell: pl.Expr) -> pl.Expr:
+    # Nine digits are in the range, whatever they are.
+    return pl.when(cell.str.contains("^-?[0-9]{1,9}$")).then(cell.cast(pl.Int64, strict=False))
 
 
-def _text(column: str, most: int) -> list[tuple[tuple[str, str], pl.Expr]]:
-    length = pl.col(column).str.len_bytes()
-    return [((column, "is empty"), length > 0), ((column, f"is longer than {most} bytes"), length <= most)]
+def _amount(cell: pl.Expr, style: Style) -> pl.Expr:
+    """Ten-thousandths, where the decimal sign is certain or cannot be taken for another."""
+    part = cell.str.extract_groups(rf"^(-?)([0-9]{{1,14}})(?:[{style.sign}]([0-9]{{1,4}}))?$").struct
+    decimals = part[2].fill_null("")
+    value = (part[1] + decimals.str.pad_end(4, "0")).cast(pl.Int64, strict=False)
+    value = pl.when(part[0] == "-").then(-value).otherwise(value)
+    return value if style.is_certain else pl.when(decimals.str.len_bytes() != 3).then(value)

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
+from contracts import texts
 from contracts.columns import SALE_COLUMNS
 from contracts.registry import header
 from sources import avro
@@ -35,6 +38,8 @@ _INFINITE = {(1 << 63) - 1: "infinity", -(1 << 63): "-infinity"}
 _LIMIT = 10**18
 # Every digit in front of the point of an amount below the limit has a weight below this.
 _WEIGHT = 4
+# Rows whose texts are looked at together; where one is odd, those of the run are read one by one.
+RUN_ROWS = 128
 # A record's value and its key, which is the sale_id once more. Kafka's clients send records of 1,000,000 bytes by
 # default, framing included; what an event adds to its row is below 100 bytes.
 MAX_BYTES = 900_000
@@ -85,21 +90,69 @@ class Encoder:
         lengths, append = avro.LENGTHS.__getitem__, records.append
         recorded = None if recorded_at is None else avro.long(recorded_at)
         dead: list[Dead] = []
-        for index, (reversal, values) in enumerate(halves):
-            try:
+        left, first = iter(halves), 0
+        while run := list(islice(left, RUN_ROWS)):
+            is_plain = _are_plain(run)
+            for index, (reversal, values) in enumerate(run, first):
                 try:
-                    value = _event(head + avro.long(seq), reversal, values, recorded, lengths)
-                except IndexError:
-                    value = _event(head + avro.long(seq), reversal, values, recorded, avro.long)
-                # The row's size, not the event's: a sale and its reversal are judged alike.
-                if sum(map(len, values)) + len(values[0]) > most:  # type: ignore[arg-type]
-                    raise Inexpressible(f"the row is larger than {most} bytes")
-            except (Inexpressible, TypeError, AttributeError) as error:
-                dead.append(Dead(index, (reversal, values), _reason(error, values)))
-                continue
-            append((values[0], value))  # type: ignore[arg-type]
-            seq += 1
+                    row = values if is_plain else _normal(values)
+                    try:
+                        value = _event(head + avro.long(seq), reversal, row, recorded, lengths)
+                    except IndexError:
+                        value = _event(head + avro.long(seq), reversal, row, recorded, avro.long)
+                    # The row's size, not the event's: a sale and its reversal are judged alike. An event is larger
+                    # than its row, so of a small one nothing need be added up.
+                    if len(value) > most // 2 and sum(map(len, row)) + len(row[0]) > most:  # type: ignore[arg-type]
+                        raise Inexpressible(f"the row is larger than {most} bytes")
+                except (Inexpressible, TypeError, AttributeError) as error:
+                    dead.append(Dead(index, (reversal, values), _reason(error, values)))
+                    continue
+                append((row[0], value))  # type: ignore[arg-type]
+                seq += 1
+            first += len(run)
         return seq, dead
+
+
+def _are_plain(run: Iterable[Half]) -> bool:
+    """Whether all texts of these rows are known to stand as they are."""
+    found: list[bytes] = []
+    for _, values in run:
+        found += _texts(values)
+    try:
+        return texts.are_plain(b"|".join(found))
+    except TypeError:
+        # A NULL is for the reading of its row to find.
+        return False
+
+
+@texts.kept
+def _name(data: bytes) -> bytes:
+    return texts.visible(data.decode()).encode()
+
+
+@texts.kept
+def _description(data: bytes) -> bytes:
+    return texts.description(data.decode()).encode()
+
+
+# By the place of a column in a row, how its text is read.
+_READ = {
+    COLUMNS.index(column): _description if column in ("salesman_name", "product") else _name
+    for column in COLUMNS
+    if column not in ("sold_at", "quantity", "amount")
+}
+_texts: Callable[[Values], tuple[Any, ...]] = itemgetter(*_READ)
+
+
+def _normal(values: Values) -> Values:
+    """The row with its texts by the one rule for texts. Raises Inexpressible for one that it refuses."""
+    row = list(values)
+    for place, read in _READ.items():
+        try:
+            row[place] = read(values[place])  # type: ignore[arg-type]
+        except texts.Refused as error:
+            raise Inexpressible(f"{COLUMNS[place]} {error}") from error
+    return row
 
 
 _OPERATIONS = (avro.string(b"SALE"), avro.string(b"REVERSAL"))
@@ -122,7 +175,6 @@ def _event(
         count = _integer(quantity)
     if reversal:
         money, count = -money, -count
-    code = currency.rstrip(b" ") or currency
     return b"".join(
         (
             head,
@@ -134,7 +186,7 @@ def _event(
             prefix(len(salesman_name)), salesman_name,
             prefix(len(product)), product,
             avro.long(count), avro.decimal(money),
-            prefix(len(code)), code,
+            prefix(len(currency)), currency,
         )
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from zeep.wsse.username import UsernameToken
 
 from contracts.settings import SoapSettings
 from contracts.soap import ENVELOPE, NAMESPACE, WSDL
-from sources.soap.confirmation import Confirmation, refusal
+from sources.soap.confirmation import Confirmation, normal, refusal
 from sources.soap.errors import Faulted, Unavailable, Untrusted
 from sources.soap.transport import Answer, Limits, Transport
 
@@ -182,7 +182,7 @@ def _page(found: Any, kept: list[tuple[int, etree._Element]], bad: list[Bad]) ->
         values = {name: record[name] for name in _FIELDS}
         # None: what XML Schema allows and Python cannot hold.
         missing = [name for name, value in values.items() if value is None]
-        confirmation = Confirmation(**values)
+        confirmation = Confirmation(**values) if missing else normal(Confirmation(**values))
         reason = f"{', '.join(missing)} cannot be read" if missing else refusal(confirmation)
         if reason is None:
             good.append(confirmation)

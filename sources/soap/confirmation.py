@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 from decimal import Decimal
 
+from contracts import texts
 from contracts.payments import (
     AMOUNT_LIMIT,
     FIRST_CONFIRMED_DAY,
     LAST_CONFIRMED_DAY,
     MOST_PAYMENT_ID_BYTES,
-    MOST_SALE_ID_BYTES,
     STATUSES,
 )
+from contracts.texts import MOST_SALE_ID_BYTES
 
 _FIRST, _LAST = (datetime.combine(day, time(), UTC) for day in (FIRST_CONFIRMED_DAY, LAST_CONFIRMED_DAY))
 
@@ -30,18 +31,21 @@ class Confirmation:
     confirmed_at: datetime
 
 
+def normal(found: Confirmation) -> Confirmation:
+    """With its ids by the one rule for texts, so that they meet those of the sales."""
+    return replace(found, payment_id=texts.normal(found.payment_id), sale_id=texts.normal(found.sale_id))
+
+
 def refusal(found: Confirmation) -> str | None:
-    """Why a confirmation cannot be an event; None if it can."""
+    """Why a normal confirmation cannot be an event; None if it can."""
     for name, text, most in (
         ("payment_id", found.payment_id, MOST_PAYMENT_ID_BYTES),
         ("sale_id", found.sale_id, MOST_SALE_ID_BYTES),
     ):
-        if not text:
-            return f"{name} is empty"
-        if len(text.encode()) > most:
-            return f"{name} is longer than {most} bytes"
-        if "\0" in text:
-            return f"{name} holds a NUL"
+        try:
+            texts.name(text, most)
+        except texts.Refused as error:
+            return f"{name} {error}"
     if len(found.currency) != 3 or not (
         found.currency.isascii() and found.currency.isalpha() and found.currency.isupper()
     ):

@@ -123,6 +123,8 @@ class Combine:
         kept = partitions if not decoded.bad else [partitions[row] for row in frame["row"]]
         frame.insert_column(1, pl.Series("partition", kept, dtype=pl.Int32))
         frame, last_seqs, duplicates = self._without_duplicates(frame)
+        if self._input.normal is not None and frame.height:
+            frame = self._input.normal(frame)
         frame = frame.with_columns(self._looked_at)
         frame = self._without_invalid(frame, messages, dead)
         self._oldest_micros = age.older(self._oldest_micros, self._oldest(frame))

@@ -71,6 +71,7 @@ class Input:
 
     `sources` write the log: the least of their frontiers is its watermark. Where it says True the source tells its
     frontier all the time, so that before its first word nothing is known of the log; another may never say anything.
+    `normal` brings the columns of events that are no duplicates into the form in which they are checked and grouped.
     """
 
     source: Topic
@@ -78,6 +79,7 @@ class Input:
     events: EventColumns
     checks: tuple[Check, ...]
     aggregates: tuple[Aggregate | Each, ...]
+    normal: Callable[[pl.DataFrame], pl.DataFrame] | None = None
 
 
 Total = Mapping[str, Any]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from contracts.topics import ENRICHED_SALES, PAYMENT_CONFIRMATIONS, SALES_EVENTS
 from streaming.engine.aggregates import Each, text, whole
 from streaming.engine.pipeline import Input, Pipeline
@@ -42,12 +44,12 @@ V1 = Pipeline(
     name="enriched-sales",
     version=1,
     inputs=(
-        Input(SALES_EVENTS, sale_events.SOURCES, sale_events.EVENTS, sale_events.CHECKS, (SALES,)),
+        Input(SALES_EVENTS, sale_events.SOURCES, sale_events.EVENTS, sale_events.CHECKS_V1, (SALES,)),
         Input(
             PAYMENT_CONFIRMATIONS,
             payment_confirmations.SOURCES,
             payment_confirmations.EVENTS,
-            payment_confirmations.CHECKS,
+            payment_confirmations.CHECKS_V1,
             (PAYMENTS,),
         ),
     ),
@@ -63,4 +65,13 @@ V1 = Pipeline(
         "payments": tuple(f"payments.{field.name}" for field in PAYMENTS.item if field.name in SAID),
         "ambiguous": ("sales.sales_count",),
     },
+)
+# Joins by ids in their normal form.
+V2 = replace(
+    V1,
+    version=2,
+    inputs=tuple(
+        replace(found, checks=events.CHECKS, normal=events.NORMAL)
+        for found, events in zip(V1.inputs, (sale_events, payment_confirmations), strict=True)
+    ),
 )

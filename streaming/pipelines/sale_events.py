@@ -5,13 +5,16 @@ Validity looks only at what a sale and its reversal have in common, so that both
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import polars as pl
 
 from contracts.calendar import FIRST_DAY, LAST_DAY
+from contracts.texts import MOST_NAME_BYTES, MOST_SALE_ID_BYTES
 from streaming.engine.pipeline import Check, EventColumns
+from streaming.pipelines.normal_texts import name_checks, normal
 
 # Who writes them.
 # Files come now and then, or never; change capture tells its frontier all the time.
@@ -31,14 +34,11 @@ def micros(day: object) -> int:
     return int(moment.timestamp()) * 1_000_000
 
 
-# A group's key is a key of the results database too, where an index entry ends at 2,704 bytes.
-MOST_KEY_BYTES = 256
-MOST_SALE_ID_BYTES = 1_000
 # As in the sales table: numeric(18,4).
 AMOUNT_LIMIT = Decimal(10**14)
 
 
-def text_checks(column: str, most: int = MOST_KEY_BYTES) -> tuple[Check, ...]:
+def text_checks(column: str, most: int = MOST_NAME_BYTES) -> tuple[Check, ...]:
     length = pl.col(column).str.len_bytes()
     return (
         Check(f"{column} is empty", length > 0, (column,)),
@@ -47,25 +47,36 @@ def text_checks(column: str, most: int = MOST_KEY_BYTES) -> tuple[Check, ...]:
     )
 
 
-CHECKS = (
-    Check(
-        "operation is neither SALE nor REVERSAL",
-        pl.col("operation").is_in(["SALE", "REVERSAL"]),
-        ("operation",),
-    ),
-    Check(
-        f"sold_at is not between {FIRST_DAY} and {LAST_DAY}",
-        pl.col("sold_at").is_between(micros(FIRST_DAY), micros(LAST_DAY), closed="left"),
-        ("sold_at",),
-    ),
-    *text_checks("sale_id", MOST_SALE_ID_BYTES),
-    *text_checks("country"),
-    *text_checks("city"),
-    *text_checks("salesman_id"),
-    Check(
-        "currency is not three capital letters", pl.col("currency").str.contains("^[A-Z]{3}$"), ("currency",)
-    ),
-    Check(
-        "amount has more than 14 digits before the point", pl.col("amount").abs() < AMOUNT_LIMIT, ("amount",)
-    ),
-)
+def _checks(of_text: Callable[..., tuple[Check, ...]]) -> tuple[Check, ...]:
+    return (
+        Check(
+            "operation is neither SALE nor REVERSAL",
+            pl.col("operation").is_in(["SALE", "REVERSAL"]),
+            ("operation",),
+        ),
+        Check(
+            f"sold_at is not between {FIRST_DAY} and {LAST_DAY}",
+            pl.col("sold_at").is_between(micros(FIRST_DAY), micros(LAST_DAY), closed="left"),
+            ("sold_at",),
+        ),
+        *of_text("sale_id", MOST_SALE_ID_BYTES),
+        *of_text("country"),
+        *of_text("city"),
+        *of_text("salesman_id"),
+        Check(
+            "currency is not three capital letters",
+            pl.col("currency").str.contains("^[A-Z]{3}$"),
+            ("currency",),
+        ),
+        Check(
+            "amount has more than 14 digits before the point",
+            pl.col("amount").abs() < AMOUNT_LIMIT,
+            ("amount",),
+        ),
+    )
+
+
+CHECKS_V1 = _checks(text_checks)
+# From version 2 on texts are read by the one rule for texts.
+CHECKS = _checks(name_checks)
+NORMAL = normal(("sale_id", "country", "city", "salesman_id"), ("salesman_name", "product"))

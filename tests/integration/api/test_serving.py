@@ -108,7 +108,10 @@ def test_every_answer_is_of_one_snapshot(client: TestClient, filled: Filled) -> 
         ("limit=many", "limit", "integer"),
         ("currency=euro", "currency", "pattern"),
         ("country=", "country", "at least 1"),
-        ("country=%00", "country", "pattern"),
+        ("country=D%00E", "country", "holds U+0000 NULL at position 2"),
+        ("country=DE%E2%80%8B", "country", "holds U+200B ZERO WIDTH SPACE at position 3"),
+        ("country=%C2%A0", "country", "is empty"),
+        (f"country={'%C3%BC' * 129}", "country", "is longer than 256 bytes"),
         ("contry=DE", "contry", "not permitted"),
     ],
 )
@@ -119,6 +122,15 @@ def test_a_bad_parameter_is_a_problem_that_names_it(
     assert [error["parameter"] for error in body["errors"]] == [parameter]
     assert reason in body["errors"][0]["reason"]
     assert parameter in body["detail"]
+
+
+def test_row_15_a_parameter_is_read_by_the_rule_that_names_are_written_by(
+    client: TestClient, filled: Filled
+) -> None:
+    filled.city("Berlin", "1", country="Österreich")
+    for written in ("%C3%96sterreich", "%20%C3%96sterreich%C2%A0", "O%CC%88sterreich"):
+        (row,) = client.get(f"{CITIES}?country={written}").json()["data"]
+        assert row["city"] == "Berlin"
 
 
 def test_unknown_paths_and_methods_are_problems(client: TestClient) -> None:

@@ -124,7 +124,7 @@ def test_jobs_schedules_and_sensors() -> None:
     jobs = set(repository().job_names) - {"__ASSET_JOB"}
     assert jobs == {
         *("prune_history", "csv_take", "csv_retract", "soap_poll"),
-        *("replay", "promote", "rollback", "retire", "retire_old_standbys", "check_replays"),
+        *("replay", "promote", "rollback", "retire", "retire_old_standbys", "check_replays", "check_names"),
     }
     assert set(FREQUENT) < jobs
     assert {s.name: s.cron_schedule for s in repository().schedule_defs} == {
@@ -132,8 +132,10 @@ def test_jobs_schedules_and_sensors() -> None:
         "poll_payments": "*/5 * * * *",
         "retire_old_standbys_nightly": "50 2 * * *",
         "check_replays_nightly": "10 3 * * *",
+        "check_names_hourly": "25 * * * *",
     }
-    nightly = {s.job_name for s in repository().schedule_defs if s.name != "poll_payments"}
+    frequent = ("poll_payments", "check_names_hourly")
+    nightly = {s.job_name for s in repository().schedule_defs if s.name not in frequent}
     assert set(NIGHTLY) == nightly, "somebody would miss each"
     assert {s.name: s.minimum_interval_seconds for s in repository().sensor_defs} == {
         "observe_platform": 60,
@@ -148,6 +150,7 @@ def test_checks() -> None:
         ("results_db/public/csv_sales", "reject_rate"),
         ("results_db/public/csv_sales", "oldest_waiting_file"),
         ("kafka/sales-events", "sale_ids_in_both_sources"),
+        ("results_db/public/top_sales_by_city", "cities_that_look_alike"),
         *((answer, "replay_is_identical") for answer in ANSWERS),
         *((answer, "no_negative_groups") for answer in ANSWERS),
     }

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts import texts
 from contracts.registry import header
 from contracts.schemas import load
 from sources import avro
@@ -22,6 +23,7 @@ from tests.unit.sources import wire
 
 SCHEMA = fastavro.parse_schema(load("sale_event"))
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=300)
+NAME = TEXT.filter(lambda text: texts.fault(texts.normal(text)) is None)
 AMOUNT = st.decimals(min_value=Decimal(-(10**14)) + 1, max_value=Decimal(10**14) - 1, places=4)
 # Without zones, as hypothesis wants its bounds.
 MOMENT = st.datetimes(max_value=datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001
@@ -47,7 +49,8 @@ def encode(
 
 
 @given(
-    *(TEXT for _ in range(6)),
+    *(NAME for _ in range(4)),
+    *(TEXT for _ in range(2)),
     MOMENT,
     AMOUNT,
     st.integers(-(2**31), 2**31 - 1),
@@ -58,11 +61,11 @@ def test_an_event_is_what_was_in_the_row(
     sale_id: str, city: str, country: str, salesman: str, name: str, product: str,
     sold_at: datetime, amount: Decimal, quantity: int, reversal: bool, seq: int,
 ) -> None:  # fmt: skip
-    texts = [text.encode() for text in (sale_id, city, country, salesman, name, product)]
+    sent = [text.encode() for text in (sale_id, city, country, salesman, name, product)]
     row = [
-        texts[0],
+        sent[0],
         wire.timestamp(sold_at),
-        *texts[1:],
+        *sent[1:],
         struct.pack(">i", quantity),
         wire.numeric(amount),
         b"EUR",
@@ -71,7 +74,9 @@ def test_an_event_is_what_was_in_the_row(
     assert Encoder(7, "postgres").encode([(reversal, row)], 5, seq, records) == (seq + 1, [])
     sign = -1 if reversal else 1
     ((key, value),) = records
-    assert key == texts[0]
+    sale_id, city, country, salesman = (texts.normal(text) for text in (sale_id, city, country, salesman))
+    name, product = texts.description(name), texts.description(product)
+    assert key == sale_id.encode()
     assert read(value) == {
         "source": "postgres", "seq": seq, "sale_id": sale_id, "operation": "REVERSAL" if reversal else "SALE",
         "sold_at": sold_at, "recorded_at": datetime(1970, 1, 1, 0, 0, 0, 5, tzinfo=UTC), "city": city,
@@ -102,7 +107,7 @@ def test_a_snapshot_row_is_recorded_when_it_was_sold() -> None:
     assert read(event)["recorded_at"] == read(event)["sold_at"]
 
 
-@pytest.mark.parametrize(("sent", "shown"), [(b"EUR", "EUR"), (b"EU ", "EU"), (b"   ", "   ")])
+@pytest.mark.parametrize(("sent", "shown"), [(b"EUR", "EUR"), (b"EU ", "EU"), (b"   ", "")])
 def test_the_blanks_that_pad_a_currency_go(sent: bytes, shown: str) -> None:
     event = encode(wire.sale(currency=sent))
     assert isinstance(event, bytes)
@@ -132,6 +137,58 @@ def test_both_halves_of_what_no_event_can_hold_are_dead(
     found = encode(wire.sale(**changed), reversal)
     assert isinstance(found, Dead)
     assert found.reason == reason
+
+
+@pytest.mark.parametrize("reversal", [False, True])
+def test_row_5_blanks_that_pad_a_column_mean_nothing(reversal: bool) -> None:
+    """char(n) of every text, and the same by hand in a text column; a sale and its reversal are one group."""
+    padded = {
+        name: (wire.sale()[COLUMNS.index(name)] or b"") + b" " * 14
+        for name in ("sale_id", "city", "country", "salesman_id", "salesman_name", "product", "currency")
+    }
+    row = [padded.get(name, value) for name, value in zip(COLUMNS, wire.sale(), strict=True)]
+    assert encode(row, reversal) == encode(wire.sale(), reversal)
+
+
+@pytest.mark.parametrize("reversal", [False, True])
+@pytest.mark.parametrize("column", ["sale_id", "city", "country", "salesman_id"])
+def test_row_15_both_halves_of_a_name_with_what_cannot_be_seen_are_dead(column: str, reversal: bool) -> None:
+    row = wire.sale()
+    row[COLUMNS.index(column)] = "Ber\u200blin".encode()
+    found = encode(row, reversal)
+    assert isinstance(found, Dead)
+    assert found.reason == f"{column} holds U+200B ZERO WIDTH SPACE at position 4"
+
+
+def test_row_15_a_description_costs_no_sale() -> None:
+    event = encode(wire.sale(product="Fern\xadseher\r\n55 Zoll ".encode(), salesman_name=b"\xe2\x80\x8b"))
+    assert isinstance(event, bytes)
+    assert (read(event)["product"], read(event)["salesman_name"]) == ("Fernseher 55 Zoll", "")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["Berlin", "Köln", "Köln ", "Ko\u0308ln", "a|b", "Ber\tlin", "|", ""]),
+            st.booleans(),
+        )
+    )
+)
+def test_rows_that_are_read_together_are_read_as_each_alone(found: list[tuple[str, bool]]) -> None:
+    halves = [(reversal, wire.sale(city=city.encode())) for city, reversal in found]
+    records: list[tuple[bytes, bytes]] = []
+    _, dead = Encoder(7, "postgres").encode(halves, 5, 1, records)
+    alone = [encode(values, reversal, recorded_at=5) for reversal, values in halves]
+    assert [read(value) | {"seq": 0} for _, value in records] == [
+        read(one) | {"seq": 0} for one in alone if isinstance(one, bytes)
+    ]
+    assert [one.index for one in dead] == [n for n, one in enumerate(alone) if isinstance(one, Dead)]
+
+
+def test_an_event_that_its_normal_form_makes_too_large_is_dead() -> None:
+    """Some characters have a longer one; Kafka would refuse the event for ever."""
+    row = wire.sale(product="\U0001d160".encode() * (MAX_BYTES // 5))
+    assert isinstance(encode(row), Dead)
 
 
 def sized(column: str, length: int) -> list[bytes | None]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from contracts.registry import Codec
 from contracts.schemas import load
-from sources.soap.confirmation import Confirmation, refusal
+from sources.soap.confirmation import Confirmation, normal, refusal
 from sources.soap.events import Encoder
 
 AT = datetime(2026, 11, 2, 12, 0, 0, 1, tzinfo=UTC)
@@ -42,7 +42,7 @@ confirmations = st.builds(
 def test_a_generic_reader_reads_what_was_confirmed(
     found: list[Confirmation], recorded_at: datetime, seq: int
 ) -> None:
-    valid = [one for one in found if refusal(one) is None]
+    valid = [one for one in map(normal, found) if refusal(one) is None]
     records = Encoder(77).encode(valid, recorded_at, seq)
     assert [key.decode() for key, _ in records] == [one.sale_id for one in valid]
     assert [CODEC.decode(value) for _, value in records] == [
@@ -56,7 +56,10 @@ def test_a_generic_reader_reads_what_was_confirmed(
     [
         ({"payment_id": ""}, "payment_id is empty"),
         ({"payment_id": "ß" * 129}, "payment_id is longer than 256 bytes"),
-        ({"sale_id": "a\0b"}, "sale_id holds a NUL"),
+        ({"sale_id": "a\0b"}, "sale_id holds U+0000 NULL at position 2"),
+        ({"sale_id": "s\u200b1"}, "sale_id holds U+200B ZERO WIDTH SPACE at position 2"),
+        ({"payment_id": "p\xad"}, "payment_id holds U+00AD SOFT HYPHEN at position 2"),
+        ({"payment_id": " \xa0"}, "payment_id is empty"),
         ({"sale_id": "s" * 1_001}, "sale_id is longer than 1000 bytes"),
         ({"currency": "EURO"}, "currency is not three capital letters"),
         ({"currency": "ÄÖÜ"}, "currency is not three capital letters"),
@@ -72,7 +75,7 @@ def test_a_generic_reader_reads_what_was_confirmed(
     ],
 )
 def test_what_no_event_can_hold_has_a_reason(change: dict[str, Any], reason: str) -> None:
-    assert refusal(replace(GOOD, **change)) == reason
+    assert refusal(normal(replace(GOOD, **change))) == reason
 
 
 def test_the_greatest_amounts_are_exact() -> None:
@@ -92,3 +95,9 @@ def test_a_time_in_another_zone_is_the_same_moment() -> None:
     one = replace(GOOD, confirmed_at=AT.astimezone(timezone(timedelta(hours=14))))
     ((_, value),) = Encoder(77).encode([one], AT, 1)
     assert CODEC.decode(value)["confirmed_at"] == AT
+
+
+def test_row_15_a_payment_names_its_sale_as_the_sale_is_named() -> None:
+    one = normal(replace(GOOD, payment_id=" p1\t", sale_id="So\u0308 1\xa0"))
+    assert (one.payment_id, one.sale_id) == ("p1", "Sö 1")
+    assert refusal(one) is None

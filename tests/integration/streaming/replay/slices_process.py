@@ -57,6 +57,7 @@ def main(
     own = replace(
         original.over(replace(SALES_EVENTS, name=f"{SALES_EVENTS.name}-{suffix}")),
         name=f"{pipeline}-{suffix}",
+        version=1,
     )
     PIPELINES[own.name, own.version] = own
     chance = Deadly.chance = random.Random(seed)

@@ -1,0 +1,43 @@
+"""Every hour: whether two cities are probably one, which no rule can decide. A warning, and no more."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from contracts import datasets
+from contracts.topics import TOP_SALES_BY_CITY
+from electrored_dagster.defs.instance import Platform
+from electrored_dagster.graph import key
+from observability.lookalikes import DAYS
+
+NAME = "cities_that_look_alike"
+
+
+@dg.asset_check(
+    name=NAME,
+    asset=key(datasets.view(TOP_SALES_BY_CITY.name)),
+    description="Names that differ by case, accents, width, script, blanks or punctuation alone are counted as "
+    "different cities, and are probably one: mend them where they are written.",
+)
+def cities_that_look_alike(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
+    found = platform.look_alikes()
+    return dg.AssetCheckResult(
+        passed=found.count == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{found.count} sets of names look alike, among {found.names} cities of the last {DAYS} days",
+        metadata={"look_alikes": found.count, "cities": found.names, "first": "\n".join(found.first)},
+    )
+
+
+check_names = dg.define_asset_job(
+    "check_names",
+    selection=dg.AssetSelection.checks(cities_that_look_alike),
+    executor_def=dg.in_process_executor,
+    description="Looks for cities whose names look alike.",
+)
+check_names_hourly = dg.ScheduleDefinition(
+    name="check_names_hourly",
+    job=check_names,
+    cron_schedule="25 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)

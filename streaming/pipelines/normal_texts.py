@@ -1,0 +1,62 @@
+"""The one rule for texts over the columns of events, so that a log which an older release wrote adds up, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import polars as pl
+
+from contracts import texts
+from streaming.engine.pipeline import Check
+
+# Events for which no expression is worth its cost.
+FEW = 100
+
+
+def normal(names: Sequence[str], descriptions: Sequence[str] = ()) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """What makes the texts of events normal: a name that holds what cannot be seen is null, for `name_checks`."""
+    readers = dict.fromkeys(names, _name) | dict.fromkeys(descriptions, _description)
+
+    def read(events: pl.DataFrame) -> pl.DataFrame:
+        there = [name for name in events.columns if name in readers]
+        odd = [name for name, joined in zip(there, _joined(events, there), strict=True) if _is_odd(joined)]
+        return events.with_columns(_read(events[name], readers[name]) for name in odd) if odd else events
+
+    return read
+
+
+def name_checks(column: str, most: int = texts.MOST_NAME_BYTES) -> tuple[Check, ...]:
+    length = pl.col(column).str.len_bytes()
+    return (
+        Check(f"{column} holds a control or invisible character", pl.col(column).is_not_null(), (column,)),
+        Check(f"{column} is empty", length > 0, (column,)),
+        Check(f"{column} is longer than {most} bytes", length <= most, (column,)),
+    )
+
+
+def _joined(events: pl.DataFrame, names: Sequence[str]) -> Sequence[str]:
+    """The texts of each column, joined by `|`. An expression costs more than a few texts do."""
+    if events.height <= FEW:
+        return ["|".join(events[name].to_list()) for name in names]
+    return events.select(pl.col(names).str.join("|")).row(0)
+
+
+def _is_odd(joined: str) -> bool:
+    """Asked of a whole column at once: as cheap as looking for a NUL in each text."""
+    return not texts.are_plain(joined.encode())
+
+
+def _read(column: pl.Series, read: Callable[[str], str | None]) -> pl.Series:
+    odd = (~column.str.contains(texts.PLAIN)).arg_true()
+    return column.scatter(odd, pl.Series([read(text) for text in column.gather(odd)], dtype=pl.String))
+
+
+@texts.kept
+def _name(text: str) -> str | None:
+    try:
+        return texts.visible(text)
+    except texts.Refused:
+        return None
+
+
+_description = texts.kept(texts.description)
