@@ -10,10 +10,10 @@ from psycopg2.extensions import cursor as Cursor
 
 from contracts.settings import CsvSettings, ResultsDbSettings
 from sources.csv import reading
-from sources.csv.inbox import open_regular
 from sources.csv.intake import UNKNOWN
 from sources.csv.lines import Bad
 from sources.csv.plan import plan
+from sources.csv.regular import open_regular
 from sources.csv.results import Check, Counts, Refusal
 from sources.csv.taken import NAMES, Taken, copy_in, upsert
 from sources.errors import Refused

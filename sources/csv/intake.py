@@ -17,10 +17,11 @@ from observability import logs
 from observability.lineage.runs import Say, unheard
 from sources.csv import reading
 from sources.csv.entries import counts_of, detail, earlier_of, place_of, spans_of
-from sources.csv.inbox import Copy, Inbox, Waiting, open_regular
+from sources.csv.inbox import Inbox, Unfinished, Waiting
 from sources.csv.lines import Bad
 from sources.csv.plan import Plan, plan
 from sources.csv.reading import Head, NoCsv, Part
+from sources.csv.regular import Copy, open_regular
 from sources.csv.results import PREVIEW_ROWS, Counts, FileResult, Taking
 from sources.csv.retracting import reverse
 from sources.csv.rows import COLUMNS, EPOCH, MICROSECOND
@@ -71,8 +72,11 @@ class Intake:
     _noted_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> Iterator[FileResult]:
-        """1. end what a predecessor left  2. take the files, oldest first  3. hold nothing back."""
+        """1. end what a predecessor left  2. put back what was written to since it was taken  3. take the files,
+        oldest first  4. hold nothing back.
+        """
         yield from self._finish_left()
+        yield from self._put_back()
         for waiting in self.inbox.waiting():
             if waiting.is_complete:
                 result = self._file(waiting)
@@ -98,6 +102,17 @@ class Intake:
             else:
                 self._put_away(entered)
 
+    def _put_back(self) -> Iterator[FileResult]:
+        for original in self.inbox.written_after():
+            reason = "it was written to after it was taken: what it holds now waits in the inbox, and rows count once"
+            try:
+                self.inbox.put_back(original)
+            except OSError as error:
+                reason = f"it was written to after it was taken, and cannot be put back: {error.strerror}"
+            _log.warning("a file was written to after it was taken", name=original.shown, reason=reason)
+            yield FileResult(original.shown, "written_after", original.sha256, reason)
+        self.inbox.forget()
+
     def _reversed(self, before: Counts, counts: Counts) -> None:
         self.reversed = before + counts
         self._say()
@@ -121,6 +136,8 @@ class Intake:
                 self.inbox.reject_special(waiting)
                 return FileResult(waiting.shown, "rejected", reason=waiting.problem)
             copy = self.inbox.copy(waiting)
+        except Unfinished as error:
+            return FileResult(waiting.shown, "unfinished", reason=str(error))
         except Refused as error:
             return FileResult(waiting.shown, "refused", reason=str(error))
         if copy is None:
@@ -129,7 +146,7 @@ class Intake:
         if known is not None and known.state == "DONE":
             said = f"its content was taken as {known.name}"
             try:
-                self.inbox.let_go(waiting)
+                self.inbox.let_go(waiting, copy.sha256)
             except Refused as error:
                 self.inbox.drop(copy.sha256)
                 return FileResult(waiting.shown, "refused", copy.sha256, f"{said}, and {error}")
@@ -142,7 +159,7 @@ class Intake:
         entry = self._enter(waiting, copy, known)
         left = ""
         try:
-            self.inbox.let_go(waiting)
+            self.inbox.let_go(waiting, copy.sha256)
         except Refused as error:
             # It is entered: its rows count, and next time it is a copy.
             left = str(error)
@@ -156,6 +173,8 @@ class Intake:
             copy.sha256, waiting.shown, copy.size, EPOCH, "TAKING", self.source.next_seq, self.source.next_seq
         )
         try:
+            if copy.problem:
+                raise NoCsv(copy.problem)
             with self._opened(entry) as (_, head):
                 place = head.body
         except NoCsv as error:

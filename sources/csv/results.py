@@ -14,9 +14,12 @@ from observability.lineage.facts import Facts
 # How many rows a preview shows.
 PREVIEW_ROWS = 5
 # taken: all its rows are done. copy: its content was taken before. rejected: no CSV of sales. changing: it is written
-# to, and waits. refused: it could not be opened, moved or removed, and waits. lost: our copy of it went before its end.
-# retracted: taking it back had been cut off, and is done now.
-Outcome = Literal["taken", "copy", "rejected", "changing", "refused", "lost", "retracted"]
+# to, and waits. unfinished: its end is not there yet, and it waits. refused: it could not be opened, moved or removed,
+# and waits. lost: our copy of it went before its end. written_after: what was taken was written to since, and waits
+# again. retracted: taking it back had been cut off, and is done now.
+Outcome = Literal[
+    "taken", "copy", "rejected", "changing", "unfinished", "refused", "lost", "written_after", "retracted"
+]
 
 
 @dataclass(frozen=True)
