@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -16,7 +16,7 @@ from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
 from observability import logs
 from observability.lineage.runs import Say, unheard
 from sources.csv import reading
-from sources.csv.entries import counts_of, detail, earlier_of, place_of, spans_of
+from sources.csv.entries import Writers, counts_of, detail, disagreements_of, place_of, spans_of
 from sources.csv.inbox import Inbox, Unfinished, Waiting
 from sources.csv.lines import Bad
 from sources.csv.plan import Plan, plan
@@ -26,6 +26,7 @@ from sources.csv.results import PREVIEW_ROWS, Counts, FileResult, Taking
 from sources.csv.retracting import reverse
 from sources.csv.rows import COLUMNS, EPOCH, MICROSECOND
 from sources.csv.source import Source, Topics
+from sources.csv.writing import Writing
 from sources.errors import Refused
 from sources.ledger import FileEntry
 
@@ -181,7 +182,9 @@ class Intake:
             entry = replace(entry, state="REJECTED", detail={"reason": str(error)})
         else:
             earlier = spans_of(known) if known is not None and known.state == "LOST" else []
-            entry = replace(entry, detail=detail(place, Counts(), earlier))
+            modified = {"modified": waiting.status.st_mtime_ns}
+            kept = modified | ({"earlier": earlier} if earlier else {})
+            entry = replace(entry, detail=detail(place, Counts()) | kept)
         entry = replace(entry, entered_at=self.source.hold())
         self.source.enter(entry)
         return entry
@@ -197,9 +200,10 @@ class Intake:
     def _rows(self, entry: FileEntry) -> FileResult:
         """Take its rows from where the entry stands; a block is read while the one before it is written."""
         started = time.monotonic()
-        with self._opened(entry) as (fd, head), closing(_Writing(self.source)) as writing:
+        with self._opened(entry) as (fd, head), closing(Writing(self.source)) as writing:
             place = place_of(entry)
             parts = reading.parts(fd, head, place, self.decimal_comma)
+            writers = Writers(self.source.files, entry)
             part = next(parts, None)
             while True:
                 following = None if part is None else next(parts, None)
@@ -208,12 +212,17 @@ class Intake:
                 made, bad, counts = self._planned(part)
                 self.counts += counts
                 end = part.end if part is not None else place
+                disagrees = dict(Counter(disagreements_of(entry)) + writers.of(made.corrected))
                 entry = replace(
                     entry,
                     state="TAKING" if following is not None else "DONE",
                     rows=entry.rows + counts.rows,
                     next_seq=self.source.next_seq + made.events.height,
-                    detail=detail(end, counts_of(entry) + counts, earlier_of(entry)),
+                    detail={
+                        **entry.detail,
+                        **detail(end, counts_of(entry) + counts),
+                        **({"disagrees": disagrees} if disagrees else {}),
+                    },
                 )
                 writing.start(made, bad, entry)
                 if following is None:
@@ -224,7 +233,10 @@ class Intake:
             self._say()
         self._put_away(entry)
         took = time.monotonic() - started
-        return FileResult(entry.name, "taken", entry.sha256, "", counts_of(entry), took, head.unknown)
+        if disagrees:
+            _log.warning("files of one time disagree about sales", name=entry.name, others=disagrees)
+        counts = counts_of(entry)
+        return FileResult(entry.name, "taken", entry.sha256, "", counts, took, head.unknown, disagrees)
 
     def _planned(self, part: Part | None) -> tuple[Plan, list[Bad], Counts]:
         if part is None:
@@ -236,7 +248,7 @@ class Intake:
             self.preview += [_shown(row) for row in sold.select(COLUMNS).iter_rows(named=True)]
         return made, bad, made.counts(part.rows, len(bad))
 
-    def _note_sometimes(self, writing: _Writing) -> None:
+    def _note_sometimes(self, writing: Writing) -> None:
         if time.monotonic() - self._noted_at >= NOTE_SECONDS:
             writing.settle()
             self.source.note_ends()
@@ -250,30 +262,6 @@ class Intake:
             self.inbox.reject(entry.sha256, entry.name, entry.detail["reason"])
         else:
             self.inbox.drop(entry.sha256)
-
-
-class _Writing:
-    """At most one transaction under way, in a thread; what it raised is raised by `settle`."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._thread = ThreadPoolExecutor(1, "csv")
-        self._under_way: Future[None] | None = None
-
-    def start(self, made: Plan, bad: list[Bad], entry: FileEntry) -> None:
-        """Encode here, outside of the transaction; write there."""
-        events = self._source.encode(made, entry.entered_at)
-        dead = self._source.dead_letters(entry, bad)
-        is_last = entry.state == "DONE"
-        self._under_way = self._thread.submit(self._source.write, made, events, dead, entry, is_last=is_last)
-
-    def settle(self) -> None:
-        if self._under_way is not None:
-            under_way, self._under_way = self._under_way, None
-            under_way.result()
-
-    def close(self) -> None:
-        self._thread.shutdown()
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -81,6 +81,18 @@ class FileResult:
     counts: Counts = Counts()
     seconds: float = 0.0
     ignored_columns: tuple[str, ...] = ()
+    # Other files of the same time that said something else of so many sales: which of them counts is chance.
+    disagrees: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def refused_share(self) -> float:
+        """Of its rows."""
+        return self.counts.rejected / self.counts.rows if self.counts.rows else 0.0
+
+    @property
+    def is_in_vain(self) -> bool:
+        """It has rows, and none of them counts."""
+        return 0 < self.counts.rows == self.counts.rejected
 
 
 @dataclass(frozen=True)
