@@ -67,7 +67,7 @@ def listing(folder: Path) -> Listing:
             elif entry.name in OWN_FOLDERS or entry.name.lower() in _LITTER:
                 continue
             elif entry.is_dir(follow_symlinks=False):
-                unrecognised += _below(folder, entry.name)
+                unrecognised += [] if entry.name.startswith(".") else _below(folder, entry.name)
             elif not _TEMPORARY.fullmatch(entry.name) or _is_left(entry):
                 unrecognised.append(entry.name)
     return Listing(tuple(files), tuple(sorted(unrecognised, key=natural)))

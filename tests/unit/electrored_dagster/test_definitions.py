@@ -147,6 +147,8 @@ def test_checks() -> None:
     assert checks == {
         ("results_db/public/csv_sales", "reject_rate"),
         ("results_db/public/csv_sales", "oldest_waiting_file"),
+        ("results_db/public/csv_sales", "files_agree"),
+        ("results_db/public/csv_sales", "names_recognised"),
         ("kafka/sales-events", "sale_ids_in_both_sources"),
         *((answer, "replay_is_identical") for answer in ANSWERS),
     }
