@@ -18,9 +18,10 @@ from observability.lineage.runs import Say, unheard
 from sources.csv import reading
 from sources.csv.entries import Writers, counts_of, detail, disagreements_of, place_of, spans_of
 from sources.csv.inbox import Inbox, Unfinished, Waiting
+from sources.csv.judging import judge
 from sources.csv.lines import Bad
 from sources.csv.plan import Plan, plan
-from sources.csv.reading import Head, NoCsv, Part
+from sources.csv.reading import NoCsv, Part
 from sources.csv.regular import Copy, open_regular
 from sources.csv.results import PREVIEW_ROWS, Counts, FileResult, Taking
 from sources.csv.retracting import reverse
@@ -176,8 +177,8 @@ class Intake:
         try:
             if copy.problem:
                 raise NoCsv(copy.problem)
-            with self._opened(entry) as (_, head):
-                place = head.body
+            with self._opened(entry) as fd:
+                place = judge(fd, self.decimal_comma).body
         except NoCsv as error:
             entry = replace(entry, state="REJECTED", detail={"reason": str(error)})
         else:
@@ -190,18 +191,18 @@ class Intake:
         return entry
 
     @contextmanager
-    def _opened(self, entry: FileEntry) -> Iterator[tuple[int, Head]]:
+    def _opened(self, entry: FileEntry) -> Iterator[int]:
         fd = open_regular(self.inbox.path_of(entry.sha256))
         try:
-            yield fd, reading.head(fd)
+            yield fd
         finally:
             os.close(fd)
 
     def _rows(self, entry: FileEntry) -> FileResult:
         """Take its rows from where the entry stands; a block is read while the one before it is written."""
         started = time.monotonic()
-        with self._opened(entry) as (fd, head), closing(Writing(self.source)) as writing:
-            place = place_of(entry)
+        with self._opened(entry) as fd, closing(Writing(self.source)) as writing:
+            head, place = reading.head(fd), place_of(entry)
             parts = reading.parts(fd, head, place, self.decimal_comma)
             writers = Writers(self.source.files, entry)
             part = next(parts, None)

@@ -120,17 +120,24 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Check:
-    """What would become of a file. `refusals` are the first ones; `counts.rejected` says how many there are."""
+    """What would become of a file. `refusals` are the first ones; `counts.rejected` says how many there are.
+
+    `reasons`: how many rows would be refused for which reason. `unrecognised`, `unfinished`: why the inbox would leave
+    it where it lies, or for how long.
+    """
 
     name: str
     counts: Counts
     refusals: tuple[Refusal, ...] = ()
     reason: str = ""
     ignored_columns: tuple[str, ...] = ()
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    unrecognised: str = ""
+    unfinished: str = ""
 
     @property
     def is_clean(self) -> bool:
-        return not self.reason and not self.counts.rejected
+        return not self.reason and not self.unrecognised and not self.counts.rejected
 
 
 @dataclass(frozen=True)
