@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,48 +15,11 @@ from sources.csv import content, originals, wholeness
 from sources.csv.inbox import Inbox, Unfinished, Waiting
 from sources.csv.originals import WATCH_SECONDS
 from sources.csv.wholeness import UNENDED_SECONDS
+from tests.slow_writer import writer
 
 HEADER = "sale_id,sold_at,city,country,salesman_id,salesman_name,product,quantity,currency,amount\n"
 CUT = "a1,2026-11-22T10:00:00Z,Berlin,DE,s1,Ada,tv,1,EUR,10"
 DAY = 86_400.0
-
-# Writes each line that it is given, as it is, and says so; ends with its input.
-WRITER = """
-import sys
-with open(sys.argv[1], sys.argv[2]) as file:
-    print("open", flush=True)
-    for line in sys.stdin:
-        file.write(eval(line))
-        file.flush()
-        print("written", flush=True)
-"""
-
-
-@contextmanager
-def writer(path: Path, mode: str = "a") -> Iterator[Callable[[str], None]]:
-    """A second process that has the file open; gives what lets it write, and returns when it has."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), mode],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    stdin, stdout = process.stdin, process.stdout
-
-    def write(text: str) -> None:
-        stdin.write(f"{text!r}\n")
-        stdin.flush()
-        assert stdout.readline() == "written\n"
-
-    try:
-        assert stdout.readline() == "open\n"
-        yield write
-    finally:
-        stdin.close()
-        process.wait(30)
-        stdout.close()
 
 
 @pytest.fixture
