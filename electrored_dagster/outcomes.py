@@ -95,11 +95,11 @@ def reject_rate(taking: Taking) -> dg.AssetCheckResult:
         key=lambda file: file.refused_share,
         reverse=True,
     )
-    in_vain = sum(file.is_in_vain for file in taking.files)
+    in_vain = sum(file.counts.is_in_vain for file in taking.files)
     said = [f"{file.name} was {file.outcome}: {file.reason}" for file in whole]
     said += [
         f"{file.name}: nothing of it counts, all {file.counts.rows} rows were refused"
-        if file.is_in_vain
+        if file.counts.is_in_vain
         else f"{file.name}: {file.counts.rejected} of {file.counts.rows} rows were refused"
         for file in bad
     ]

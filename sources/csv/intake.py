@@ -145,7 +145,8 @@ class Intake:
         if copy is None:
             return FileResult(waiting.shown, "changing", reason="it went or was written to while it was read")
         known = self.source.files.get(copy.sha256)
-        if known is not None and known.state == "DONE":
+        # One of which nothing counted may fare otherwise now, with another setting or another version.
+        if known is not None and known.state == "DONE" and not counts_of(known).is_in_vain:
             said = f"its content was taken as {known.name}"
             try:
                 self.inbox.let_go(waiting, copy.sha256)

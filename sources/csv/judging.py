@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from sources.csv import reading
 from sources.csv.content import raw
 from sources.csv.heads import Head, NoCsv
+from sources.csv.lines import MAX_RECORD_BYTES
 from sources.csv.rows import COLUMNS
 
 # A single row that is wrong is a slip in that row.
@@ -66,15 +67,21 @@ def _check_headers(lines: bytes, number: int, found: Head) -> None:
     at = small.find(b"salesman_id")
     while at >= 0:
         begin, end = small.rfind(b"\n", 0, at) + 1, small.find(b"\n", at)
-        line = small[begin : end if end >= 0 else None].decode(errors="replace").strip("\ufeff\r")
-        cells = next(csv.reader([line], delimiter=found.dialect.separator, skipinitialspace=True), [])
-        names = tuple(name.strip() for name in cells)
+        line = small[begin : end if end >= 0 else None]
+        names = _cells(line, found.dialect.separator) if len(line) <= MAX_RECORD_BYTES else ()
         if set(names) >= set(COLUMNS) and names != found.names:
             line_number = number + small.count(b"\n", 0, begin) + 1
             raise NoCsv(
                 f"line {line_number} names the columns again and in another order: make two files of it"
             )
         at = small.find(b"salesman_id", end) if end >= 0 else -1
+
+
+def _cells(line: bytes, separator: str) -> tuple[str, ...]:
+    # A carriage return within a line is an error to the csv module.
+    text = line.decode(errors="replace").strip("\ufeff").replace("\r", " ")
+    cells = next(csv.reader([text], delimiter=separator, skipinitialspace=True), [])
+    return tuple(name.strip() for name in cells)
 
 
 def _check_rows(fd: int, found: Head, decimal_comma: bool) -> None:

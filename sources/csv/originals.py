@@ -48,12 +48,10 @@ class Originals:
         path.rename(self._folder / seen / path.name)
 
     def all(self) -> Iterator[Original]:
-        """Those that lie here; nothing is opened."""
-        if not self._folder.exists():
-            return
-        for folder in self._folder.iterdir():
-            sha256, *seen = folder.name.split(".")
-            for path in folder.iterdir():
+        """Those that lie here; nothing is opened, and a run may move them meanwhile."""
+        for path in self._folder.glob("*/*"):
+            sha256, *seen = path.parent.name.split(".")
+            with suppress(FileNotFoundError):
                 status = path.lstat()
                 now = [str(number) for number in (status.st_ino, status.st_size, status.st_mtime_ns)]
                 yield Original(path, sha256, now != seen, status.st_ctime)

@@ -52,6 +52,11 @@ class Counts:
         )
 
     @property
+    def is_in_vain(self) -> bool:
+        """There are rows, and none of them counts."""
+        return 0 < self.rows == self.rejected
+
+    @property
     def amounts(self) -> dict[str, Decimal]:
         """By currency, four decimals."""
         return {currency: Decimal(value).scaleb(-4) for currency, value in sorted(self.amount.items())}
@@ -88,11 +93,6 @@ class FileResult:
     def refused_share(self) -> float:
         """Of its rows."""
         return self.counts.rejected / self.counts.rows if self.counts.rows else 0.0
-
-    @property
-    def is_in_vain(self) -> bool:
-        """It has rows, and none of them counts."""
-        return 0 < self.counts.rows == self.counts.rejected
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sources.csv import lines, reading
 from sources.csv.heads import NoCsv
@@ -185,6 +187,38 @@ def test_row_18_what_is_wrong_in_a_row_costs_the_row() -> None:
     mixed = text(ROWS).encode() + text(ROWS).partition("\n")[2].encode("cp1252")
     good, bad = read(mixed)
     assert (len(good), len(bad)) == (3, 3), "one of the two is UTF-8"
+
+
+HEADS = [",".join(COLUMNS), ";".join(COLUMNS), '", "'.join(COLUMNS).join('""'), "sep=;", "\ufeff", "\0", ""]
+PIECES = [*'a,;"\r\n\0 -ö\t|', "\r\r\n", *HEADS, ",".join(ROWS[0]), ";".join(ROWS[0])]
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(HEADS),
+    st.lists(
+        st.sampled_from([*'a,;"\r\n\0 -ö\t|', "\r\r\n", *HEADS, ",".join(ROWS[0]), ";".join(ROWS[0])]),
+        max_size=30,
+    ),
+    st.sampled_from(["utf-8", "cp1252", "utf-16"]),
+    st.integers(401, 900),
+)
+def test_whatever_a_file_holds_it_is_read_or_has_a_reason(
+    head: str, pieces: list[str], encoding: str, block_bytes: int
+) -> None:
+    content = f"{head}\n{''.join(pieces)}".encode(encoding, errors="replace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines, "MAX_RECORD_BYTES", 400)
+        try:
+            whole = read(content)
+        except NoCsv:
+            return
+        patch.setattr(lines, "BLOCK_BYTES", block_bytes)
+        with opened(content) as fd:
+            found = reading.head(fd)
+            parts = list(reading.parts(fd, found, found.body, False))
+        again = [row for part in parts for row in part.good.iter_rows(named=True)]
+        assert (again, [(bad.line, bad.reason) for part in parts for bad in part.bad]) == whole
 
 
 def test_row_18_columns_that_are_passed_over_have_a_name() -> None:
