@@ -62,7 +62,8 @@ def check(results: ResultsDbSettings, settings: CsvSettings, file: Path) -> Chec
     taken = Pretended(results)
     try:
         found = _check(fd, taken, file.name, settings.csv_decimal_comma)
-        unfinished = wholeness.unfinished(fd, time.time() - os.fstat(fd).st_ctime)
+        age = time.time() - os.fstat(fd).st_ctime
+        unfinished = wholeness.unfinished(fd, age, wholeness.Processes())
     finally:
         os.close(fd)
         taken.close()

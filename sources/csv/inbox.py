@@ -115,15 +115,16 @@ class Inbox:
             names = listing(self._folder).files
         except FileNotFoundError:
             return []
+        processes = wholeness.Processes()
         for name in names:
             try:
                 status = (self._folder / name).lstat()
-                found.append(self._looked_at(name, status))
+                found.append(self._looked_at(name, status, processes))
             except FileNotFoundError:
                 continue
         return sorted(found, key=lambda one: (one.status.st_mtime_ns, natural(one.name), one.name))
 
-    def _looked_at(self, name: str, status: os.stat_result) -> Waiting:
+    def _looked_at(self, name: str, status: os.stat_result, processes: wholeness.Processes) -> Waiting:
         if not stat.S_ISREG(status.st_mode):
             return Waiting(name, status, problem=f"it is {kind_of(status.st_mode)}, not a regular file")
         # A write sets both times alike; a rename, and whatever else says "finished", only the second. Where a file
@@ -139,7 +140,7 @@ class Inbox:
             # Whoever takes it says what is wrong.
             return Waiting(name, status)
         try:
-            return Waiting(name, status, wholeness.unfinished(fd, age))
+            return Waiting(name, status, wholeness.unfinished(fd, age, processes))
         finally:
             os.close(fd)
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sources.csv.wholeness import is_written
+from sources.csv.wholeness import Processes, is_written
 
 # The longest pause of a writer that is seen; one that is seen to have the file open is waited for.
 WATCH_SECONDS = 3_600.0
@@ -75,8 +75,9 @@ class Originals:
 
     def forget(self, sha256: str | None = None) -> None:
         """Remove those of this content; without one, those that were watched for long enough."""
+        processes = Processes()
         for original in self.all():
-            if original.sha256 == sha256 or (sha256 is None and _is_over(original)):
+            if original.sha256 == sha256 or (sha256 is None and _is_over(original, processes)):
                 _remove(original.path)
         if self._folder.exists():
             for folder in self._folder.iterdir():
@@ -85,12 +86,12 @@ class Originals:
                     folder.rmdir()
 
 
-def _is_over(original: Original) -> bool:
+def _is_over(original: Original, processes: Processes) -> bool:
     if original.is_changed or time.time() - original.since < WATCH_SECONDS:
         return False
     fd = os.open(original.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return not is_written(fd)
+        return not is_written(fd, processes)
     finally:
         os.close(fd)
 

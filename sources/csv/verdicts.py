@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sources.csv.quoting import Dialect
+from sources.csv.wholeness import DOS_END
 
 if TYPE_CHECKING:
     from sources.csv.lines import Places, Records
@@ -34,9 +35,13 @@ def lone_returns(array: npt.NDArray[np.uint8]) -> Places:
 
 
 def says_nothing(found: Records, sizes: Places, columns: int, dialect: Dialect) -> npt.NDArray[np.bool_]:
-    """Records that are none: blank lines, rows of nothing but separators, and the header once more."""
+    """Records that are none: blank lines, rows of nothing but separators, and the header once more.
+
+    Also the end of a file as programs for DOS mark it.
+    """
     blank: npt.NDArray[np.bool_] = sizes == 0
     empty = [dialect.separator.join([cell] * (columns + dialect.trailing)).encode() for cell in ("", '""')]
+    empty.append(DOS_END)
     headers = [dialect.header, BOM + dialect.header] if dialect.header else []
     lengths, firsts = (np.array([[len(one), one[0]] for one in (*empty, *headers)])).T
     array = np.frombuffer(found.data, dtype=np.uint8)
@@ -45,9 +50,13 @@ def says_nothing(found: Records, sizes: Places, columns: int, dialect: Dialect) 
     for row in np.flatnonzero(is_like).tolist():
         begin = int(found.starts[row])
         blank[row] = blank[row] or found.data[begin : begin + int(sizes[row])] in (*empty, *headers)
-    # The header stands as it is where the others were written anew.
-    for row, text in enumerate(found.raw if headers else ()):
-        blank[row] = blank[row] or text.rstrip(b"\r\n").removeprefix(BOM) == dialect.header
+    for row in np.flatnonzero((found.counts == 1) & np.isin(array[found.starts], (32, 9))).tolist():
+        begin = int(found.starts[row])
+        blank[row] = blank[row] or not found.data[begin : begin + int(sizes[row])].strip()
+    # Where records were written anew, these stand as they are in the file.
+    for row, text in enumerate(found.raw):
+        is_nothing = text.strip(b" \t\r\n") in (b"", DOS_END)
+        blank[row] = blank[row] or is_nothing or text.rstrip(b"\r\n") in headers
     return blank
 
 

@@ -10,13 +10,16 @@ import errno
 import fcntl
 import os
 import signal
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 # Without a line end at its end, and with nobody seen to write, a file is taken when it has not changed for so long:
 # many an export leaves the last one out.
 UNENDED_SECONDS = 300.0
 GZIP = b"\x1f\x8b"
+# What programs for DOS write behind the last line.
+DOS_END = b"\x1a"
 # Leases of these are the server's, or none: their answer says nothing of who has the file open.
 _REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "fuse", "glusterfs", "lustre", "afs")
 
@@ -27,9 +30,17 @@ UNENDED = (
 )
 
 
-def unfinished(fd: int, age_seconds: float) -> str:
+class Processes:
+    """Which files those processes have open for writing that we may look into; they are asked once."""
+
+    @cached_property
+    def writing(self) -> frozenset[tuple[int, int]]:
+        return frozenset(file for process in Path("/proc").glob("[0-9]*") for file in _written_by(process))
+
+
+def unfinished(fd: int, age_seconds: float, processes: Processes) -> str:
     """Why a file of that age is not whole; empty if nothing says so. Quotes and gzip are looked at while it is read."""
-    if is_written(fd):
+    if is_written(fd, processes):
         return OPEN
     if age_seconds < UNENDED_SECONDS and os.pread(fd, len(GZIP), 0) != GZIP and not _ends(fd):
         return UNENDED
@@ -38,14 +49,14 @@ def unfinished(fd: int, age_seconds: float) -> str:
 
 def _ends(fd: int) -> bool:
     size = os.fstat(fd).st_size
-    return size > 0 and os.pread(fd, 1, size - 1) == b"\n"
+    return size > 0 and os.pread(fd, 1, size - 1) in (b"\n", DOS_END)
 
 
-def is_written(fd: int) -> bool:
+def is_written(fd: int, processes: Processes) -> bool:
     """Whether somebody has the file open for writing, as far as the kernel lets us know.
 
     A read lease is refused exactly then, whichever container or user has it; for files of others it takes CAP_LEASE.
-    Where no lease is to be had, the processes that we may look into are asked.
+    Where no lease is to be had, the processes are asked.
     """
     status = os.fstat(fd)
     if not _is_remote(status.st_dev):
@@ -61,25 +72,19 @@ def is_written(fd: int) -> bool:
                 raise
         else:
             return False
-    return any(_writes(process, status) for process in Path("/proc").glob("[0-9]*"))
+    return (status.st_dev, status.st_ino) in processes.writing
 
 
-def _writes(process: Path, file: os.stat_result) -> bool:
+def _written_by(process: Path) -> Iterator[tuple[int, int]]:
     try:
         for link in (process / "fd").iterdir():
-            found = link.stat()
-            if (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino):
-                flags = next(
-                    int(line.split()[1], 8)
-                    for line in (process / "fdinfo" / link.name).read_text().splitlines()
-                    if line.startswith("flags:")
-                )
-                if flags & os.O_ACCMODE != os.O_RDONLY:
-                    return True
+            for line in (process / "fdinfo" / link.name).read_text().splitlines():
+                if line.startswith("flags:") and int(line.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY:
+                    status = link.stat()
+                    yield status.st_dev, status.st_ino
     except OSError:
-        # It ended, closed the file, or is none of ours to look into.
-        return False
-    return False
+        # It ended, closed a file, or is none of ours to look into.
+        return
 
 
 @lru_cache

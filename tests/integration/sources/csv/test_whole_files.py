@@ -47,7 +47,7 @@ def test_row_12_what_a_writer_adds_after_the_taking_counts(
 ) -> None:
     """A writer that cannot be seen, as on another machine, with a cut number that was taken after minutes of quiet."""
     for module in (wholeness, originals):
-        monkeypatch.setattr(module, "is_written", lambda _: False)
+        monkeypatch.setattr(module, "is_written", lambda *_: False)
     monkeypatch.setattr(wholeness, "UNENDED_SECONDS", 0.0)
     with writer(desk.inbox / "sales_1.csv", "w") as write:
         write(HEADER + line(plain(1)) + "\n" + line(plain(2, amount="10")))

@@ -103,6 +103,11 @@ EXPORTS = {
         text([tuple("-" * len(name) for name in COLUMNS), *ROWS], lineterminator="\n"), 3,
     ),
     "rows of separators and blank lines at the end": (text([*ROWS, ("",) * 10, ("",) * 10]) + "\r\n\r\n", 2),
+    "the end of a file for DOS": (text() + "\x1a", 2),
+    "lines of blanks": (text() + "   \r\n\t \n ", 2),
+    "lines of blanks where quotes stray": (
+        text(delimiter=";", quoting=csv.QUOTE_NONE, quotechar=None) + "   \r\n\t \n ", 2,
+    ),
     "the same in quotes": (text([*ROWS, ("",) * 10], quoting=csv.QUOTE_ALL), 2),
     "two byte order marks": ("\ufeff\ufeff" + text(), 2),
     "pandas": (frame().to_csv(index=False), 2),

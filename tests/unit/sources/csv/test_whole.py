@@ -105,8 +105,8 @@ def test_row_12_what_is_written_after_the_taking_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """By a writer that cannot be seen, as on another machine: its file goes on where the inbox is."""
-    monkeypatch.setattr(wholeness, "is_written", lambda _: False)
-    monkeypatch.setattr(originals, "is_written", lambda _: False)
+    monkeypatch.setattr(wholeness, "is_written", lambda *_: False)
+    monkeypatch.setattr(originals, "is_written", lambda *_: False)
     path = tmp_path / "sales_1.csv"
     inbox = Inbox(tmp_path, 0)
     with inbox.held(), writer(path, "w") as write:
@@ -140,7 +140,7 @@ def test_row_12_what_is_written_after_the_taking_comes_back(
 def test_an_original_is_watched_for_an_hour_and_while_somebody_has_it_open(
     tmp_path: Path, later: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wholeness, "is_written", lambda _: False)
+    monkeypatch.setattr(wholeness, "is_written", lambda *_: False)
     path = tmp_path / "sales_1.csv"
     inbox = Inbox(tmp_path, 0)
 
