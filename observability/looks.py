@@ -118,8 +118,9 @@ class Ledger:
         self._refused[hash(key)] = None
         if len(self._refused) > MOST_LETTERS:
             self._refused.popitem(last=False)
-        # Of a file that is its name: the source says enough.
-        origin = "csv" if value["origin"].startswith("csv/") else value["origin"]
+        # Of a file its name is part of it: the source says enough.
+        is_file = value["origin"].startswith("csv/") or value["origin"].endswith(".csv")
+        origin = "csv" if is_file else value["origin"]
         place = origin, kind_of(value["reason"])
         if place not in self._dead and len(self._dead) >= MOST_REASONS:
             place = origin, "other"
