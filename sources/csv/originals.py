@@ -65,7 +65,7 @@ class Originals:
         """Where it is taken again, as a content of its own, when it is whole."""
         try:
             # A rename would replace what somebody puts there now.
-            os.link(original.path, target)
+            os.link(original.path, target, follow_symlinks=False)
         except OSError:
             # Not for files of others, and not on every file system.
             if os.path.lexists(target):
