@@ -13,11 +13,15 @@ import dagster as dg
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from contracts import datasets
+from contracts.inbox import PATTERN, listing
 from contracts.settings import CsvSettings
 from electrored_dagster.graph import key
 from sources.csv.inbox import Inbox, Waiting
 
 CHECK = "oldest_waiting_file"
+NAMES_CHECK = "names_recognised"
+# Of names and reasons so many are shown, and the others counted.
+MOST_SHOWN = 20
 # While all is well a file waits for a minute at most, and those behind a very large one for some.
 OLD = timedelta(minutes=5)
 # The slowest it gets while runs fail or change nothing: 30 s, doubled five times, are 16 minutes.
@@ -27,11 +31,16 @@ _CUT_OFF = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 @dataclass(frozen=True)
 class Found:
-    """The inbox as one look found it. `left`: when a run that was cut off had made the copies that lie there."""
+    """The inbox as one look found it. `left`: when a run that was cut off had made the copies that lie there.
+
+    `written_after`: files that were taken and written to since. `unrecognised`: names that no run takes.
+    """
 
     waiting: tuple[Waiting, ...] = ()
     copies: tuple[str, ...] = ()
     left: tuple[float, ...] = ()
+    written_after: tuple[str, ...] = ()
+    unrecognised: tuple[str, ...] = ()
 
     @property
     def complete(self) -> tuple[Waiting, ...]:
@@ -40,7 +49,18 @@ class Found:
     @property
     def is_empty(self) -> bool:
         """Nothing that a run could take now."""
-        return not self.complete and not self.copies
+        return not self.complete and not self.copies and not self.written_after
+
+    @property
+    def unfinished(self) -> str:
+        """The files that are not whole yet, and what shows it."""
+        return _some([f"{one.shown}: {one.unfinished}" for one in self.waiting if one.unfinished])
+
+    @property
+    def strangers(self) -> str:
+        """The same for the same names that are not recognised; empty without any."""
+        names = b"/".join(os.fsencode(name) for name in self.unrecognised)
+        return hashlib.sha256(names).hexdigest() if names else ""
 
     @property
     def fingerprint(self) -> str:
@@ -50,7 +70,7 @@ class Found:
             status = one.status
             digest.update(os.fsencode(one.name))
             digest.update(f"/{status.st_ino}/{status.st_size}/{status.st_ctime_ns}/".encode())
-        for copy in sorted(self.copies):
+        for copy in sorted((*self.copies, *self.written_after)):
             digest.update(copy.encode())
         return digest.hexdigest()
 
@@ -71,12 +91,26 @@ class Found:
             check_name=CHECK,
             passed=age <= OLD,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"the oldest file has been waiting for {round(age.total_seconds())} s",
+            description=f"the oldest file has been waiting for {round(age.total_seconds())} s"
+            + (f"; not whole yet: {self.unfinished}" if self.unfinished else ""),
             metadata={
                 "seconds": age.total_seconds(),
                 "waiting": len(self.waiting),
                 "half_taken": len(self.left),
             },
+        )
+
+    def names_check(self) -> dg.AssetCheckResult:
+        shown = _some([_text(name) for name in self.unrecognised])
+        return dg.AssetCheckResult(
+            asset_key=key(datasets.CSV_SALES),
+            check_name=NAMES_CHECK,
+            passed=not self.unrecognised,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"not recognised, and never taken under these names: {shown}; the inbox takes {PATTERN}"
+            if self.unrecognised
+            else f"every name is one of {PATTERN}",
+            metadata={"unrecognised": len(self.unrecognised)},
         )
 
     def observation(self, now: datetime) -> dg.AssetObservation:
@@ -85,6 +119,9 @@ class Found:
             metadata={
                 "waiting": len(self.waiting),
                 "complete": len(self.complete),
+                "unfinished": self.unfinished,
+                "written_after": len(self.written_after),
+                "unrecognised": len(self.unrecognised),
                 "half_taken": len(self.copies),
                 "bytes": sum(one.status.st_size for one in self.waiting),
                 "oldest_seconds": self.oldest_age(now).total_seconds(),
@@ -92,8 +129,17 @@ class Found:
         )
 
 
+def _some(shown: Sequence[str]) -> str:
+    more = len(shown) - MOST_SHOWN
+    return "; ".join(shown[:MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _text(name: str) -> str:
+    return os.fsencode(name).decode(errors="replace")
+
+
 def look(settings: CsvSettings) -> Found:
-    """What waits; no file is opened."""
+    """What waits; a file that has settled is opened, to see how it ends, and none is read."""
     inbox = Inbox(settings.csv_inbox, settings.csv_settle_seconds)
     copies = {}
     for sha256 in inbox.copies():
@@ -102,7 +148,12 @@ def look(settings: CsvSettings) -> Found:
         except FileNotFoundError:
             # A run has just put it away.
             continue
-    return Found(tuple(inbox.waiting()), tuple(copies), tuple(copies.values()))
+    try:
+        unrecognised = listing(settings.csv_inbox).unrecognised
+    except FileNotFoundError:
+        unrecognised = ()
+    written_after = tuple(original.sha256 for original in inbox.written_after())
+    return Found(tuple(inbox.waiting()), tuple(copies), tuple(copies.values()), written_after, unrecognised)
 
 
 @dataclass(frozen=True)
@@ -135,11 +186,12 @@ class Runs:
 
 @dataclass(frozen=True)
 class Memory:
-    """What the sensor knows from its last look: the files it last asked a run for, how often, what the check said."""
+    """What the sensor knows from its last look: the files it last asked a run for, how often, what the checks said."""
 
     asked: str = ""
     times: int = 0
     is_old: bool = False
+    unrecognised: str = ""
 
     @classmethod
     def of(cls, cursor: str | None) -> Memory:
@@ -149,9 +201,9 @@ class Memory:
     def cursor(self) -> str:
         return json.dumps(asdict(self))
 
-    def telling(self, is_old: bool) -> Memory:
-        """After the check's new outcome was told."""
-        return replace(self, is_old=is_old)
+    def telling(self, is_old: bool, unrecognised: str) -> Memory:
+        """After the checks' new outcomes were told."""
+        return replace(self, is_old=is_old, unrecognised=unrecognised)
 
     def asking(self, found: Found) -> Memory:
         """After a run was asked for."""
@@ -166,7 +218,7 @@ def reason_to_wait(found: Found, runs: Runs, memory: Memory, every: timedelta, n
     failed, and for each that found the same files and left them: that may not cost 5 CPU-seconds every 30 s for ever.
     """
     if found.is_empty and not runs.is_owed:
-        return "files are not complete yet" if found.waiting else "nothing waits"
+        return f"files are not complete yet: {found.unfinished}" if found.waiting else "nothing waits"
     if runs.is_busy:
         return "a run is on its way"
     if runs.newest_at is None:

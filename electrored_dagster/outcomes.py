@@ -16,7 +16,7 @@ from streaming.engine.errors import EngineError, Retriable
 
 if TYPE_CHECKING:
     # They take seconds to import, and most runs need one of them at most.
-    from sources.csv.results import Retraction, Taking
+    from sources.csv.results import FileResult, Retraction, Taking
     from sources.soap.poll import Result
 
 S = TypeVar("S", bound=BaseSettings)
@@ -76,6 +76,7 @@ def taken(taking: Taking) -> dict[str, Any]:
                     "accepted": file.counts.accepted,
                     "rejected": file.counts.rejected,
                     "columns passed over": ", ".join(file.ignored_columns),
+                    "disagrees with": _disagreements(file),
                 }
                 for file in taking.files[:FILES_SHOWN]
             ]
@@ -86,18 +87,54 @@ def taken(taking: Taking) -> dict[str, Any]:
 
 
 def reject_rate(taking: Taking) -> dg.AssetCheckResult:
-    """Whether few rows were refused, and no file as a whole."""
+    """Whether few rows of each file were refused, and no file as a whole: many good rows excuse no other file."""
     counts = taking.counts
-    rate = counts.rejected / counts.rows if counts.rows else 0.0
     whole = [file for file in taking.files if file.outcome in ("rejected", "refused", "lost")]
-    files = "".join(f"; {file.name} was {file.outcome}: {file.reason}" for file in whole[:FILES_SHOWN])
+    bad = sorted(
+        (file for file in taking.files if file.refused_share > REJECT_RATE),
+        key=lambda file: file.refused_share,
+        reverse=True,
+    )
+    in_vain = sum(file.counts.is_in_vain for file in taking.files)
+    said = [f"{file.name} was {file.outcome}: {file.reason}" for file in whole]
+    said += [
+        f"{file.name}: nothing of it counts, all {file.counts.rows} rows were refused"
+        if file.counts.is_in_vain
+        else f"{file.name}: {file.counts.rejected} of {file.counts.rows} rows were refused"
+        for file in bad
+    ]
     return dg.AssetCheckResult(
         check_name="reject_rate",
-        passed=rate <= REJECT_RATE and not whole,
+        passed=not said,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{counts.rejected} of {counts.rows} rows were refused{files}",
-        metadata={"rate": rate, "rejected": counts.rejected, "rows": counts.rows, "files": len(whole)},
+        description="; ".join([f"{counts.rejected} of {counts.rows} rows were refused", *said[:FILES_SHOWN]]),
+        metadata={
+            "rate": max((file.refused_share for file in taking.files), default=0.0),
+            "rejected": counts.rejected,
+            "rows": counts.rows,
+            "files": len(whole),
+            "files_in_vain": in_vain,
+        },
     )
+
+
+def files_agree(taking: Taking) -> dg.AssetCheckResult:
+    """Whether no file says something else of a sale than another one of the same time."""
+    said = [f"{file.name} with {_disagreements(file)}" for file in taking.files if file.disagrees]
+    return dg.AssetCheckResult(
+        check_name="files_agree",
+        passed=not said,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="which of them is newer is not known, the later name counts: "
+        + "; ".join(said[:FILES_SHOWN])
+        if said
+        else "no two files of one time disagree",
+        metadata={"files": len(said)},
+    )
+
+
+def _disagreements(file: FileResult) -> str:
+    return ", ".join(f"{name} about {count} sales" for name, count in sorted(file.disagrees.items()))
 
 
 def retracted(retraction: Retraction) -> dict[str, Any]:

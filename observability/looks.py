@@ -5,7 +5,7 @@ A look gives samples, and raises if it gets no answer. None changes anything, an
 
 from __future__ import annotations
 
-import fnmatch
+import json
 import os
 import re
 import shutil
@@ -19,15 +19,15 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+from contracts.inbox import listing, unrecognised_reason
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, SOURCE_POSITIONS
 from observability import standing
 from observability.lineage.notes import OPEN
 from observability.tail import Tail
+from observability.waits import WAITS
 
 EPOCH = datetime.fromtimestamp(0, UTC)
-# As the intake of files has it.
-FILES = "sales_*.csv"
 # Runs that ended in this time are shown.
 RUNS_SECONDS = 3600
 # Reasons of dead letters are sentences that may quote what was refused; as labels they are cut to what recurs.
@@ -57,7 +57,9 @@ class Ledger:
         self._settings = settings
         self._tails: tuple[Tail, Tail] | None = None
         self._sources: dict[str, dict[str, Any]] = {}
+        # By state; and those of which every row was refused.
         self._files: dict[bytes, str] = {}
+        self._in_vain: set[bytes] = set()
         # Of the keys no more than a hash, and of the newest only: there may be many.
         self._refused: OrderedDict[int, None] = OrderedDict()
         self._dead: Counter[tuple[str, str]] = Counter()
@@ -86,6 +88,7 @@ class Ledger:
             yield Sample("electrored_unreadable_records_total", tail.unreadable, {"topic": topic.name})
         for state, count in Counter(self._files.values()).items():
             yield Sample("electrored_csv_files", count, {"state": state.lower()})
+        yield Sample("electrored_csv_in_vain_files", len(self._in_vain))
         for (origin, reason), count in self._dead.items():
             yield Sample("electrored_dead_letters_total", count, {"origin": origin, "reason": reason})
 
@@ -98,6 +101,7 @@ class Ledger:
         if value is None:
             self._sources.pop(key.decode(), None)
             self._files.pop(key, None)
+            self._in_vain.discard(key)
         if not isinstance(value, tuple):
             return
         kind, record = value
@@ -105,6 +109,8 @@ class Ledger:
             self._sources[record["source"]] = record
         elif kind == "electrored.FileEntry":
             self._files[key] = record["state"]
+            is_in_vain = record["state"] == "DONE" and _is_in_vain(json.loads(record["detail"]))
+            (self._in_vain.add if is_in_vain else self._in_vain.discard)(key)
 
     def _note_dead(self, key: bytes, value: object) -> None:
         if not isinstance(value, dict) or hash(key) in self._refused:
@@ -112,12 +118,18 @@ class Ledger:
         self._refused[hash(key)] = None
         if len(self._refused) > MOST_LETTERS:
             self._refused.popitem(last=False)
-        # Of a file that is its name: the source says enough.
-        origin = "csv" if value["origin"].endswith(".csv") else value["origin"]
+        # Of a file its name is part of it: the source says enough.
+        is_file = value["origin"].startswith("csv/") or value["origin"].endswith(".csv")
+        origin = "csv" if is_file else value["origin"]
         place = origin, kind_of(value["reason"])
         if place not in self._dead and len(self._dead) >= MOST_REASONS:
             place = origin, "other"
         self._dead[place] += 1
+
+
+def _is_in_vain(detail: Mapping[str, Any]) -> bool:
+    counts = detail.get("counts", {})
+    return bool(0 < counts.get("rows", 0) == counts.get("rejected", 0))
 
 
 def kind_of(reason: str) -> str:
@@ -237,21 +249,36 @@ def of_dagster(dagster: Engine) -> Iterator[Sample]:
             yield Sample("electrored_check_failed", float(failed), labels)
 
 
-def of_inbox(inbox: Path) -> Iterator[Sample]:
-    """Files that wait, and for how long the oldest one has; no file is opened."""
-    since = []
-    with os.scandir(inbox) as entries:
-        for entry in entries:
-            if fnmatch.fnmatchcase(entry.name, FILES):
-                try:
-                    since.append(entry.stat(follow_symlinks=False).st_ctime)
-                except FileNotFoundError:
-                    # A run has just taken it.
-                    continue
-    yield Sample("electrored_csv_inbox_files", len(since))
-    yield Sample(
-        "electrored_csv_inbox_oldest_age_seconds", max(0.0, time.time() - min(since)) if since else 0.0
-    )
+class Inbox:
+    """Files that wait, for how long the oldest one has, and what lies there and is never taken; nothing is opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # A file that is written to all the time looks new for ever.
+        self._seen: dict[tuple[str, int], float] = {}
+
+    def look(self) -> Iterator[Sample]:
+        now, since = time.time(), {}
+        found = listing(self._folder)
+        for name in found.files:
+            try:
+                status = (self._folder / name).lstat()
+            except FileNotFoundError:
+                # A run has just taken it.
+                continue
+            file = name, status.st_ino
+            since[file] = min(self._seen.get(file, now), status.st_ctime)
+        self._seen = since
+        if found.unrecognised:
+            name, *more = found.unrecognised
+            others = f" (and {len(more)} more)" if more else ""
+            WAITS.begin("inbox", unrecognised_reason(os.fsencode(name).decode(errors="replace")) + others)
+        else:
+            WAITS.end("inbox")
+        oldest = now - min(since.values()) if since else 0.0
+        yield Sample("electrored_csv_inbox_files", len(since))
+        yield Sample("electrored_csv_inbox_oldest_age_seconds", max(0.0, oldest))
+        yield Sample("electrored_csv_inbox_unrecognised_files", len(found.unrecognised))
 
 
 def of_lineage(folder: Path) -> Iterator[Sample]:

@@ -35,6 +35,7 @@ HELP = {
     "electrored_source_frontier_timestamp_seconds": "Every fact that the source recorded up to here is in the log",
     "electrored_source_first_reading_active": "1 until a source was read to its end once; before that no window closes",
     "electrored_csv_files": "Files in the ledger, by state",
+    "electrored_csv_in_vain_files": "Files that were taken and of which every row was refused",
     "electrored_dead_letters_total": "Dead letters by origin and what is wrong: since the start, and 100,000 older",
     "electrored_unreadable_records_total": "Records that are none of their topic's, skipped by the observer",
     "electrored_group_lag_offsets": "The same from outside: offsets between what a group has committed and the end",
@@ -49,6 +50,7 @@ HELP = {
     "electrored_check_failed": "1 if an asset check failed when it was last evaluated",
     "electrored_csv_inbox_files": "Files that wait in the inbox",
     "electrored_csv_inbox_oldest_age_seconds": "How long the oldest file has been waiting",
+    "electrored_csv_inbox_unrecognised_files": "Files in the inbox and below it whose names are not taken",
     "electrored_slot_wal_status": "1 for what PostgreSQL says of the slot, and why it is lost; missing: there is none",
     "electrored_slot_active": "1 if capture reads the replication slot",
     "electrored_slot_retained_bytes": "WAL that the replication slot keeps on the disk of the sales database",
@@ -143,8 +145,7 @@ def observer(kafka: KafkaSettings, settings: ObserverSettings) -> Observer:
         dagster = _engine(settings.dagster_db_url.get_secret_value())
         chosen["dagster"] = lambda: looks.of_dagster(dagster)
     if settings.csv_inbox is not None:
-        inbox = settings.csv_inbox
-        chosen["inbox"] = lambda: looks.of_inbox(inbox)
+        chosen["inbox"] = looks.Inbox(settings.csv_inbox).look
     if settings.lineage_dir is not None:
         outboxes = settings.lineage_dir
         chosen["lineage"] = lambda: looks.of_lineage(outboxes)

@@ -18,8 +18,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 # What can be waited for: a server that does not answer or refuses what it took before, somebody's transaction (in the
-# sales database or on a topic), a version that this process lacks.
-On = Literal["postgres", "kafka", "registry", "transaction", "payments", "version"]
+# sales database or on a topic), a version that this process lacks, a file in the inbox that nothing takes.
+On = Literal["postgres", "kafka", "registry", "transaction", "payments", "version", "inbox"]
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,10 @@ def csv_check(file: Path) -> None:
 
     with _one_line():
         found = check(from_environment(ResultsDbSettings), from_environment(CsvSettings), file)
+    if found.unrecognised:
+        typer.echo(found.unrecognised)
+    if found.unfinished:
+        typer.echo(f"{found.name} would wait: {found.unfinished}")
     if found.reason:
         typer.echo(f"{found.name}: no CSV of sales: {found.reason}")
     for refusal in found.refusals:
@@ -138,6 +142,8 @@ def csv_check(file: Path) -> None:
     counts = found.counts
     if counts.rejected > len(found.refusals):
         typer.echo(f"… and {counts.rejected - len(found.refusals)} more")
+    for reason, count in sorted(found.reasons.items(), key=lambda one: -one[1]):
+        typer.echo(f"{count} rows: {reason}")
     if found.ignored_columns:
         typer.echo(f"columns that are passed over: {', '.join(found.ignored_columns)}")
     typer.echo(

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 from psycopg2.extensions import cursor as Cursor
 
+from contracts.inbox import OWN_FOLDERS, is_sales_file, unrecognised_reason
 from contracts.settings import CsvSettings, ResultsDbSettings
-from sources.csv import reading
-from sources.csv.inbox import open_regular
+from sources.csv import reading, wholeness
+from sources.csv.content import Cut, Damaged, content
 from sources.csv.intake import UNKNOWN
+from sources.csv.judging import judge, kind_of
 from sources.csv.lines import Bad
 from sources.csv.plan import plan
+from sources.csv.reading import NoCsv
+from sources.csv.regular import open_regular
 from sources.csv.results import Check, Counts, Refusal
 from sources.csv.taken import NAMES, Taken, copy_in, upsert
 from sources.errors import Refused
@@ -51,26 +61,56 @@ def check(results: ResultsDbSettings, settings: CsvSettings, file: Path) -> Chec
         raise Refused(f"there is no file {file}") from None
     taken = Pretended(results)
     try:
-        return _check(fd, taken, file.name, settings.csv_decimal_comma)
+        found = _check(fd, taken, file.name, settings.csv_decimal_comma)
+        age = time.time() - os.fstat(fd).st_ctime
+        unfinished = wholeness.unfinished(fd, age, wholeness.Processes())
     finally:
         os.close(fd)
         taken.close()
+    return replace(found, unrecognised=_unrecognised(file, settings.csv_inbox), unfinished=unfinished)
 
 
-def _check(fd: int, taken: Pretended, name: str, decimal_comma: bool) -> Check:
-    try:
-        head = reading.head(fd)
-    except reading.NoCsv as error:
-        return Check(name, Counts(), reason=str(error))
+def _unrecognised(file: Path, inbox: Path) -> str:
+    """Why the inbox would pass it over under its name, or where it lies."""
+    place, inbox = file.resolve().parent, inbox.resolve()
+    is_below = inbox in place.parents and place.relative_to(inbox).parts[0] not in OWN_FOLDERS
+    return unrecognised_reason(file.name) if is_below or not is_sales_file(file.name) else ""
+
+
+@contextmanager
+def _unpacked(fd: int) -> Iterator[int]:
+    """The content as a file. Raises NoCsv if it cannot be unpacked."""
+    with tempfile.TemporaryFile() as file:
+        try:
+            for data in content(fd):
+                file.write(data)
+        except Cut:
+            raise NoCsv("its gzip data are cut off") from None
+        except Damaged as error:
+            raise NoCsv(str(error)) from error
+        file.flush()
+        yield file.fileno()
+
+
+def _check(packed: int, taken: Pretended, name: str, decimal_comma: bool) -> Check:
     counts = Counts()
     refusals: list[Refusal] = []
-    for part in reading.parts(fd, head, head.body, decimal_comma):
-        made = plan(part.good, taken.find(part.good["sale_id"].unique()))
-        taken.pretend(made.changed(1))
-        bad = sorted(part.bad + [Bad(line, UNKNOWN, b"") for line in made.unknown], key=lambda one: one.line)
-        refusals += [
-            Refusal(one.line, "; ".join((one.reason, *one.more)))
-            for one in bad[: MOST_REFUSALS - len(refusals)]
-        ]
-        counts += made.counts(part.rows, len(bad))
-    return Check(name, counts, tuple(refusals), ignored_columns=head.unknown)
+    reasons: Counter[str] = Counter()
+    try:
+        with _unpacked(packed) as fd:
+            head = judge(fd, decimal_comma)
+            for part in reading.parts(fd, head, head.body, decimal_comma):
+                made = plan(part.good, taken.find(part.good["sale_id"].unique()))
+                taken.pretend(made.changed(1))
+                bad = sorted(
+                    part.bad + [Bad(line, UNKNOWN, b"") for line in made.unknown], key=lambda one: one.line
+                )
+                reasons.update(kind_of(one.reason) for one in bad)
+                refusals += [
+                    Refusal(one.line, "; ".join((one.reason, *one.more)))
+                    for one in bad[: MOST_REFUSALS - len(refusals)]
+                ]
+                counts += made.counts(part.rows, len(bad))
+    except NoCsv as error:
+        return Check(name, Counts(), reason=str(error))
+    return Check(name, counts, tuple(refusals), ignored_columns=head.unknown, reasons=reasons)

@@ -1,7 +1,8 @@
 """The folder that files are put in. What is taken is a copy of ours, so nobody changes or removes it meanwhile.
 
-    inbox/sales_*.csv              what waits
-    inbox/.taking/<sha256>         the copy that is being taken, made while its content was hashed
+    inbox/sales_*.csv[.gz]         what waits (`contracts.inbox` has the names)
+    inbox/.taking/<sha256>         the copy that is being taken, unpacked, made while its content was hashed
+    inbox/.taking/originals/       what was copied, watched for late writers (`originals.py`)
     inbox/processed/YYYY/MM/DD/    what was taken
     inbox/rejected/                what was not, each with NAME.reason.txt
 
@@ -11,36 +12,45 @@ Every step may be repeated: whoever comes after a kill finds either the file or 
 from __future__ import annotations
 
 import fcntl
-import fnmatch
-import hashlib
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
 
+from contracts.inbox import listing, natural
+from sources.csv import wholeness
+from sources.csv.content import Cut, Damaged, content, is_packed, raw
+from sources.csv.originals import Original, Originals
+from sources.csv.regular import Copy, create, cut, kind_of, open_regular, write
 from sources.errors import Refused
 
-PATTERN = "sales_*.csv"
-_AT_ONCE = 1 << 20
 # What says "finished" may be a chmod or chown while somebody goes on writing: a write within this time shows.
 _RENAMED_SETTLE_SECONDS = 1.0
-# Of a name that a file is kept under: the 255 bytes of a file system leave room for a hash and ".reason.txt".
-_MOST_NAME_BYTES = 200
+_PACKED = re.compile(r"\.gz$", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.csv(?:\.gz)?$", re.IGNORECASE)
+SETTLING = "it was written to just now"
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A file in the inbox as it was looked at. `problem`: why it can never be taken."""
+    """A file in the inbox as it was looked at.
+
+    `unfinished`: why it may not be whole yet; `problem`: why it can never be taken.
+    """
 
     name: str
     status: os.stat_result
-    is_complete: bool
+    unfinished: str = ""
     problem: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.unfinished
 
     @property
     def shown(self) -> str:
@@ -53,12 +63,8 @@ class Waiting:
         return self.status.st_ctime
 
 
-@dataclass(frozen=True)
-class Copy:
-    """A content that is ours now."""
-
-    sha256: str
-    size: int
+class Unfinished(Exception):
+    """The file is not whole yet; the message says what shows it."""
 
 
 class Inbox:
@@ -69,6 +75,7 @@ class Inbox:
         self._settle_seconds = settle_seconds
         self._taking = folder / ".taking"
         self._rejected = folder / "rejected"
+        self._originals = Originals(self._taking / "originals")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -80,7 +87,7 @@ class Inbox:
             self._taking.mkdir(mode=0o700, parents=True)
         status = self._taking.lstat()
         if not stat.S_ISDIR(status.st_mode):
-            raise Refused(f"{self._taking} is {_kind(status.st_mode)}, not a folder of ours: remove it")
+            raise Refused(f"{self._taking} is {kind_of(status.st_mode)}, not a folder of ours: remove it")
         if status.st_uid != os.geteuid():
             raise Refused(f"{self._taking} is of another user, who could change what is taken: remove it")
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -102,35 +109,46 @@ class Inbox:
             os.close(lock)
 
     def waiting(self) -> list[Waiting]:
-        """What waits, oldest first; nothing is opened."""
+        """What waits, oldest first; what has settled is opened, to see who writes to it and how it ends."""
         found = []
         try:
-            with os.scandir(self._folder) as entries:
-                names = [entry.name for entry in entries if fnmatch.fnmatchcase(entry.name, PATTERN)]
+            names = listing(self._folder).files
         except FileNotFoundError:
             return []
+        processes = wholeness.Processes()
         for name in names:
             try:
                 status = (self._folder / name).lstat()
+                found.append(self._looked_at(name, status, processes))
             except FileNotFoundError:
                 continue
-            found.append(self._looked_at(name, status))
-        return sorted(found, key=lambda one: (one.status.st_mtime_ns, one.name))
+        return sorted(found, key=lambda one: (one.status.st_mtime_ns, natural(one.name), one.name))
 
-    def _looked_at(self, name: str, status: os.stat_result) -> Waiting:
+    def _looked_at(self, name: str, status: os.stat_result, processes: wholeness.Processes) -> Waiting:
         if not stat.S_ISREG(status.st_mode):
-            return Waiting(name, status, True, f"it is {_kind(status.st_mode)}, not a regular file")
+            return Waiting(name, status, problem=f"it is {kind_of(status.st_mode)}, not a regular file")
         # A write sets both times alike; a rename, and whatever else says "finished", only the second. Where a file
         # system does not say so, the file settles for longer. Any change of it begins that anew.
         is_renamed = status.st_ctime_ns > status.st_mtime_ns
         settle = min(_RENAMED_SETTLE_SECONDS, self._settle_seconds) if is_renamed else self._settle_seconds
-        return Waiting(name, status, time.time() - status.st_ctime >= settle)
+        age = time.time() - status.st_ctime
+        if age < settle:
+            return Waiting(name, status, SETTLING)
+        try:
+            fd = open_regular(self._folder / name)
+        except Refused:
+            # Whoever takes it says what is wrong.
+            return Waiting(name, status)
+        try:
+            return Waiting(name, status, wholeness.unfinished(fd, age, processes))
+        finally:
+            os.close(fd)
 
     def copy(self, waiting: Waiting) -> Copy | None:
         """Make the content ours; None if the file went, or was written to meanwhile: it is complete another time.
 
-        Raises Refused for what is no file that can be read, or that could not be removed afterwards: taken back one
-        day, it would be taken again at once.
+        Raises Unfinished for what turns out not to be whole, and Refused for what is no file that can be read, or that
+        could not be removed afterwards: taken back one day, it would be taken again at once.
         """
         self._check_removable(waiting)
         try:
@@ -138,24 +156,31 @@ class Inbox:
         except FileNotFoundError:
             return None
         partial = self._taking / "partial"
-        digest, size = hashlib.sha256(), 0
         try:
             before = os.fstat(source)
-            with _create(partial) as target:
-                while data := os.read(source, _AT_ONCE):
-                    digest.update(data)
-                    target.write(data)
-                    size += len(data)
-                target.flush()
-                os.fsync(target.fileno())
+            copy = self._copied(source, partial, time.time() - waiting.status.st_ctime)
             after = os.fstat(source)
         finally:
             os.close(source)
         if _identity(before) != _identity(waiting.status) or _identity(after) != _identity(before):
             partial.unlink()
             return None
-        copy = Copy(digest.hexdigest(), size)
         partial.rename(self.path_of(copy.sha256))
+        return copy
+
+    @staticmethod
+    def _copied(source: int, target: Path, age: float) -> Copy:
+        try:
+            copy, is_closed = write(target, content(source))
+        except Cut:
+            if age < wholeness.UNENDED_SECONDS:
+                raise Unfinished("its gzip data are cut off: it may still be written") from None
+            return replace(write(target, raw(source))[0], problem="its gzip data are cut off")
+        except Damaged as error:
+            return replace(write(target, raw(source))[0], problem=str(error))
+        # Where gzip data end they say so; a line's end within quotes is none.
+        if not (is_closed or is_packed(source)) and age < wholeness.UNENDED_SECONDS:
+            raise Unfinished(f"a quote is open at its end: {wholeness.UNENDED}")
         return copy
 
     def path_of(self, sha256: str) -> Path:
@@ -177,19 +202,31 @@ class Inbox:
                 f"it could not be removed from {self._folder}: we may not write there, or it is not ours"
             )
 
-    def let_go(self, waiting: Waiting) -> None:
-        """Remove the file whose content is ours, unless another took its place meanwhile.
+    def let_go(self, waiting: Waiting, sha256: str) -> None:
+        """Put the file aside whose content is ours, unless another took its place meanwhile.
 
         Raises Refused if it cannot be removed.
         """
         path = self._folder / waiting.name
         try:
             if _identity(path.lstat()) == _identity(waiting.status):
-                path.unlink()
+                self._originals.keep(path, waiting.status, sha256)
         except FileNotFoundError:
             return
         except OSError as error:
             raise Refused(f"it cannot be removed from the inbox: {error.strerror}") from error
+
+    def written_after(self) -> list[Original]:
+        """What was written to after its copy was made."""
+        return self._originals.changed()
+
+    def put_back(self, original: Original) -> None:
+        """What was written to after its copy was made waits again, with all that it holds now."""
+        self._originals.put_back(original, self._free(self._folder, original.path.name, original.sha256))
+
+    def forget(self, sha256: str | None = None) -> None:
+        """Remove the originals of this content; without one, those that were watched for long enough."""
+        self._originals.forget(sha256)
 
     def drop(self, sha256: str) -> None:
         """Remove a copy that is of no use."""
@@ -197,10 +234,11 @@ class Inbox:
 
     def finish(self, sha256: str, name: str, at: datetime) -> None:
         """Move the copy to where what was taken is kept, by the day of `at`; nothing if it is there already."""
-        self._move(sha256, self._folder / "processed" / f"{at:%Y/%m/%d}", name)
+        self._move(sha256, self._folder / "processed" / f"{at:%Y/%m/%d}", self._kept_name(sha256, name))
 
     def reject(self, sha256: str, name: str, reason: str) -> None:
         """Move the copy to where what cannot be taken is kept, the reason beside it."""
+        name = self._kept_name(sha256, name)
         self._explain(self._free(self._rejected, name, sha256), reason)
         self._move(sha256, self._rejected, name)
 
@@ -218,6 +256,14 @@ class Inbox:
         except OSError as error:
             raise Refused(f"{waiting.problem}, and it cannot be moved: {error.strerror}") from error
 
+    def _kept_name(self, sha256: str, name: str) -> str:
+        """The name of the copy, which is unpacked where that was possible."""
+        path = self.path_of(sha256)
+        if not _PACKED.search(name) or not path.exists():
+            return name
+        with path.open("rb") as file:
+            return name if is_packed(file.fileno()) else _PACKED.sub("", name)
+
     def _move(self, sha256: str, folder: Path, name: str) -> None:
         try:
             self.path_of(sha256).rename(self._free(folder, name, sha256))
@@ -225,7 +271,7 @@ class Inbox:
             return
 
     def _explain(self, target: Path, reason: str) -> None:
-        with _create(target.with_name(f"{target.name}.reason.txt")) as file:
+        with create(target.with_name(f"{target.name}.reason.txt")) as file:
             file.write(f"{reason}\n".encode())
 
     @staticmethod
@@ -233,62 +279,13 @@ class Inbox:
         """A path in the folder that is nobody else's: a name may come again with another content."""
         folder.mkdir(parents=True, exist_ok=True)
         # A name of ours has neither a slash nor a NUL; one from the ledger is text that stood for one.
-        path = folder / _cut(Path(name).name)
+        path = folder / cut(Path(name).name)
         if os.path.lexists(path):
-            path = folder / f"{path.name.removesuffix('.csv')}.{distinction[:16]}.csv"
+            suffix = _SUFFIX.search(path.name)
+            stem, end = path.name[: suffix.start() if suffix else None], suffix.group() if suffix else ".csv"
+            path = folder / f"{stem}.{distinction[:16]}{end}"
         return path
-
-
-def _create(path: Path) -> BinaryIO:
-    """A new file to write to. What lies there goes: a left-over of ours, or a link to what is not ours to write."""
-    path.unlink(missing_ok=True)
-    return path.open("xb")
-
-
-def open_regular(path: Path) -> int:
-    """A descriptor to read a regular file, following no link and waiting for nobody. Raises Refused for another."""
-    try:
-        # Without O_NONBLOCK opening a FIFO would wait for a writer.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise Refused(f"{path} cannot be read: {error.strerror}") from error
-    mode = os.fstat(fd).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(fd)
-        raise Refused(f"{path} is {_kind(mode)}, not a regular file")
-    return fd
-
-
-def _cut(name: str) -> str:
-    """The name, in as many bytes as a name may have."""
-    raw = os.fsencode(name)
-    if len(raw) <= _MOST_NAME_BYTES:
-        return name
-    stem, suffix = os.path.splitext(raw)  # noqa: PTH122
-    suffix = suffix[:_MOST_NAME_BYTES]
-    return (stem[: _MOST_NAME_BYTES - len(suffix)] + suffix).decode(errors="ignore")
-
-
-def sha256_of(fd: int) -> str:
-    """The hash of a file's content, in flat memory."""
-    digest, offset = hashlib.sha256(), 0
-    while data := os.pread(fd, _AT_ONCE, offset):
-        digest.update(data)
-        offset += len(data)
-    return digest.hexdigest()
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _kind(mode: int) -> str:
-    kinds = (
-        (stat.S_ISLNK, "a symbolic link"),
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISFIFO, "a FIFO"),
-        (stat.S_ISSOCK, "a socket"),
-    )
-    return next((name for is_kind, name in kinds if is_kind(mode)), "a device")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -16,15 +16,18 @@ from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
 from observability import logs
 from observability.lineage.runs import Say, unheard
 from sources.csv import reading
-from sources.csv.entries import counts_of, detail, earlier_of, place_of, spans_of
-from sources.csv.inbox import Copy, Inbox, Waiting, open_regular
+from sources.csv.entries import Writers, counts_of, detail, disagreements_of, place_of, spans_of
+from sources.csv.inbox import Inbox, Unfinished, Waiting
+from sources.csv.judging import judge
 from sources.csv.lines import Bad
 from sources.csv.plan import Plan, plan
-from sources.csv.reading import Head, NoCsv, Part
+from sources.csv.reading import NoCsv, Part
+from sources.csv.regular import Copy, open_regular
 from sources.csv.results import PREVIEW_ROWS, Counts, FileResult, Taking
 from sources.csv.retracting import reverse
 from sources.csv.rows import COLUMNS, EPOCH, MICROSECOND
 from sources.csv.source import Source, Topics
+from sources.csv.writing import Writing
 from sources.errors import Refused
 from sources.ledger import FileEntry
 
@@ -71,8 +74,11 @@ class Intake:
     _noted_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> Iterator[FileResult]:
-        """1. end what a predecessor left  2. take the files, oldest first  3. hold nothing back."""
+        """1. end what a predecessor left  2. put back what was written to since it was taken  3. take the files,
+        oldest first  4. hold nothing back.
+        """
         yield from self._finish_left()
+        yield from self._put_back()
         for waiting in self.inbox.waiting():
             if waiting.is_complete:
                 result = self._file(waiting)
@@ -98,6 +104,17 @@ class Intake:
             else:
                 self._put_away(entered)
 
+    def _put_back(self) -> Iterator[FileResult]:
+        for original in self.inbox.written_after():
+            reason = "it was written to after it was taken: what it holds now waits in the inbox, and rows count once"
+            try:
+                self.inbox.put_back(original)
+            except OSError as error:
+                reason = f"it was written to after it was taken, and cannot be put back: {error.strerror}"
+            _log.warning("a file was written to after it was taken", name=original.shown, reason=reason)
+            yield FileResult(original.shown, "written_after", original.sha256, reason)
+        self.inbox.forget()
+
     def _reversed(self, before: Counts, counts: Counts) -> None:
         self.reversed = before + counts
         self._say()
@@ -121,15 +138,18 @@ class Intake:
                 self.inbox.reject_special(waiting)
                 return FileResult(waiting.shown, "rejected", reason=waiting.problem)
             copy = self.inbox.copy(waiting)
+        except Unfinished as error:
+            return FileResult(waiting.shown, "unfinished", reason=str(error))
         except Refused as error:
             return FileResult(waiting.shown, "refused", reason=str(error))
         if copy is None:
             return FileResult(waiting.shown, "changing", reason="it went or was written to while it was read")
         known = self.source.files.get(copy.sha256)
-        if known is not None and known.state == "DONE":
+        # One of which nothing counted may fare otherwise now, with another setting or another version.
+        if known is not None and known.state == "DONE" and not counts_of(known).is_in_vain:
             said = f"its content was taken as {known.name}"
             try:
-                self.inbox.let_go(waiting)
+                self.inbox.let_go(waiting, copy.sha256)
             except Refused as error:
                 self.inbox.drop(copy.sha256)
                 return FileResult(waiting.shown, "refused", copy.sha256, f"{said}, and {error}")
@@ -142,7 +162,7 @@ class Intake:
         entry = self._enter(waiting, copy, known)
         left = ""
         try:
-            self.inbox.let_go(waiting)
+            self.inbox.let_go(waiting, copy.sha256)
         except Refused as error:
             # It is entered: its rows count, and next time it is a copy.
             left = str(error)
@@ -156,31 +176,36 @@ class Intake:
             copy.sha256, waiting.shown, copy.size, EPOCH, "TAKING", self.source.next_seq, self.source.next_seq
         )
         try:
-            with self._opened(entry) as (_, head):
-                place = head.body
+            if copy.problem:
+                raise NoCsv(copy.problem)
+            with self._opened(entry) as fd:
+                place = judge(fd, self.decimal_comma).body
         except NoCsv as error:
             entry = replace(entry, state="REJECTED", detail={"reason": str(error)})
         else:
             earlier = spans_of(known) if known is not None and known.state == "LOST" else []
-            entry = replace(entry, detail=detail(place, Counts(), earlier))
+            modified = {"modified": waiting.status.st_mtime_ns}
+            kept = modified | ({"earlier": earlier} if earlier else {})
+            entry = replace(entry, detail=detail(place, Counts()) | kept)
         entry = replace(entry, entered_at=self.source.hold())
         self.source.enter(entry)
         return entry
 
     @contextmanager
-    def _opened(self, entry: FileEntry) -> Iterator[tuple[int, Head]]:
+    def _opened(self, entry: FileEntry) -> Iterator[int]:
         fd = open_regular(self.inbox.path_of(entry.sha256))
         try:
-            yield fd, reading.head(fd)
+            yield fd
         finally:
             os.close(fd)
 
     def _rows(self, entry: FileEntry) -> FileResult:
         """Take its rows from where the entry stands; a block is read while the one before it is written."""
         started = time.monotonic()
-        with self._opened(entry) as (fd, head), closing(_Writing(self.source)) as writing:
-            place = place_of(entry)
+        with self._opened(entry) as fd, closing(Writing(self.source)) as writing:
+            head, place = reading.head(fd), place_of(entry)
             parts = reading.parts(fd, head, place, self.decimal_comma)
+            writers = Writers(self.source.files, entry)
             part = next(parts, None)
             while True:
                 following = None if part is None else next(parts, None)
@@ -189,12 +214,17 @@ class Intake:
                 made, bad, counts = self._planned(part)
                 self.counts += counts
                 end = part.end if part is not None else place
+                disagrees = dict(Counter(disagreements_of(entry)) + writers.of(made.corrected))
                 entry = replace(
                     entry,
                     state="TAKING" if following is not None else "DONE",
                     rows=entry.rows + counts.rows,
                     next_seq=self.source.next_seq + made.events.height,
-                    detail=detail(end, counts_of(entry) + counts, earlier_of(entry)),
+                    detail={
+                        **entry.detail,
+                        **detail(end, counts_of(entry) + counts),
+                        **({"disagrees": disagrees} if disagrees else {}),
+                    },
                 )
                 writing.start(made, bad, entry)
                 if following is None:
@@ -205,7 +235,10 @@ class Intake:
             self._say()
         self._put_away(entry)
         took = time.monotonic() - started
-        return FileResult(entry.name, "taken", entry.sha256, "", counts_of(entry), took, head.unknown)
+        if disagrees:
+            _log.warning("files of one time disagree about sales", name=entry.name, others=disagrees)
+        counts = counts_of(entry)
+        return FileResult(entry.name, "taken", entry.sha256, "", counts, took, head.unknown, disagrees)
 
     def _planned(self, part: Part | None) -> tuple[Plan, list[Bad], Counts]:
         if part is None:
@@ -218,7 +251,7 @@ class Intake:
             self.preview += [_shown(row) for row in sold.select(COLUMNS).iter_rows(named=True)]
         return made, bad, made.counts(part.rows, len(bad))
 
-    def _note_sometimes(self, writing: _Writing) -> None:
+    def _note_sometimes(self, writing: Writing) -> None:
         if time.monotonic() - self._noted_at >= NOTE_SECONDS:
             writing.settle()
             self.source.note_ends()
@@ -232,30 +265,6 @@ class Intake:
             self.inbox.reject(entry.sha256, entry.name, entry.detail["reason"])
         else:
             self.inbox.drop(entry.sha256)
-
-
-class _Writing:
-    """At most one transaction under way, in a thread; what it raised is raised by `settle`."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._thread = ThreadPoolExecutor(1, "csv")
-        self._under_way: Future[None] | None = None
-
-    def start(self, made: Plan, bad: list[Bad], entry: FileEntry) -> None:
-        """Encode here, outside of the transaction; write there."""
-        events = self._source.encode(made, entry.entered_at)
-        dead = self._source.dead_letters(entry, bad)
-        is_last = entry.state == "DONE"
-        self._under_way = self._thread.submit(self._source.write, made, events, dead, entry, is_last=is_last)
-
-    def settle(self) -> None:
-        if self._under_way is not None:
-            under_way, self._under_way = self._under_way, None
-            under_way.result()
-
-    def close(self) -> None:
-        self._thread.shutdown()
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ A record ends at a line feed outside of quotes. What a parser could stumble over
 is too long, not UTF-8, has a NUL or a lone carriage return, an open quote, or another number of fields than the header.
 
 Quotes mean what they mean to the csv module; a carriage return that ends no line is a character like any other, so that
-its record is found, and refused. Records are found by whole blocks or by lines: both are this grammar.
+its record is found, and refused. Two before a line feed are one: translating line ends twice makes them. Records are
+found by whole blocks or by lines: both are this grammar.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from sources.csv.quoting import Lines
+from sources.csv.quoting import Dialect, Lines
+from sources.csv.verdicts import fits, lone_returns, not_utf8, says_nothing, without_end
 
 # What is read, parsed and written in one go: some ten thousand rows, so that a Kafka transaction is about 50 ms.
 BLOCK_BYTES = 1 << 20
@@ -56,7 +58,7 @@ class Bad:
 
 
 @dataclass(frozen=True)
-class _Records:
+class Records:
     """Record i stands in `data` from `starts[i]` to `ends[i]`; they and `bad` are so many bytes and lines of the file.
 
     `raw`: what stands in the file, where `data` was written anew. `is_endless`: what follows is a line that is no
@@ -92,7 +94,7 @@ class Block:
     lines: Places
     bad: list[Bad]
     end: Place
-    _records: _Records
+    _records: Records
     _rows: Places
 
     def shown(self, index: int) -> bytes:
@@ -100,16 +102,16 @@ class Block:
         return self._records.shown(int(self._rows[index]))
 
 
-def blocks(fd: int, place: Place, separator: str, columns: int) -> Iterator[Block]:
+def blocks(fd: int, place: Place, dialect: Dialect, columns: int) -> Iterator[Block]:
     """Blocks from the place on to the end of the file."""
     while data := os.pread(fd, BLOCK_BYTES, place.offset):
         is_last = not os.pread(fd, 1, place.offset + len(data))
         if is_last and not data.endswith(b"\n"):
             data += b"\n"
         data, is_last = _bounded(data, is_last)
-        found = _split(data, place.line, separator, is_last)
+        found = _split(data, place.line, dialect, is_last)
         place = Place(place.offset + found.size, place.line + found.size_lines)
-        block = _sound(found, columns, place)
+        block = _sound(found, columns, dialect, place)
         if found.is_endless:
             bad, place = _pass_line(fd, place)
             block.bad.append(bad)
@@ -126,13 +128,14 @@ def _bounded(data: bytes, is_last: bool) -> tuple[bytes, bool]:
     return data[:end], is_last and end >= len(data)
 
 
-def _split(data: bytes, line: int, separator: str, is_last: bool) -> _Records:
+def _split(data: bytes, line: int, dialect: Dialect, is_last: bool) -> Records:
     array = np.frombuffer(data, dtype=np.uint8)
     quotes = np.flatnonzero(array == _QUOTE)
-    if len(quotes) and not _is_regular(array, quotes, ord(separator)):
-        return _split_by_lines(data, line, separator, is_last)
+    separator = ord(dialect.separator)
+    if len(quotes) and not _is_regular(array, quotes, separator):
+        return _split_by_lines(data, line, dialect, is_last)
     feeds = np.flatnonzero(array == _LF)
-    separators = np.flatnonzero(array == ord(separator))
+    separators = np.flatnonzero(array == separator)
     outside = feeds
     if len(quotes):
         # Outside of quotes is what an even number of quotes stands before.
@@ -143,8 +146,8 @@ def _split(data: bytes, line: int, separator: str, is_last: bool) -> _Records:
     size = int(ends[-1]) if len(ends) else 0
     rest = len(data) - size if len(outside) <= MOST_RECORDS else 0
     if (ends - starts > MAX_RECORD_BYTES).any() or (rest and (is_last or rest > MAX_RECORD_BYTES)):
-        return _split_by_lines(data, line, separator, is_last)
-    return _Records(
+        return _split_by_lines(data, line, dialect, is_last)
+    return Records(
         data,
         starts,
         ends,
@@ -168,12 +171,12 @@ def _is_regular(array: npt.NDArray[np.uint8], quotes: Places, separator: int) ->
     return bool(opens.all() and closes.all())
 
 
-_LONE_CR = re.compile(rb"\r(?!\n)")
+_LONE_CR = re.compile(rb"\r(?!\r?\n)")
 
 
-def _split_by_lines(data: bytes, line: int, separator: str, is_last: bool) -> _Records:
+def _split_by_lines(data: bytes, line: int, dialect: Dialect, is_last: bool) -> Records:
     """The same line by line, written anew with every field in quotes: slower, and right for stray and open quotes."""
-    found = Lines.of(data, separator)
+    found = Lines.of(data, dialect)
     records: list[tuple[int, int]] = []
     bad: list[Bad] = []
     at, count = 0, len(found.offsets) - 1
@@ -193,7 +196,7 @@ def _split_by_lines(data: bytes, line: int, separator: str, is_last: bool) -> _R
             at = behind
     rest = len(data) - found.offsets[at]
     return replace(
-        _rewritten(found, records, line, separator),
+        _rewritten(found, records, line, dialect),
         size=found.offsets[at],
         size_lines=at,
         bad=tuple(bad),
@@ -201,16 +204,18 @@ def _split_by_lines(data: bytes, line: int, separator: str, is_last: bool) -> _R
     )
 
 
-def _rewritten(found: Lines, records: list[tuple[int, int]], line: int, separator: str) -> _Records:
+def _rewritten(found: Lines, records: list[tuple[int, int]], line: int, dialect: Dialect) -> Records:
     raw = [found.text(first, behind) for first, behind in records]
     # What the csv module could not read stays as it is; it will be refused. Latin-1 keeps each byte as it is.
     is_lone = [b"\r" in text and _LONE_CR.search(text) is not None for text in raw]
     readable = (text.decode("latin-1") for text, lone in zip(raw, is_lone, strict=True) if not lone)
     reader = csv.reader(
-        (part for text in readable for part in io.StringIO(text, newline="\n")), delimiter=separator
+        (part for text in readable for part in io.StringIO(text, newline="\n")),
+        delimiter=dialect.separator,
+        skipinitialspace=dialect.skips_blanks,
     )
     out = io.StringIO(newline="")
-    writer = csv.writer(out, delimiter=separator, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer = csv.writer(out, delimiter=dialect.separator, quoting=csv.QUOTE_ALL, lineterminator="\n")
     ends, counts = [0], []
     for text, lone in zip(raw, is_lone, strict=True):
         row = [] if lone else next(reader)
@@ -221,7 +226,7 @@ def _rewritten(found: Lines, records: list[tuple[int, int]], line: int, separato
         ends.append(out.tell())
         counts.append(len(row))
     places = np.array(ends, dtype=np.int64)
-    return _Records(
+    return Records(
         out.getvalue().encode("latin-1"),
         places[:-1],
         places[1:],
@@ -233,18 +238,17 @@ def _rewritten(found: Lines, records: list[tuple[int, int]], line: int, separato
     )
 
 
-def _sound(found: _Records, columns: int, end: Place) -> Block:
+def _sound(found: Records, columns: int, dialect: Dialect, end: Place) -> Block:
     """The records that a parser will take as they are; the others with their reason."""
     array = np.frombuffer(found.data, dtype=np.uint8)
     count = len(found.starts)
     lengths = found.ends - found.starts
-    blank = (lengths == 1) | ((lengths == 2) & (array[found.starts] == _CR))
+    sizes = without_end(array, found.ends, lengths)
+    blank = says_nothing(found, sizes, columns, dialect)
     reasons: dict[int, str] = {}
-    for row in np.flatnonzero((found.counts != columns) & ~blank):
+    for row in np.flatnonzero(~fits(found, sizes, columns, dialect) & ~blank):
         reasons[int(row)] = f"has {found.counts[row]} fields, the header has {columns}"
-    returns = np.flatnonzero(array == _CR)
-    lone = returns[array[np.minimum(returns + 1, len(array) - 1)] != _LF]
-    for places, reason in ((lone, _LONE_RETURN), (np.flatnonzero(array == 0), "holds a NUL")):
+    for places, reason in ((lone_returns(array), _LONE_RETURN), (np.flatnonzero(array == 0), "holds a NUL")):
         for row in np.unique(np.searchsorted(found.ends, places, side="right")):
             if row < count:
                 reasons[int(row)] = reason
@@ -252,7 +256,7 @@ def _sound(found: _Records, columns: int, end: Place) -> Block:
     keep[list(reasons)] = False
     rows = np.flatnonzero(keep)
     text = found.joined(rows)
-    undecodable = [int(rows[index]) for index in _not_utf8(text, np.cumsum(lengths[rows]))]
+    undecodable = [int(rows[index]) for index in not_utf8(text, np.cumsum(lengths[rows]))]
     if undecodable:
         reasons.update(dict.fromkeys(undecodable, "is not UTF-8"))
         keep[undecodable] = False
@@ -260,22 +264,7 @@ def _sound(found: _Records, columns: int, end: Place) -> Block:
         text = found.joined(rows)
     bad = [Bad(int(found.lines[row]), reasons[row], found.shown(row)) for row in sorted(reasons)]
     bad = sorted([*bad, *found.bad], key=lambda one: one.line)
-    return Block(text, found.lines[rows], bad, end, found, rows)
-
-
-def _not_utf8(text: bytes, ends: Places) -> Iterator[int]:
-    """Which records are not."""
-    view = memoryview(text)
-    begin = 0
-    while begin < len(text):
-        try:
-            str(view[begin:], "utf-8")
-        except UnicodeDecodeError as error:
-            index = int(np.searchsorted(ends, begin + error.start, side="right"))
-            yield index
-            begin = int(ends[index])
-        else:
-            return
+    return Block(text.replace(b"\r\r\n", b"\r\n"), found.lines[rows], bad, end, found, rows)
 
 
 def _pass_line(fd: int, place: Place) -> tuple[Bad, Place]:

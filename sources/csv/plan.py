@@ -6,7 +6,7 @@ of the old and the sale of the new. A REVERSAL takes back what counts; what is u
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -16,7 +16,10 @@ from sources.csv.rows import COLUMNS, CONTENT
 
 @dataclass(frozen=True)
 class Plan:
-    """`events`: COLUMNS and `reversal`, in the order of their seqs. `unknown`: lines that take back nothing."""
+    """`events`: COLUMNS and `reversal`, in the order of their seqs. `unknown`: lines that take back nothing.
+
+    `corrected`: the seqs of what counted before and is corrected.
+    """
 
     events: pl.DataFrame
     accepted: int
@@ -24,6 +27,7 @@ class Plan:
     corrections: int
     reversals: int
     unknown: list[int]
+    corrected: list[int] = field(default_factory=list)
 
     def changed(self, first_seq: int) -> pl.DataFrame:
         """What counts for each id afterwards, as `taken` stores it: with seq 0, nothing."""
@@ -82,7 +86,9 @@ def plan(rows: pl.DataFrame, known: pl.DataFrame) -> Plan:
         reversals=(pl.col("takes_back") & is_known).sum(),
     ).row(0, named=True)
     unknown = frame.filter(pl.col("takes_back") & ~is_known)["line"].to_list()
-    return Plan(events.select(*COLUMNS, "reversal"), unknown=unknown, **counts)
+    corrections = frame.filter("sells", "reverses").select("sale_id")
+    corrected = known.join(corrections, on="sale_id", how="semi")["seq"].to_list()
+    return Plan(events.select(*COLUMNS, "reversal"), unknown=unknown, corrected=corrected, **counts)
 
 
 def _with_earlier_rows(frame: pl.DataFrame, before: dict[str, str]) -> pl.DataFrame:

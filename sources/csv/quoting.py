@@ -8,7 +8,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SEPARATORS = (",", ";")
+# In the order in which they are tried.
+SEPARATORS = (",", ";", "\t", "|")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file writes its records.
+
+    `skips_blanks`: blanks behind a separator are no part of the cell, so that a quote behind them opens one.
+    `trailing`: a record ends in a separator that separates nothing. `header`: the line that names the columns, which
+    stands again where files were joined.
+    """
+
+    separator: str
+    skips_blanks: bool = False
+    trailing: bool = False
+    header: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -25,11 +41,11 @@ class Lines:
     closing: list[int]
 
     @classmethod
-    def of(cls, data: bytes, separator: str) -> Lines:
+    def of(cls, data: bytes, dialect: Dialect) -> Lines:
         array = np.frombuffer(data, dtype=np.uint8)
         feeds = np.flatnonzero(array == ord("\n"))
         offsets = [0, *(feeds + 1).tolist()]
-        fresh, quoted = _PATTERNS[separator]
+        fresh, quoted = _PATTERNS[dialect.separator, dialect.skips_blanks]
         opening, closing = set(), []
         for number in np.unique(np.searchsorted(feeds, np.flatnonzero(array == ord('"')))).tolist():
             if number < len(feeds):
@@ -51,13 +67,18 @@ class Lines:
         return self.closing[at] + 1 if at < len(self.closing) else None
 
 
-def _patterns(separator: str) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+def _patterns(separator: str, skips_blanks: bool) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
     """A line at whose end no quote is open, if none was at its beginning; and if one was."""
     closed = r'[^"]*+(?:""[^"]*+)*+"[^,]*+'
-    field = rf'(?:"{closed}|[^",][^,]*+|)'
+    blanks = " *+" if skips_blanks else ""
+    field = rf'{blanks}(?:"{closed}|[^",][^,]*+|)'
     texts = (f"{field}(?:,{field})*+", f"{closed}(?:,{field})*+")
-    fresh, quoted = (re.compile(text.replace(",", separator).encode()) for text in texts)
+    fresh, quoted = (re.compile(text.replace(",", re.escape(separator)).encode()) for text in texts)
     return fresh, quoted
 
 
-_PATTERNS = {separator: _patterns(separator) for separator in SEPARATORS}
+_PATTERNS = {
+    (separator, skips_blanks): _patterns(separator, skips_blanks)
+    for separator in SEPARATORS
+    for skips_blanks in (False, True)
+}

@@ -14,9 +14,12 @@ from observability.lineage.facts import Facts
 # How many rows a preview shows.
 PREVIEW_ROWS = 5
 # taken: all its rows are done. copy: its content was taken before. rejected: no CSV of sales. changing: it is written
-# to, and waits. refused: it could not be opened, moved or removed, and waits. lost: our copy of it went before its end.
-# retracted: taking it back had been cut off, and is done now.
-Outcome = Literal["taken", "copy", "rejected", "changing", "refused", "lost", "retracted"]
+# to, and waits. unfinished: its end is not there yet, and it waits. refused: it could not be opened, moved or removed,
+# and waits. lost: our copy of it went before its end. written_after: what was taken was written to since, and waits
+# again. retracted: taking it back had been cut off, and is done now.
+Outcome = Literal[
+    "taken", "copy", "rejected", "changing", "unfinished", "refused", "lost", "written_after", "retracted"
+]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class Counts:
         )
 
     @property
+    def is_in_vain(self) -> bool:
+        """There are rows, and none of them counts."""
+        return 0 < self.rows == self.rejected
+
+    @property
     def amounts(self) -> dict[str, Decimal]:
         """By currency, four decimals."""
         return {currency: Decimal(value).scaleb(-4) for currency, value in sorted(self.amount.items())}
@@ -78,6 +86,13 @@ class FileResult:
     counts: Counts = Counts()
     seconds: float = 0.0
     ignored_columns: tuple[str, ...] = ()
+    # Other files of the same time that said something else of so many sales: which of them counts is chance.
+    disagrees: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def refused_share(self) -> float:
+        """Of its rows."""
+        return self.counts.rejected / self.counts.rows if self.counts.rows else 0.0
 
 
 @dataclass(frozen=True)
@@ -105,17 +120,24 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Check:
-    """What would become of a file. `refusals` are the first ones; `counts.rejected` says how many there are."""
+    """What would become of a file. `refusals` are the first ones; `counts.rejected` says how many there are.
+
+    `reasons`: how many rows would be refused for which reason. `unrecognised`, `unfinished`: why the inbox would leave
+    it where it lies, or for how long.
+    """
 
     name: str
     counts: Counts
     refusals: tuple[Refusal, ...] = ()
     reason: str = ""
     ignored_columns: tuple[str, ...] = ()
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    unrecognised: str = ""
+    unfinished: str = ""
 
     @property
     def is_clean(self) -> bool:
-        return not self.reason and not self.counts.rejected
+        return not self.reason and not self.unrecognised and not self.counts.rejected
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ import polars as pl
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
 from observability import logs
 from observability.lineage.runs import Say, unheard
+from sources.csv.content import Cut, Damaged, sha256_of
 from sources.csv.entries import spans_of
-from sources.csv.inbox import Inbox, open_regular, sha256_of
+from sources.csv.inbox import Inbox
 from sources.csv.plan import Plan
+from sources.csv.regular import open_regular
 from sources.csv.results import Counts, Retraction
 from sources.csv.rows import COLUMNS
 from sources.csv.source import Source, Topics
@@ -54,6 +56,8 @@ def retract(
             )
         done = reverse(source, entry, lambda counts: say(counts.facts))
         inbox.drop(entry.sha256)
+        # It was wrong: what a late writer adds to it shall not bring all of it back.
+        inbox.forget(entry.sha256)
         source.release()
         source.note_ends()
     return done
@@ -66,6 +70,8 @@ def _find(source: Source, file: str) -> FileEntry:
         fd = open_regular(Path(file))
         try:
             sha256 = sha256_of(fd)
+        except (Cut, Damaged) as error:
+            raise Refused(f"{file} cannot be unpacked, so its content is not known") from error
         finally:
             os.close(fd)
         found = [one for one in source.files.values() if one.sha256 == sha256]

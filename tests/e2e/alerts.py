@@ -30,6 +30,7 @@ SHORTER = {
     # A test polls, and then nobody can.
     "PaymentPollsFail": ("> 1200", "> 60"),
     # The simulator drops a file every 10 s, and a run takes what waits every 30 s.
+    "CsvFileRefused": ("offset 15m", "offset 15s"),
     "CsvFileWaits": ("> 600", "> 75"),
 }
 # The disk that runs full is the machine's: its alert is raised by so many bytes less than it had, and twice as many go.

@@ -191,10 +191,15 @@ def test_each_cause_raises_its_alert(platform: Platform, prometheus: Prometheus)
         assert end_of(platform, check) == "SUCCESS"
         # Somebody ends what Dagster does by night.
         cancel(platform, launch(platform, "retire_old_standbys"))
+        # A file that is none, and a name that is not taken.
+        inbox = Path(platform.addresses["ELECTRORED_CSV_INBOX"])
+        (inbox / "sales_none.csv").write_text("no columns\n")
+        (inbox / "sales-11.csv").write_text("sale_id\n")
+        prometheus.raises("CsvFileRefused", "CsvFileUnrecognised")
+        (inbox / "sales-11.csv").unlink()
         # Nobody takes files any more; one that was taken has sales of which we sell one again.
         (known,) = _one(platform, "select sale_id from joined_sales where source = 'csv' limit 1")
         causes.enter_context(frozen(platform, "dagster-daemon"))
-        inbox = Path(platform.addresses["ELECTRORED_CSV_INBOX"])
         (inbox / f"sales_{uuid4().hex[:8]}.csv").write_text("sale_id\n")
         cursor.execute(INSERT, (known, 1))
         # What nobody of ours writes.

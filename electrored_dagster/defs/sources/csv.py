@@ -13,7 +13,7 @@ from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
 from electrored_dagster import outcomes
 from electrored_dagster.columns import came_from
 from electrored_dagster.graph import described, evaluation, key
-from electrored_dagster.inbox import CHECK, MOST_DOUBLINGS, Memory, Runs, look, reason_to_wait
+from electrored_dagster.inbox import CHECK, MOST_DOUBLINGS, NAMES_CHECK, Memory, Runs, look, reason_to_wait
 from electrored_dagster.outcomes import NotSet, own_words, settings
 from electrored_dagster.telling import of_server, tell_checks, told
 from observability.lineage.runs import Saying
@@ -41,7 +41,19 @@ RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL,
     ],
     check_specs=[
         dg.AssetCheckSpec(
-            "reject_rate", asset=SALES, description="Few rows are refused, and no file as a whole."
+            "reject_rate",
+            asset=SALES,
+            description="Of no file many rows are refused, or all, and no file as a whole.",
+        ),
+        dg.AssetCheckSpec(
+            "files_agree",
+            asset=SALES,
+            description="Files of one modification time say the same of a sale: which of them is newer, nobody knows.",
+        ),
+        dg.AssetCheckSpec(
+            NAMES_CHECK,
+            asset=SALES,
+            description="Nothing lies in the inbox under a name that is never taken.",
         ),
         dg.AssetCheckSpec(CHECK, asset=SALES, description="No file waits for more than five minutes."),
     ],
@@ -61,7 +73,12 @@ def csv_sales(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResul
         context.log.info("%s: %s %s", file.name, file.outcome, file.reason)
     found = look(inbox)
     context.log_event(found.observation(now))
-    checks = [outcomes.reject_rate(taking), found.check(now)]
+    checks = [
+        outcomes.reject_rate(taking),
+        outcomes.files_agree(taking),
+        found.check(now),
+        found.names_check(),
+    ]
     yield dg.MaterializeResult(asset_key=SALES, metadata=outcomes.taken(taking), check_results=checks)
 
 
@@ -79,7 +96,7 @@ csv_take = dg.define_asset_job(
 def csv_inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Looks at the inbox and starts a run when something waits. Also when the last run was cut off.
 
-    A look opens no file and asks nobody else.
+    A look reads no file and asks nobody else.
     """
     try:
         inbox = settings(CsvSettings)
@@ -93,13 +110,17 @@ def csv_inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         records(dg.RunsFilter(job_name=csv_retract.name), limit=1),
     )
     is_old = found.is_old(runs, now)
-    if is_old != memory.is_old:
-        memory = memory.telling(is_old)
-        check = evaluation(found.check(now))
-        events.append(check)
-        tell_checks(of_server(), csv_inbox.name, [check])
+    checks = [evaluation(found.check(now))] if is_old != memory.is_old else []
+    if found.strangers != memory.unrecognised:
+        checks.append(evaluation(found.names_check()))
+    if checks:
+        memory = memory.telling(is_old, found.strangers)
+        events += checks
+        tell_checks(of_server(), csv_inbox.name, checks)
     reason = reason_to_wait(found, runs, memory, timedelta(seconds=inbox.csv_every_seconds), now)
     if reason is not None:
+        if found.unrecognised:
+            reason += f"; {found.names_check().description}"
         return dg.SensorResult(skip_reason=reason, asset_events=events, cursor=memory.cursor)
     events.append(found.observation(now))
     return dg.SensorResult([dg.RunRequest()], asset_events=events, cursor=memory.asking(found).cursor)

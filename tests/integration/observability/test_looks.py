@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ from contracts.settings import ResultsDbSettings
 from contracts.topics import DEAD_LETTERS, PUBLIC, SOURCE_POSITIONS, GenerationTopics
 from observability import looks
 from observability.looks import Ledger, Sample
+from sources.ledger import FileEntry, FileState
 from stack import databases
 from stack.embedded import Embedded
 from stack.postgres import connect
@@ -56,7 +58,7 @@ def test_each_dead_letter_counts_once_whoever_wrote_it_and_whenever_it_is_looked
         ]
 
     ledger = Ledger(stack.kafka)
-    written = letters(["sales-events", f"{word}.csv", f"{word}2.csv"])
+    written = letters(["sales-events", f"{word}.csv", f"csv/{word}2.CSV.gz"])
     produce(stack.kafka, DEAD_LETTERS, written, prefix=word)
     assert dead(ledger.look(), word) == {"sales-events": 1, "csv": 2}
     # A second reader of the log refuses the same events.
@@ -95,6 +97,45 @@ def test_a_source_that_was_never_read_to_its_end_has_no_frontier(stack: Embedded
         client.produce(SOURCE_POSITIONS.name, None, key=source.encode())
         assert client.flush(30) == 0
         assert looked() == {}, "its position was deleted"
+
+
+def test_row_17_files_of_which_nothing_counts_are_counted(stack: Embedded) -> None:
+    ensure_topics(stack.kafka, PUBLIC)
+    codec = Registry(stack.kafka).codec(SOURCE_POSITIONS.subject, load(SOURCE_POSITIONS.schema))
+    source = f"test-{random.randrange(10**9)}"
+
+    def put(state: FileState, rows: int, rejected: int) -> None:
+        entry = FileEntry(
+            "a" * 64,
+            "sales_1.csv",
+            9,
+            AT,
+            state,
+            1,
+            1,
+            rows,
+            {"counts": {"rows": rows, "rejected": rejected}},
+        )
+        record = {**vars(entry), "source": source, "detail": json.dumps(entry.detail)}
+        value = codec.encode(("electrored.FileEntry", record))
+        client = Producer(client_config(stack.kafka))
+        client.produce(SOURCE_POSITIONS.name, value, key=f"{source}/file/x".encode())
+        assert client.flush(30) == 0
+
+    def in_vain() -> float:
+        (found,) = [one.value for one in ledger.look() if one.name == "electrored_csv_in_vain_files"]
+        return found
+
+    with closing(Ledger(stack.kafka)) as ledger:
+        before = in_vain()
+        seen = []
+        entries: list[tuple[FileState, int, int]] = [
+            ("DONE", 60, 60), ("DONE", 60, 59), ("DONE", 0, 0), ("TAKING", 9, 9)
+        ]  # fmt: skip
+        for state, rows, rejected in entries:
+            put(state, rows, rejected)
+            seen.append(in_vain() - before)
+        assert seen == [1, 0, 0, 0]
 
 
 def test_a_slot_is_looked_at_by_who_may_only_connect_and_while_nobody_captures(stack: Embedded) -> None:

@@ -149,6 +149,8 @@ def test_checks() -> None:
     assert checks == {
         ("results_db/public/csv_sales", "reject_rate"),
         ("results_db/public/csv_sales", "oldest_waiting_file"),
+        ("results_db/public/csv_sales", "files_agree"),
+        ("results_db/public/csv_sales", "names_recognised"),
         ("kafka/sales-events", "sale_ids_in_both_sources"),
         ("results_db/public/top_sales_by_city", "cities_that_look_alike"),
         *((answer, "replay_is_identical") for answer in ANSWERS),

@@ -11,6 +11,7 @@ import pytest
 
 from contracts.settings import CsvSettings
 from electrored_dagster.inbox import MOST_DOUBLINGS, OLD, Found, Memory, Runs, look, reason_to_wait
+from sources.csv.inbox import Inbox
 
 EVERY = timedelta(seconds=30)
 QUIET = Runs()
@@ -46,7 +47,57 @@ def test_nothing_is_started_for_nothing(settings: CsvSettings) -> None:
 def test_a_file_that_is_written_to_is_waited_for(settings: CsvSettings) -> None:
     now = put(settings)
     found = look(settings.model_copy(update={"csv_settle_seconds": 60}))
-    assert waits(found, QUIET, now) == "files are not complete yet"
+    assert waits(found, QUIET, now) == "files are not complete yet: sales_1.csv: it was written to just now"
+
+
+def test_row_12_a_file_that_somebody_has_open_is_waited_for_and_the_check_says_why(
+    settings: CsvSettings,
+) -> None:
+    with (settings.csv_inbox / "sales_1.csv").open("w") as file:
+        file.write("sale_id\n")
+        file.flush()
+        now = datetime.now(UTC)
+        found = look(settings)
+    reason = "sales_1.csv: another process has it open for writing"
+    assert waits(found, QUIET, now) == f"files are not complete yet: {reason}"
+    assert reason in (found.check(now).description or "")
+    assert found.observation(now).metadata["unfinished"].value == reason
+
+
+def test_row_12_what_was_written_to_after_it_was_taken_is_taken_by_a_run(settings: CsvSettings) -> None:
+    put(settings)
+    inbox = Inbox(settings.csv_inbox, 0)
+    with inbox.held():
+        (waiting,) = inbox.waiting()
+        inbox.let_go(waiting, "a" * 64)
+    now = datetime.now(UTC)
+    before = look(settings)
+    assert waits(before, QUIET, now) == "nothing waits"
+    (kept,) = settings.csv_inbox.glob(".taking/originals/*/*")
+    kept.write_text("sale_id\nmore\n")
+    found = look(settings)
+    assert waits(found, QUIET, now) is None
+    assert found.fingerprint != before.fingerprint
+    assert found.observation(now).metadata["written_after"].value == 1
+
+
+def test_row_13_names_that_are_not_recognised_fail_a_check_that_shows_them(settings: CsvSettings) -> None:
+    for name in ("SALES_1.CSV", "sales_2.csv.gz", "Sales_3.csv"):
+        put(settings, name)
+    found = look(settings)
+    assert len(found.complete) == 3
+    assert (found.names_check().passed, found.strangers) == (True, "")
+    for number in range(30):
+        put(settings, f"sales-{number}.csv")
+    (settings.csv_inbox / "sub").mkdir()
+    put(settings, "sub/sales_5.csv")
+    found = look(settings)
+    check = found.names_check()
+    assert not check.passed
+    assert check.metadata["unrecognised"].value == 31
+    assert "sales-0.csv; sales-1.csv; sales-2.csv" in (check.description or ""), "numbers sort as numbers"
+    assert "and 11 more" in (check.description or "")
+    assert found.observation(datetime.now(UTC)).metadata["unrecognised"].value == 31
 
 
 def test_the_first_file_after_quiet_is_taken_at_once(settings: CsvSettings) -> None:
@@ -138,7 +189,7 @@ def test_a_new_file_beside_one_that_is_left_is_taken_as_soon_as_any(settings: Cs
 
 def test_the_memory_is_what_the_cursor_says(settings: CsvSettings) -> None:
     put(settings)
-    memory = Memory().asking(look(settings)).telling(True)
+    memory = Memory().asking(look(settings)).telling(True, "abc")
     assert Memory.of(memory.cursor) == memory
     assert Memory.of(None) == Memory()
 

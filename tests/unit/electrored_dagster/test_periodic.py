@@ -15,7 +15,7 @@ import pytest
 from contracts.settings import KafkaSettings
 from electrored_dagster.defs.sources.csv import csv_inbox
 from electrored_dagster.defs.sources.soap import poll_payments
-from electrored_dagster.outcomes import NotSet, own_words, polled, reject_rate, settings, taken
+from electrored_dagster.outcomes import NotSet, files_agree, own_words, polled, reject_rate, settings, taken
 from sources.csv.results import Counts, FileResult, Taking
 from sources.errors import Fenced, Interrupted, Refused, SourceError
 from sources.soap.poll import Result
@@ -101,6 +101,58 @@ def test_a_file_that_waits_for_long_is_told_once(
     monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))
     told, _ = look(cursor)
     assert told == [True]
+
+
+def test_row_13_names_that_are_not_recognised_are_told_when_they_change(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))
+    cursor = None
+
+    def look() -> tuple[list[tuple[str, bool]], str]:
+        nonlocal cursor
+        found = csv_inbox(dg.build_sensor_context(instance, cursor=cursor))
+        assert isinstance(found, dg.SensorResult)
+        assert isinstance(found.skip_reason, dg.SkipReason)
+        cursor = found.cursor
+        told = [one for one in found.asset_events if isinstance(one, dg.AssetCheckEvaluation)]
+        return [(one.check_name, one.passed) for one in told], found.skip_reason.skip_message or ""
+
+    (tmp_path / "sales-11.csv").write_text("a\n")
+    told, reason = look()
+    assert told == [("names_recognised", False)]
+    assert "nothing waits; not recognised, and never taken under these names: sales-11.csv" in reason
+    assert look()[0] == []
+    (tmp_path / "sales-12.csv").write_text("a\n")
+    assert look()[0] == [("names_recognised", False)]
+    (tmp_path / "sales-11.csv").unlink()
+    (tmp_path / "sales-12.csv").unlink()
+    assert look() == ([("names_recognised", True)], "nothing waits")
+
+
+def test_row_17_the_worst_file_decides() -> None:
+    """Of one run: all of 60 rows refused beside 600 good ones; and few of many beside many of few."""
+    good = FileResult("sales_good.csv", "taken", counts=Counts(600, accepted=600))
+    vain = FileResult("sales_bad.csv", "taken", counts=Counts(60, rejected=60))
+    check = reject_rate(Taking((good, vain), good.counts + vain.counts, 0.1))
+    assert not check.passed
+    assert (check.metadata["rate"].value, check.metadata["files_in_vain"].value) == (1.0, 1)
+    assert "sales_bad.csv: nothing of it counts, all 60 rows were refused" in (check.description or "")
+    some = FileResult("sales_some.csv", "taken", counts=Counts(10, accepted=8, rejected=2))
+    check = reject_rate(Taking((good, some), good.counts + some.counts, 0.1))
+    assert not check.passed
+    assert "sales_some.csv: 2 of 10 rows were refused" in (check.description or "")
+    few = FileResult("sales_few.csv", "taken", counts=Counts(20, accepted=18, rejected=2))
+    empty = FileResult("sales_empty.csv", "taken")
+    assert reject_rate(Taking((good, few, empty), good.counts + few.counts, 0.1)).passed
+
+
+def test_row_14_files_of_one_time_that_disagree_are_told() -> None:
+    file = FileResult("sales_10.csv", "taken", disagrees={"sales_9.csv": 1})
+    check = files_agree(Taking((file,), Counts(), 0.1))
+    assert not check.passed
+    assert "sales_10.csv with sales_9.csv about 1 sales" in (check.description or "")
+    assert files_agree(Taking((FileResult("sales_1.csv", "taken"),), Counts(), 0.1)).passed
 
 
 @pytest.mark.parametrize(("error", "again"), [(Interrupted, True), (Refused, False), (Fenced, False)])

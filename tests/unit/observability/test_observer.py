@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from observability.lineage.notes import Begun, Notes
-from observability.looks import Sample, kind_of, of_inbox, of_lineage
+from observability.looks import Inbox, Sample, kind_of, of_lineage
 from observability.observer import HELP, Observer
+from observability.waits import WAITS
 
 
 def test_what_a_look_found_is_shown_until_it_gets_no_answer() -> None:
@@ -34,14 +37,48 @@ def test_what_a_look_found_is_shown_until_it_gets_no_answer() -> None:
     assert registry.get_sample_value("electrored_look_up", {"at": "never"}) is None, "nobody has looked yet"
 
 
-def test_the_oldest_file_that_waits_tells_its_age_and_what_is_not_ours_does_not(tmp_path: Path) -> None:
-    assert [sample.value for sample in of_inbox(tmp_path)] == [0, 0]
-    (tmp_path / "notes.txt").write_text("")
+def test_row_13_files_that_wait_and_names_that_are_not_taken_are_counted(tmp_path: Path) -> None:
+    """Status shows the names as what the observer waits for."""
+    look = Inbox(tmp_path).look
+    assert [sample.value for sample in look()] == [0, 0, 0]
+    (tmp_path / "README.txt").write_text("")
     (tmp_path / "processed").mkdir()
-    (tmp_path / "sales_1.csv").write_text("")
-    files, age = of_inbox(tmp_path)
-    assert files.value == 1
+    (tmp_path / "processed" / "sales_0.csv").write_text("")
+    for name in ("sales_1.csv", "SALES_2.CSV", "Sales_3.csv.gz", ".sales_4.csv", "sales_5.csv.part"):
+        (tmp_path / name).write_text("")
+    files, age, unrecognised = look()
+    assert (files.value, unrecognised.value) == (3, 0)
     assert 0 <= age.value < 60
+    (tmp_path / "sales-11.csv").write_text("")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "sales_12.csv").write_text("")
+    *_, unrecognised = look()
+    assert unrecognised.value == 2
+    (wait,) = WAITS.current()
+    assert wait.detail.startswith(
+        "sales-11.csv is not recognised: the inbox takes sales_*.csv or sales_*.csv.gz"
+    )
+    assert wait.detail.endswith("(and 1 more)")
+    (tmp_path / "sales-11.csv").unlink()
+    (tmp_path / "sub" / "sales_12.csv").unlink()
+    *_, unrecognised = look()
+    assert unrecognised.value == 0
+    assert WAITS.current() == []
+
+
+def test_row_12_a_file_that_is_written_to_all_the_time_grows_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Inbox(tmp_path).look
+    path = tmp_path / "sales_1.csv"
+    path.write_text("a")
+    list(look())
+    began = time.time()
+    path.write_text("more")
+    monkeypatch.setattr(time, "time", lambda: began + 700)
+    os.utime(path)
+    _, age, _ = look()
+    assert age.value >= 699
 
 
 def test_events_that_wait_are_counted_by_process_and_backend(tmp_path: Path) -> None:

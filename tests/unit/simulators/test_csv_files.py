@@ -11,6 +11,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from contracts.inbox import listing
 from simulators import csv_files
 from simulators.csv_files import Office
 
@@ -52,7 +53,7 @@ def test_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 30
-    while not list(tmp_path.glob("sales_*.csv")):
+    while not listing(tmp_path).files:
         assert time.monotonic() < deadline
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)

@@ -134,16 +134,16 @@ def test_a_link_that_takes_a_files_place_is_not_followed(desk: Desk) -> None:
 
 def test_a_file_that_grows_while_it_is_read_waits(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     path = desk.put("sales_1.csv", [row(1), row(2)])
-    read, rest = os.read, [b"sale-3,2026-11-22T10:00:00Z,K,DE,s,A,t,1,1,EUR\r\n"]
+    read, rest = os.pread, [b"sale-3,2026-11-22T10:00:00Z,K,DE,s,A,t,1,1,EUR\r\n"]
 
-    def growing(fd: int, size: int) -> bytes:
-        data = read(fd, size)
+    def growing(fd: int, size: int, offset: int) -> bytes:
+        data = read(fd, size, offset)
         if rest and data.startswith(b"sale_id"):
             with path.open("ab") as file:
                 file.write(rest.pop())
         return data
 
-    monkeypatch.setattr(os, "read", growing)
+    monkeypatch.setattr(os, "pread", growing)
     (file,) = desk.take().files
     assert file.outcome == "changing"
     assert desk.events() == []
@@ -155,15 +155,15 @@ def test_a_file_that_is_removed_while_it_is_read_is_nobodys(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = desk.put("sales_1.csv", [row(1)])
-    read = os.read
+    read = os.pread
 
-    def removing(fd: int, size: int) -> bytes:
-        data = read(fd, size)
+    def removing(fd: int, size: int, offset: int) -> bytes:
+        data = read(fd, size, offset)
         if data.startswith(b"sale_id"):
             path.unlink()
         return data
 
-    monkeypatch.setattr(os, "read", removing)
+    monkeypatch.setattr(os, "pread", removing)
     (file,) = desk.take().files
     assert file.outcome == "changing"
     assert (desk.events(), desk.files("**/*.csv")) == ([], [])

@@ -27,12 +27,12 @@ LONG_NAMES = [b"sales_" + b"x" * 245 + b".csv", b"sales_" + b"\xff" * 90 + b".cs
 def copied(inbox: Inbox, folder: Path, name: bytes) -> tuple[Copy, str]:
     """Put a file in and make its content ours."""
     fd = os.open(os.fsencode(folder) + b"/" + name, os.O_CREAT | os.O_WRONLY, 0o600)
-    os.write(fd, name)
+    os.write(fd, name + b"\n")
     os.close(fd)
     (waiting,) = inbox.waiting()
     copy = inbox.copy(waiting)
     assert copy is not None
-    inbox.let_go(waiting)
+    inbox.let_go(waiting, copy.sha256)
     return copy, waiting.shown
 
 
@@ -49,7 +49,7 @@ def test_a_name_of_any_length_is_put_away(tmp_path: Path, name: bytes) -> None:
     for folder, count in (("processed/2026/11/22", 2), ("rejected", 2)):
         kept = list((tmp_path / folder).glob("sales_*.csv"))
         assert len(kept) == count
-        assert all(path.read_bytes() == name for path in kept)
+        assert all(path.read_bytes() == name + b"\n" for path in kept)
     assert len(list((tmp_path / "rejected").glob("*.reason.txt"))) == 2
     assert inbox.copies() == []
 
@@ -95,7 +95,7 @@ def test_copies_that_others_could_change_are_not_taken(
 def test_what_could_not_be_removed_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that we may not write to, and one in which only owners may remove."""
     path = tmp_path / "sales_1.csv"
-    path.write_bytes(b"content")
+    path.write_bytes(b"content\n")
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda *_, **__: False)
         (found,) = run(Inbox(tmp_path, 0))
@@ -114,17 +114,17 @@ def test_a_copy_of_what_was_taken_that_cannot_be_removed_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "sales_1.csv"
-    path.write_bytes(b"content")
-    sha256 = hashlib.sha256(b"content").hexdigest()
+    path.write_bytes(b"content\n")
+    sha256 = hashlib.sha256(b"content\n").hexdigest()
     known = {sha256: FileEntry(sha256, "sales_0.csv", 7, AT, "DONE", 1, 1)}
-    unlink = Path.unlink
+    rename = Path.rename
 
-    def refusing(self: Path, *arguments: bool, **more: bool) -> None:
+    def refusing(self: Path, target: Path) -> Path:
         if self == path:
             raise PermissionError(1, "Operation not permitted")
-        unlink(self, *arguments, **more)
+        return rename(self, target)
 
-    monkeypatch.setattr(Path, "unlink", refusing)
+    monkeypatch.setattr(Path, "rename", refusing)
     (found,) = run(Inbox(tmp_path, 0), known)
     assert (found.outcome, found.reason) == (
         "refused",
@@ -156,7 +156,7 @@ def test_a_link_in_place_of_what_we_write_goes_unfollowed(tmp_path: Path, precio
         reason.symlink_to(precious)
         inbox.reject(copy.sha256, shown, "why")
     assert precious.read_bytes() == b"precious"
-    assert (tmp_path / "rejected/sales_1.csv").read_bytes() == b"sales_1.csv"
+    assert (tmp_path / "rejected/sales_1.csv").read_bytes() == b"sales_1.csv\n"
     assert not reason.is_symlink()
     assert reason.read_text() == "why\n"
 
@@ -166,7 +166,7 @@ def test_a_left_over_of_a_killed_run_is_written_anew(tmp_path: Path) -> None:
     with inbox.held():
         (tmp_path / ".taking/partial").write_bytes(b"much more than there is now")
         copy, _ = copied(inbox, tmp_path, b"sales_1.csv")
-    assert inbox.path_of(copy.sha256).read_bytes() == b"sales_1.csv"
+    assert inbox.path_of(copy.sha256).read_bytes() == b"sales_1.csv\n"
 
 
 def test_a_file_settles_after_any_change_and_a_renamed_one_for_less_long(
@@ -174,7 +174,7 @@ def test_a_file_settles_after_any_change_and_a_renamed_one_for_less_long(
 ) -> None:
     inbox = Inbox(tmp_path, 5)
     for name in ("sales_written.csv", "sales_renamed.csv"):
-        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).write_bytes(b"\n")
     path = tmp_path / "sales_renamed.csv"
 
     def complete(seconds: float) -> list[str]:
@@ -192,12 +192,12 @@ def test_a_file_settles_after_any_change_and_a_renamed_one_for_less_long(
         ["sales_renamed.csv", "sales_written.csv"],
     ]
     # Who goes on writing after that is waited for as anybody who writes.
-    path.write_bytes(b"more")
+    path.write_bytes(b"more\n")
     assert complete(1.5) == []
 
 
 def test_a_renamed_file_settles_for_no_longer_than_the_setting(tmp_path: Path) -> None:
-    (tmp_path / "sales_1.csv").write_bytes(b"")
+    (tmp_path / "sales_1.csv").write_bytes(b"\n")
     os.utime(tmp_path / "sales_1.csv", (0, 0))
     assert [one.is_complete for one in Inbox(tmp_path, 0).waiting()] == [True]
 

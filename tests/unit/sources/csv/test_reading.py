@@ -269,13 +269,13 @@ def test_unknown_columns_are_named_and_passed_over() -> None:
         (b"\xff\xfes\0a\0", "UTF-16"),
         (b"PK\x03\x04zip", "spreadsheet"),
         (b"\x1f\x8b", "gzip"),
-        (b"{}\n", "does not name the columns"),
+        (b"{}\n", "JSON"),
         (b"sale_id,city\n1,2\n", "sold_at"),
         (b"x" * (1 << 20), "longer than"),
         (",".join(COLUMNS).encode() + b"\r" + b"1\r", "carriage return"),
         (",".join((*COLUMNS, "city")).encode() + b"\n", "city twice"),
         (b"sale_id\0,\n", "NUL"),
-        (b"\n" * 100, "does not name"),
+        (b"\n" * 100, "blank lines"),
     ],
 )
 def test_what_is_no_csv_says_why(content: bytes, word: str) -> None:

@@ -1,0 +1,87 @@
+"""What a record is before its cells are looked at: nothing, a row, or what no parser may see. Over whole blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sources.csv.quoting import Dialect
+from sources.csv.wholeness import DOS_END
+
+if TYPE_CHECKING:
+    from sources.csv.lines import Places, Records
+
+BOM = b"\xef\xbb\xbf"
+_LF, _CR = 10, 13
+
+
+def without_end(array: npt.NDArray[np.uint8], ends: Places, lengths: Places) -> Places:
+    """The bytes of each record without its line end, of which one or two carriage returns are part."""
+    first = (lengths > 1) & (array[np.maximum(ends - 2, 0)] == _CR)
+    second = first & (lengths > 2) & (array[np.maximum(ends - 3, 0)] == _CR)
+    sizes: Places = lengths - 1 - first - second
+    return sizes
+
+
+def lone_returns(array: npt.NDArray[np.uint8]) -> Places:
+    returns = np.flatnonzero(array == _CR)
+    last = len(array) - 1
+    behind, second = array[np.minimum(returns + 1, last)], array[np.minimum(returns + 2, last)]
+    lone: Places = returns[(behind != _LF) & ~((behind == _CR) & (second == _LF))]
+    return lone
+
+
+def says_nothing(found: Records, sizes: Places, columns: int, dialect: Dialect) -> npt.NDArray[np.bool_]:
+    """Records that are none: blank lines, rows of nothing but separators, and the header once more.
+
+    Also the end of a file as programs for DOS mark it.
+    """
+    blank: npt.NDArray[np.bool_] = sizes == 0
+    empty = [dialect.separator.join([cell] * (columns + dialect.trailing)).encode() for cell in ("", '""')]
+    empty.append(DOS_END)
+    headers = [dialect.header, BOM + dialect.header] if dialect.header else []
+    lengths, firsts = (np.array([[len(one), one[0]] for one in (*empty, *headers)])).T
+    array = np.frombuffer(found.data, dtype=np.uint8)
+    # A few of many: most rows have another length, or another first letter.
+    is_like = np.isin(sizes, lengths) & np.isin(array[found.starts], firsts)
+    for row in np.flatnonzero(is_like).tolist():
+        begin = int(found.starts[row])
+        blank[row] = blank[row] or found.data[begin : begin + int(sizes[row])] in (*empty, *headers)
+    for row in np.flatnonzero((found.counts == 1) & np.isin(array[found.starts], (32, 9))).tolist():
+        begin = int(found.starts[row])
+        blank[row] = blank[row] or not found.data[begin : begin + int(sizes[row])].strip()
+    # Where records were written anew, these stand as they are in the file.
+    for row, text in enumerate(found.raw):
+        is_nothing = text.strip(b" \t\r\n") in (b"", DOS_END)
+        blank[row] = blank[row] or is_nothing or text.rstrip(b"\r\n") in headers
+    return blank
+
+
+def fits(found: Records, sizes: Places, columns: int, dialect: Dialect) -> npt.NDArray[np.bool_]:
+    """Whether a record has a cell for each column."""
+    fits: npt.NDArray[np.bool_] = found.counts == columns
+    if dialect.trailing:
+        # Written anew, the last cell is two quotes.
+        width = 3 if found.raw else 1
+        begins = np.maximum(found.starts + sizes - width, 0)
+        is_open = np.frombuffer(found.data, dtype=np.uint8)[begins] == ord(dialect.separator)
+        fits |= (found.counts == columns + 1) & is_open
+    return fits
+
+
+def not_utf8(text: bytes, ends: Places) -> Iterator[int]:
+    """Which records are not."""
+    view = memoryview(text)
+    begin = 0
+    while begin < len(text):
+        try:
+            str(view[begin:], "utf-8")
+        except UnicodeDecodeError as error:
+            index = int(np.searchsorted(ends, begin + error.start, side="right"))
+            yield index
+            begin = int(ends[index])
+        else:
+            return

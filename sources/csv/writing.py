@@ -1,0 +1,34 @@
+"""Blocks of a file into the log, one behind the other: the next one is read meanwhile."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from sources.csv.lines import Bad
+from sources.csv.plan import Plan
+from sources.csv.source import Source
+from sources.ledger import FileEntry
+
+
+class Writing:
+    """At most one transaction under way, in a thread; what it raised is raised by `settle`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._thread = ThreadPoolExecutor(1, "csv")
+        self._under_way: Future[None] | None = None
+
+    def start(self, made: Plan, bad: list[Bad], entry: FileEntry) -> None:
+        """Encode here, outside of the transaction; write there."""
+        events = self._source.encode(made, entry.entered_at)
+        dead = self._source.dead_letters(entry, bad)
+        is_last = entry.state == "DONE"
+        self._under_way = self._thread.submit(self._source.write, made, events, dead, entry, is_last=is_last)
+
+    def settle(self) -> None:
+        if self._under_way is not None:
+            under_way, self._under_way = self._under_way, None
+            under_way.result()
+
+    def close(self) -> None:
+        self._thread.shutdown()
