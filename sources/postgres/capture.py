@@ -68,7 +68,7 @@ class Capture:
     def run(self, stop: threading.Event) -> None:
         """Capture until `stop`. Raises Refused or Fenced; what is Interrupted is gone on with from the ledger."""
         transactional_id = f"sources.{SOURCE}.{self._sales.sales_slot}"
-        ledger = Ledger(self._kafka, SOURCE, transactional_id, self._topics.positions)
+        ledger = Ledger(self._kafka, SOURCE, transactional_id, self._topics.positions, self._topics.events)
         failures = 0
         try:
             while not stop.is_set():

@@ -45,6 +45,12 @@ def begin(
                 "topics were lost. Set ELECTRORED_SALES_SLOT to another name, or: "
                 f"select pg_drop_replication_slot('{database.slot}');"
             )
+        if ledger.next_seq > 1:
+            raise Refused(
+                "source-positions holds no position of postgres, but the log holds its events up to seq "
+                f"{ledger.next_seq - 1}: a first reading of the table would count every sale a second time. Restore "
+                "the topic source-positions from a backup, or start anew with empty topics"
+            )
         # Written first, so that a slot that is found after a crash is known to be ours.
         position = Position(1, EPOCH, Where(identity, database.slot).to_json())
         ledger.write(position, {})

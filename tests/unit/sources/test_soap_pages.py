@@ -6,7 +6,7 @@ import pytest
 from lxml import etree
 
 from sources.errors import Refused
-from sources.soap.client import Bad, Page, _xml
+from sources.soap.pages import Bad, Page, _xml
 from sources.soap.poll import _behind
 
 

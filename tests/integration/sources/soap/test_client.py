@@ -16,9 +16,10 @@ from contracts.soap import WSDL
 from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
 from sources.errors import SourceError
-from sources.soap.client import Page, PaymentService
+from sources.soap.client import PaymentService
 from sources.soap.confirmation import Confirmation
 from sources.soap.errors import Faulted, Unavailable, Untrusted
+from sources.soap.pages import Page
 from sources.soap.transport import Limits
 from stack import ports
 from tests.integration.sources.soap.conftest import XML, Reply, Server, entry, serving
