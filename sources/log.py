@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import cast
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
@@ -35,23 +35,31 @@ REPORT_SECONDS = 10.0
 Batch = tuple[list[bytes | None], dict[int, int]]
 
 
-def ends(settings: KafkaSettings, topic: str, partitions: int) -> dict[int, int]:
-    """Where each partition ends now; what any transaction before has written is below. Raises KafkaException."""
-    return _offsets(settings, topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+def ends(
+    settings: KafkaSettings,
+    topic: str,
+    partitions: int,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+) -> dict[int, int]:
+    """Where each partition ends now; what any transaction before has written is below. Raises KafkaException.
+
+    With READ_COMMITTED it is where the oldest transaction began that is open.
+    """
+    return _offsets(settings, topic, partitions, OffsetSpec.latest(), isolation)  # type: ignore[no-untyped-call]
 
 
-def _beginnings(settings: KafkaSettings, topic: str, partitions: int) -> dict[int, int]:
-    return _offsets(settings, topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-
-
-def _offsets(settings: KafkaSettings, topic: str, partitions: int, spec: OffsetSpec) -> dict[int, int]:
+def _offsets(
+    settings: KafkaSettings,
+    topic: str,
+    partitions: int,
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+) -> dict[int, int]:
     places = [TopicPartition(topic, number) for number in range(partitions)]
     # Named, because its answer would never come if the client went before.
     client = kafka.admin(settings)
     futures = client.list_offsets(
-        dict.fromkeys(places, spec),
-        isolation_level=IsolationLevel.READ_UNCOMMITTED,
-        request_timeout=kafka.TIMEOUT_SECONDS,
+        dict.fromkeys(places, spec), isolation_level=isolation, request_timeout=kafka.TIMEOUT_SECONDS
     )
     return {place.partition: int(future.result().offset) for place, future in futures.items()}
 
@@ -60,42 +68,36 @@ def batches(
     settings: KafkaSettings,
     source: str,
     topic: str,
-    partitions: int,
     offsets: Mapping[int, int],
-    isolation: str = "read_committed",
+    until: Mapping[int, int],
 ) -> Iterator[Batch]:
-    """What is committed from the offsets on, up to where the log ends now. Raises KafkaException or Interrupted."""
-    overrides = {"fetch.wait.max.ms": 20, "isolation.level": isolation}
-    reader = kafka.consumer(settings, f"sources.{source}", subscribed=False, overrides=overrides)
+    """What is committed from the offsets on and below the ends. Raises KafkaException or Interrupted."""
+    reader = kafka.consumer(
+        settings, f"sources.{source}", subscribed=False, overrides={"fetch.wait.max.ms": 20}
+    )
     with closing(reader):
-        yield from _until(reader, topic, ends(settings, topic, partitions), offsets)
-
-
-def _until(
-    reader: Consumer, topic: str, ends: Mapping[int, int], offsets: Mapping[int, int]
-) -> Iterator[Batch]:
-    reached = {}
-    for number in ends:
-        low, _ = reader.get_watermark_offsets(TopicPartition(topic, number), kafka.TIMEOUT_SECONDS)
-        reached[number] = max(low, offsets.get(number, low))
-    reader.assign([TopicPartition(topic, number, at) for number, at in reached.items()])
-    while any(reached[number] < end for number, end in ends.items()):
-        values = []
-        first = reader.poll(kafka.TIMEOUT_SECONDS)
-        if first is None:
-            raise Interrupted(f"{topic} stands still at {reached} of {dict(ends)}")
-        for message in (first, *reader.consume(BATCH, 0)):
-            error = message.error()
-            number, offset = cast(int, message.partition()), message.offset() or 0
-            if error is None:
-                values.append(message.value())
-                reached[number] = offset + 1
-            elif error.code() == KafkaError._PARTITION_EOF:
-                # Its offset is past markers and what was aborted.
-                reached[number] = max(reached[number], offset)
-            elif not error.retriable():
-                raise KafkaException(error)
-        yield values, dict(reached)
+        reached = {}
+        for number in until:
+            low, _ = reader.get_watermark_offsets(TopicPartition(topic, number), kafka.TIMEOUT_SECONDS)
+            reached[number] = max(low, offsets.get(number, low))
+        reader.assign([TopicPartition(topic, number, at) for number, at in reached.items()])
+        while any(reached[number] < end for number, end in until.items()):
+            values = []
+            first = reader.poll(kafka.TIMEOUT_SECONDS)
+            if first is None:
+                raise Interrupted(f"{topic} stands still at {reached} of {dict(until)}")
+            for message in (first, *reader.consume(BATCH, 0)):
+                error = message.error()
+                number, offset = cast(int, message.partition()), message.offset() or 0
+                if error is None:
+                    values.append(message.value())
+                    reached[number] = offset + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    # Its offset is past markers and what was aborted.
+                    reached[number] = max(reached[number], offset)
+                elif not error.retriable():
+                    raise KafkaException(error)
+            yield values, dict(reached)
 
 
 @dataclass(frozen=True)
@@ -111,35 +113,41 @@ def held(settings: KafkaSettings, codec: Codec, source: str, topic: Topic, known
 
     Raises Refused if the log has lost its beginning: the greatest seq may have been there.
     """
-    _, partitions = kafka.describe_topics(settings, [topic.name])[topic.name]
-    until = sum(ends(settings, topic.name, partitions).values())
-    if until <= sum(known.offsets.values()):
+    partitions = _partitions(settings, topic)
+    until = ends(settings, topic.name, partitions)
+    if all(at <= known.offsets.get(number, 0) for number, at in until.items()):
         return known
-    if any(at > known.offsets.get(n, 0) for n, at in _beginnings(settings, topic.name, partitions).items()):
+    first = _offsets(settings, topic.name, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    if any(at > known.offsets.get(number, 0) for number, at in first.items()):
         raise Refused(
             f"{topic.name} has lost its beginning, and with it perhaps the greatest seq of {source}, above which it "
             "would have to go on: consumers drop what is not above the last that they saw. Restore that topic and "
             "source-positions from a backup, or start anew with empty topics"
         )
-    _log.warning("reading the log for the greatest seq of the source", source=source, offsets=until)
+    whole = sum(until.values())
+    _log.warning("reading the log for the greatest seq of the source", source=source, offsets=whole)
     reported_at = time.monotonic()
-    for values, reached in batches(settings, source, topic.name, partitions, known.offsets):
+    for values, reached in batches(settings, source, topic.name, known.offsets, until):
         known = Held(max(known.seq, *_seqs(codec, source, values), 0), reached)
         if time.monotonic() > reported_at + REPORT_SECONDS:
             reported_at = time.monotonic()
-            _log.info("reading the log", source=source, offsets=sum(reached.values()), of=until)
+            _log.info("reading the log", source=source, offsets=sum(reached.values()), of=whole)
     return known
 
 
 def last(settings: KafkaSettings, codec: Codec, source: str, topic: Topic) -> int:
-    """The greatest seq of the source among the last offsets of each partition, aborted ones included; 0 without one.
+    """The greatest seq of the source among the last offsets of each partition; 0 without one.
 
     The greatest of all in a log of one source, whose seqs ascend. Waits for nobody's open transaction.
     """
-    _, partitions = kafka.describe_topics(settings, [topic.name])[topic.name]
-    begin = {n: max(0, end - LAST) for n, end in ends(settings, topic.name, partitions).items()}
-    read = batches(settings, source, topic.name, partitions, begin, "read_uncommitted")
+    until = ends(settings, topic.name, _partitions(settings, topic), IsolationLevel.READ_COMMITTED)
+    begin = {number: max(0, end - LAST) for number, end in until.items()}
+    read = batches(settings, source, topic.name, begin, until)
     return max((seq for values, _ in read for seq in _seqs(codec, source, values)), default=0)
+
+
+def _partitions(settings: KafkaSettings, topic: Topic) -> int:
+    return kafka.describe_topics(settings, [topic.name])[topic.name][1]
 
 
 def _seqs(codec: Codec, source: str, values: Iterable[bytes | None]) -> Iterator[int]:

@@ -96,7 +96,7 @@ def soap_poll(
     ] = False,
     state_dir: StateDir = DEFAULT_STATE_DIR,
 ) -> None:
-    """Read what the payment service confirmed; a payment that comes again counts once. Takes over from Dagster's poll."""
+    """Read what the payment service confirmed; what comes again counts once. Takes over from a poll under way."""
     asked = [] if begin is None else ["--from", begin]
     asked += ["--set-aside"] if set_aside else []
     _run_source(running_in(state_dir).poll_environment, "soap", "poll", *asked)

@@ -47,7 +47,7 @@ class Log:
 
     def events(self, offsets: dict[int, int]) -> Iterator[Events]:
         """The source's events from the offsets on, up to where the log ends now, with the offsets behind them."""
-        read = batches(self._settings, self._source, self.topic.name, self._partitions, offsets)
+        read = batches(self._settings, self._source, self.topic.name, offsets, self.ends())
         try:
             for values, reached in read:
                 yield [event for value in values if (event := self._event(value)) is not None], reached

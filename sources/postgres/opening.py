@@ -39,17 +39,17 @@ def begin(
     identity = database.identity(replication)
     topic = events.identity()
     if ledger.position is None:
-        if slot is not None:
-            raise Refused(
-                f"the slot {database.slot} exists, but the ledger knows nothing of it: it is somebody else's, or the "
-                "topics were lost. Set ELECTRORED_SALES_SLOT to another name, or: "
-                f"select pg_drop_replication_slot('{database.slot}');"
-            )
         if ledger.next_seq > 1:
             raise Refused(
                 "source-positions holds no position of postgres, but the log holds its events up to seq "
                 f"{ledger.next_seq - 1}: a first reading of the table would count every sale a second time. Restore "
                 "the topic source-positions from a backup, or start anew with empty topics"
+            )
+        if slot is not None:
+            raise Refused(
+                f"the slot {database.slot} exists, but the ledger knows nothing of it: it is somebody else's, or the "
+                "topics were lost. Set ELECTRORED_SALES_SLOT to another name, or: "
+                f"select pg_drop_replication_slot('{database.slot}');"
             )
         # Written first, so that a slot that is found after a crash is known to be ours.
         position = Position(1, EPOCH, Where(identity, database.slot).to_json())

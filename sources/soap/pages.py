@@ -27,6 +27,7 @@ _XS = "http://www.w3.org/2001/XMLSchema"
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 _RESPONSE = f"{{{NAMESPACE}}}GetPaymentConfirmationsResponse"
 _RECORD = f"{{{NAMESPACE}}}confirmation"
+_CURSOR, _MORE = f"{{{NAMESPACE}}}next_cursor", f"{{{NAMESPACE}}}more"
 _FIELDS = tuple(field.name for field in fields(Confirmation))
 _OF_A_PAGE = ("confirmation", "next_cursor", "more")
 _DECLARED = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([^\"']*)", re.IGNORECASE)
@@ -93,6 +94,11 @@ class Reader:
     def _read(self, page: etree._Element) -> Page:
         good, bad = [], []
         passed_over = Counter[str]()
+        more = page.find(_MORE)
+        added = [] if more is None else list(more.itersiblings())
+        twice = _pass_over(added, _OF_A_PAGE, passed_over)
+        if twice is not None:
+            raise Untrusted(f"the answer is not what the WSDL says: it has {twice} again at its end")
         for index, record in enumerate(page.findall(_RECORD)):
             found = self._confirmation(record, passed_over)
             if isinstance(found, Confirmation):
@@ -102,15 +108,8 @@ class Reader:
                 page.remove(record)
         if not self._schema.validate(page):
             raise Untrusted(f"the answer is not what the WSDL says: {_shown(self._said())}")
-        names = [element.tag for element in page]
-        behind = (
-            len(names) if f"{{{NAMESPACE}}}more" not in names else names.index(f"{{{NAMESPACE}}}more") + 1
-        )
-        twice = _pass_over(page[behind:], _OF_A_PAGE, passed_over)
-        if twice is not None:
-            raise Untrusted(f"the answer is not what the WSDL says: it has {twice} again at its end")
-        more = _text(page.find(f"{{{NAMESPACE}}}more")).strip(_BLANK) in ("true", "1")
-        return Page(good, bad, _text(page.find(f"{{{NAMESPACE}}}next_cursor")), more, dict(passed_over))
+        is_on = _text(page.find(_MORE)).strip(_BLANK) in ("true", "1")
+        return Page(good, bad, _text(page.find(_CURSOR)), is_on, dict(passed_over))
 
     def _confirmation(self, record: etree._Element, passed_over: Counter[str]) -> Confirmation | str:
         """The confirmation, or why there is none."""

@@ -151,8 +151,9 @@ class _Poll:
             self._encoder = Encoder(Registry(kafka).register(topics.confirmations.subject, schema))
         self._dead_letters = DeadLetters(kafka, topics.dead_letters)
         self._topic = _identity(kafka, topics.confirmations)
-        # What vanishes as a duplicate is lost. The log is this source's own, and a person who asks may wait.
-        ledger.pass_log(whole=begin is not None)
+        # A position from before gives seqs again that consumers drop. Without one the ledger has looked already.
+        if ledger.position is not None:
+            ledger.pass_log(whole=begin is not None)
         # Until the first poll is complete, nothing can be said about any time.
         position = ledger.position or Position(frontier=EPOCH, detail={"cursor": "", "topic": self._topic})
         if begin != "":
