@@ -148,6 +148,9 @@ def test_checks() -> None:
         ("results_db/public/csv_sales", "reject_rate"),
         ("results_db/public/csv_sales", "oldest_waiting_file"),
         ("kafka/sales-events", "sale_ids_in_both_sources"),
+        ("kafka/sales-events", "no_event_is_dropped"),
+        ("kafka/payment-confirmations", "no_event_is_dropped"),
+        ("kafka/payment-confirmations", "records_are_good"),
         *((answer, "replay_is_identical") for answer in ANSWERS),
     }
 
