@@ -82,8 +82,9 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     # `sources postgres`
     "capture": (
         *_TELL,
-        *_topics((SALES_EVENTS, DEAD_LETTERS), "Write"),
-        *_topics((SOURCE_POSITIONS,), "Read", "Write"),
+        # Should its position be lost, it looks whether the log holds events of its own.
+        *_topics((SALES_EVENTS, SOURCE_POSITIONS), "Read", "Write"),
+        *_topics((DEAD_LETTERS,), "Write"),
         Grant("group", "sources.postgres", ("Describe",)),
         Grant("transactional-id", "sources.postgres.", ("Write",), prefixed=True),
     ),

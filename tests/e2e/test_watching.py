@@ -26,6 +26,7 @@ from stack import ports
 from tests.e2e.alerts import DISK_BYTES, RULES, Prometheus, shortened
 from tests.e2e.causes import (
     ask_api,
+    copy_an_event,
     drop_slot,
     filled_disk,
     forget_position,
@@ -200,8 +201,10 @@ def test_each_cause_raises_its_alert(platform: Platform, prometheus: Prometheus)
         producer = Producer({"bootstrap.servers": platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"]})
         producer.produce("sales-events", b"no event at all", key=b"x")
         assert producer.flush(30) == 0
+        copy_an_event(platform)
         causes.enter_context(filled_disk(platform.folder, 2 * DISK_BYTES))
         prometheus.raises("DeadLetters", "SalesInSeveralSources", "DiskFillsUp", "CandidateWaits")
+        prometheus.raises("DuplicatesUnexplained")
         with frozen(platform, "worker-city"):
             began = time.monotonic()
             while time.monotonic() < began + 15:
