@@ -199,10 +199,10 @@ def drop_slot(platform: Platform) -> None:
         until(is_dropped, 60, "the end of the slot")
 
 
-def forget_position(platform: Platform) -> None:
-    """Capture's position is gone from its topic, as if capture had never begun."""
+def forget_position(platform: Platform, source: str) -> None:
+    """A source's position is gone from its topic, as if it had never begun."""
     producer = Producer({"bootstrap.servers": platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"]})
-    producer.produce("source-positions", None, key=b"postgres")
+    producer.produce("source-positions", None, key=source.encode())
     assert producer.flush(30) == 0
 
 

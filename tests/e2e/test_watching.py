@@ -254,7 +254,7 @@ def test_servers_that_are_away_raise_alerts(platform: Platform, prometheus: Prom
     with stopped(platform, "capture"):
         drop_slot(platform)
         prometheus.raises("SlotLost")
-        forget_position(platform)
+        forget_position(platform, "postgres")
         prometheus.raises("SnapshotStandsStill")
 
 
