@@ -125,7 +125,7 @@ def held(settings: KafkaSettings, codec: Codec, source: str, topic: Topic, known
             "source-positions from a backup, or start anew with empty topics"
         )
     whole = sum(until.values())
-    _log.warning("reading the log for the greatest seq of the source", source=source, offsets=whole)
+    _log.info("reading the log for the greatest seq of the source", source=source, offsets=whole)
     reported_at = time.monotonic()
     for values, reached in batches(settings, source, topic.name, known.offsets, until):
         known = Held(max(known.seq, *_seqs(codec, source, values), 0), reached)

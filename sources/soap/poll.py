@@ -39,8 +39,9 @@ from observability.lineage.runs import Say, unheard
 from sources.errors import Refused
 from sources.ledger import DeadLetters, Ledger, Position, Record, meaning, registry_answers
 from sources.soap.client import PaymentService
-from sources.soap.errors import MostlyBad, Unavailable
+from sources.soap.errors import Unavailable
 from sources.soap.events import EPOCH, SOURCE, Encoder
+from sources.soap.following import behind, refuse_mostly_bad, refuse_to_turn_in_circles
 from sources.soap.pages import Bad, Page
 from sources.soap.transport import Limits
 
@@ -172,10 +173,10 @@ class _Poll:
         before = cursor = self._begin
         seen = {cursor}
         while True:
-            page = _behind(cursor, _ask(self._service, cursor, limit), limit)
-            _refuse_to_turn_in_circles(page, cursor, seen)
+            page = behind(cursor, _ask(self._service, cursor, limit), limit)
+            refuse_to_turn_in_circles(page, cursor, seen)
             if not self._set_aside:
-                _refuse_mostly_bad(page, cursor)
+                refuse_mostly_bad(page, cursor)
             self._write(cursor, page)
             cursor = page.next_cursor
             seen.add(cursor)
@@ -200,7 +201,9 @@ class _Poll:
         )
         _log.info("polled", pages=result.pages, confirmations=result.confirmations, dead=result.dead)
         if result.passed_over:
-            _log.warning("elements that the contract does not name were passed over", **result.passed_over)
+            _log.warning(
+                "elements that the contract does not name were passed over", elements=result.passed_over
+            )
         return result
 
     def _write(self, cursor: str, page: Page) -> None:
@@ -238,49 +241,6 @@ class _Poll:
         key = f"{SOURCE}/0/{cursor}/{found.index}"
         reason = f"behind cursor {cursor!r}: {found.reason}"
         return self._dead_letters.record(key, SOURCE, found.index, reason, found.xml)
-
-
-def _behind(cursor: str, page: Page, limit: int) -> Page:
-    """The page, if it is one that may stand behind this cursor.
-
-    Without a next cursor nothing may have come: then the old one stays. An empty one would begin the list again.
-    """
-    came = len(page.good) + len(page.bad)
-    if came > limit:
-        raise Refused(
-            f"behind the cursor {cursor!r} the service gives {came} records, asked for {limit} at most"
-        )
-    if page.next_cursor or not cursor:
-        return page
-    if came or page.more:
-        raise Refused(
-            f"behind the cursor {cursor!r} the service gives {came} records and no cursor to go on from: "
-            "the next poll would get the whole list again"
-        )
-    return replace(page, next_cursor=cursor)
-
-
-def _refuse_to_turn_in_circles(page: Page, cursor: str, seen: set[str]) -> None:
-    """A cursor that was passed may come again only as the last one, and only if nothing came before it."""
-    is_end = page.next_cursor == cursor and not (page.more or page.good or page.bad)
-    if page.next_cursor in seen and not is_end:
-        raise Refused(
-            f"behind the cursor {cursor!r} the service gives the cursor {page.next_cursor!r}, which was passed "
-            "before: the same confirmations would come for ever"
-        )
-
-
-def _refuse_mostly_bad(page: Page, cursor: str) -> None:
-    """Half of a page may be bad, all of a page of one may not: it waits until something good has come behind it."""
-    if len(page.bad) <= len(page.good):
-        return
-    count = len(page.bad) + len(page.good)
-    raise MostlyBad(
-        f"behind the cursor {cursor!r} {len(page.bad)} of {count} records are no confirmations, the first because of: "
-        f"{page.bad[0].reason}. Nothing of this page was taken and the cursor stays before it: has the service changed "
-        "its format? The next poll asks for the page again. To take it as it is, bad records as dead letters: "
-        "electrored soap poll --set-aside"
-    )
 
 
 def _ask(service: PaymentService, cursor: str, limit: int) -> Page:

@@ -16,8 +16,8 @@ from simulators.payments import envelope
 from sources.errors import Refused, SourceError
 from sources.soap.confirmation import Confirmation
 from sources.soap.errors import Faulted, Unavailable, Untrusted
+from sources.soap.following import behind, refuse_mostly_bad
 from sources.soap.pages import Bad, Page, Reader, _xml
-from sources.soap.poll import _behind, _refuse_mostly_bad
 from sources.soap.transport import Answer
 
 READER = Reader(WSDL)
@@ -237,10 +237,10 @@ def test_row_20_names_that_are_passed_over_are_few() -> None:
 def test_row_20_a_page_of_which_most_is_bad_is_not_taken(good: int, bad: int, is_taken: bool) -> None:
     found = Page([CONFIRMATION] * good, _bad(bad), "c6", False)
     if is_taken:
-        _refuse_mostly_bad(found, "c5")
+        refuse_mostly_bad(found, "c5")
     else:
         with pytest.raises(Refused, match=f"'c5' {bad} of {good + bad} records .* odd.* the cursor stays"):
-            _refuse_mostly_bad(found, "c5")
+            refuse_mostly_bad(found, "c5")
 
 
 def _bad(count: int) -> list[Bad]:
@@ -248,7 +248,7 @@ def _bad(count: int) -> list[Bad]:
 
 
 def test_the_end_of_the_list_may_come_without_a_cursor_and_the_old_one_stays() -> None:
-    assert _behind("c5", Page([], [], "", False), 500).next_cursor == "c5"
+    assert behind("c5", Page([], [], "", False), 500).next_cursor == "c5"
 
 
 @pytest.mark.parametrize(
@@ -256,17 +256,17 @@ def test_the_end_of_the_list_may_come_without_a_cursor_and_the_old_one_stays() -
 )
 def test_a_page_without_a_cursor_to_go_on_from_is_refused(page: Page) -> None:
     with pytest.raises(Refused, match="the whole list again"):
-        _behind("c5", page, 500)
+        behind("c5", page, 500)
 
 
 def test_an_empty_list_has_no_cursor_yet() -> None:
-    assert _behind("", Page([], [], "", False), 500).next_cursor == ""
+    assert behind("", Page([], [], "", False), 500).next_cursor == ""
 
 
 def test_a_page_of_more_records_than_were_asked_for_is_refused() -> None:
-    assert _behind("", Page([], _bad(500), "c1", False), 500).next_cursor == "c1"
+    assert behind("", Page([], _bad(500), "c1", False), 500).next_cursor == "c1"
     with pytest.raises(Refused, match="501 records"):
-        _behind("", Page([], _bad(501), "c1", False), 500)
+        behind("", Page([], _bad(501), "c1", False), 500)
 
 
 def test_a_dead_letter_is_no_larger_than_a_person_reads() -> None:
