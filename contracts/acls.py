@@ -83,9 +83,10 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     # `sources postgres`
     "capture": (
         *_TELL,
-        # A source asks how large a record each of its topics takes.
-        *_topics((SALES_EVENTS, DEAD_LETTERS), "Write", "DescribeConfigs"),
-        *_topics((SOURCE_POSITIONS,), "Read", "Write", "DescribeConfigs"),
+        # A source asks how large a record each of its topics takes. Should its position be lost, it looks whether
+        # the log holds events of its own.
+        *_topics((SALES_EVENTS, SOURCE_POSITIONS), "Read", "Write", "DescribeConfigs"),
+        *_topics((DEAD_LETTERS,), "Write", "DescribeConfigs"),
         Grant("group", "sources.postgres", ("Describe",)),
         Grant("transactional-id", "sources.postgres.", ("Write",), prefixed=True),
     ),

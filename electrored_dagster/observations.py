@@ -12,7 +12,7 @@ import dagster as dg
 
 from contracts import datasets
 from contracts.datasets import ROLES, Dataset
-from contracts.topics import PUBLIC, SALES_EVENTS, SOURCE_POSITIONS
+from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from electrored_dagster.graph import evaluation, key
 from observability.standing import NegativeGroups, Overlap, PipelineStanding, Standing
 
@@ -21,6 +21,9 @@ HEARTBEAT = timedelta(minutes=10)
 POSTGRES_SOURCE = "postgres"
 OVERLAP_CHECK = "sale_ids_in_both_sources"
 NEGATIVE_CHECK = "no_negative_groups"
+DUPLICATES_CHECK = "no_event_is_dropped"
+# What the pipelines read; the sources give no seq twice, so nothing of them is a duplicate.
+LOGS = (SALES_EVENTS, PAYMENT_CONFIRMATIONS)
 
 Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 
@@ -70,6 +73,11 @@ def changed(standing: Standing, cursor: str | None, now: datetime) -> tuple[list
         if remembered.get(name) != facts:
             events.append(evaluation(negative_result(pipeline, negative)))
             remembered[name] = facts
+    for log in LOGS:
+        name, counts = f"{DUPLICATES_CHECK}/{log.name}", duplicates(standing, log)
+        if remembered.get(name) != counts:
+            events.append(evaluation(duplicates_result(log, counts, remembered.get(name, {}))))
+            remembered[name] = counts
     return events, json.dumps(remembered)
 
 
@@ -94,6 +102,29 @@ def negative_result(pipeline: str, negative: NegativeGroups) -> dg.AssetCheckRes
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"{negative.count} groups have a count below 0: a source reversed what it never sold",
         metadata={"groups": negative.count, "first": ", ".join(negative.first)},
+    )
+
+
+def duplicates(standing: Standing, log: Topic) -> dict[str, int]:
+    """By pipeline that has dropped any: how many events of the log its active generation dropped as duplicates."""
+    found = {name: one.duplicates.get(log.name, 0) for name, one in standing.pipelines.items()}
+    return {name: count for name, count in found.items() if count}
+
+
+def duplicates_result(
+    log: Topic, counts: Mapping[str, int], before: Mapping[str, int]
+) -> dg.AssetCheckResult:
+    """Whether no pipeline has dropped more events of the log than it had before."""
+    more = {name: count - before.get(name, 0) for name, count in counts.items()}
+    grown = {name: count for name, count in more.items() if count > 0}
+    said = ", ".join(f"{count} of {name}" for name, count in grown.items()) or "none"
+    return dg.AssetCheckResult(
+        asset_key=key(datasets.topic(log)),
+        check_name=DUPLICATES_CHECK,
+        passed=not grown,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"New events of {log.name} that were dropped as duplicates, and count nowhere: {said}",
+        metadata={"dropped": dg.MetadataValue.json(dict(counts))},
     )
 
 

@@ -17,10 +17,12 @@ from streaming.engine.errors import EngineError, Retriable
 if TYPE_CHECKING:
     # They take seconds to import, and most runs need one of them at most.
     from sources.csv.results import FileResult, Retraction, Taking
+    from sources.soap.errors import MostlyBad
     from sources.soap.poll import Result
 
 S = TypeVar("S", bound=BaseSettings)
 
+RECORDS_CHECK = "records_are_good"
 # A tenth of a file that is refused is no slip of the pen any more.
 REJECT_RATE = 0.1
 # Of the files of one run so many are shown, and the others counted.
@@ -158,7 +160,27 @@ def polled(result: Result) -> dict[str, Any]:
         "cursor_before": result.cursor_before,
         "cursor_after": result.cursor_after,
         "seconds": round(result.seconds, 2),
+        "elements_passed_over": dg.MetadataValue.json(dict(result.passed_over)),
     }
+
+
+def records_are_good(result: Result) -> dg.AssetCheckResult:
+    """Whether every record of a complete poll was taken: a program writes them, so one that is wrong is no slip."""
+    return dg.AssetCheckResult(
+        check_name=RECORDS_CHECK,
+        passed=result.dead == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{result.dead} of {result.dead + result.confirmations} records are dead letters. When the service "
+        f"has mended them: electrored soap poll --from '{result.cursor_before}'",
+        metadata={"dead_letters": result.dead, "cursor_before": result.cursor_before},
+    )
+
+
+def page_is_bad(error: MostlyBad) -> dg.AssetCheckResult:
+    """The same of a poll that was ended by a page of which nothing was taken."""
+    return dg.AssetCheckResult(
+        check_name=RECORDS_CHECK, passed=False, severity=dg.AssetCheckSeverity.ERROR, description=str(error)
+    )
 
 
 def _amounts(amounts: Mapping[str, Decimal]) -> dg.MetadataValue[Any]:

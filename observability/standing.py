@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from confluent_kafka import (
     IsolationLevel,
@@ -37,8 +38,8 @@ from contracts.topics import (
 
 # An answer that takes longer is no observation any more; Dagster gives a sensor 60 s.
 TIMEOUT_SECONDS = 10.0
-# One request of positions; the topic is compacted, so a few of them reach its end.
-POSITIONS_AT_ONCE = 10_000
+# One request of a compacted topic, of which a few reach its end.
+AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class PipelineStanding:
     sink_behind: int
     # The same one by one: by step, topic and partition.
     lags: Mapping[tuple[str, str, int], int] = field(default_factory=dict)
+    # By log: events that were dropped as duplicates since the generation began.
+    duplicates: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class _Results:
 
 
 def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) -> Standing:
-    """Read it; without the positions of the sources if not asked for them.
+    """Read it; without the positions of the sources, and without duplicates, if not asked for them.
 
     What was consumed is asked for before the ends, so nothing can seem to be ahead of its topic.
     Raises KafkaException or SQLAlchemyError if one of the two does not answer.
@@ -146,6 +149,7 @@ def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) ->
                 for step, consumed in (("combine", combined[name]), ("merge", merged[name]), ("sink", sunk))
                 for place, behind in _each_behind(ends, consumed).items()
             },
+            duplicates=_duplicates(settings, topics[name].progress) if positions else {},
         )
     sums: dict[str, int] = {}
     for (topic, _), end in ends.items():
@@ -254,12 +258,30 @@ def _each_behind(
 
 
 def _source_positions(settings: KafkaSettings) -> dict[str, SourcePosition]:
-    """The newest position of every source, read from the beginning of a compacted topic."""
-    codec = Registry(settings).codec(SOURCE_POSITIONS.subject, load(SOURCE_POSITIONS.schema))
-    reader = consumer(settings, "electrored.standing", subscribed=False)
+    """The newest position of every source."""
     found: dict[str, SourcePosition] = {}
+    for kind, record in _newest(settings, SOURCE_POSITIONS).values():
+        if kind == "electrored.SourcePosition":
+            found[record["source"]] = SourcePosition(record["next_seq"], record["frontier"], record["detail"])
+    return found
+
+
+def _duplicates(settings: KafkaSettings, progress: Topic) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for key, record in _newest(settings, progress).items():
+        step, topic, _ = key.decode().split("/")
+        if step.startswith("combine"):
+            found[topic] = found.get(topic, 0) + record["duplicates"]
+    return found
+
+
+def _newest(settings: KafkaSettings, topic: Topic) -> dict[bytes, Any]:
+    """The newest record under each key of a compacted topic of one partition, read from its beginning."""
+    codec = Registry(settings).codec(topic.subject, load(topic.schema))
+    reader = consumer(settings, "electrored.standing", subscribed=False)
+    found: dict[bytes, bytes | None] = {}
     try:
-        place = TopicPartition(SOURCE_POSITIONS.name, 0)
+        place = TopicPartition(topic.name, 0)
         low, end = reader.get_watermark_offsets(place, timeout=TIMEOUT_SECONDS)
         place.offset = low
         reader.assign([place])
@@ -268,17 +290,14 @@ def _source_positions(settings: KafkaSettings) -> dict[str, SourcePosition]:
             first = reader.poll(TIMEOUT_SECONDS)
             if first is None:
                 break
-            for message in (first, *reader.consume(POSITIONS_AT_ONCE, 0)):
-                offset, error, value = message.offset() or 0, message.error(), message.value()
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            for message in (first, *reader.consume(AT_ONCE, 0)):
+                offset, error = message.offset() or 0, message.error()
+                if error is None:
+                    found[message.key() or b""] = message.value()
+                elif error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)
                 # The end of the partition comes as an error whose offset is past the last transaction marker.
                 low = offset if error is not None else offset + 1
-                kind, record = codec.decode(value) if error is None and value else ("", {})
-                if kind == "electrored.SourcePosition":
-                    found[record["source"]] = SourcePosition(
-                        record["next_seq"], record["frontier"], record["detail"]
-                    )
     finally:
         reader.close()
-    return found
+    return {key: codec.decode(value) for key, value in found.items() if value is not None}

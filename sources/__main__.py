@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -70,7 +71,20 @@ app.add_typer(soap, name="soap", help="Payment confirmations of a SOAP service."
 
 
 @soap.command("poll")
-def soap_poll() -> None:
+def soap_poll(
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="CURSOR",
+            help="Read again what stands behind this cursor; '' is the beginning. What comes again counts once.",
+        ),
+    ] = None,
+    set_aside: Annotated[
+        bool,
+        typer.Option("--set-aside", help="Take pages of which most records are bad; these are dead letters."),
+    ] = False,
+) -> None:
     """Read everything that the payment service confirmed since the last poll, and end."""
     logs.configure("sources-soap")
     topics = payments.Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
@@ -80,10 +94,15 @@ def soap_poll() -> None:
             telling("sources soap", kafka, service) as lineage,
             lineage.told(lineage_of.soap, saying),
         ):
-            payments.poll(kafka, service, topics, say=saying.say)
+            done = payments.poll(kafka, service, topics, begin=begin, set_aside=set_aside, say=saying.say)
     except SourceError as error:
         logs.get(__name__).error("the poll ended", reason=str(error))
         raise SystemExit(1) from error
+    passed_over = f", passed over: {', '.join(sorted(done.passed_over))}" if done.passed_over else ""
+    typer.echo(
+        f"{done.pages} pages behind the cursor {done.cursor_before!r}: {done.confirmations} confirmations, "
+        f"{done.dead} dead letters{passed_over}; the next poll goes on behind {done.cursor_after!r}"
+    )
 
 
 csv = typer.Typer(no_args_is_help=True)

@@ -41,3 +41,14 @@ def string(utf8: bytes) -> bytes:
 def decimal(unscaled: int) -> bytes:
     """An Avro `decimal` over bytes: two's complement, big-endian."""
     return string(unscaled.to_bytes((unscaled.bit_length() >> 3) + 1, "big", signed=True))
+
+
+def read_long(value: bytes, at: int) -> int:
+    """The Avro `long` that begins there; 0 if the value ends within it."""
+    n = shift = 0
+    for byte in value[at : at + 10]:
+        n |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return (n >> 1) ^ -(n & 1)
+        shift += 7
+    return 0

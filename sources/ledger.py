@@ -26,6 +26,7 @@ from contracts.topics import Topic
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
 from sources.errors import Fenced, Interrupted, Refused, SourceError
+from sources.log import Held, held, last
 
 _log = logs.get(__name__)
 
@@ -82,7 +83,9 @@ Record = tuple[bytes, bytes]
 class Ledger:
     """The position of one source and the transaction that moves it. Single-threaded.
 
-    `writes`: the topics that its records go to.
+    No seq is given twice, whatever became of the position: without one, `next_seq` is above every seq that the
+    source's log holds, because consumers drop what is not above the last they saw. `others`: the topics beside
+    that log that its records go to.
     """
 
     def __init__(
@@ -91,22 +94,26 @@ class Ledger:
         source: str,
         transactional_id: str,
         topic: Topic,
-        writes: Iterable[Topic] = (),
+        log: Topic,
+        others: Iterable[Topic] = (),
     ) -> None:
         self._settings = settings
         self._source = source
         self._transactional_id = transactional_id
         self._topic = topic
-        self._names = (topic.name, *(written.name for written in writes))
+        self._names = (topic.name, log.name, *(other.name for other in others))
         self._limits: dict[str, int] = {}
+        self._log = log
+        self._held = Held()
         self._producer: Producer | None = None
         self._codec: Codec | None = None
         self._fenced: Fenced | None = None
         # From 0 on, or an increase would not count the first.
         for outcome in ("committed", *OUTCOMES.values()):
             TRANSACTIONS.labels(source, outcome)
-        # Filled by `open`; None: this source has never written.
+        # Filled by `open`; no position: the source has never written, or it is lost.
         self.position: Position | None = None
+        self.next_seq = 1
         self.ranges: tuple[Range, ...] = ()
         self.files: dict[str, FileEntry] = {}
 
@@ -131,6 +138,9 @@ class Ledger:
             )
             self._producer.init_transactions(kafka.TIMEOUT_SECONDS)
             self._read_back(self._codec)
+            self.next_seq = self.position.next_seq if self.position is not None else 1
+            if self.position is None:
+                self.pass_log(whole=True)
         except KafkaException as error:
             self.close()
             raise meaning(error) from error
@@ -138,6 +148,25 @@ class Ledger:
     def room(self, topic: Topic) -> int:
         """How many bytes a record's key and value may have in one of the topics, as it was when this was opened."""
         return self._limits[topic.name] - FRAMING_BYTES
+
+    def pass_log(self, *, whole: bool) -> None:
+        """Go on above every seq of the source in its log, or in the end of one that it has for itself.
+
+        The whole of a million events takes some seconds.
+        """
+        try:
+            with registry_answers():
+                codec = Registry(self._settings).codec(self._log.subject, load(self._log.schema))
+                if whole:
+                    self._held = held(self._settings, codec, self._source, self._log, self._held)
+                    greatest = self._held.seq
+                else:
+                    greatest = last(self._settings, codec, self._source, self._log)
+        except KafkaException as error:
+            raise meaning(error) from error
+        if self.position is not None and greatest >= self.next_seq:
+            _log.error("the position is behind the log", seq=self.next_seq, greatest=greatest)
+        self.next_seq = max(self.next_seq, greatest + 1)
 
     def check_ownership(self) -> None:
         """Raises Fenced if another process has taken over: opening again would take the source back from it.
@@ -180,6 +209,8 @@ class Ledger:
         producer, codec = self._producer, self._codec
         if producer is None or codec is None:
             raise Interrupted("the ledger is not open")
+        if position.next_seq < self.next_seq:
+            raise Refused(f"the seq {position.next_seq} of {self._source} was given before")
         ranges, files = tuple(ranges), tuple(files)
         own: list[Record] = [(self._range_key(r.number), self._encode_range(codec, r)) for r in ranges]
         own += [(self._file_key(f.sha256), self._encode_file(codec, f)) for f in files]
@@ -206,7 +237,7 @@ class Ledger:
             raise meant from error
         TRANSACTIONS.labels(self._source, "committed").inc()
         TRANSACTION_SECONDS.labels(self._source).observe(time.perf_counter() - began)
-        self.position = position
+        self.position, self.next_seq = position, position.next_seq
         self.ranges = () if forget_ranges else self.ranges + ranges
         self.files.update((found.sha256, found) for found in files)
 

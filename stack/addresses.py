@@ -146,6 +146,11 @@ class Addresses:
         return self.setup_environment | self.lineage_environment | {"ELECTRORED_CSV_INBOX": self.csv_inbox}
 
     @property
+    def poll_environment(self) -> dict[str, str]:
+        """For who asks the payment service."""
+        return self.kafka_environment() | self.soap_environment | self.lineage_environment
+
+    @property
     def replay_environment(self) -> dict[str, str]:
         """For who makes, compares, promotes and retires generations."""
         return (

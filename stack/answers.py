@@ -63,7 +63,7 @@ def csv_check(
     state_dir: StateDir = DEFAULT_STATE_DIR,
 ) -> None:
     """Say which rows of a file would be accepted, and why the others not; exit code 1 if any would be refused."""
-    _run_csv(state_dir, "check", str(file.absolute()))
+    _run_source(running_in(state_dir).csv_environment, "csv", "check", str(file.absolute()))
 
 
 @csv.command("retract")
@@ -74,12 +74,37 @@ def csv_retract(
     state_dir: StateDir = DEFAULT_STATE_DIR,
 ) -> None:
     """Take back, by reversals, what a file said and still counts; what was corrected since is left."""
-    _run_csv(state_dir, "retract", str(Path(file).absolute()) if Path(file).is_file() else file)
+    named = str(Path(file).absolute()) if Path(file).is_file() else file
+    _run_source(running_in(state_dir).csv_environment, "csv", "retract", named)
 
 
-def _run_csv(state_dir: Path, *arguments: str) -> NoReturn:
-    command = [sys.executable, "-m", "sources", "csv", *arguments]
-    environment = os.environ | running_in(state_dir).csv_environment
+soap = typer.Typer(no_args_is_help=True)
+app.add_typer(soap, name="soap", help="Payment confirmations: ask the service now, or once more.")
+
+
+@soap.command("poll")
+def soap_poll(
+    begin: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="CURSOR", help="Read again what stands behind this cursor; '' is the beginning."
+        ),
+    ] = None,
+    set_aside: Annotated[
+        bool,
+        typer.Option("--set-aside", help="Take pages of which most records are bad; these are dead letters."),
+    ] = False,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+) -> None:
+    """Read what the payment service confirmed; what comes again counts once. Takes over from a poll under way."""
+    asked = [] if begin is None else ["--from", begin]
+    asked += ["--set-aside"] if set_aside else []
+    _run_source(running_in(state_dir).poll_environment, "soap", "poll", *asked)
+
+
+def _run_source(settings: dict[str, str], *arguments: str) -> NoReturn:
+    command = [sys.executable, "-m", "sources", *arguments]
+    environment = os.environ | settings
     raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
 
 

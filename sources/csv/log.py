@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka import KafkaException
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from contracts import kafka
 from contracts.registry import HEADER_BYTES, Registry, Unreachable, header
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
@@ -18,9 +16,8 @@ from sources import avro
 from sources.csv.rows import EPOCH, MICROSECOND
 from sources.errors import Interrupted
 from sources.ledger import meaning, registry_answers
+from sources.log import batches, ends
 
-# Messages that are looked at together, and whose events are one database transaction of who reads them.
-BATCH = 50_000
 # Some of the source's events, and the offsets behind them by partition.
 Events = tuple[list[dict[str, Any]], dict[int, int]]
 
@@ -43,54 +40,19 @@ class Log:
 
     def ends(self) -> dict[int, int]:
         """Where each partition ends now; what any transaction before has written is below."""
-        places = [TopicPartition(self.topic.name, number) for number in range(self._partitions)]
-        # Named, because its answer would never come if the client went before.
-        client = kafka.admin(self._settings)
-        futures = client.list_offsets(
-            {place: OffsetSpec.latest() for place in places},  # type: ignore[no-untyped-call]
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=kafka.TIMEOUT_SECONDS,
-        )
         try:
-            return {place.partition: int(future.result().offset) for place, future in futures.items()}
+            return ends(self._settings, self.topic.name, self._partitions)
         except KafkaException as error:
             raise meaning(error) from error
 
     def events(self, offsets: dict[int, int]) -> Iterator[Events]:
         """The source's events from the offsets on, up to where the log ends now, with the offsets behind them."""
-        consumer = self._consumer()
+        read = batches(self._settings, self._source, self.topic.name, offsets, self.ends())
         try:
-            yield from self._until_ends(consumer, offsets)
+            for values, reached in read:
+                yield [event for value in values if (event := self._event(value)) is not None], reached
         except KafkaException as error:
             raise meaning(error) from error
-        finally:
-            consumer.close()
-
-    def _until_ends(self, consumer: Consumer, offsets: dict[int, int]) -> Iterator[Events]:
-        ends, reached = self.ends(), {}
-        for number in ends:
-            low, _ = consumer.get_watermark_offsets(
-                TopicPartition(self.topic.name, number), kafka.TIMEOUT_SECONDS
-            )
-            reached[number] = max(low, offsets.get(number, low))
-        consumer.assign([TopicPartition(self.topic.name, number, at) for number, at in reached.items()])
-        while any(reached[number] < end for number, end in ends.items()):
-            values = []
-            first = consumer.poll(kafka.TIMEOUT_SECONDS)
-            if first is None:
-                raise Interrupted(f"{self.topic.name} stands still at {reached} of {ends}")
-            for message in (first, *consumer.consume(BATCH, 0)):
-                error = message.error()
-                number, offset = cast(int, message.partition()), message.offset() or 0
-                if error is None:
-                    values.append(message.value())
-                    reached[number] = offset + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    # Its offset is past markers and what was aborted.
-                    reached[number] = max(reached[number], offset)
-                elif not error.retriable():
-                    raise KafkaException(error)
-            yield [event for value in values if (event := self._event(value)) is not None], dict(reached)
 
     def _event(self, value: bytes | None) -> dict[str, Any] | None:
         """The event if it is the source's; the others are told by their first field, without decoding them."""
@@ -114,8 +76,3 @@ class Log:
         event["sold_at"] = (event["sold_at"] - EPOCH) // MICROSECOND
         event["amount"] = int(event["amount"].scaleb(4))
         return event
-
-    def _consumer(self) -> Consumer:
-        return kafka.consumer(
-            self._settings, f"sources.{self._source}", subscribed=False, overrides={"fetch.wait.max.ms": 20}
-        )

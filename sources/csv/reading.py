@@ -63,7 +63,7 @@ def _part(block: Block, found: Head, decimal_comma: bool) -> Part:
     if texts.height != len(block.lines):
         # What is counted here and what pandas reads are the same by construction; a difference would be a row lost.
         raise AssertionError(f"pandas found {texts.height} rows in {len(block.lines)} records")
-    style = rows.style_of(found.separator, decimal_comma)
+    style = rows.style_of(found.dialect.separator, decimal_comma)
     checked = rows.check(texts.with_columns(line=pl.Series(block.lines, dtype=pl.Int64)), style)
     bad = block.bad + [
         Bad(int(block.lines[row]), reason, block.shown(row), tuple(more))

@@ -55,8 +55,8 @@ class Source:
         self._topics = topics
         self._clock = clock
         self._events = EventsTopic(kafka, topics.events)
-        written = (topics.events, topics.dead_letters)
-        self._ledger = Ledger(kafka, SOURCE, f"sources.{SOURCE}", topics.positions, written)
+        own, others = f"sources.{SOURCE}", (topics.dead_letters,)
+        self._ledger = Ledger(kafka, SOURCE, own, topics.positions, topics.events, others)
         self.taken = Taken(results)
 
     def __enter__(self) -> Source:
@@ -72,11 +72,14 @@ class Source:
             self._dead_letters = DeadLetters(self._kafka, self._topics.dead_letters, room)
             topic_id, partitions = self._events.identity()
             self._position = self._ledger.position or Position(
-                1, None, {"topic": topic_id, "partitions": partitions, "recorded": 0}
+                self._ledger.next_seq, None, {"topic": topic_id, "partitions": partitions, "recorded": 0}
             )
             self._check_topic(topic_id, partitions)
             self._log = Log(self._kafka, self._topics.events, SOURCE, topic_id, partitions)
             self.taken.catch_up(self._log, self._position.next_seq)
+            if self._ledger.position is None:
+                # Or a run that finds no file would leave it to the next one to read the log again.
+                self._move(None)
         except BaseException:
             self.__exit__()
             raise

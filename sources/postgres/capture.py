@@ -74,10 +74,8 @@ class Capture:
 
     def run(self, stop: threading.Event) -> None:
         """Capture until `stop`. Raises Refused or Fenced; what is Interrupted is gone on with from the ledger."""
-        transactional_id = f"sources.{SOURCE}.{self._sales.sales_slot}"
-        topics = self._topics
-        written = (topics.events, topics.dead_letters)
-        ledger = Ledger(self._kafka, SOURCE, transactional_id, topics.positions, written)
+        topics, own = self._topics, f"sources.{SOURCE}.{self._sales.sales_slot}"
+        ledger = Ledger(self._kafka, SOURCE, own, topics.positions, topics.events, (topics.dead_letters,))
         failures = 0
         try:
             while not stop.is_set():

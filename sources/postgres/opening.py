@@ -36,6 +36,12 @@ def begin(
     identity = database.identity()
     topic = events.identity()
     if ledger.position is None:
+        if ledger.next_seq > 1:
+            raise Refused(
+                "source-positions holds no position of postgres, but the log holds its events up to seq "
+                f"{ledger.next_seq - 1}: a first reading of the table would count every sale a second time. Restore "
+                "the topic source-positions from a backup, or start anew with empty topics"
+            )
         if slot is not None:
             raise Refused(
                 f"the slot {database.slot} exists, but the ledger knows nothing of it: it is somebody else's, or the "

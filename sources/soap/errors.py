@@ -4,6 +4,7 @@ SourceError
 ├── Interrupted
 │   └── Unavailable   may pass: no connection, no whole answer in time, HTTP 5xx; asked again after a while
 └── Refused
+    ├── MostlyBad     most records of a page are no confirmations: none of it was taken
     ├── Faulted       the service says no, in its own words: a SOAP fault, expired credentials
     └── Untrusted     what came is no answer that we may read: a DTD, too much, from elsewhere, against the WSDL
 """
@@ -23,3 +24,7 @@ class Faulted(Refused):
 
 class Untrusted(Refused):
     """What came is nothing that may be read; asking again would bring the same."""
+
+
+class MostlyBad(Refused):
+    """Most records of a page are no confirmations, as after a change of the format. Nothing of it was taken."""

@@ -3,11 +3,15 @@
 Each page's confirmations, dead letters and new cursor are one Kafka transaction, so a poll that is killed is gone on
 with by the next one, behind the last page that counted. The frontier moves with the last page, to the time at
 which the poll began: what was confirmed later may be missing.
+
+A page of which most records are bad is not taken: bad records are dead letters that nobody asks for again, so the
+cursor may not pass what a change of the service's format has made unreadable.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -34,9 +38,11 @@ from observability.lineage.facts import Facts
 from observability.lineage.runs import Say, unheard
 from sources.errors import Refused
 from sources.ledger import DeadLetters, Ledger, Position, Record, meaning, registry_answers
-from sources.soap.client import Bad, Page, PaymentService
+from sources.soap.client import PaymentService
 from sources.soap.errors import Unavailable
 from sources.soap.events import EPOCH, SOURCE, Encoder
+from sources.soap.following import behind, refuse_mostly_bad, refuse_to_turn_in_circles
+from sources.soap.pages import Bad, Page
 from sources.soap.transport import Limits
 
 _log = logs.get(__name__)
@@ -63,7 +69,10 @@ class Topics:
 
 @dataclass(frozen=True)
 class Result:
-    """What a complete poll did. `amounts`: sum of what was confirmed and refunded, by currency, as it came."""
+    """What a complete poll did. `amounts`: sum of what was confirmed and refunded, by currency, as it came.
+
+    `passed_over`: elements that the contract does not name, and how often they came.
+    """
 
     pages: int
     confirmations: int
@@ -72,6 +81,7 @@ class Result:
     cursor_before: str
     cursor_after: str
     seconds: float
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -82,6 +92,7 @@ class _Tally:
     confirmations: int = 0
     dead: int = 0
     amounts: dict[str, Decimal] = field(default_factory=dict)
+    passed_over: Counter[str] = field(default_factory=Counter)
 
 
 def utc_now() -> datetime:
@@ -93,6 +104,8 @@ def poll(
     soap: SoapSettings,
     topics: Topics,
     *,
+    begin: str | None = None,
+    set_aside: bool = False,
     limits: Limits | None = None,
     page: int = PAGE,
     seconds: float = POLL_SECONDS,
@@ -101,16 +114,18 @@ def poll(
 ) -> Result:
     """Read to the end of what the service has; blocks, up to some minutes.
 
-    `say` is given how far it is, after each page.
-    Raises what ends it: Faulted with the service's own words, Untrusted, Unavailable after all attempts, Refused for a
-    service without an end, Fenced when another poll took over, Interrupted when Kafka does not answer. What was
-    read until then is kept, and the cursor stands behind it.
+    `begin` is a cursor to go on from instead of the position's, the empty one the beginning of the service's list: what
+    comes again counts once, because a payment is known by its id. With `set_aside` pages of which most records are
+    bad are taken too. `say` is given how far it is, after each page.
+    Raises what ends it: Faulted with the service's own words, Untrusted, Unavailable after all attempts, MostlyBad for
+    a page that is not taken, Refused for a service without an end, Fenced when another poll took over, Interrupted when
+    Kafka does not answer. What was read until then is kept, and the cursor stands behind it.
     """
     service = PaymentService(soap, limits)
-    written = (topics.confirmations, topics.dead_letters)
-    ledger = Ledger(kafka, SOURCE, f"sources.{SOURCE}", topics.positions, written)
+    own, others = f"sources.{SOURCE}", (topics.dead_letters,)
+    ledger = Ledger(kafka, SOURCE, own, topics.positions, topics.confirmations, others)
     try:
-        return _Poll(kafka, topics, ledger, service, now, say).run(page, seconds)
+        return _Poll(kafka, topics, ledger, service, now, say, begin, set_aside).run(page, seconds)
     finally:
         ledger.close()
 
@@ -124,8 +139,11 @@ class _Poll:
         service: PaymentService,
         now: Callable[[], datetime],
         say: Say,
+        begin: str | None,
+        set_aside: bool,
     ) -> None:
         self._say = say
+        self._set_aside = set_aside
         self._topics = topics
         self._ledger = ledger
         self._service = service
@@ -135,9 +153,15 @@ class _Poll:
             self._encoder = Encoder(Registry(kafka).register(topics.confirmations.subject, schema))
         self._dead_letters = DeadLetters(kafka, topics.dead_letters, ledger.room(topics.dead_letters))
         self._topic = _identity(kafka, topics.confirmations)
+        # A position from before gives seqs again that consumers drop. Without one the ledger has looked already.
+        if ledger.position is not None:
+            ledger.pass_log(whole=begin is not None)
         # Until the first poll is complete, nothing can be said about any time.
-        self._position = ledger.position or Position(1, EPOCH, {"cursor": "", "topic": self._topic})
-        _same_topic(topics.confirmations, self._position.detail["topic"], self._topic)
+        position = ledger.position or Position(frontier=EPOCH, detail={"cursor": "", "topic": self._topic})
+        if begin != "":
+            _same_topic(topics.confirmations, position.detail["topic"], self._topic)
+        self._begin = str(position.detail["cursor"]) if begin is None else begin
+        self._position = replace(position, next_seq=ledger.next_seq)
         # After the ledger is ours: what another poll still wrote was recorded before.
         self._began_at = now()
         self._frontier = self._position.frontier or EPOCH
@@ -147,11 +171,13 @@ class _Poll:
 
     def run(self, limit: int, seconds: float) -> Result:
         started = time.monotonic()
-        before = cursor = str(self._position.detail["cursor"])
+        before = cursor = self._begin
         seen = {cursor}
         while True:
-            page = _behind(cursor, _ask(self._service, cursor, limit), limit)
-            _refuse_to_turn_in_circles(page, cursor, seen)
+            page = behind(cursor, _ask(self._service, cursor, limit), limit)
+            refuse_to_turn_in_circles(page, cursor, seen)
+            if not self._set_aside:
+                refuse_mostly_bad(page, cursor)
             self._write(cursor, page)
             cursor = page.next_cursor
             seen.add(cursor)
@@ -165,9 +191,20 @@ class _Poll:
                 )
         tally = self._tally
         result = Result(
-            tally.pages, tally.confirmations, tally.dead, dict(tally.amounts), before, cursor, elapsed
+            tally.pages,
+            tally.confirmations,
+            tally.dead,
+            dict(tally.amounts),
+            before,
+            cursor,
+            elapsed,
+            dict(tally.passed_over),
         )
         _log.info("polled", pages=result.pages, confirmations=result.confirmations, dead=result.dead)
+        if result.passed_over:
+            _log.warning(
+                "elements that the contract does not name were passed over", elements=result.passed_over
+            )
         return result
 
     def _write(self, cursor: str, page: Page) -> None:
@@ -185,6 +222,7 @@ class _Poll:
         self._tally.pages += 1
         self._tally.confirmations += len(events)
         self._tally.dead += len(dead)
+        self._tally.passed_over.update(page.passed_over)
         for found in page.good:
             amounts = self._tally.amounts
             amounts[found.currency] = amounts.get(found.currency, Decimal(0)) + found.amount
@@ -204,36 +242,6 @@ class _Poll:
         key = f"{SOURCE}/0/{cursor}/{found.index}"
         reason = f"behind cursor {cursor!r}: {found.reason}"
         return self._dead_letters.record(key, SOURCE, found.index, reason, found.xml)
-
-
-def _behind(cursor: str, page: Page, limit: int) -> Page:
-    """The page, if it is one that may stand behind this cursor.
-
-    Without a next cursor nothing may have come: then the old one stays. An empty one would begin the list again.
-    """
-    came = len(page.good) + len(page.bad)
-    if came > limit:
-        raise Refused(
-            f"behind the cursor {cursor!r} the service gives {came} records, asked for {limit} at most"
-        )
-    if page.next_cursor or not cursor:
-        return page
-    if came or page.more:
-        raise Refused(
-            f"behind the cursor {cursor!r} the service gives {came} records and no cursor to go on from: "
-            "the next poll would get the whole list again"
-        )
-    return replace(page, next_cursor=cursor)
-
-
-def _refuse_to_turn_in_circles(page: Page, cursor: str, seen: set[str]) -> None:
-    """A cursor that was passed may come again only as the last one, and only if nothing came before it."""
-    is_end = page.next_cursor == cursor and not (page.more or page.good or page.bad)
-    if page.next_cursor in seen and not is_end:
-        raise Refused(
-            f"behind the cursor {cursor!r} the service gives the cursor {page.next_cursor!r}, which was passed "
-            "before: the same confirmations would come for ever"
-        )
 
 
 def _ask(service: PaymentService, cursor: str, limit: int) -> Page:
@@ -265,5 +273,6 @@ def _same_topic(topic: Topic, known: list[str | int], found: list[str | int]) ->
     if known != found:
         raise Refused(
             f"the topic {topic.name} was made again or has other partitions: it was {known} and is {found}, and what "
-            "was polled before is not in it. Remove the position of soap from source-positions to poll from the start"
+            "was polled before is not in it. To read the service's list from its beginning into this one: "
+            "electrored soap poll --from ''"
         )

@@ -39,12 +39,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Answer:
-    """What zeep reads of an HTTP response."""
+    """What is read of an HTTP response; `charset` as its headers say."""
 
     status_code: int
-    headers: Mapping[str, str]
+    charset: str | None
     content: bytes
-    encoding: str = "utf-8"
 
 
 class Transport:
@@ -109,7 +108,7 @@ class Transport:
                     raise Untrusted(f"the answer is larger than {self._limits.answer_bytes} bytes")
                 if time.monotonic() > deadline:
                     raise TimeoutError
-        return Answer(response.status_code, response.headers, bytes(body))
+        return Answer(response.status_code, response.charset_encoding, bytes(body))
 
 
 def _checked(address: str, hosts: tuple[str, ...]) -> str:

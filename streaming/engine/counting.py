@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import Counter
 
+from observability import logs
 from observability.metrics import EVENTS, LAG
 from streaming.engine.progress import Progress
+
+_log = logs.get(__name__)
 
 MEASURE_SECONDS = 1.0
 
@@ -27,15 +30,28 @@ class Counting:
 
     def __init__(self, flow: str) -> None:
         self._flow = flow
+        # From 0 on, or an increase would not count the first.
+        DUPLICATES.labels(flow)
         self._measured_at = 0.0
         self._partitions: set[int] = set()
 
     def count(self, before: Progress, after: Progress) -> None:
         """What a committed transaction added to a partition's progress."""
         EVENTS.labels(self._flow).inc(after.events - before.events)
-        DUPLICATES.labels(self._flow).inc(after.duplicates - before.duplicates)
+        self._count_duplicates(before, after)
         LATE.labels(self._flow).inc(after.late - before.late)
         FUTURE.labels(self._flow).inc(after.future - before.future)
+
+    def _count_duplicates(self, before: Progress, after: Progress) -> None:
+        dropped = after.duplicates - before.duplicates
+        DUPLICATES.labels(self._flow).inc(dropped)
+        if dropped:
+            _log.warning(
+                "events were dropped as duplicates",
+                flow=self._flow,
+                dropped=dropped,
+                offsets=f"{before.next_offset}–{after.next_offset - 1}",
+            )
 
     def refuse(self, refused: Mapping[str, int]) -> None:
         """Dead letters of a committed transaction, by kind."""

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import psutil
 import psycopg2
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from contracts.settings import StackSettings
+from contracts.kafka import client_config, consumer
+from contracts.settings import KafkaSettings, StackSettings
 from contracts.topics import GenerationTopics
 from stack import databases, ports
 from stack.kafka import Kafka
@@ -214,10 +215,27 @@ def drop_slot(platform: Platform) -> None:
         until(is_dropped, 60, "the end of the slot")
 
 
-def forget_position(platform: Platform) -> None:
-    """Capture's position is gone from its topic, as if capture had never begun."""
+def forget_position(platform: Platform, source: str) -> None:
+    """A source's position is gone from its topic, as if it had never begun."""
     producer = Producer({"bootstrap.servers": platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"]})
-    producer.produce("source-positions", None, key=b"postgres")
+    producer.produce("source-positions", None, key=source.encode())
+    assert producer.flush(30) == 0
+
+
+def copy_an_event(platform: Platform) -> None:
+    """Somebody writes an event of the log into it once more."""
+    settings = KafkaSettings(
+        kafka_bootstrap=platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"],
+        schema_registry_url=platform.addresses["ELECTRORED_SCHEMA_REGISTRY_URL"],
+    )
+    reader = consumer(settings, "test", subscribed=False)
+    with closing(reader):
+        reader.assign([TopicPartition("sales-events", 0, 0)])
+        event = reader.poll(30)
+    assert event is not None
+    assert event.error() is None
+    producer = Producer(client_config(settings))
+    producer.produce("sales-events", event.value(), key=event.key(), partition=0)
     assert producer.flush(30) == 0
 
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from stack.ports import Ports
+from tests.e2e.causes import forget_position
 from tests.e2e.conftest import Platform, free_offset, new_platform, remove, until
 from tests.e2e.oracle import (
     CITY_RESULTS,
@@ -239,6 +240,11 @@ def test_answers_are_a_plain_recomputation_of_three_sources_while_processes_are_
         assert end_of(platform, launch(platform, "soap_poll")) == "SUCCESS"
     until(lambda: _is_taken(platform), 120, "all files are taken")
     until(lambda: not service.has_more_to_come(), 60, "the service lists every payment")
+    # Row 21: what comes next would be dropped, had it seqs that the workers saw. Row 20: a person asks once more.
+    forget_position(platform, "soap")
+    polled = platform.run("soap", "poll", "--from", "")
+    assert polled.returncode == 0, polled.stderr
+    assert f"behind the cursor '': {service.listed()} confirmations, 0 dead letters" in polled.stdout
     _assert_recomputed(platform, service, files)
 
 

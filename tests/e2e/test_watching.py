@@ -26,6 +26,7 @@ from stack import ports
 from tests.e2e.alerts import DISK_BYTES, RULES, Prometheus, shortened
 from tests.e2e.causes import (
     ask_api,
+    copy_an_event,
     drop_slot,
     filled_disk,
     forget_position,
@@ -206,11 +207,13 @@ def test_each_cause_raises_its_alert(platform: Platform, prometheus: Prometheus)
         producer = Producer({"bootstrap.servers": platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"]})
         producer.produce("sales-events", b"no event at all", key=b"x")
         assert producer.flush(30) == 0
+        copy_an_event(platform)
         causes.enter_context(filled_disk(platform.folder, 2 * DISK_BYTES))
         with negative_group(platform, CITY):
             prometheus.raises(
                 "DeadLetters", "SalesInSeveralSources", "NegativeGroups", "DiskFillsUp", "CandidateWaits"
             )
+        prometheus.raises("DuplicatesUnexplained")
         with frozen(platform, "worker-city"):
             began = time.monotonic()
             while time.monotonic() < began + 15:
@@ -261,7 +264,7 @@ def test_servers_that_are_away_raise_alerts(platform: Platform, prometheus: Prom
     with stopped(platform, "capture"):
         drop_slot(platform)
         prometheus.raises("SlotLost")
-        forget_position(platform)
+        forget_position(platform, "postgres")
         prometheus.raises("SnapshotStandsStill")
 
 

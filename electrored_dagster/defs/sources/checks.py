@@ -1,14 +1,21 @@
 """What must hold over all sources at once."""
+# No postponed annotations here: Dagster refuses a check whose context's type is text.
 
-from __future__ import annotations
+from collections.abc import Mapping
 
 import dagster as dg
 
 from contracts import datasets
-from contracts.topics import SALES_EVENTS
+from contracts.topics import PAYMENT_CONFIRMATIONS, SALES_EVENTS, Topic
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.graph import key
-from electrored_dagster.observations import OVERLAP_CHECK, overlap_result
+from electrored_dagster.observations import (
+    DUPLICATES_CHECK,
+    OVERLAP_CHECK,
+    duplicates,
+    duplicates_result,
+    overlap_result,
+)
 
 
 @dg.asset_check(
@@ -19,3 +26,37 @@ from electrored_dagster.observations import OVERLAP_CHECK, overlap_result
 )
 def sale_ids_in_both_sources(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
     return overlap_result(platform.overlap())
+
+
+def _no_event_is_dropped(log: Topic) -> dg.AssetChecksDefinition:
+    asset = key(datasets.topic(log))
+
+    @dg.asset_check(
+        name=DUPLICATES_CHECK,
+        asset=asset,
+        description="No pipeline drops an event as a duplicate: no source gives a seq twice, so what is dropped is "
+        "lost, or somebody else writes to the log. Watched once a minute, and told when the number grows. Run by "
+        "hand it compares with what was told last: that is how a count that was looked into is put aside.",
+    )
+    def no_event_is_dropped(
+        context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> dg.AssetCheckResult:
+        told = _told(context.instance, dg.AssetCheckKey(asset, DUPLICATES_CHECK))
+        return duplicates_result(log, duplicates(platform.standing(), log), told)
+
+    return no_event_is_dropped
+
+
+def _told(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> Mapping[str, int]:
+    """What was dropped when the check was evaluated last."""
+    history = instance.event_log_storage.get_asset_check_execution_history(check, limit=10)
+    for record in history:
+        event = record.event.dagster_event if record.event is not None else None
+        if event is not None and event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            found: dict[str, int] = event.asset_check_evaluation_data.metadata["dropped"].value  # type: ignore[assignment]
+            return found
+    return {}
+
+
+no_sale_is_dropped = _no_event_is_dropped(SALES_EVENTS)
+no_payment_is_dropped = _no_event_is_dropped(PAYMENT_CONFIRMATIONS)

@@ -1,10 +1,12 @@
 """Payment confirmations: the partner's service is asked every five minutes, and when somebody says so."""
 # No postponed annotations here: Dagster refuses an op whose context's type is text.
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from pydantic import Field
 
 from contracts import datasets
 from contracts.schemas import load
@@ -13,12 +15,25 @@ from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIO
 from electrored_dagster import outcomes
 from electrored_dagster.columns import came_from
 from electrored_dagster.graph import avro_columns, described, key
-from electrored_dagster.outcomes import NotSet, own_words, settings
+from electrored_dagster.outcomes import RECORDS_CHECK, NotSet, own_words, settings
 from electrored_dagster.telling import told
 from observability.lineage.runs import Saying
 from sources import lineage as lineage_of
 
 CONFIRMATIONS = datasets.topic(PAYMENT_CONFIRMATIONS)
+
+
+class Polling(dg.Config):
+    """Where a poll begins, and what it takes."""
+
+    from_cursor: str | None = Field(
+        default=None,
+        description="Read again what stands behind this cursor; the empty one is the beginning. What comes again "
+        "counts once. Left out: behind the last poll.",
+    )
+    set_aside: bool = Field(
+        default=False, description="Take pages of which most records are bad; these become dead letters."
+    )
 
 
 # No retry policy: a poll has asked again by itself, and the next one is five minutes away.
@@ -38,19 +53,44 @@ CONFIRMATIONS = datasets.topic(PAYMENT_CONFIRMATIONS)
             },
         )
     ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            RECORDS_CHECK,
+            asset=key(CONFIRMATIONS),
+            description="No record of the last poll is a dead letter, and no page was left because most of it is bad.",
+        )
+    ],
     pool="soap",
 )
-def payment_confirmations(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+def payment_confirmations(
+    context: dg.AssetExecutionContext, config: Polling
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     # It reads the WSDL with zeep, which the code server does not need.
+    from sources.soap.errors import MostlyBad
     from sources.soap.poll import Topics, poll
 
     saying = Saying()
     with own_words(), told(context, lineage_of.soap, saying):
         topics = Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
-        result = poll(settings(KafkaSettings), settings(SoapSettings), topics, say=saying.say)
+        try:
+            result = poll(
+                settings(KafkaSettings),
+                settings(SoapSettings),
+                topics,
+                begin=config.from_cursor,
+                set_aside=config.set_aside,
+                say=saying.say,
+            )
+        except MostlyBad as error:
+            yield outcomes.page_is_bad(error)
+            raise
     metadata: dict[str, Any] = {"cursor": result.cursor_after, "pages": result.pages}
     context.log_event(dg.AssetObservation(key(datasets.PAYMENT_SERVICE), metadata=metadata))
-    return dg.MaterializeResult(asset_key=key(CONFIRMATIONS), metadata=outcomes.polled(result))
+    yield dg.MaterializeResult(
+        asset_key=key(CONFIRMATIONS),
+        metadata=outcomes.polled(result),
+        check_results=[outcomes.records_are_good(result)],
+    )
 
 
 soap_poll = dg.define_asset_job(

@@ -360,6 +360,48 @@ def test_a_fault_fails_the_run_in_its_own_words_and_the_cursor_stays(
     assert sorted(record["amount"] for record in found) == [Decimal("1.5"), Decimal("2.5")]
 
 
+def test_row_20_a_page_of_nothing_good_fails_run_and_check_and_is_asked_for_again(
+    platform: Platform, server: Server, mark: str
+) -> None:
+    def check() -> tuple[bool, str, dict[str, Any]]:
+        (record,) = platform.instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(CONFIRMATIONS, "records_are_good"), limit=1
+        )
+        assert record.event is not None
+        assert record.event.dagster_event is not None
+        found = record.event.dagster_event.asset_check_evaluation_data
+        metadata = {name: value.value for name, value in found.metadata.items()}
+        return found.passed, found.description or "", metadata
+
+    known = platform.positions().get(b"soap")
+    first = int(json.loads(known["detail"])["cursor"]) if known else 0
+    earlier = [entry(n) for n in range(first)]
+    bad = [entry(n, payment_id=f"{mark}-{n}", status="PAID") for n in range(3)]
+    good = [entry(n, payment_id=f"{mark}-{n}") for n in range(4)]
+    server.has(earlier + bad)
+    result = platform.run("soap_poll")
+    assert not result.success
+    assert "3 of 3 records are no confirmations" in failure(result)
+    passed, said, _ = check()
+    assert (passed, "3 of 3 records" in said) == (False, True)
+    assert payments(platform, mark) == []
+
+    server.has(earlier + bad + good[3:])
+    asked = {"ops": {"poll_payment_service": {"config": {"set_aside": True}}}}
+    assert platform.run("soap_poll", asked).success
+    passed, said, shown = check()
+    assert (passed, shown) == (False, {"dead_letters": 3, "cursor_before": str(first) if first else ""})
+    assert "electrored soap poll --from" in said
+
+    server.has(earlier + good)
+    asked = {"ops": {"poll_payment_service": {"config": {"from_cursor": shown["cursor_before"]}}}}
+    assert platform.run("soap_poll", asked).success
+    assert check()[0]
+    assert Counter(payments(platform, mark)) == Counter(
+        {f"{mark}-{n}": 1 for n in range(3)} | {f"{mark}-3": 2}
+    )
+
+
 def test_a_run_that_is_killed_in_the_middle_of_a_page_is_gone_on_with_by_the_next(
     platform: Platform, server: Server, mark: str
 ) -> None:

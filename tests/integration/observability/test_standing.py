@@ -24,6 +24,7 @@ from contracts.topics import ENRICHED_SALES, PUBLIC, SALES_EVENTS, SOURCE_POSITI
 from observability import looks
 from observability.standing import NegativeGroups, Overlap, negative_groups, overlap, take
 from stack.embedded import Embedded
+from streaming.engine.progress import Progress, progress_key
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
 PIPELINE = "top-sales-by-city"
@@ -167,6 +168,32 @@ def test_a_sources_newest_committed_position_counts(written: Written, engine: En
     produce(written.kafka, SOURCE_POSITIONS, [position(99)], commit=False)
     found = take(written.kafka, engine).sources[source]
     assert (found.next_seq, found.frontier, found.detail) == (8, AT, '{"lsn": "0/1"}')
+
+
+def test_row_21_what_was_dropped_as_a_duplicate_is_counted_by_log(written: Written, engine: Engine) -> None:
+    """From the newest progress of each partition of each step; merge has none."""
+    topic = written.topics.progress
+    codec = Registry(written.kafka).codec(topic.subject, load(topic.schema))
+
+    def progress(duplicates: int) -> bytes:
+        found = Progress(next_offset=9, duplicates=duplicates)
+        return codec.encode(found.to_record("x"))
+
+    producer = transactional_producer(written.kafka, f"test-{random.random()}")
+    producer.init_transactions(60)
+    for step, log, partition, dropped in (
+        ("combine", "sales-events", 0, 3),
+        ("combine", "sales-events", 0, 5),
+        ("combine", "sales-events", 1, 2),
+        ("combine.payment-confirmations", "payment-confirmations", 0, 14),
+        ("merge", written.topics.partials.name, 0, 0),
+    ):
+        producer.begin_transaction()
+        producer.produce(topic.name, progress(dropped), progress_key(step, log, partition), partition=0)
+        producer.commit_transaction(60)
+    found = take(written.kafka, engine).pipelines[PIPELINE].duplicates
+    assert found == {"sales-events": 7, "payment-confirmations": 14}
+    assert take(written.kafka, engine, positions=False).pipelines[PIPELINE].duplicates == {}
 
 
 def test_before_the_first_generation_there_is_no_pipeline(stack: Embedded, engine: Engine) -> None:

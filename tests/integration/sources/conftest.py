@@ -156,6 +156,7 @@ class Sales:
             "postgres",
             f"sources.postgres.{self.settings.sales_slot}",
             self.topics.positions,
+            self.topics.events,
         )
 
     def totals_of_log(self) -> dict[tuple[str, ...], tuple[int, int, Decimal]]:

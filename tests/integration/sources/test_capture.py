@@ -16,6 +16,7 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import NewPartitions
 
 from contracts import kafka
@@ -271,6 +272,24 @@ def test_a_slot_that_nobody_knows_is_left_alone(sales: Sales) -> None:
     assert sales.run(
         f"select count(*) from pg_replication_slots where slot_name = '{sales.settings.sales_slot}'"
     ) == [(1,)]
+
+
+@pytest.mark.parametrize("is_gone", [True, False], ids=["the slot is gone", "the slot is there"])
+def test_row_21_without_its_position_capture_reads_no_table_a_second_time(
+    sales: Sales, is_gone: bool
+) -> None:
+    sales.run(SALE.format("a", 1))
+    with sales.capturing() as running:
+        captured(sales, running)
+    producer = Producer(kafka.client_config(sales.stack.kafka))
+    producer.produce(sales.topics.positions.name, None, key=b"postgres")
+    assert producer.flush(30) == 0
+    if is_gone:
+        sales.run(f"select pg_drop_replication_slot('{sales.settings.sales_slot}')")
+    line = refused(sales, sales.start())
+    assert "no position of postgres, but the log holds its events up to seq 1" in line
+    assert "Restore the topic source-positions" in line
+    assert len(sales.events()) == 1
 
 
 def test_another_server_stops_capture(sales: Sales) -> None:

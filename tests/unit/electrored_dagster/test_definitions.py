@@ -153,6 +153,9 @@ def test_checks() -> None:
         ("results_db/public/csv_sales", "names_recognised"),
         ("kafka/sales-events", "sale_ids_in_both_sources"),
         ("results_db/public/top_sales_by_city", "cities_that_look_alike"),
+        ("kafka/sales-events", "no_event_is_dropped"),
+        ("kafka/payment-confirmations", "no_event_is_dropped"),
+        ("kafka/payment-confirmations", "records_are_good"),
         *((answer, "replay_is_identical") for answer in ANSWERS),
         *((answer, "no_negative_groups") for answer in ANSWERS),
     }

@@ -9,7 +9,14 @@ import dagster as dg
 
 from contracts.topics import PUBLIC
 from electrored_dagster.definitions import definitions
-from electrored_dagster.observations import HEARTBEAT, NEGATIVE_CHECK, Event, changed
+from electrored_dagster.observations import (
+    DUPLICATES_CHECK,
+    HEARTBEAT,
+    NEGATIVE_CHECK,
+    OVERLAP_CHECK,
+    Event,
+    changed,
+)
 from observability.standing import NegativeGroups, Overlap, PipelineStanding, SourcePosition, Standing
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -44,6 +51,11 @@ def keys(events: list[Event]) -> set[str]:
 
 def assets(events: list[Event]) -> list[Event]:
     return [event for event in events if not isinstance(event, dg.AssetCheckEvaluation)]
+
+
+def evaluations(events: list[Event], check: str) -> list[dg.AssetCheckEvaluation]:
+    found = [event for event in events if isinstance(event, dg.AssetCheckEvaluation)]
+    return [event for event in found if event.check_name == check]
 
 
 def one(events: list[Event], key: str) -> Event:
@@ -149,7 +161,7 @@ def test_before_anything_was_captured_topics_are_shown_and_the_unknown_is_left_o
 def test_ids_of_several_sources_fail_the_check_and_are_told_when_their_number_changes() -> None:
     def checks(overlap: Overlap, cursor: str | None) -> tuple[list[dg.AssetCheckEvaluation], str]:
         events, cursor = changed(replace(standing(), overlap=overlap), cursor, NOW)
-        return [event for event in events if isinstance(event, dg.AssetCheckEvaluation)], cursor
+        return evaluations(events, OVERLAP_CHECK), cursor
 
     (told,), cursor = checks(Overlap(), None)
     assert told.passed
@@ -177,3 +189,34 @@ def test_groups_below_zero_fail_the_check_of_their_answer_and_are_told_when_thei
     assert not told.passed
     assert told.metadata["first"].value == "2026-11-22 DE Berlin EUR"
     assert checks(1, cursor) == ([], cursor)
+
+
+def test_row_21_events_that_are_dropped_fail_the_check_when_their_number_grows() -> None:
+    def checks(
+        counts: dict[str, dict[str, int]], cursor: str | None
+    ) -> tuple[dict[str, dg.AssetCheckEvaluation], str]:
+        found = standing()
+        dropping = {
+            name: replace(one, duplicates=counts.get(name, {})) for name, one in found.pipelines.items()
+        }
+        events, cursor = changed(replace(found, pipelines=dropping), cursor, NOW)
+        return {"/".join(one.asset_key.path): one for one in evaluations(events, DUPLICATES_CHECK)}, cursor
+
+    sales, payments = "kafka/sales-events", "kafka/payment-confirmations"
+    told, cursor = checks({}, None)
+    assert {name: check.passed for name, check in told.items()} == {sales: True, payments: True}
+    assert checks({}, cursor) == ({}, cursor)
+    dropped = {ENRICHED: {"payment-confirmations": 14, "sales-events": 0}}
+    told, cursor = checks(dropped, cursor)
+    assert list(told) == [payments]
+    assert not told[payments].passed
+    assert told[payments].description is not None
+    assert told[payments].description.endswith("14 of enriched-sales")
+    assert told[payments].metadata["dropped"].value == {ENRICHED: 14}
+    assert checks(dropped, cursor) == ({}, cursor), "told once"
+    # A generation that dropped fewer was promoted.
+    told, _ = checks({}, cursor)
+    assert told[payments].passed
+    # What was dropped before the first look is told as well.
+    told, _ = checks(dropped, None)
+    assert not told[payments].passed

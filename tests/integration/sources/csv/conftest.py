@@ -140,7 +140,9 @@ class Desk:
 
     def ledger(self) -> tuple[Position | None, dict[str, FileEntry]]:
         """What the ledger says; opening it fences whoever held it."""
-        ledger = Ledger(self.stack.kafka, "csv", "sources.csv.test", self.topics.positions)
+        ledger = Ledger(
+            self.stack.kafka, "csv", "sources.csv.test", self.topics.positions, self.topics.events
+        )
         ledger.open()
         ledger.close()
         return ledger.position, ledger.files

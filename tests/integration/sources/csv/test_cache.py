@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import psycopg2
 import pytest
+from confluent_kafka import Producer
 from sqlalchemy import make_url
 
+from contracts import kafka
 from sources.csv import taken
 from sources.csv.log import Events, Log
 from sources.csv.taken import Taken
 from sources.errors import Interrupted
+from tests.integration import committed
 from tests.integration.sources.csv.conftest import Desk, row
 
 
@@ -55,3 +58,27 @@ def test_a_database_that_is_cut_off_or_locked_is_not_waited_for_for_ever(
     finally:
         cache.close()
         other.close()
+
+
+def test_row_21_without_its_position_the_source_goes_on_above_the_log(desk: Desk) -> None:
+    """The cache knows what was taken, from the log: what comes again is a duplicate, and no seq is given twice."""
+    desk.put("sales_1.csv", [row(number) for number in range(1, 6)])
+    desk.take()
+    producer = Producer(kafka.client_config(desk.stack.kafka))
+    producer.produce(desk.topics.positions.name, None, key=b"csv")
+    assert producer.flush(30) == 0
+    desk.put("sales_2.csv", [row(number) for number in range(3, 9)])
+    done = desk.take()
+    assert (done.counts.accepted, done.counts.duplicates) == (3, 3)
+    assert desk.is_sound()
+    # With the cache and what is known of the files gone, too: a file that is put in again is not known, its rows are.
+    for key in {key for key, _ in committed.values(desk.stack.kafka, desk.topics.positions)}:
+        producer.produce(desk.topics.positions.name, None, key=key)
+    assert producer.flush(30) == 0
+    desk.run("truncate csv_sales, csv_cache")
+    desk.put("sales_1.csv", [row(number) for number in range(1, 6)])
+    desk.put("sales_3.csv", [row(number) for number in range(8, 11)])
+    done = desk.take()
+    assert (done.counts.accepted, done.counts.duplicates) == (2, 6)
+    assert desk.is_sound()
+    assert desk.positions()[-1]["next_seq"] == 11

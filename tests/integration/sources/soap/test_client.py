@@ -16,9 +16,10 @@ from contracts.soap import WSDL
 from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
 from sources.errors import SourceError
-from sources.soap.client import Page, PaymentService
+from sources.soap.client import PaymentService
 from sources.soap.confirmation import Confirmation
 from sources.soap.errors import Faulted, Unavailable, Untrusted
+from sources.soap.pages import Page
 from sources.soap.transport import Limits
 from stack import ports
 from tests.integration.sources.soap.conftest import XML, Reply, Server, entry, serving
@@ -303,6 +304,45 @@ def test_nobody_there_may_be_asked_again() -> None:
     (port,) = ports.free(1)
     with pytest.raises(Unavailable, match="ConnectError"):
         ask(Server(f"http://127.0.0.1:{port}/", port))
+
+
+THOUSAND = envelope.page([entry(1, amount="1000.00"), entry(2)], "2", False)
+LATIN = {"Content-Type": "text/xml; charset=iso-8859-1"}
+MTOM = {"Content-Type": 'multipart/related; type="application/xop+xml"; boundary=b'}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(THOUSAND.replace(b">1000.00<", b">10<?x?>00.00<")),
+        Reply(THOUSAND.replace(b">1000.00<", b">10<!-- 5 -->00<![CDATA[.0]]>&#48;<")),
+        Reply(THOUSAND.replace(b">s1<", b">s<?pi some thing?>1<")),
+        Reply(THOUSAND.replace(b">false<", b"> false <")),
+        Reply(THOUSAND, headers=LATIN),
+    ],
+)
+def test_row_19_a_text_in_pieces_is_one_text(server: Server, reply: Reply) -> None:
+    server.gives(reply)
+    page = ask(server)
+    assert [(one.sale_id, one.amount) for one in page.good] == [("s1", 1000), ("s2", Decimal("2.5"))]
+    assert (page.bad, page.more) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply(THOUSAND.replace(b">s1<", ">sü<".encode()), headers=LATIN), "in UTF-8 but in iso-8859-1"),
+        (Reply(b"--b\r\n\r\n" + THOUSAND + b"\r\n--b--", headers=MTOM), "no XML but multipart/related"),
+        (Reply(THOUSAND.replace(b"</soap:Body>", b"</soap:Body><soap:Body/>")), "one body"),
+        (Reply(THOUSAND, headers=XML | {"Content-Encoding": "gzip"}), "packed"),
+    ],
+)
+def test_row_19_an_answer_that_could_be_read_as_two_is_refused(
+    server: Server, reply: Reply, words: str
+) -> None:
+    server.gives(reply)
+    with pytest.raises(Untrusted, match=words):
+        ask(server)
 
 
 def test_a_fault_is_told_in_its_own_words(server: Server) -> None:

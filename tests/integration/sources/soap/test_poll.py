@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from confluent_kafka import Producer, TopicPartition
 
 from contracts import kafka
 from contracts.topics import PAYMENT_CONFIRMATIONS
@@ -17,8 +18,9 @@ from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
 from sources.errors import Fenced, Refused
 from sources.soap import poll as module
-from sources.soap.errors import Faulted, Unavailable
+from sources.soap.errors import Faulted, MostlyBad, Unavailable
 from sources.soap.poll import Result
+from tests.integration import committed
 from tests.integration.sources.soap.conftest import Polls, Reply, Server, entry
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -107,10 +109,10 @@ def test_nothing_is_recorded_at_or_before_a_frontier_that_was_published(polls: P
 
 
 def test_a_bad_record_goes_to_dead_letters_and_the_page_goes_on(polls: Polls, server: Server) -> None:
-    server.has([entry(1), entry(2, amount="about 3"), entry(3), entry(4, sale_id="ß" * 501)])
+    server.has([entry(1), entry(2, amount="about 3"), entry(3), entry(4, sale_id="ß" * 501), entry(5)])
     result = polls.poll(server.settings(), page=3)
-    assert (result.pages, result.confirmations, result.dead) == (2, 2, 2)
-    assert polls.payment_ids() == ids(1, 3)
+    assert (result.pages, result.confirmations, result.dead) == (2, 3, 2)
+    assert polls.payment_ids() == ids(1, 3, 5)
     dead = polls.log(polls.topics.dead_letters)
     assert [(key, found["origin"], found["offset"]) for key, found in dead] == [
         (b"soap/0//1", "soap", 1),
@@ -230,3 +232,154 @@ def test_a_topic_that_was_made_again_stops_the_poll(polls: Polls, server: Server
     kafka.ensure_topics(polls.stack.kafka, [other])
     with pytest.raises(Refused, match="was made again"):
         Polls(polls.stack, replace(polls.topics, confirmations=other)).poll(server.settings())
+
+
+def forget(polls: Polls, position: bytes | None = None) -> None:
+    """The position becomes another one, or none."""
+    producer = Producer(kafka.client_config(polls.stack.kafka))
+    producer.produce(polls.topics.positions.name, position, key=b"soap")
+    assert producer.flush(30) == 0
+
+
+def raw_position(polls: Polls) -> bytes:
+    found = [v for k, v in committed.values(polls.stack.kafka, polls.topics.positions) if k == b"soap"]
+    assert found[-1] is not None
+    return found[-1]
+
+
+def seqs_of(polls: Polls, payment_id: str) -> list[int]:
+    return [one["seq"] for one in polls.confirmations() if one["payment_id"] == payment_id]
+
+
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "from before"])
+def test_row_21_a_poll_without_its_position_goes_on_above_every_seq_of_the_log(
+    polls: Polls, server: Server, is_gone: bool
+) -> None:
+    """Or consumers drop what comes next: each seq that they saw before is a duplicate."""
+    server.has([entry(number) for number in range(1, 5)])
+    polls.poll(server.settings())
+    before = raw_position(polls)
+    server.has([entry(number) for number in range(1, 15)])
+    polls.poll(server.settings(), page=4)
+    forget(polls, None if is_gone else before)
+    # Something that is no event, and one of another source's in the same log: neither hinders nor counts.
+    producer = Producer(kafka.client_config(polls.stack.kafka))
+    other = next(
+        value for _, value in committed.values(polls.stack.kafka, polls.topics.confirmations) if value
+    )
+    for value in (b"no event", other[:7], other[:5] + b"\x08pups" + other[10:]):
+        producer.produce(polls.topics.confirmations.name, value, key=b"s1")
+    assert producer.flush(30) == 0
+
+    server.has([entry(number) for number in range(1, 28)])
+    result = polls.poll(server.settings(), page=4)
+    assert result.cursor_before == ("" if is_gone else "4")
+    known = committed.codec(polls.stack.kafka, polls.topics.confirmations)
+    log = [
+        known.decode(value)
+        for _, value in committed.values(polls.stack.kafka, polls.topics.confirmations)
+        if value is not None and value not in (b"no event", other[:7])
+    ]
+    own = sorted((one for one in log if one["source"] == "soap"), key=lambda one: one["seq"])
+    assert [one["payment_id"] for one in own[:14]] == ids(*range(1, 15))
+    assert [one["payment_id"] for one in own[14:]] == ids(*range(1 if is_gone else 5, 28))
+    assert [one["seq"] for one in own] == list(range(1, len(own) + 1))
+
+
+def test_row_21_a_log_that_lost_its_beginning_with_the_position_is_refused(
+    polls: Polls, server: Server
+) -> None:
+    server.has([entry(1)])
+    polls.poll(server.settings())
+    forget(polls)
+    name = polls.topics.confirmations.name
+    client = kafka.admin(polls.stack.kafka)
+    all_of_it = [TopicPartition(name, number, -1) for number in range(polls.topics.confirmations.partitions)]
+    for future in client.delete_records(all_of_it).values():
+        future.result()
+    with pytest.raises(Refused, match=f"{name} has lost its beginning"):
+        polls.poll(server.settings())
+
+
+def test_row_20_records_with_an_element_more_are_taken(polls: Polls, server: Server) -> None:
+    server.has([entry(number) for number in range(1, 4)])
+    page = server.answer
+
+    def with_more(cursor: str, limit: int) -> Reply:
+        return Reply(
+            page(cursor, limit).body.replace(
+                b"</p:confirmation>", b"<p:loyalty>9</p:loyalty></p:confirmation>"
+            )
+        )
+
+    server.answer = with_more
+    result = polls.poll(server.settings())
+    assert (result.confirmations, result.dead, result.passed_over) == (3, 0, {"loyalty": 3})
+    assert polls.payment_ids() == ids(1, 2, 3)
+
+
+def test_row_20_a_page_of_nothing_good_waits_and_is_taken_when_the_service_is_mended(
+    polls: Polls, server: Server
+) -> None:
+    server.has([entry(1)])
+    polls.poll(server.settings())
+    server.has([entry(1), *(entry(number, status="PAID") for number in range(2, 5))])
+    with pytest.raises(MostlyBad, match=r"3 of 3 records .*PAID.* the cursor stays .*--set-aside"):
+        polls.poll(server.settings())
+    assert polls.position().detail["cursor"] == "1"
+    assert polls.log(polls.topics.dead_letters) == []
+    server.has([entry(number) for number in range(1, 5)])
+    polls.poll(server.settings())
+    assert polls.payment_ids() == ids(1, 2, 3, 4)
+
+
+def test_row_20_bad_records_that_are_set_aside_come_back_with_a_poll_from_before(
+    polls: Polls, server: Server
+) -> None:
+    bad = [entry(1), *(entry(number, status="PAID") for number in range(2, 5)), entry(5)]
+    server.has(bad)
+    assert polls.poll(server.settings(), set_aside=True).dead == 3
+    server.has([entry(number) for number in range(1, 7)])
+    # As a person does it.
+    again = polls.process(server.settings(), TEST_ARGUMENTS="--from 1")
+    assert again.wait(120) == 0
+    found = polls.confirmations()
+    assert [one["payment_id"] for one in found] == ids(1, 5, 2, 3, 4, 5, 6)
+    assert [one["seq"] for one in found] == list(range(1, 8))
+    assert polls.position().detail["cursor"] == "6"
+    # The next one goes on as always; the beginning is the empty cursor.
+    assert polls.poll(server.settings()).confirmations == 0
+    assert polls.poll(server.settings(), begin="", page=4).confirmations == 6
+    assert seqs_of(polls, "p1") == [1, 8]
+
+
+def test_row_20_a_topic_that_was_made_again_is_filled_from_the_beginning(
+    polls: Polls, server: Server
+) -> None:
+    server.has([entry(1), entry(2)])
+    polls.poll(server.settings())
+    other = replace(PAYMENT_CONFIRMATIONS, name=f"{polls.topics.confirmations.name}-again")
+    kafka.ensure_topics(polls.stack.kafka, [other])
+    again = Polls(polls.stack, replace(polls.topics, confirmations=other))
+    with pytest.raises(Refused, match="--from ''"):
+        again.poll(server.settings())
+    with pytest.raises(Refused, match="made again"):
+        again.poll(server.settings(), begin="1")
+    again.poll(server.settings(), begin="")
+    assert again.payment_ids() == ids(1, 2)
+    assert again.poll(server.settings()).confirmations == 0
+
+
+def test_row_20_empty_pages_with_ever_new_cursors_end_the_poll(polls: Polls, server: Server) -> None:
+    server.answer = lambda cursor, _limit: Reply(envelope.page([], str(int(cursor or 0) + 1), True))
+    with pytest.raises(Refused, match="still had more after"):
+        polls.poll(server.settings(), seconds=0.2)
+
+
+def test_row_20_an_unknown_cursor_to_begin_from_is_the_services_to_refuse(
+    polls: Polls, server: Server
+) -> None:
+    server.gives(Reply(envelope.fault(SoapFault("soap:Client", "the cursor 'x' is not one of ours")), 500))
+    with pytest.raises(Faulted, match="not one of ours"):
+        polls.poll(server.settings(), begin="x")
+    assert polls.log(polls.topics.positions) == []

@@ -1,0 +1,173 @@
+"""A source's log read back: batches of values up to its end, and the greatest seq that it holds of the source.
+
+An event begins with its source and its seq: both are read without decoding the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import cast
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from contracts import kafka
+from contracts.registry import HEADER_BYTES, NOT_FOUND, Codec, Unreachable, header
+from contracts.settings import KafkaSettings
+from contracts.topics import Topic
+from observability import logs
+from sources import avro
+from sources.errors import Interrupted, Refused
+
+_log = logs.get(__name__)
+
+# Messages that are looked at together.
+BATCH = 50_000
+# A page of payments is one transaction: so many offsets of a partition hold its newest event.
+LAST = 1_000
+# How often a long reading is logged.
+REPORT_SECONDS = 10.0
+# Values, and the offsets behind them by partition.
+Batch = tuple[list[bytes | None], dict[int, int]]
+
+
+def ends(
+    settings: KafkaSettings,
+    topic: str,
+    partitions: int,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+) -> dict[int, int]:
+    """Where each partition ends now; what any transaction before has written is below. Raises KafkaException.
+
+    With READ_COMMITTED it is where the oldest transaction began that is open.
+    """
+    return _offsets(settings, topic, partitions, OffsetSpec.latest(), isolation)  # type: ignore[no-untyped-call]
+
+
+def _offsets(
+    settings: KafkaSettings,
+    topic: str,
+    partitions: int,
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+) -> dict[int, int]:
+    places = [TopicPartition(topic, number) for number in range(partitions)]
+    # Named, because its answer would never come if the client went before.
+    client = kafka.admin(settings)
+    futures = client.list_offsets(
+        dict.fromkeys(places, spec), isolation_level=isolation, request_timeout=kafka.TIMEOUT_SECONDS
+    )
+    return {place.partition: int(future.result().offset) for place, future in futures.items()}
+
+
+def batches(
+    settings: KafkaSettings,
+    source: str,
+    topic: str,
+    offsets: Mapping[int, int],
+    until: Mapping[int, int],
+) -> Iterator[Batch]:
+    """What is committed from the offsets on and below the ends. Raises KafkaException or Interrupted."""
+    reader = kafka.consumer(
+        settings, f"sources.{source}", subscribed=False, overrides={"fetch.wait.max.ms": 20}
+    )
+    with closing(reader):
+        reached = {}
+        for number in until:
+            low, _ = reader.get_watermark_offsets(TopicPartition(topic, number), kafka.TIMEOUT_SECONDS)
+            reached[number] = max(low, offsets.get(number, low))
+        reader.assign([TopicPartition(topic, number, at) for number, at in reached.items()])
+        while any(reached[number] < end for number, end in until.items()):
+            values = []
+            first = reader.poll(kafka.TIMEOUT_SECONDS)
+            if first is None:
+                raise Interrupted(f"{topic} stands still at {reached} of {dict(until)}")
+            for message in (first, *reader.consume(BATCH, 0)):
+                error = message.error()
+                number, offset = cast(int, message.partition()), message.offset() or 0
+                if error is None:
+                    values.append(message.value())
+                    reached[number] = offset + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    # Its offset is past markers and what was aborted.
+                    reached[number] = max(reached[number], offset)
+                elif not error.retriable():
+                    raise KafkaException(error)
+            yield values, dict(reached)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the log holds of a source: the greatest seq of its events, 0 without one, in all below the offsets."""
+
+    seq: int = 0
+    offsets: Mapping[int, int] = field(default_factory=dict)
+
+
+def held(settings: KafkaSettings, codec: Codec, source: str, topic: Topic, known: Held) -> Held:
+    """Read on from what is known, at first the whole log, in flat memory. Raises KafkaException or Interrupted.
+
+    Raises Refused if the log has lost its beginning: the greatest seq may have been there.
+    """
+    partitions = _partitions(settings, topic)
+    until = ends(settings, topic.name, partitions)
+    if all(at <= known.offsets.get(number, 0) for number, at in until.items()):
+        return known
+    first = _offsets(settings, topic.name, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    if any(at > known.offsets.get(number, 0) for number, at in first.items()):
+        raise Refused(
+            f"{topic.name} has lost its beginning, and with it perhaps the greatest seq of {source}, above which it "
+            "would have to go on: consumers drop what is not above the last that they saw. Restore that topic and "
+            "source-positions from a backup, or start anew with empty topics"
+        )
+    whole = sum(until.values())
+    _log.info("reading the log for the greatest seq of the source", source=source, offsets=whole)
+    reported_at = time.monotonic()
+    for values, reached in batches(settings, source, topic.name, known.offsets, until):
+        known = Held(max(known.seq, *_seqs(codec, source, values), 0), reached)
+        if time.monotonic() > reported_at + REPORT_SECONDS:
+            reported_at = time.monotonic()
+            _log.info("reading the log", source=source, offsets=sum(reached.values()), of=whole)
+    return known
+
+
+def last(settings: KafkaSettings, codec: Codec, source: str, topic: Topic) -> int:
+    """The greatest seq of the source among the last offsets of each partition; 0 without one.
+
+    The greatest of all in a log of one source, whose seqs ascend. Waits for nobody's open transaction.
+    """
+    until = ends(settings, topic.name, _partitions(settings, topic), IsolationLevel.READ_COMMITTED)
+    begin = {number: max(0, end - LAST) for number, end in until.items()}
+    read = batches(settings, source, topic.name, begin, until)
+    return max((seq for values, _ in read for seq in _seqs(codec, source, values)), default=0)
+
+
+def _partitions(settings: KafkaSettings, topic: Topic) -> int:
+    return kafka.describe_topics(settings, [topic.name])[topic.name][1]
+
+
+def _seqs(codec: Codec, source: str, values: Iterable[bytes | None]) -> Iterator[int]:
+    """Of those values that are events of the source. What is no event has no seq for the pipelines either."""
+    own = header(codec.schema_id) + avro.string(source.encode())
+    for value in values:
+        if value is None:
+            continue
+        if value.startswith(own):
+            yield avro.read_long(value, len(own))
+        elif not value.startswith(own[:HEADER_BYTES]):
+            try:
+                event = codec.decode(value)
+                found = event["seq"] if event["source"] == source else 0
+            except Unreachable:
+                raise
+            except Exception as error:
+                if isinstance(error, SchemaRegistryError) and error.http_status_code != NOT_FOUND:
+                    raise
+                # Whatever a foreign value or its schema raises; the pipelines make a dead letter of it.
+                _log.debug("a value that is no event", source=source, reason=str(error))
+            else:
+                yield found
