@@ -14,10 +14,13 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import PUBLIC
+from contracts.writers import Undecodable, UnknownSchema, one_line, parse
 
 MAGIC = b"\x00"
 HEADER_BYTES = 5
 NOT_FOUND = 404
+# What a registry answers for an id that it has not, or that is none to it.
+_NO_SUCH_ID = (400, NOT_FOUND, 410, 422)
 # The registry does not answer at all: what its client raises is of the HTTP client that it chose.
 Unreachable = httpx2.HTTPError
 
@@ -28,16 +31,17 @@ def header(schema_id: int) -> bytes:
 
 
 def schema_id_of(value: bytes) -> int:
-    """The writer schema's id. Raises ValueError if the value does not begin with a registry header."""
+    """The writer schema's id. Raises Undecodable if the value does not begin with a registry header."""
     if len(value) < HEADER_BYTES or value[:1] != MAGIC:
-        raise ValueError("no registry header")
+        raise Undecodable("no registry header")
     return int.from_bytes(value[1:HEADER_BYTES], "big")
 
 
 class Schemas(Protocol):
     """Where a writer schema is found by its id."""
 
-    def schema(self, schema_id: int) -> Any: ...
+    def schema(self, schema_id: int) -> Any:
+        """The writer schema as parsed JSON. Raises Undecodable for an id that is unknown, or of something else."""
 
 
 class Registry:
@@ -46,6 +50,8 @@ class Registry:
     def __init__(self, settings: KafkaSettings) -> None:
         self._client = SchemaRegistryClient(_configuration(settings))
         self._schemas: dict[int, Any] = {}
+        # Ids under which something else stands than a schema that can be read, and what.
+        self._foreign: dict[int, Undecodable] = {}
 
     def register(self, subject: str, schema: Any) -> int:
         """Register the schema (or find it) under the subject and give its id."""
@@ -80,9 +86,26 @@ class Registry:
         return True
 
     def schema(self, schema_id: int) -> Any:
-        """The writer schema as parsed JSON. Raises SchemaRegistryError for an unknown id."""
+        """The writer schema as parsed JSON.
+
+        Raises Undecodable for an id that is unknown or of something else, and what the client raises without an answer.
+        """
+        if schema_id in self._foreign:
+            raise self._foreign[schema_id]
         if schema_id not in self._schemas:
-            self._schemas[schema_id] = json.loads(cast(str, self._client.get_schema(schema_id).schema_str))
+            try:
+                found = self._client.get_schema(schema_id)
+            except SchemaRegistryError as error:
+                if error.http_status_code in _NO_SUCH_ID:
+                    raise UnknownSchema(schema_id) from error
+                raise
+            try:
+                self._schemas[schema_id] = parse(
+                    schema_id, cast(str, found.schema_str), found.schema_type or "AVRO"
+                )
+            except Undecodable as error:
+                self._foreign[schema_id] = error
+                raise
         return self._schemas[schema_id]
 
     def codec(self, subject: str, schema: Any) -> Codec:
@@ -121,13 +144,31 @@ class Codec:
     def decode(self, value: bytes) -> Any:
         """The record in the reader's schema; branches of a union of records come as `(name, dict)`.
 
-        Raises ValueError without a header, and what fastavro raises for bytes that are no such record.
+        Raises Undecodable for whatever is no such record, and what the registry raises that does not answer.
         """
         writer_id = schema_id_of(value)
-        if writer_id not in self._writers:
-            self._writers[writer_id] = fastavro.parse_schema(self._registry.schema(writer_id))
+        writer = self._writers.get(writer_id) or self._looked_up(writer_id)
         body = io.BytesIO(value)
         body.seek(HEADER_BYTES)
-        return fastavro.schemaless_reader(
-            body, self._writers[writer_id], self._parsed, return_record_name=True
-        )
+        try:
+            record = fastavro.schemaless_reader(body, writer, self._parsed, return_record_name=True)
+        except MemoryError:
+            raise
+        # Of bytes that are no such record fastavro raises whatever it stumbles over.
+        except Exception as error:
+            raise Undecodable(f"no record of schema id {writer_id}: {one_line(error)}") from error
+        if body.tell() != len(value):
+            raise Undecodable(
+                f"no record of schema id {writer_id}: it has {len(value) - body.tell()} bytes more"
+            )
+        return record
+
+    def _looked_up(self, writer_id: int) -> Any:
+        schema = self._registry.schema(writer_id)
+        try:
+            self._writers[writer_id] = fastavro.parse_schema(schema)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise Undecodable(f"schema id {writer_id} cannot be read: {one_line(error)}") from error
+        return self._writers[writer_id]

@@ -31,6 +31,7 @@ from contracts.topics import (
     GenerationTopics,
     Topic,
 )
+from contracts.writers import Undecodable
 
 # An answer that takes longer is no observation any more; Dagster gives a sensor 60 s.
 TIMEOUT_SECONDS = 10.0
@@ -233,7 +234,11 @@ def _source_positions(settings: KafkaSettings) -> dict[str, SourcePosition]:
                     raise KafkaException(error)
                 # The end of the partition comes as an error whose offset is past the last transaction marker.
                 low = offset if error is not None else offset + 1
-                kind, record = codec.decode(value) if error is None and value else ("", {})
+                try:
+                    kind, record = codec.decode(value) if error is None and value else ("", {})
+                except Undecodable:
+                    # The source's own processes say so; here it stands where it last said.
+                    continue
                 if kind == "electrored.SourcePosition":
                     found[record["source"]] = SourcePosition(
                         record["next_seq"], record["frontier"], record["detail"]

@@ -11,20 +11,24 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
-from polars.exceptions import PanicException, PolarsError
 
 from contracts.registry import HEADER_BYTES, header, schema_id_of
+from contracts.writers import Undecodable, UnknownSchema, one_line
+from streaming.engine.resolution import difference, is_decimal
 
 # A random mark between values: a record that is longer or shorter than its schema says cannot pass as two others.
 MARK = os.urandom(8)
 _SYNC = os.urandom(16)
 _PREFIX = "_prefix"
 
-# Gives the parsed writer schema, None for an id that the registry does not know; raises when the registry is away.
+# Gives the parsed writer schema. Raises Undecodable for an id that is unknown or of something else; whatever else it
+# raises says nothing about a value.
 SchemaLookup = Callable[[int], Any]
+
+T = TypeVar("T")
 
 
 def zigzag(number: int) -> bytes:
@@ -99,13 +103,44 @@ class Decoded:
 _MARKED = {"name": _PREFIX, "type": {"type": "fixed", "name": "Prefix", "size": len(MARK) + HEADER_BYTES}}
 
 
+def attempt(read: Callable[[], T]) -> T | BaseException:
+    """What `read` gives, or whatever it raises: of foreign bytes and schemas anything may come.
+
+    polars panics, which is no Exception, so the few are named that are not the bytes' fault: the process is to end, or
+    has no memory.
+    """
+    try:
+        return read()
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        return error
+
+
 @dataclass(frozen=True)
 class _Writer:
-    """What is known of a writer's schema: how to read its marked records, and which wanted columns they have."""
+    """How to read the marked records of a writer's schema as columns of the reader's."""
 
+    schema_id: int
     name: str
     records: Records
     present: list[str]
+    columns: list[pl.Expr]
+
+    def read(self, values: Sequence[bytes]) -> pl.DataFrame:
+        """The values as columns. Raises if one is no record of the schema, or does not end where it should."""
+        # The first value once more at the end: the mark before it proves where the last one ended.
+        body = MARK.join([b"", *values, values[0]])
+        frame = self.records.read(len(values) + 1, body, [_PREFIX, *self.present])
+        if frame.height != len(values) + 1:
+            raise Undecodable("other records than values")
+        frame = frame.select(pl.col(_PREFIX) == pl.lit(MARK + header(self.schema_id)), *self.columns)
+        if not frame.drop_in_place(_PREFIX).all():
+            raise Undecodable("a record ends within another")
+        frame = frame.head(-1)
+        if any(column.null_count() for column in frame.get_columns()):
+            raise Undecodable("a needed field is null, or out of its range")
+        return frame
 
 
 class Decoder:
@@ -113,128 +148,146 @@ class Decoder:
 
     Writer schemas come by id; several in one poll are several blocks. A block that does not decode, or whose marks
     are not where they belong, is halved until the bad values stand alone: a value's fate depends on itself only.
+    Whatever a value or its schema raises is its own fault, as long as a sound value can be read still.
     """
 
     def __init__(self, reader: Any, columns: Sequence[str], lookup: SchemaLookup) -> None:
         self._columns = list(columns)
         self._lookup = lookup
-        self._defaults = {f["name"]: f["default"] for f in reader["fields"] if "default" in f}
-        self._dtypes = self._reader_types(reader)
-        self._writers: dict[int, _Writer] = {}
+        self._fields = {f["name"]: f for f in reader["fields"]}
+        self._dtypes = dict(Records(reader).read(0, b"", self._columns).schema)
+        self._writers: dict[int, _Writer | Undecodable] = {}
+        self._own = self._writer_of(0, reader)
+        self._sound = header(0) + b"".join(_zero(f["type"]) for f in reader["fields"])
+        self._prove()
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """Columns of all values that are sound, in their order, and the reason for each that is not."""
         if values:
-            whole = self._block(values)
+            whole = self._whole(values)
             if whole is not None:
                 return Decoded(whole.with_row_index("row"))
-        return self._by_schema(values)
+        decoded = self._by_schema(values)
+        if decoded.bad:
+            self._prove()
+        return decoded
+
+    def _prove(self) -> None:
+        """Raise what a sound value raises: then the fault is not the values', and none of them is set aside for it."""
+        self._own.read([self._sound])
+
+    def _whole(self, values: Sequence[bytes | None]) -> pl.DataFrame | None:
+        """The values as columns if all are of the first one's schema, which is how nearly every poll is."""
+        schema_id = attempt(lambda: schema_id_of(values[0] or b""))
+        if not isinstance(schema_id, int):
+            return None
+        writer = self._writer(schema_id)
+        # A tombstone cannot be joined; to look for it costs more than to fail.
+        frame = writer if isinstance(writer, Undecodable) else attempt(lambda: writer.read(values))  # type: ignore[arg-type]
+        return None if isinstance(frame, BaseException) else frame
 
     def _by_schema(self, values: Sequence[bytes | None]) -> Decoded:
         bad: list[tuple[int, str]] = []
         rows_of: dict[int, list[int]] = {}
         for row, value in enumerate(values):
             try:
-                schema_id = schema_id_of(value or b"")
-                if self._writer(schema_id) is None:
-                    raise ValueError(f"schema id {schema_id} is unknown to the registry")
-                rows_of.setdefault(schema_id, []).append(row)
-            except ValueError as error:
+                rows_of.setdefault(schema_id_of(value or b""), []).append(row)
+            except Undecodable as error:
                 bad.append((row, str(error)))
         frames: list[pl.DataFrame] = []
-        for rows in rows_of.values():
-            self._halve(values, rows, frames, bad)
+        for schema_id, rows in rows_of.items():
+            writer = self._writer(schema_id)
+            if isinstance(writer, Undecodable):
+                bad += [(row, str(writer)) for row in rows]
+            else:
+                self._halve(writer, [values[row] or b"" for row in rows], rows, frames, bad)
         frame = pl.concat(frames).sort("row") if frames else self._empty()
         return Decoded(frame, sorted(bad))
 
     def _halve(
         self,
-        values: Sequence[bytes | None],
+        writer: _Writer,
+        values: list[bytes],
         rows: list[int],
         frames: list[pl.DataFrame],
         bad: list[tuple[int, str]],
     ) -> None:
-        chosen = [values[row] or b"" for row in rows]
-        frame = self._block(chosen)
-        if frame is not None:
+        frame = attempt(lambda: writer.read(values))
+        if isinstance(frame, pl.DataFrame):
             frames.append(
                 frame.with_columns(row=pl.Series(rows, dtype=pl.get_index_type())).select(
                     "row", *self._columns
                 )
             )
         elif len(rows) == 1:
-            bad.append((rows[0], self._reason(chosen[0])))
+            bad.append((rows[0], f"does not decode as {writer.name}, schema id {writer.schema_id}"))
         else:
             middle = len(rows) // 2
-            self._halve(values, rows[:middle], frames, bad)
-            self._halve(values, rows[middle:], frames, bad)
+            self._halve(writer, values[:middle], rows[:middle], frames, bad)
+            self._halve(writer, values[middle:], rows[middle:], frames, bad)
 
-    def _block(self, values: Sequence[bytes | None]) -> pl.DataFrame | None:
-        """The values as columns, if every one is a record of the first one's schema and ends where it should."""
-        first = values[0] or b""
+    def _writer(self, schema_id: int) -> _Writer | Undecodable:
+        """How to read values of the schema, or why none of them can be."""
+        known = self._writers.get(schema_id)
+        if known is not None:
+            return known
         try:
-            schema_id = schema_id_of(first)
-            # The first value once more at the end: the mark before it proves where the last one ended.
-            body = MARK.join([b"", *values, first])  # type: ignore[list-item]
-        except (ValueError, TypeError):
-            # No header, or a tombstone, which cannot be joined; to look for either costs more than to fail.
-            return None
-        writer = self._writer(schema_id)
-        if writer is None:
-            return None
-        try:
-            frame = writer.records.read(len(values) + 1, body, [_PREFIX, *writer.present])
-            if frame.height != len(values) + 1:
-                return None
-            is_marked = pl.col(_PREFIX) == pl.lit(MARK + header(schema_id))
-            frame = frame.select(is_marked, *self._as_reader(writer.present))
-        except (PolarsError, PanicException, OSError):
-            # polars panics on a length that points outside of the block.
-            return None
-        if not frame.drop_in_place(_PREFIX).all():
-            return None
-        frame = frame.head(-1)
-        return None if any(column.null_count() for column in frame.get_columns()) else frame
+            schema = self._lookup(schema_id)
+        except UnknownSchema as error:
+            # Not remembered: it may be registered tomorrow.
+            return error
+        except Undecodable as error:
+            made: _Writer | BaseException = error
+        else:
+            made = attempt(lambda: self._writer_of(schema_id, schema))
+        if not isinstance(made, (_Writer, Undecodable)):
+            self._prove()
+            made = Undecodable(f"schema id {schema_id} cannot be read: {one_line(made)}")
+        self._writers[schema_id] = made
+        return made
 
-    def _reason(self, value: bytes) -> str:
-        """Why a value that stands alone is bad."""
-        writer = self._writer(schema_id_of(value))
-        assert writer is not None
-        missing = [c for c in self._columns if c not in writer.present and c not in self._defaults]
+    def _writer_of(self, schema_id: int, schema: Any) -> _Writer:
+        """Raises Undecodable with the reason if the schema is of another kind, and anything for what is no schema."""
+        if not isinstance(schema, dict) or schema.get("type") != "record":
+            raise Undecodable(f"schema id {schema_id} is of no record")
+        name = str(schema["name"])
+        types = {f["name"]: f["type"] for f in schema["fields"]}
+        missing = [c for c in self._columns if c not in types and "default" not in self._fields[c]]
         if missing:
-            return f"field {', '.join(missing)} is missing in the writer's schema"
-        return f"does not decode as {writer.name}, schema id {schema_id_of(value)}"
-
-    def _writer(self, schema_id: int) -> _Writer | None:
-        found = self._writers.get(schema_id)
-        if found is None and (schema := self._lookup(schema_id)) is not None:
-            names = {f["name"] for f in schema["fields"]}
-            found = _Writer(
-                schema.get("name", "a record"),
-                Records(schema | {"fields": [_MARKED, *schema["fields"]]}),
-                [column for column in self._columns if column in names],
+            raise Undecodable(
+                f"field {', '.join(missing)} is missing in the writer's schema {name}, schema id {schema_id}"
             )
-            # Only what is there is remembered: an id that is unknown today may be registered tomorrow.
-            self._writers[schema_id] = found
-        return found
+        present = [column for column in self._columns if column in types]
+        for column in present:
+            if (found := difference(types[column], self._fields[column]["type"])) is not None:
+                raise Undecodable(
+                    f"field {column} is {found} in the writer's schema {name}, schema id {schema_id}"
+                )
+        records = Records(schema | {"fields": [_MARKED, *schema["fields"]]})
+        # What polars does not know it says now, and not of every value.
+        records.read(0, b"", [_PREFIX, *present])
+        return _Writer(
+            schema_id, name, records, present, [self._as_reader(c, c in types) for c in self._columns]
+        )
 
-    def _as_reader(self, present: Sequence[str]) -> list[pl.Expr]:
-        return [
-            pl.col(column).cast(self._dtypes[column])
-            if column in present
-            else pl.lit(self._defaults.get(column), dtype=self._dtypes[column]).alias(column)
-            for column in self._columns
-        ]
-
-    def _reader_types(self, reader: Any) -> dict[str, Any]:
-        empty = Records(reader).read(0, b"", self._columns)
-        return {
-            name: pl.String if isinstance(dtype, (pl.Categorical, pl.Enum)) else dtype
-            for name, dtype in empty.schema.items()
-        }
+    def _as_reader(self, column: str, is_present: bool) -> pl.Expr:
+        """The column as the reader has it; null where a decimal has more digits than its type."""
+        found, dtype = self._fields[column], self._dtypes[column]
+        if not is_present:
+            return pl.lit(found["default"], dtype=dtype).alias(column)
+        if is_decimal(found["type"]):
+            bound = pl.lit(10 ** found["type"]["precision"], dtype=pl.Int128)
+            digits = pl.col(column).to_physical()
+            return pl.when((digits < bound) & (digits > -bound)).then(pl.col(column).cast(dtype))
+        return pl.col(column).cast(dtype)
 
     def _empty(self) -> pl.DataFrame:
         return pl.DataFrame(schema={"row": pl.get_index_type()} | {c: self._dtypes[c] for c in self._columns})
+
+
+def _zero(avro: Any) -> bytes:
+    """The value of the type that is zero, or empty; of types that our logs' schemas have."""
+    return b"\x02\x00" if is_decimal(avro) else b"\x00"
 
 
 # Ends each record of an encoded frame, so that the block can be cut into records by one `split`.

@@ -19,7 +19,6 @@ from streaming.engine.errors import Fatal, Stopping
 
 # A registry that starts answers so, or what stands before it does.
 _STARTING = frozenset({408, 425, 429})
-_UNKNOWN = 404
 
 T = TypeVar("T")
 
@@ -29,8 +28,8 @@ _log = logs.get(__name__)
 class PatientRegistry(Registry):
     """Asks until there is an answer or `stop` is set.
 
-    Raises Stopping when told to stop while it is away, Fatal for what it would refuse again; SchemaRegistryError stays
-    what it is for an unknown id, because that is an answer about a record.
+    Raises Stopping when told to stop while it is away, Fatal for what it would refuse again, and Undecodable for an id
+    that it does not know or that is of something else, because that is an answer about a record.
     """
 
     def __init__(self, settings: KafkaSettings, stop: threading.Event | None = None) -> None:
@@ -57,8 +56,6 @@ class PatientRegistry(Registry):
         except RetryError as error:
             raise Stopping from error
         except SchemaRegistryError as error:
-            if error.http_status_code == _UNKNOWN:
-                raise
             raise Fatal(
                 f"the schema registry at {self._url} refuses {what} ({reason(error)}): is "
                 "ELECTRORED_SCHEMA_REGISTRY_URL right, may we write there, and is it held to another schema?"

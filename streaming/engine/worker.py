@@ -17,7 +17,6 @@ from typing import Any
 
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts import kafka as connect
 from contracts.schemas import load
@@ -173,7 +172,7 @@ class Worker:
             dead_codec=self._registry.codec(self._dead.subject, load(self._dead.schema)),
             first_input=first,
         )
-        decoder = Decoder(load(found.source.schema), pipeline.reads(found), self._writer_schema)
+        decoder = Decoder(load(found.source.schema), pipeline.reads(found), self._registry.schema)
         step = Combine(
             pipeline, found, self._generation.parameters, self._generation.number, decoder, outputs
         )
@@ -262,12 +261,3 @@ class Worker:
             return connect.consumer(self._kafka, group_id, subscribed=False, overrides=overrides)
 
         return make
-
-    def _writer_schema(self, schema_id: int) -> Any:
-        """The schema, None if the registry does not know it; waits while the registry is away."""
-        try:
-            return self._registry.schema(schema_id)
-        except SchemaRegistryError as error:
-            if error.http_status_code == 404:
-                return None
-            raise

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from contracts.registry import header
 from contracts.schemas import load
+from contracts.writers import UnknownSchema
 from streaming.engine.aggregates import money
 from streaming.engine.blocks import Decoder, Records, encode_rows, read_zigzag, zigzag
 from streaming.engine.driver import MemoryRegistry
@@ -55,7 +56,7 @@ def values(registry: MemoryRegistry) -> list[bytes]:
 
 
 def decoder(registry: MemoryRegistry) -> Decoder:
-    return Decoder(SCHEMA, COLUMNS, registry.find)
+    return Decoder(SCHEMA, COLUMNS, registry.schema)
 
 
 def test_sound_values_become_columns_in_their_order(registry: MemoryRegistry, values: list[bytes]) -> None:
@@ -134,20 +135,28 @@ def test_several_writer_schemas_in_one_poll(registry: MemoryRegistry, values: li
 def test_a_field_the_writer_lacks_has_its_default_or_is_a_reason(registry: MemoryRegistry) -> None:
     older = SCHEMA | {"fields": [field for field in SCHEMA["fields"] if field["name"] != "city"]}
     value = registry.codec("older", older).encode(event(1))
-    assert decoder(registry).decode([value]).bad == [(0, "field city is missing in the writer's schema")]
+    reason = "field city is missing in the writer's schema SaleEvent, schema id 1"
+    assert decoder(registry).decode([value]).bad == [(0, reason)]
     with_default = SCHEMA | {
         "fields": [f | {"default": "unknown"} if f["name"] == "city" else f for f in SCHEMA["fields"]]
     }
-    decoded = Decoder(with_default, COLUMNS, registry.find).decode([value])
+    decoded = Decoder(with_default, COLUMNS, registry.schema).decode([value])
     assert decoded.frame["city"].to_list() == ["unknown"]
 
 
 def test_an_unknown_schema_id_is_asked_for_again(registry: MemoryRegistry, values: list[bytes]) -> None:
-    known = False
-    late = Decoder(SCHEMA, COLUMNS, lambda schema_id: registry.find(schema_id) if known else None)
-    assert len(late.decode(values[:1]).bad) == 1
-    known = True
-    assert late.decode(values[:1]).bad == []
+    asked: list[int] = []
+
+    def lookup(schema_id: int) -> Any:
+        asked.append(schema_id)
+        if len(asked) <= 2:
+            raise UnknownSchema(schema_id)
+        return registry.schema(schema_id)
+
+    late = Decoder(SCHEMA, COLUMNS, lookup)
+    assert len(late.decode(values).bad) == len(values)
+    assert len(asked) == 2, "asked for each value"
+    assert late.decode(values).bad == []
 
 
 def test_null_in_a_nullable_writer_field_is_bad(registry: MemoryRegistry) -> None:

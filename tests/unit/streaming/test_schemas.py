@@ -11,6 +11,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts.settings import KafkaSettings
+from contracts.writers import UnknownSchema
 from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.schemas import PatientRegistry
 
@@ -74,7 +75,7 @@ def test_an_unknown_id_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         raise SchemaRegistryError(404, 40403, "schema not found")
 
     monkeypatch.setattr(SchemaRegistryClient, "get_schema", unknown)
-    with pytest.raises(SchemaRegistryError, match="not found"):
+    with pytest.raises(UnknownSchema, match="schema id 1 is unknown to the registry"):
         registry().schema(1)
 
 
