@@ -14,13 +14,15 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import PUBLIC
-from contracts.writers import Undecodable, UnknownSchema, one_line, parse
+from contracts.writers import LostSchema, Undecodable, UnknownSchema, one_line, parse
 
 MAGIC = b"\x00"
 HEADER_BYTES = 5
 NOT_FOUND = 404
 # What a registry answers for an id that it has not, or that is none to it.
 _NO_SUCH_ID = (400, NOT_FOUND, 410, 422)
+# A call that takes longer is no answer, and is made once more.
+ANSWER_SECONDS = 5.0
 # The registry does not answer at all: what its client raises is of the HTTP client that it chose.
 Unreachable = httpx2.HTTPError
 
@@ -114,7 +116,12 @@ class Registry:
 
 
 def _configuration(settings: KafkaSettings) -> dict[str, Any]:
-    config: dict[str, Any] = {"url": settings.schema_registry_url}
+    # Without a limit of ours the client would wait for ever for a server that takes a connection and says nothing.
+    config: dict[str, Any] = {
+        "url": settings.schema_registry_url,
+        "timeout": ANSWER_SECONDS,
+        "max.retries": 1,
+    }
     if settings.schema_registry_ca_file is not None:
         config["ssl.ca.location"] = settings.schema_registry_ca_file
     if settings.schema_registry_username is not None:
@@ -132,6 +139,7 @@ class Codec:
         self._registry = registry
         self._header = header(schema_id)
         self._parsed = fastavro.parse_schema(schema)
+        self._name = schema["name"] if isinstance(schema, dict) else "a record of ours"
         self._writers: dict[int, Any] = {schema_id: self._parsed}
 
     def encode(self, record: Any) -> bytes:
@@ -147,21 +155,21 @@ class Codec:
         Raises Undecodable for whatever is no such record, and what the registry raises that does not answer.
         """
         writer_id = schema_id_of(value)
-        writer = self._writers.get(writer_id) or self._looked_up(writer_id)
-        body = io.BytesIO(value)
-        body.seek(HEADER_BYTES)
         try:
-            record = fastavro.schemaless_reader(body, writer, self._parsed, return_record_name=True)
-        except MemoryError:
+            writer = self._writers.get(writer_id) or self._looked_up(writer_id)
+            return _read(value, writer, self._parsed, writer_id)
+        except LostSchema:
             raise
-        # Of bytes that are no such record fastavro raises whatever it stumbles over.
-        except Exception as error:
-            raise Undecodable(f"no record of schema id {writer_id}: {one_line(error)}") from error
-        if body.tell() != len(value):
-            raise Undecodable(
-                f"no record of schema id {writer_id}: it has {len(value) - body.tell()} bytes more"
-            )
-        return record
+        except Undecodable as error:
+            if writer_id != self.schema_id and self._is_own(value, writer_id):
+                raise LostSchema(writer_id, self._name) from error
+            raise
+
+    def _is_own(self, value: bytes, writer_id: int) -> bool:
+        """Whether it is a record of ours to the last byte, and none of what stands under its id."""
+        return is_record(value, self._parsed) and not (
+            writer_id in self._writers and is_record(value, self._writers[writer_id])
+        )
 
     def _looked_up(self, writer_id: int) -> Any:
         schema = self._registry.schema(writer_id)
@@ -172,3 +180,27 @@ class Codec:
         except Exception as error:
             raise Undecodable(f"schema id {writer_id} cannot be read: {one_line(error)}") from error
         return self._writers[writer_id]
+
+
+def is_record(value: bytes, parsed: Any) -> bool:
+    """Whether a record of the schema follows the header, and nothing else."""
+    try:
+        _read(value, parsed, None, schema_id_of(value))
+    except Undecodable:
+        return False
+    return True
+
+
+def _read(value: bytes, writer: Any, reader: Any, writer_id: int) -> Any:
+    body = io.BytesIO(value)
+    body.seek(HEADER_BYTES)
+    try:
+        record = fastavro.schemaless_reader(body, writer, reader, return_record_name=True)
+    except MemoryError:
+        raise
+    # Of bytes that are no such record fastavro raises whatever it stumbles over.
+    except Exception as error:
+        raise Undecodable(f"no record of schema id {writer_id}: {one_line(error)}") from error
+    if body.tell() != len(value):
+        raise Undecodable(f"no record of schema id {writer_id}: it has {len(value) - body.tell()} bytes more")
+    return record

@@ -29,6 +29,20 @@ class UnknownSchema(Undecodable):
         super().__init__(f"schema id {schema_id} is unknown to the registry")
 
 
+class LostSchema(Undecodable):
+    """A value of ours whose id the registry does not know any more, or gives to another schema.
+
+    It says nothing about the value: the registry is not the one that the topic was written with.
+    """
+
+    def __init__(self, schema_id: int, name: str) -> None:
+        super().__init__(
+            f"the schema registry does not give schema id {schema_id} to {name}, which it was given to when the topic "
+            "was written: its database was emptied, or restored to another time, or it is another registry. "
+            'Restore it ("When the registry lost its schemas" in docs/operations.md)'
+        )
+
+
 def one_line(error: BaseException) -> str:
     """An error of a library as part of a reason; it may quote a whole schema."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -23,9 +23,10 @@ from contracts.registry import Codec, Registry, Unreachable
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
-from contracts.writers import Undecodable
+from contracts.writers import LostSchema, Undecodable
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
+from observability.waits import WAITS
 from sources.errors import Fenced, Interrupted, Refused, SourceError
 
 _log = logs.get(__name__)
@@ -339,6 +340,7 @@ def registry_answers() -> Iterator[None]:
     """Turn a registry that is away, or still starting, into Interrupted; what it would refuse again into Refused."""
     try:
         yield
+        WAITS.end("registry")
     except (Unreachable, SchemaRegistryError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, SchemaRegistryError) and error.http_status_code in _REGISTRY_REFUSALS:
@@ -346,6 +348,9 @@ def registry_answers() -> Iterator[None]:
                 f"the schema registry refuses ({said}): is ELECTRORED_SCHEMA_REGISTRY_URL right, may we write there, "
                 "and does it hold another schema than this version's?"
             ) from error
+        WAITS.begin(
+            "registry", f"the schema registry does not answer ({said}): start it; this goes on by itself"
+        )
         raise Interrupted(f"the schema registry: {said}") from error
 
 
@@ -384,8 +389,12 @@ def _file(codec: Codec, value: bytes) -> FileEntry:
 
 def _record(codec: Codec, value: bytes, kind: str) -> dict[str, Any]:
     """The record with its detail parsed. Raises Undecodable if it is none of that kind."""
-    with registry_answers():
-        found, record = codec.decode(value)
+    try:
+        with registry_answers():
+            found, record = codec.decode(value)
+    except LostSchema as error:
+        # The record before it is an older position, which is no place to go on from.
+        raise Refused(str(error)) from error
     if found != kind:
         raise Undecodable(f"a {found} and no {kind}")
     if "detail" not in record:

@@ -15,10 +15,10 @@ from contracts.registry import HEADER_BYTES, Registry, header
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
-from contracts.writers import Undecodable
+from contracts.writers import LostSchema, Undecodable
 from sources import avro
 from sources.csv.rows import EPOCH, MICROSECOND
-from sources.errors import Interrupted
+from sources.errors import Interrupted, Refused
 from sources.ledger import meaning, registry_answers
 
 # Messages that are looked at together, and whose events are one database transaction of who reads them.
@@ -104,6 +104,9 @@ class Log:
             return None
         try:
             event: dict[str, Any] = self._codec.decode(value)
+        except LostSchema as error:
+            # Its rows would be taken once more.
+            raise Refused(str(error)) from error
         except Undecodable:
             return None
         if event["source"] != self._source:

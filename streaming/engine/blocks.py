@@ -10,13 +10,15 @@ import io
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
+import fastavro
 import polars as pl
 
-from contracts.registry import HEADER_BYTES, header, schema_id_of
-from contracts.writers import Undecodable, UnknownSchema, one_line
+from contracts.registry import HEADER_BYTES, header, is_record, schema_id_of
+from contracts.writers import LostSchema, Undecodable, UnknownSchema, one_line
 from streaming.engine.resolution import difference, is_decimal
 
 # A random mark between values: a record that is longer or shorter than its schema says cannot pass as two others.
@@ -27,6 +29,13 @@ _PREFIX = "_prefix"
 # Gives the parsed writer schema. Raises Undecodable for an id that is unknown or of something else; whatever else it
 # raises says nothing about a value.
 SchemaLookup = Callable[[int], Any]
+
+# Called for an id of ours that the registry lost. Returns when it gives it again; without a way to ask that, raises.
+OnLost = Callable[[LostSchema, Callable[[], bool] | None], None]
+# So many lost values without a sound one between them are no accident of others, however slowly they come.
+LOST_IN_A_ROW = 3
+# As many ids of a poll are looked at for that.
+MOST_IDS = 10
 
 T = TypeVar("T")
 
@@ -117,6 +126,10 @@ def attempt(read: Callable[[], T]) -> T | BaseException:
         return error
 
 
+def _refuse(error: LostSchema, _: Callable[[], bool] | None) -> None:
+    raise error
+
+
 @dataclass(frozen=True)
 class _Writer:
     """How to read the marked records of a writer's schema as columns of the reader's."""
@@ -149,11 +162,21 @@ class Decoder:
     Writer schemas come by id; several in one poll are several blocks. A block that does not decode, or whose marks
     are not where they belong, is halved until the bad values stand alone: a value's fate depends on itself only.
     Whatever a value or its schema raises is its own fault, as long as a sound value can be read still.
+
+    Values that are the reader's own to the last byte, under an id that the registry does not know or gives to something
+    else: if they are most of a poll, the registry lost its schemas, and none of them is set aside for that.
     """
 
-    def __init__(self, reader: Any, columns: Sequence[str], lookup: SchemaLookup) -> None:
+    def __init__(
+        self, reader: Any, columns: Sequence[str], lookup: SchemaLookup, on_lost: OnLost | None = None
+    ) -> None:
         self._columns = list(columns)
         self._lookup = lookup
+        self._on_lost = on_lost or _refuse
+        # Under which a sound value was read; and of the newest poll those that the registry did not know.
+        self._sound_ids: set[int] = set()
+        self._unknown: set[int] = set()
+        self._lost_in_a_row = 0
         self._fields = {f["name"]: f for f in reader["fields"]}
         self._dtypes = dict(Records(reader).read(0, b"", self._columns).schema)
         self._writers: dict[int, _Writer | Undecodable] = {}
@@ -166,15 +189,51 @@ class Decoder:
         if values:
             whole = self._whole(values)
             if whole is not None:
+                self._lost_in_a_row = 0
                 return Decoded(whole.with_row_index("row"))
-        decoded = self._by_schema(values)
-        if decoded.bad:
-            self._prove()
-        return decoded
+        while True:
+            decoded = self._by_schema(values)
+            if decoded.bad:
+                self._prove()
+            lost = self._lost(values, decoded)
+            if lost is None:
+                return decoded
+            is_found = partial(self._is_found, lost) if lost in self._unknown else None
+            self._on_lost(LostSchema(lost, self._own.name), is_found)
 
     def _prove(self) -> None:
         """Raise what a sound value raises: then the fault is not the values', and none of them is set aside for it."""
         self._own.read([self._sound])
+
+    def _lost(self, values: Sequence[bytes | None], decoded: Decoded) -> int | None:
+        """The id of most lost values; None if they are few, as those of somebody are who has another registry."""
+        suspects: dict[int, list[bytes]] = {}
+        for row, _ in decoded.bad:
+            value = values[row] or b""
+            schema_id = attempt(partial(schema_id_of, value))
+            if isinstance(schema_id, int) and schema_id not in self._sound_ids:
+                suspects.setdefault(schema_id, []).append(value)
+        # Of values that only look like ours each may have an id of its own.
+        most = sorted(suspects, key=lambda schema_id: -len(suspects[schema_id]))[:MOST_IDS]
+        counts = {schema_id: self._own_among(schema_id, suspects[schema_id]) for schema_id in most}
+        total, sound = sum(counts.values()), decoded.frame.height
+        self._lost_in_a_row = total if sound else self._lost_in_a_row + total
+        is_few = bool(self._sound_ids) and self._lost_in_a_row < LOST_IN_A_ROW
+        return None if total <= sound or is_few else max(counts, key=lambda schema_id: counts[schema_id])
+
+    def _own_among(self, schema_id: int, values: list[bytes]) -> int:
+        """How many of the values are the reader's own, and none of what stands under their id."""
+        if schema_id not in self._unknown:
+            registered = attempt(lambda: fastavro.parse_schema(self._lookup(schema_id)))
+            if not isinstance(registered, BaseException) and is_record(values[0], registered):
+                return 0
+        frames: list[pl.DataFrame] = []
+        own = replace(self._own, schema_id=schema_id)
+        self._halve(own, values, list(range(len(values))), frames, [])
+        return sum(frame.height for frame in frames)
+
+    def _is_found(self, schema_id: int) -> bool:
+        return not isinstance(self._writer(schema_id), UnknownSchema)
 
     def _whole(self, values: Sequence[bytes | None]) -> pl.DataFrame | None:
         """The values as columns if all are of the first one's schema, which is how nearly every poll is."""
@@ -184,7 +243,10 @@ class Decoder:
         writer = self._writer(schema_id)
         # A tombstone cannot be joined; to look for it costs more than to fail.
         frame = writer if isinstance(writer, Undecodable) else attempt(lambda: writer.read(values))  # type: ignore[arg-type]
-        return None if isinstance(frame, BaseException) else frame
+        if isinstance(frame, BaseException):
+            return None
+        self._sound_ids.add(schema_id)
+        return frame
 
     def _by_schema(self, values: Sequence[bytes | None]) -> Decoded:
         bad: list[tuple[int, str]] = []
@@ -195,12 +257,18 @@ class Decoder:
             except Undecodable as error:
                 bad.append((row, str(error)))
         frames: list[pl.DataFrame] = []
+        self._unknown.clear()
         for schema_id, rows in rows_of.items():
+            before = len(frames)
             writer = self._writer(schema_id)
+            if isinstance(writer, UnknownSchema):
+                self._unknown.add(schema_id)
             if isinstance(writer, Undecodable):
                 bad += [(row, str(writer)) for row in rows]
             else:
                 self._halve(writer, [values[row] or b"" for row in rows], rows, frames, bad)
+            if len(frames) > before:
+                self._sound_ids.add(schema_id)
         frame = pl.concat(frames).sort("row") if frames else self._empty()
         return Decoded(frame, sorted(bad))
 

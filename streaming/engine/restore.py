@@ -28,7 +28,7 @@ from prometheus_client import Counter, Gauge
 
 from contracts.kafka import committed_offsets
 from contracts.registry import Codec
-from contracts.writers import Undecodable
+from contracts.writers import LostSchema, Undecodable
 from observability import logs
 from streaming.engine.errors import ALIEN, Fatal
 from streaming.engine.failures import is_end, is_lost
@@ -220,6 +220,8 @@ class Restorer:
             if newest is not None:
                 try:
                     record = self._codec.decode(newest)
+                except LostSchema as error:
+                    raise Fatal(str(error)) from error
                 except Undecodable as error:
                     raise Fatal(
                         f"{self._at.progress_topic} holds under {key.decode()} what no step wrote ({error}): {ALIEN}"

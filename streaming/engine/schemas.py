@@ -14,11 +14,15 @@ from tenacity.wait import wait_exponential
 
 from contracts.registry import Registry, Unreachable
 from contracts.settings import KafkaSettings
+from contracts.writers import LostSchema
 from observability import logs
+from observability.waits import WAITS
 from streaming.engine.errors import Fatal, Stopping
 
 # A registry that starts answers so, or what stands before it does.
 _STARTING = frozenset({408, 425, 429})
+# Between two looks for an id that the registry lost.
+LOST_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -44,12 +48,19 @@ class PatientRegistry(Registry):
         return self._asked(lambda: super(PatientRegistry, self).schema(schema_id), f"schema {schema_id}")
 
     def _asked(self, call: Callable[[], T], what: str) -> T:
+        began = False
+
+        def warn(state: RetryCallState) -> None:
+            nonlocal began
+            self._warn(state)
+            began = True
+
         retrying = Retrying(
             retry=retry_if_exception(may_pass),
             wait=wait_exponential(multiplier=0.1, max=5),
             stop=stop_when_event_set(self.stop),
             sleep=sleep_using_event(self.stop),
-            before_sleep=self._warn,
+            before_sleep=warn,
         )
         try:
             return retrying(call)
@@ -60,15 +71,29 @@ class PatientRegistry(Registry):
                 f"the schema registry at {self._url} refuses {what} ({reason(error)}): is "
                 "ELECTRORED_SCHEMA_REGISTRY_URL right, may we write there, and is it held to another schema?"
             ) from error
+        finally:
+            if began:
+                WAITS.end("registry")
 
     def _warn(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        _log.warning(
-            "the schema registry does not answer, retried",
-            url=self._url,
-            attempt=state.attempt_number,
-            reason=reason(error),
+        error = reason(state.outcome.exception() if state.outcome else None)
+        WAITS.begin(
+            "registry",
+            f"the schema registry at {self._url} does not answer ({error}): start it, or mend "
+            "ELECTRORED_SCHEMA_REGISTRY_URL; this goes on by itself",
         )
+        # Once; how long it has lasted is in the wait.
+        if state.attempt_number == 1:
+            _log.warning("the schema registry does not answer, retried", url=self._url, reason=error)
+
+    def wait_for(self, error: LostSchema, is_found: Callable[[], bool]) -> None:
+        """Wait until the id was put back. Raises Stopping when told to stop."""
+        _log.error("values are held back", reason=str(error))
+        with WAITS.during("registry", str(error)):
+            while not is_found():
+                if self.stop.wait(LOST_SECONDS):
+                    raise Stopping
+        _log.info("the schema registry knows the id again")
 
 
 def may_pass(error: BaseException) -> bool:

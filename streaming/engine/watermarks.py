@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
 from contracts.registry import Codec
-from contracts.writers import Undecodable
+from contracts.writers import LostSchema, Undecodable
 from observability import logs
 from streaming.engine.errors import Fatal
 from streaming.engine.failures import is_end, is_lost
@@ -101,6 +101,8 @@ class Frontiers:
         for value in reversed(values):
             try:
                 branch, record = self._codec.decode(value)
+            except LostSchema as error:
+                raise Fatal(str(error)) from error
             except Undecodable as error:
                 _log.warning(
                     "a record is passed over: only sources may write there",

@@ -10,7 +10,7 @@ import gc
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ from contracts import kafka as connect
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, Topic
+from contracts.writers import LostSchema
 from observability.lineage.facts import Facts
 from streaming import stores
 from streaming.barriers import Barriers, Resting, Told
-from streaming.engine.blocks import Decoder
+from streaming.engine.blocks import Decoder, OnLost
 from streaming.engine.combine import Combine, CombineOutputs
-from streaming.engine.errors import Stopping
+from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.loop import LIVE, Attendant, Loop, Pace, Parts
 from streaming.engine.merge import Merge, MergeTopics
 from streaming.engine.offsets import ends
@@ -153,6 +154,16 @@ class Worker:
         finally:
             ended.set()
 
+    def _lost(self, is_live: bool) -> OnLost:
+        """Live traffic waits for an id that may be put back; a replay is somebody's, who is told."""
+
+        def lost(error: LostSchema, is_found: Callable[[], bool] | None) -> None:
+            if is_found is None or not is_live:
+                raise Fatal(str(error)) from error
+            self._registry.wait_for(error, is_found)
+
+        return lost
+
     # -- building
 
     def combine(self, number: int, *, is_live: bool = True) -> Loop:
@@ -172,7 +183,9 @@ class Worker:
             dead_codec=self._registry.codec(self._dead.subject, load(self._dead.schema)),
             first_input=first,
         )
-        decoder = Decoder(load(found.source.schema), pipeline.reads(found), self._registry.schema)
+        decoder = Decoder(
+            load(found.source.schema), pipeline.reads(found), self._registry.schema, self._lost(is_live)
+        )
         step = Combine(
             pipeline, found, self._generation.parameters, self._generation.number, decoder, outputs
         )

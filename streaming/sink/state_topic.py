@@ -15,7 +15,7 @@ from contracts.datasets import Dataset
 from contracts.kafka import consumer, describe_topics
 from contracts.registry import Codec
 from contracts.settings import KafkaSettings
-from contracts.writers import Undecodable
+from contracts.writers import LostSchema, Undecodable
 from observability import logs
 from observability.lineage.facts import Facts
 from observability.metrics import LAG
@@ -71,6 +71,8 @@ def decoded(codec: Codec, topic: str, value: bytes) -> dict[str, Any]:
     """The fields of a total or of a watermark. Raises Fatal if it is neither."""
     try:
         _, fields = codec.decode(value)
+    except LostSchema as error:
+        raise Fatal(str(error)) from error
     except Undecodable as error:
         raise Fatal(f"{topic} holds what merge never writes ({error}): {ALIEN}") from error
     return dict(fields)

@@ -149,7 +149,7 @@ BODIES = {
     "ones": b"\xff" * 60,
     "a great count": zigzag(2**62) * 8,
     "a negative count": zigzag(-(2**63)) * 8,
-    "deep": zigzag(1) * 1_000_000,
+    "deep": zigzag(1) * 50_000,
 }
 
 
@@ -157,7 +157,7 @@ BODIES = {
 def test_row_22_a_value_of_a_foreign_schema_is_one_dead_letter(foreign: tuple[str, str]) -> None:
     decoder = Decoder(SCHEMA, COLUMNS, registered(*foreign).schema)
     for body in BODIES.values():
-        for place in (0, 4, 9):
+        for place in (0, 9):
             values = own_values()
             values.insert(place, header(FOREIGN) + body)
             decoded = decoder.decode(values)
