@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 import fastavro
@@ -11,6 +12,7 @@ import httpx2
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
+from contracts import apicurio
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import PUBLIC
@@ -50,6 +52,7 @@ class Registry:
     """The registry, with what was looked up kept for the life of the process."""
 
     def __init__(self, settings: KafkaSettings) -> None:
+        self._url = settings.schema_registry_url
         self._client = SchemaRegistryClient(_configuration(settings))
         self._schemas: dict[int, Any] = {}
         # Ids under which something else stands than a schema that can be read, and what.
@@ -109,6 +112,22 @@ class Registry:
                 self._foreign[schema_id] = error
                 raise
         return self._schemas[schema_id]
+
+    def put_back(self, schemas: Mapping[str, tuple[int, str]]) -> None:
+        """Give schemas to subjects under the ids that they had; an id that is taken stays what it is.
+
+        The compatible API takes no id. Raises LookupError where the registry is no Apicurio.
+        """
+        base, found, _ = self._url.partition("/apis/")
+        if not found:
+            raise LookupError(f"{self._url} is no Apicurio's address (…/apis/ccompat/v7)")
+        answer = self._client._rest_client.session.post(
+            base + apicurio.IMPORT,
+            params={"requireEmptyRegistry": "false"},
+            content=apicurio.archive(schemas),
+            headers={"Content-Type": "application/zip"},
+        )
+        answer.raise_for_status()
 
     def codec(self, subject: str, schema: Any) -> Codec:
         """Encoder and decoder of single values of a subject; registers the schema."""

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +20,8 @@ import polars as pl
 
 from contracts.registry import HEADER_BYTES, header, is_record, schema_id_of
 from contracts.writers import LostSchema, Undecodable, UnknownSchema, one_line
-from streaming.engine.resolution import difference, is_decimal
+from streaming.engine.resolution import difference, is_decimal, is_timestamp
+from streaming.engine.windows import to_micros
 
 # A random mark between values: a record that is longer or shorter than its schema says cannot pass as two others.
 MARK = os.urandom(8)
@@ -30,6 +32,8 @@ _PREFIX = "_prefix"
 # raises says nothing about a value.
 SchemaLookup = Callable[[int], Any]
 
+# Timestamps that have a date, as whoever reads them one by one needs it; in microseconds.
+TIMES = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(datetime.max.replace(tzinfo=UTC))
 # Called for an id of ours that the registry lost. Returns when it gives it again; without a way to ask that, raises.
 OnLost = Callable[[LostSchema, Callable[[], bool] | None], None]
 # So many lost values without a sound one between them are no accident of others, however slowly they come.
@@ -146,13 +150,13 @@ class _Writer:
         body = MARK.join([b"", *values, values[0]])
         frame = self.records.read(len(values) + 1, body, [_PREFIX, *self.present])
         if frame.height != len(values) + 1:
-            raise Undecodable("other records than values")
+            raise ValueError("other records than values")
         frame = frame.select(pl.col(_PREFIX) == pl.lit(MARK + header(self.schema_id)), *self.columns)
         if not frame.drop_in_place(_PREFIX).all():
-            raise Undecodable("a record ends within another")
+            raise ValueError("a record does not end where its value ends")
         frame = frame.head(-1)
         if any(column.null_count() for column in frame.get_columns()):
-            raise Undecodable("a needed field is null, or out of its range")
+            raise Undecodable("a needed field is null or out of its range")
         return frame
 
 
@@ -288,7 +292,8 @@ class Decoder:
                 )
             )
         elif len(rows) == 1:
-            bad.append((rows[0], f"does not decode as {writer.name}, schema id {writer.schema_id}"))
+            more = f": {frame}" if isinstance(frame, Undecodable) else ""
+            bad.append((rows[0], f"does not decode as {writer.name}, schema id {writer.schema_id}{more}"))
         else:
             middle = len(rows) // 2
             self._halve(writer, values[:middle], rows[:middle], frames, bad)
@@ -339,18 +344,25 @@ class Decoder:
         )
 
     def _as_reader(self, column: str, is_present: bool) -> pl.Expr:
-        """The column as the reader has it; null where a decimal has more digits than its type."""
+        """The column as the reader has it; null where its type has no such number: a sum of those could overflow."""
         found, dtype = self._fields[column], self._dtypes[column]
         if not is_present:
             return pl.lit(found["default"], dtype=dtype).alias(column)
+        read = pl.col(column).cast(dtype)
         if is_decimal(found["type"]):
-            bound = pl.lit(10 ** found["type"]["precision"], dtype=pl.Int128)
+            most = 10 ** found["type"]["precision"] - 1
             digits = pl.col(column).to_physical()
-            return pl.when((digits < bound) & (digits > -bound)).then(pl.col(column).cast(dtype))
-        return pl.col(column).cast(dtype)
+            return pl.when(digits.is_between(*_literals(-most, most, pl.Int128))).then(read)
+        if is_timestamp(found["type"]):
+            return pl.when(read.is_between(*_literals(*TIMES, pl.Int64))).then(read)
+        return read
 
     def _empty(self) -> pl.DataFrame:
         return pl.DataFrame(schema={"row": pl.get_index_type()} | {c: self._dtypes[c] for c in self._columns})
+
+
+def _literals(least: int, most: int, dtype: type[pl.DataType]) -> tuple[pl.Expr, pl.Expr]:
+    return pl.lit(least, dtype=dtype), pl.lit(most, dtype=dtype)
 
 
 def _zero(avro: Any) -> bytes:

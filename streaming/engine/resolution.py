@@ -15,6 +15,10 @@ def is_decimal(avro: Any) -> bool:
     return isinstance(avro, dict) and avro.get("logicalType") == "decimal"
 
 
+def is_timestamp(avro: Any) -> bool:
+    return isinstance(avro, dict) and str(avro.get("logicalType", "")).startswith("timestamp-")
+
+
 def difference(writer: Any, reader: Any) -> str | None:
     """What the writer's type is instead of the reader's; None if it is that.
 

@@ -38,7 +38,6 @@ class PatientRegistry(Registry):
 
     def __init__(self, settings: KafkaSettings, stop: threading.Event | None = None) -> None:
         super().__init__(settings)
-        self._url = settings.schema_registry_url
         self.stop = stop or threading.Event()
 
     def register(self, subject: str, schema: Any) -> int:

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka.schema_registry import Schema
+from typer.testing import CliRunner
 
 from contracts.registry import Registry, header
 from contracts.schemas import load
@@ -22,8 +23,9 @@ from stack import databases, embedded, ports
 from stack.embedded import Embedded
 from stack.registry import Registry as RegistryServer
 from streaming import generations
+from streaming.__main__ import app
 from streaming.engine.errors import Fatal
-from tests.integration.streaming.ground import Ground, wait_until
+from tests.integration.streaming.ground import START, Ground, wait_until
 from tests.unit.streaming.test_foreign_values import BODIES, SCHEMAS
 
 KINDS = ("string", "enum", "array", "map", "union of records", "JSON Schema", "Protobuf", "recursive")
@@ -168,3 +170,43 @@ def test_row_23_a_registry_without_its_schemas_stops_with_a_way_on(
     ground.worker()
     ground.settled()
     assert ground.read(ground.dead.name) == []
+
+
+def test_row_23_schemas_are_put_back_under_their_ids(
+    ground: Ground, empty_registry: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground.feed(300, frontier=START)
+    first = ground.worker()
+    ground.settled()
+    first.terminate()
+    assert first.wait(60) == 0
+    ground.feed(300)
+    names, pipeline = ground.generation.names, ground.pipeline
+    ours = {
+        ground.source.name: load(ground.source.schema),
+        ground.positions.name: load(ground.positions.schema),
+        ground.dead.name: load(ground.dead.schema),
+        names.partials.name: pipeline.partial_schema(),
+        names.state.name: pipeline.state_schema(),
+        names.progress.name: load(names.progress.schema),
+    }
+    monkeypatch.setattr("streaming.lost_schemas.ours", lambda _: ours)
+    for name, value in {
+        "KAFKA_BOOTSTRAP": empty_registry.kafka_bootstrap,
+        "SCHEMA_REGISTRY_URL": empty_registry.schema_registry_url,
+        "RESULTS_DB_URL": ground.results_url,
+    }.items():
+        monkeypatch.setenv(f"ELECTRORED_{name}", value)
+    said = CliRunner().invoke(app, ["schemas"])
+    assert said.exit_code != 0
+    assert said.output.count("not in the registry") == len(ours) - 1, (
+        "of a topic without values nothing is known"
+    )
+    said = CliRunner().invoke(app, ["schemas", "--restore"])
+    assert said.exit_code == 0, said.output
+    assert f"{ground.codec.schema_id:>6} {ground.source.subject}\n" in said.output
+    ground.kafka = empty_registry
+    second = ground.worker()
+    ground.settled()
+    assert ground.read(ground.dead.name) == []
+    assert second.poll() is None
