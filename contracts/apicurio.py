@@ -1,4 +1,4 @@
-"""An archive that Apicurio's administrative API imports: schemas under ids of our choice, which its compatible API gives.
+"""An archive that Apicurio's administrative API imports: schemas under ids that its compatible API then gives.
 
 The form is that of an export of version 3.3, with what is needed of it.
 """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import fastavro
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from sqlalchemy import Engine
 
 from contracts.kafka import TIMEOUT_SECONDS, admin, consumer
@@ -21,6 +21,7 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import PUBLIC
 from contracts.writers import Undecodable
+from streaming.engine.failures import is_end
 from streaming.generations import load_live
 from streaming.pipelines import PIPELINES
 
@@ -83,8 +84,10 @@ def _values(reader: Consumer, topic: str, partitions: Iterable[int]) -> Iterator
         for start in sorted({low, max(low, high - LOOKED_AT)}):
             reader.assign([TopicPartition(topic, partition, start)])
             for message in reader.consume(LOOKED_AT, END_SECONDS) if high > low else ():
-                value = message.value()
-                if message.error() is None and value is not None:
+                value, error = message.value(), message.error()
+                if error is not None and not is_end(error):
+                    raise KafkaException(error)
+                if error is None and value is not None:
                     yield value
     reader.unassign()
 
