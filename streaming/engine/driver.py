@@ -17,8 +17,8 @@ from contracts.registry import Codec
 from contracts.schemas import load
 from contracts.writers import UnknownSchema, parse
 from streaming.engine import age
-from streaming.engine.blocks import Decoder
 from streaming.engine.combine import Combine, CombineOutputs
+from streaming.engine.decoding import Decoder
 from streaming.engine.merge import WATERMARK_KEY, Merge, MergeTopics
 from streaming.engine.pipeline import Parameters, Pipeline
 from streaming.engine.progress import Progress

@@ -26,8 +26,8 @@ from contracts.writers import LostSchema
 from observability.lineage.facts import Facts
 from streaming import stores
 from streaming.barriers import Barriers, Resting, Told
-from streaming.engine.blocks import Decoder, OnLost
 from streaming.engine.combine import Combine, CombineOutputs
+from streaming.engine.decoding import Decoder, OnLost
 from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.loop import LIVE, Attendant, Loop, Pace, Parts
 from streaming.engine.merge import Merge, MergeTopics

@@ -17,7 +17,8 @@ from contracts.registry import header
 from contracts.schemas import load
 from contracts.writers import UnknownSchema
 from streaming.engine.aggregates import money
-from streaming.engine.blocks import Decoder, Records, encode_rows, read_zigzag, zigzag
+from streaming.engine.blocks import Records, encode_rows, read_zigzag, zigzag
+from streaming.engine.decoding import Decoder
 from streaming.engine.driver import MemoryRegistry
 
 SCHEMA = load("sale_event")

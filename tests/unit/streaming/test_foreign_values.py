@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from contracts.registry import Codec, header
 from contracts.schemas import load
 from contracts.writers import MOST_CHARACTERS, Undecodable, UnknownSchema, parse
-from streaming.engine.blocks import Decoder, Records, zigzag
+from streaming.engine.blocks import Records, zigzag
+from streaming.engine.decoding import Decoder
 from tests.unit.streaming.test_blocks import COLUMNS, SCHEMA, event
 
 OWN, FOREIGN = 1, 7

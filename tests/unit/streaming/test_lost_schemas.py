@@ -11,7 +11,8 @@ import pytest
 from contracts.registry import Codec, header
 from contracts.schemas import load
 from contracts.writers import LostSchema, Undecodable, UnknownSchema
-from streaming.engine.blocks import Decoder, zigzag
+from streaming.engine.blocks import zigzag
+from streaming.engine.decoding import Decoder
 from tests.unit.streaming.test_blocks import COLUMNS, SCHEMA, event
 from tests.unit.streaming.test_foreign_values import OWN, Registered, own_values
 
