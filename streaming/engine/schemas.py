@@ -88,10 +88,14 @@ class PatientRegistry(Registry):
     def wait_for(self, error: LostSchema, is_found: Callable[[], bool]) -> None:
         """Wait until the id was put back. Raises Stopping when told to stop."""
         _log.error("values are held back", reason=str(error))
-        with WAITS.during("registry", str(error)):
+        try:
             while not is_found():
+                # Each time: another thread may have waited for the registry's answer, and got it.
+                WAITS.begin("registry", str(error))
                 if self.stop.wait(LOST_SECONDS):
                     raise Stopping
+        finally:
+            WAITS.end("registry")
         _log.info("the schema registry knows the id again")
 
 

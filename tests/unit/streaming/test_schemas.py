@@ -15,7 +15,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts.registry import Registry
 from contracts.settings import KafkaSettings
-from contracts.writers import UnknownSchema
+from contracts.writers import LostSchema, UnknownSchema
 from observability.waits import WAITS
 from sources.errors import Interrupted
 from sources.ledger import registry_answers
@@ -151,4 +151,25 @@ def test_row_25_a_source_reports_the_same(silent: KafkaSettings, monkeypatch: py
     assert [wait.on for wait in WAITS.current()] == ["registry"]
     with registry_answers():
         pass
+    assert WAITS.current() == []
+
+
+def test_row_23_a_lost_id_is_waited_for_until_it_is_put_back_or_the_process_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streaming.engine.schemas.LOST_SECONDS", 0.01)
+    stop = threading.Event()
+    patient = registry(stop)
+    said: list[str] = []
+
+    def found() -> bool:
+        said.extend(wait.detail for wait in WAITS.current())
+        return len(said) >= 2
+
+    patient.wait_for(LostSchema(11, "SaleEvent"), found)
+    assert "schema id 11 to SaleEvent" in said[0]
+    assert WAITS.current() == []
+    stop.set()
+    with pytest.raises(Stopping):
+        patient.wait_for(LostSchema(11, "SaleEvent"), lambda: False)
     assert WAITS.current() == []
