@@ -98,13 +98,19 @@ def wrong(kafka: KafkaSettings, found: Iterable[Given]) -> list[Given]:
 
     def is_right(one: Given) -> bool:
         try:
-            return json.dumps(registry.schema(one.schema_id), sort_keys=True) == json.dumps(
-                one.schema, sort_keys=True
-            )
+            return _meaning(registry.schema(one.schema_id)) == _meaning(one.schema)
         except Undecodable:
             return False
 
     return [one for one in found if not is_right(one)]
+
+
+def _meaning(schema: Any) -> Any:
+    """The schema with full names: a registry may leave out a namespace that stands around it already."""
+    text = json.dumps(fastavro.parse_schema(schema))
+    return json.loads(
+        text, object_hook=lambda found: {k: v for k, v in found.items() if not k.startswith("__")}
+    )
 
 
 def put_back(kafka: KafkaSettings, lost: Iterable[Given]) -> None:

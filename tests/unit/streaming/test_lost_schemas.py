@@ -13,6 +13,7 @@ from contracts.schemas import load
 from contracts.writers import LostSchema, Undecodable, UnknownSchema
 from streaming.engine.blocks import zigzag
 from streaming.engine.decoding import Decoder
+from streaming.lost_schemas import _meaning
 from tests.unit.streaming.test_blocks import COLUMNS, SCHEMA, event
 from tests.unit.streaming.test_foreign_values import OWN, Registered, own_values
 
@@ -122,3 +123,12 @@ def test_row_23_a_single_value_of_ours_is_never_taken_for_somebody_elses(name: s
 
 def test_an_unknown_id_says_so() -> None:
     assert str(UnknownSchema(3)) == "schema id 3 is unknown to the registry"
+
+
+def test_row_23_a_registry_may_leave_out_a_namespace() -> None:
+    def schema(more: dict[str, str]) -> dict[str, Any]:
+        inner = {"type": "record", "name": "B", "fields": [{"name": "x", "type": "long"}]} | more
+        return {"type": "record", "name": "A", "namespace": "n", "fields": [{"name": "b", "type": inner}]}
+
+    assert _meaning(schema({"namespace": "n"})) == _meaning(schema({}))
+    assert _meaning(schema({"namespace": "m"})) != _meaning(schema({}))
