@@ -98,7 +98,7 @@ def wrong(kafka: KafkaSettings, found: Iterable[Given]) -> list[Given]:
 
     def is_right(one: Given) -> bool:
         try:
-            return _meaning(registry.schema(one.schema_id)) == _meaning(one.schema)
+            return bool(_meaning(registry.schema(one.schema_id)) == _meaning(one.schema))
         except Undecodable:
             return False
 
