@@ -12,6 +12,8 @@ from sqlalchemy.pool import NullPool
 READER = "electrored_reader"
 # Any number will do as long as it is always this one: it names "the migration" among the database's locks.
 _LOCK = 0x656C6563
+# A server that takes a connection and says nothing would be waited for without end.
+CONNECT_SECONDS = 10
 
 
 class NewerDatabase(RuntimeError):
@@ -24,7 +26,7 @@ def upgrade(url: str) -> None:
     `url` is that of the role that will own the tables. The role `electrored_reader` may read them,
     if it exists. Raises NewerDatabase, with nothing changed.
     """
-    engine = create_engine(url, poolclass=NullPool)
+    engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_SECONDS})
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         config = Config()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 import fastavro
@@ -11,13 +12,19 @@ import httpx2
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
+from contracts import apicurio
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import PUBLIC
+from contracts.writers import LostSchema, Undecodable, UnknownSchema, one_line, parse
 
 MAGIC = b"\x00"
 HEADER_BYTES = 5
 NOT_FOUND = 404
+# What a registry answers for an id that it has not, or that is none to it.
+_NO_SUCH_ID = (400, NOT_FOUND, 410, 422)
+# A call that takes longer is no answer, and is made once more.
+ANSWER_SECONDS = 5.0
 # The registry does not answer at all: what its client raises is of the HTTP client that it chose.
 Unreachable = httpx2.HTTPError
 
@@ -28,24 +35,28 @@ def header(schema_id: int) -> bytes:
 
 
 def schema_id_of(value: bytes) -> int:
-    """The writer schema's id. Raises ValueError if the value does not begin with a registry header."""
+    """The writer schema's id. Raises Undecodable if the value does not begin with a registry header."""
     if len(value) < HEADER_BYTES or value[:1] != MAGIC:
-        raise ValueError("no registry header")
+        raise Undecodable("no registry header")
     return int.from_bytes(value[1:HEADER_BYTES], "big")
 
 
 class Schemas(Protocol):
     """Where a writer schema is found by its id."""
 
-    def schema(self, schema_id: int) -> Any: ...
+    def schema(self, schema_id: int) -> Any:
+        """The writer schema as parsed JSON. Raises Undecodable for an id that is unknown, or of something else."""
 
 
 class Registry:
     """The registry, with what was looked up kept for the life of the process."""
 
     def __init__(self, settings: KafkaSettings) -> None:
+        self._url = settings.schema_registry_url
         self._client = SchemaRegistryClient(_configuration(settings))
         self._schemas: dict[int, Any] = {}
+        # Ids under which something else stands than a schema that can be read, and what.
+        self._foreign: dict[int, Undecodable] = {}
 
     def register(self, subject: str, schema: Any) -> int:
         """Register the schema (or find it) under the subject and give its id."""
@@ -80,10 +91,43 @@ class Registry:
         return True
 
     def schema(self, schema_id: int) -> Any:
-        """The writer schema as parsed JSON. Raises SchemaRegistryError for an unknown id."""
+        """The writer schema as parsed JSON.
+
+        Raises Undecodable for an id that is unknown or of something else, and what the client raises without an answer.
+        """
+        if schema_id in self._foreign:
+            raise self._foreign[schema_id]
         if schema_id not in self._schemas:
-            self._schemas[schema_id] = json.loads(cast(str, self._client.get_schema(schema_id).schema_str))
+            try:
+                found = self._client.get_schema(schema_id)
+            except SchemaRegistryError as error:
+                if error.http_status_code in _NO_SUCH_ID:
+                    raise UnknownSchema(schema_id) from error
+                raise
+            try:
+                self._schemas[schema_id] = parse(
+                    schema_id, cast(str, found.schema_str), found.schema_type or "AVRO"
+                )
+            except Undecodable as error:
+                self._foreign[schema_id] = error
+                raise
         return self._schemas[schema_id]
+
+    def put_back(self, schemas: Mapping[str, tuple[int, str]]) -> None:
+        """Give schemas to subjects under the ids that they had; an id that is taken stays what it is.
+
+        The compatible API takes no id. Raises LookupError where the registry is no Apicurio.
+        """
+        base, found, _ = self._url.partition("/apis/")
+        if not found:
+            raise LookupError(f"{self._url} is no Apicurio's address (…/apis/ccompat/v7)")
+        answer = self._client._rest_client.session.post(
+            base + apicurio.IMPORT,
+            params={"requireEmptyRegistry": "false"},
+            content=apicurio.archive(schemas),
+            headers={"Content-Type": "application/zip"},
+        )
+        answer.raise_for_status()
 
     def codec(self, subject: str, schema: Any) -> Codec:
         """Encoder and decoder of single values of a subject; registers the schema."""
@@ -91,7 +135,12 @@ class Registry:
 
 
 def _configuration(settings: KafkaSettings) -> dict[str, Any]:
-    config: dict[str, Any] = {"url": settings.schema_registry_url}
+    # Without a limit of ours the client would wait for ever for a server that takes a connection and says nothing.
+    config: dict[str, Any] = {
+        "url": settings.schema_registry_url,
+        "timeout": ANSWER_SECONDS,
+        "max.retries": 1,
+    }
     if settings.schema_registry_ca_file is not None:
         config["ssl.ca.location"] = settings.schema_registry_ca_file
     if settings.schema_registry_username is not None:
@@ -109,6 +158,7 @@ class Codec:
         self._registry = registry
         self._header = header(schema_id)
         self._parsed = fastavro.parse_schema(schema)
+        self._name = schema["name"] if isinstance(schema, dict) else "a record of ours"
         self._writers: dict[int, Any] = {schema_id: self._parsed}
 
     def encode(self, record: Any) -> bytes:
@@ -121,13 +171,55 @@ class Codec:
     def decode(self, value: bytes) -> Any:
         """The record in the reader's schema; branches of a union of records come as `(name, dict)`.
 
-        Raises ValueError without a header, and what fastavro raises for bytes that are no such record.
+        Raises Undecodable for whatever is no such record, and what the registry raises that does not answer.
         """
         writer_id = schema_id_of(value)
-        if writer_id not in self._writers:
-            self._writers[writer_id] = fastavro.parse_schema(self._registry.schema(writer_id))
-        body = io.BytesIO(value)
-        body.seek(HEADER_BYTES)
-        return fastavro.schemaless_reader(
-            body, self._writers[writer_id], self._parsed, return_record_name=True
+        try:
+            writer = self._writers.get(writer_id) or self._looked_up(writer_id)
+            return _read(value, writer, self._parsed, writer_id)
+        except LostSchema:
+            raise
+        except Undecodable as error:
+            if writer_id != self.schema_id and self._is_own(value, writer_id):
+                raise LostSchema(writer_id, self._name) from error
+            raise
+
+    def _is_own(self, value: bytes, writer_id: int) -> bool:
+        """Whether it is a record of ours to the last byte, and none of what stands under its id."""
+        return is_record(value, self._parsed) and not (
+            writer_id in self._writers and is_record(value, self._writers[writer_id])
         )
+
+    def _looked_up(self, writer_id: int) -> Any:
+        schema = self._registry.schema(writer_id)
+        try:
+            self._writers[writer_id] = fastavro.parse_schema(schema)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise Undecodable(f"schema id {writer_id} cannot be read: {one_line(error)}") from error
+        return self._writers[writer_id]
+
+
+def is_record(value: bytes, parsed: Any) -> bool:
+    """Whether a record of the schema follows the header, and nothing else."""
+    try:
+        _read(value, parsed, None, schema_id_of(value))
+    except Undecodable:
+        return False
+    return True
+
+
+def _read(value: bytes, writer: Any, reader: Any, writer_id: int) -> Any:
+    body = io.BytesIO(value)
+    body.seek(HEADER_BYTES)
+    try:
+        record = fastavro.schemaless_reader(body, writer, reader, return_record_name=True)
+    except MemoryError:
+        raise
+    # Of bytes that are no such record fastavro raises whatever it stumbles over.
+    except Exception as error:
+        raise Undecodable(f"no record of schema id {writer_id}: {one_line(error)}") from error
+    if body.tell() != len(value):
+        raise Undecodable(f"no record of schema id {writer_id}: it has {len(value) - body.tell()} bytes more")
+    return record

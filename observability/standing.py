@@ -6,6 +6,7 @@ One reading costs a handful of requests. It changes nothing: no group is joined 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -300,4 +301,10 @@ def _newest(settings: KafkaSettings, topic: Topic) -> dict[bytes, Any]:
                 low = offset if error is not None else offset + 1
     finally:
         reader.close()
-    return {key: codec.decode(value) for key, value in found.items() if value is not None}
+    decoded = {}
+    for key, value in found.items():
+        # One that does not decode is reported by the process that the topic belongs to.
+        with suppress(Undecodable):
+            if value is not None:
+                decoded[key] = codec.decode(value)
+    return decoded

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts.kafka import consumer
-from contracts.registry import NOT_FOUND, Registry, schema_id_of
+from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from contracts.writers import Undecodable
 from observability import logs
 
 AT_ONCE = 10_000
@@ -19,10 +19,6 @@ AT_ONCE = 10_000
 WAIT_SECONDS = 5.0
 
 _log = logs.get(__name__)
-
-
-class _Unreadable(Exception):
-    """A record that no look will ever decode."""
 
 
 class Tail:
@@ -38,8 +34,7 @@ class Tail:
     ) -> None:
         self._topic = topic
         self._last = last
-        self._registry = Registry(settings)
-        self._codec = self._registry.codec(topic.subject, load(topic.schema))
+        self._codec = Registry(settings).codec(topic.subject, load(topic.schema))
         self._consumer = consumer(settings, group_id, subscribed=False)
         # What is next to be given; the client may have been asked for more.
         self._position: int | None = None
@@ -70,8 +65,8 @@ class Tail:
                 offset, error, value = message.offset() or 0, message.error(), message.value()
                 if error is None:
                     try:
-                        decoded = None if value is None else self._decoded(value)
-                    except _Unreadable as problem:
+                        decoded = None if value is None else self._codec.decode(value)
+                    except Undecodable as problem:
                         self.unreadable += 1
                         _log.warning(
                             "a record is skipped", topic=self._topic.name, offset=offset, reason=str(problem)
@@ -85,24 +80,6 @@ class Tail:
                 elif not error.retriable():
                     raise KafkaException(error)
             self._is_there = True
-
-    def _decoded(self, value: bytes) -> object:
-        """Raises _Unreadable if it is the record's fault, and something else if the registry gives no answer."""
-        try:
-            writer_id = schema_id_of(value)
-        except ValueError as error:
-            raise _Unreadable(str(error)) from error
-        try:
-            self._registry.schema(writer_id)
-        except SchemaRegistryError as error:
-            if error.http_status_code == NOT_FOUND:
-                raise _Unreadable(f"nobody knows schema {writer_id}") from error
-            raise
-        try:
-            return self._codec.decode(value)
-        # Of bytes that are no such record fastavro raises whatever it stumbles over.
-        except Exception as error:
-            raise _Unreadable(f"no record of schema {writer_id}: {error!r}") from error
 
     def close(self) -> None:
         self._consumer.close()

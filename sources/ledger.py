@@ -23,8 +23,10 @@ from contracts.registry import Codec, Registry, Unreachable
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from contracts.writers import LostSchema, Undecodable
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
+from observability.waits import WAITS
 from sources.errors import Fenced, Interrupted, Refused, SourceError
 from sources.log import Held, held, last
 
@@ -291,19 +293,50 @@ class Ledger:
         position: Position | None = None
         ranges: dict[bytes, Range] = {}
         files: dict[str, FileEntry] = {}
+        passed_over: dict[bytes, str] = {}
         for key, value in self._committed_below(end):
-            if key == self._source.encode():
-                position = _position(codec, value) if value is not None else None
-            elif key.startswith(f"{self._source}/range/".encode()):
-                ranges.pop(key, None)
-                if value is not None:
-                    ranges[key] = _range(codec, value)
-            elif key.startswith(f"{self._source}/file/".encode()) and value is not None:
-                found = _file(codec, value)
-                files[found.sha256] = found
+            try:
+                if key == self._source.encode():
+                    position = _position(codec, value) if value is not None else None
+                elif key.startswith(f"{self._source}/range/".encode()):
+                    if value is None:
+                        ranges.pop(key, None)
+                    else:
+                        ranges[key] = _range(codec, value)
+                elif key.startswith(f"{self._source}/file/".encode()) and value is not None:
+                    found = _file(codec, value)
+                    files[found.sha256] = found
+                else:
+                    continue
+                passed_over.pop(key, None)
+            except Undecodable as error:
+                passed_over[key] = str(error)
+        self._check_passed_over(passed_over, {*ranges, *map(self._file_key, files)}, position)
         self.position = position
         self.files = files
         self.ranges = tuple(sorted(ranges.values(), key=lambda r: r.number))
+
+    def _check_passed_over(
+        self, reasons: Mapping[bytes, str], known: set[bytes], position: Position | None
+    ) -> None:
+        """What others wrote over a record of ours is passed over, if the record can be read still.
+
+        Ours is the newest under its key that is one. Once the topic was compacted it is gone, and nothing is guessed.
+        """
+        for key, reason in reasons.items():
+            name = key.decode(errors="backslashreplace")
+            if key not in known and (key != self._source.encode() or position is None):
+                raise Refused(
+                    f"{self._topic.name} holds under the key {name} what is no record of ours ({reason}), and ours "
+                    "before it is gone: something else writes there. Take its right to write away (`python -m "
+                    'contracts acls` lists who needs it); then see "Backup and restore" in docs/operations.md'
+                )
+            _log.warning(
+                "a record is passed over: only sources may write there",
+                topic=self._topic.name,
+                key=name,
+                reason=reason,
+            )
 
     def _end_offset(self) -> int:
         partition = TopicPartition(self._topic.name, 0)
@@ -369,6 +402,7 @@ def registry_answers() -> Iterator[None]:
     """Turn a registry that is away, or still starting, into Interrupted; what it would refuse again into Refused."""
     try:
         yield
+        WAITS.end("registry")
     except (Unreachable, SchemaRegistryError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, SchemaRegistryError) and error.http_status_code in _REGISTRY_REFUSALS:
@@ -376,7 +410,8 @@ def registry_answers() -> Iterator[None]:
                 f"the schema registry refuses ({said}): is ELECTRORED_SCHEMA_REGISTRY_URL right, may we write there, "
                 "and does it hold another schema than this version's?"
             ) from error
-        raise Interrupted(f"the schema registry: {said}", on="registry") from error
+        sentence = f"the schema registry does not answer ({said}): start it; this goes on by itself"
+        raise Interrupted(sentence, on="registry") from error
 
 
 def meaning(error: Exception) -> SourceError:
@@ -399,19 +434,36 @@ def meaning(error: Exception) -> SourceError:
 
 
 def _position(codec: Codec, value: bytes) -> Position:
-    _, record = codec.decode(value)
-    return Position(record["next_seq"], record["frontier"], json.loads(record["detail"]))
+    record = _record(codec, value, "electrored.SourcePosition")
+    return Position(record["next_seq"], record["frontier"], record["detail"])
 
 
 def _range(codec: Codec, value: bytes) -> Range:
-    _, record = codec.decode(value)
+    record = _record(codec, value, "electrored.SnapshotRange")
     return Range(record["number"], record["upper_key"], record["snapshot"])
 
 
 def _file(codec: Codec, value: bytes) -> FileEntry:
-    _, record = codec.decode(value)
-    names = (field.name for field in fields(FileEntry))
-    return FileEntry(**{name: record[name] for name in names} | {"detail": json.loads(record["detail"])})
+    record = _record(codec, value, "electrored.FileEntry")
+    return FileEntry(**{each.name: record[each.name] for each in fields(FileEntry)})
+
+
+def _record(codec: Codec, value: bytes, kind: str) -> dict[str, Any]:
+    """The record with its detail parsed. Raises Undecodable if it is none of that kind."""
+    try:
+        with registry_answers():
+            found, record = codec.decode(value)
+    except LostSchema as error:
+        # The record before it is an older position, which is no place to go on from.
+        raise Refused(str(error)) from error
+    if found != kind:
+        raise Undecodable(f"a {found} and no {kind}")
+    if "detail" not in record:
+        return dict(record)
+    try:
+        return {**record, "detail": json.loads(record["detail"])}
+    except ValueError as error:
+        raise Undecodable(f"its detail is no JSON: {error}") from error
 
 
 class DeadLetters:

@@ -13,12 +13,12 @@ from typing import cast
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
-from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts import kafka
-from contracts.registry import HEADER_BYTES, NOT_FOUND, Codec, Unreachable, header
+from contracts.registry import HEADER_BYTES, Codec, header
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from contracts.writers import LostSchema, Undecodable
 from observability import logs
 from sources import avro
 from sources.errors import Interrupted, Refused
@@ -161,13 +161,11 @@ def _seqs(codec: Codec, source: str, values: Iterable[bytes | None]) -> Iterator
         elif not value.startswith(own[:HEADER_BYTES]):
             try:
                 event = codec.decode(value)
-                found = event["seq"] if event["source"] == source else 0
-            except Unreachable:
-                raise
-            except Exception as error:
-                if isinstance(error, SchemaRegistryError) and error.http_status_code != NOT_FOUND:
-                    raise
-                # Whatever a foreign value or its schema raises; the pipelines make a dead letter of it.
-                _log.debug("a value that is no event", source=source, reason=str(error))
-            else:
-                yield found
+            except LostSchema as error:
+                # Its seq would be given once more.
+                raise Refused(str(error)) from error
+            except Undecodable:
+                # The pipelines make a dead letter of it.
+                continue
+            if event["source"] == source:
+                yield event["seq"]

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from contracts.settings import KafkaSettings, ResultsDbSettings, WindowSettings, from_environment
 from observability import logs, metrics
 from observability.lineage.runs import telling
-from streaming import generations
+from streaming import generations, lost_schemas
 from streaming.engine.errors import EngineError
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines import CURRENT, PIPELINES
@@ -49,6 +49,32 @@ def init() -> None:
             created_by="init",
         )
         _log.info("generation is there", generation=str(generation), version=generation.version)
+
+
+@app.command()
+def schemas(
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Put back what the registry does not know.")
+    ] = False,
+) -> None:
+    """Which schema ids the topics have; and put their schemas back in a registry that lost them."""
+    logs.configure("schemas")
+    kafka = from_environment(KafkaSettings)
+    found = lost_schemas.given(kafka, lost_schemas.ours(create_engine(_results_url(), poolclass=NullPool)))
+    wrong = lost_schemas.wrong(kafka, found)
+    if restore and wrong:
+        try:
+            lost_schemas.put_back(kafka, wrong)
+        except LookupError as error:
+            raise SystemExit(f"error: {error}: put these back by its own means") from error
+        wrong = lost_schemas.wrong(kafka, found)
+    for one in found:
+        typer.echo(f"{one.schema_id:>6} {one.subject}{'  not in the registry' if one in wrong else ''}")
+    if wrong:
+        raise SystemExit(
+            "error: the registry gives other schemas, or none, to these ids; if others have taken them, empty its "
+            "database first, then `python -m streaming schemas --restore`, and only then start anything"
+        )
 
 
 @app.command()

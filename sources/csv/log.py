@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from confluent_kafka import KafkaException
-from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from contracts.registry import HEADER_BYTES, Registry, Unreachable, header
+from contracts.registry import HEADER_BYTES, Registry, header
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from contracts.writers import LostSchema, Undecodable
 from sources import avro
 from sources.csv.rows import EPOCH, MICROSECOND
-from sources.errors import Interrupted
+from sources.errors import Refused
 from sources.ledger import meaning, registry_answers
 from sources.log import batches, ends
 
@@ -50,7 +52,9 @@ class Log:
         read = batches(self._settings, self._source, self.topic.name, offsets, self.ends())
         try:
             for values, reached in read:
-                yield [event for value in values if (event := self._event(value)) is not None], reached
+                with registry_answers():
+                    events = [event for value in values if (event := self._event(value)) is not None]
+                yield events, reached
         except KafkaException as error:
             raise meaning(error) from error
 
@@ -62,16 +66,15 @@ class Log:
             return None
         try:
             event: dict[str, Any] = self._codec.decode(value)
-        except SchemaRegistryError as error:
-            if error.http_status_code != 404:
-                raise Interrupted(f"the schema registry: {error}") from error
-            return None
-        except Unreachable as error:
-            raise Interrupted(f"the schema registry: {error}") from error
-        except (ValueError, EOFError, IndexError):
-            # Nothing of ours: what is written here is made by the encoder.
+        except LostSchema as error:
+            # Its rows would be taken once more.
+            raise Refused(str(error)) from error
+        except Undecodable:
             return None
         if event["source"] != self._source:
+            return None
+        # Others may have written it, with any types that Avro takes for ours.
+        if not isinstance(event["sold_at"], datetime) or not isinstance(event["amount"], Decimal):
             return None
         event["sold_at"] = (event["sold_at"] - EPOCH) // MICROSECOND
         event["amount"] = int(event["amount"].scaleb(4))

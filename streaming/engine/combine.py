@@ -13,7 +13,8 @@ import polars as pl
 
 from contracts.registry import Codec, header
 from streaming.engine import age
-from streaming.engine.blocks import Decoder, encode_rows, zigzag
+from streaming.engine.blocks import encode_rows, zigzag
+from streaming.engine.decoding import Decoder
 from streaming.engine.pipeline import Input, Parameters, Pipeline
 from streaming.engine.progress import Progress
 from streaming.engine.step import Assigned, Message, Output, OutRecord

@@ -15,9 +15,10 @@ from typing import Any
 
 from contracts.registry import Codec
 from contracts.schemas import load
+from contracts.writers import UnknownSchema, parse
 from streaming.engine import age
-from streaming.engine.blocks import Decoder
 from streaming.engine.combine import Combine, CombineOutputs
+from streaming.engine.decoding import Decoder
 from streaming.engine.merge import WATERMARK_KEY, Merge, MergeTopics
 from streaming.engine.pipeline import Parameters, Pipeline
 from streaming.engine.progress import Progress
@@ -36,11 +37,9 @@ class MemoryRegistry:
         return self._schemas.index(schema) + 1
 
     def schema(self, schema_id: int) -> Any:
-        return self._schemas[schema_id - 1]
-
-    def find(self, schema_id: int) -> Any:
-        """The schema, or None for an id that was never given."""
-        return self._schemas[schema_id - 1] if 0 < schema_id <= len(self._schemas) else None
+        if not 0 < schema_id <= len(self._schemas):
+            raise UnknownSchema(schema_id)
+        return parse(schema_id, json.dumps(self._schemas[schema_id - 1]))
 
     def codec(self, subject: str, schema: Any) -> Codec:
         return Codec(self, self.register(subject, schema), schema)
@@ -142,7 +141,7 @@ class Driver:
         self.dead = Log(1)
         self._topics = {"partials": self.partials, "state": self.state, "late": self.late, "dead": self.dead}
         decoders = [
-            Decoder(schema, pipeline.reads(found), self.registry.find)
+            Decoder(schema, pipeline.reads(found), self.registry.schema)
             for found, schema in zip(pipeline.inputs, schemas, strict=True)
         ]
         partial_id = self.registry.register("partials", pipeline.partial_schema())

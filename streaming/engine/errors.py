@@ -12,6 +12,11 @@ from observability.lineage.runs import ToldToStop
 
 # Where a message ends that asks for more than fits into one line.
 RESTORING = 'see "Backup and restore" in docs/operations.md'
+# Of a generation's own topics: what was mixed into them cannot be taken out again, but all can be computed again.
+ALIEN = (
+    "nothing but the generation's own workers may write there. Take that right away (`python -m contracts acls` lists "
+    "who has it), then compute the pipeline again from the log (a replay, or an empty results database)"
+)
 
 
 class EngineError(Exception):

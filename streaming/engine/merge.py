@@ -12,9 +12,9 @@ import polars as pl
 
 from contracts.registry import HEADER_BYTES, header
 from streaming.engine import age
-from streaming.engine.blocks import Records, encode_rows, read_zigzag, zigzag
+from streaming.engine.blocks import Records, attempt, encode_rows, read_zigzag, zigzag
 from streaming.engine.combine import group_keys
-from streaming.engine.errors import Fatal
+from streaming.engine.errors import ALIEN, Fatal
 from streaming.engine.pipeline import Pipeline
 from streaming.engine.progress import Progress
 from streaming.engine.step import Assigned, Message, Output, OutRecord
@@ -84,13 +84,15 @@ class Merge:
         bodies: list[bytes] = []
         counts: list[int] = []
         for message in messages:
-            watermarks, count, body = self._parse(message)
+            watermarks, count, body = self._parsed(message)
             bodies.append(body)
             counts.append(count)
             self._advance(message, watermarks, count)
         if sum(counts):
             partitions = np.repeat([message.partition() for message in messages], counts)
-            frame = self._groups.read(len(partitions), b"".join(bodies))
+            frame = attempt(lambda: self._groups.read(len(partitions), b"".join(bodies)))
+            if isinstance(frame, BaseException):
+                raise Fatal(f"{self.input_topic} holds groups that combine never writes: {ALIEN}") from frame
             self._partials.append(frame.hstack([pl.Series(_PARTITION, partitions, dtype=pl.Int32)]))
         self._oldest_micros = age.older(self._oldest_micros, age.oldest(messages))
         return sum(counts)
@@ -142,12 +144,17 @@ class Merge:
         self._totals.clear()
         self._oldest_micros = None
 
-    def _parse(self, message: Message) -> tuple[dict[str, datetime], int, bytes]:
+    def _parsed(self, message: Message) -> tuple[dict[str, datetime], int, bytes]:
         """Watermarks, count of groups, and the groups' bytes, of one record of the partials topic."""
-        value = message.value()
-        place = f"{self.input_topic} partition {message.partition()} offset {message.offset()}"
+        found = attempt(lambda: self._parse(message.value()))
+        if isinstance(found, BaseException):
+            place = f"{self.input_topic} partition {message.partition()} offset {message.offset()}"
+            raise Fatal(f"{place} is not a partial of this generation: {ALIEN}") from found
+        return found
+
+    def _parse(self, value: bytes | None) -> tuple[dict[str, datetime], int, bytes]:
         if value is None or value[:HEADER_BYTES] != header(self._topics.partials_schema_id):
-            raise Fatal(f"{place} is not a partial of this generation: nothing else may write to that topic")
+            raise ValueError("another header")
         watermarks: dict[str, datetime] = {}
         count, at = read_zigzag(value, HEADER_BYTES)
         while count:

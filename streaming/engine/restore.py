@@ -28,8 +28,9 @@ from prometheus_client import Counter, Gauge
 
 from contracts.kafka import committed_offsets
 from contracts.registry import Codec
+from contracts.writers import LostSchema, Undecodable
 from observability import logs
-from streaming.engine.errors import Fatal
+from streaming.engine.errors import ALIEN, Fatal
 from streaming.engine.failures import is_end, is_lost
 from streaming.engine.offsets import ask_ends
 from streaming.engine.progress import Progress, progress_key
@@ -217,7 +218,14 @@ class Restorer:
                 for message in messages:
                     newest = message.value() if message.key() == key else newest
             if newest is not None:
-                record = self._codec.decode(newest)
+                try:
+                    record = self._codec.decode(newest)
+                except LostSchema as error:
+                    raise Fatal(str(error)) from error
+                except Undecodable as error:
+                    raise Fatal(
+                        f"{self._at.progress_topic} holds under {key.decode()} what no step wrote ({error}): {ALIEN}"
+                    ) from error
                 if record["topic_id"] != self._at.input_topic_id:
                     raise Fatal(
                         f"progress of {key.decode()} is of topic id {record['topic_id']}, "

@@ -14,12 +14,15 @@ from tenacity.wait import wait_exponential
 
 from contracts.registry import Registry, Unreachable
 from contracts.settings import KafkaSettings
+from contracts.writers import LostSchema
 from observability import logs
+from observability.waits import WAITS
 from streaming.engine.errors import Fatal, Stopping
 
 # A registry that starts answers so, or what stands before it does.
 _STARTING = frozenset({408, 425, 429})
-_UNKNOWN = 404
+# Between two looks for an id that the registry lost.
+LOST_SECONDS = 5.0
 
 T = TypeVar("T")
 
@@ -29,13 +32,12 @@ _log = logs.get(__name__)
 class PatientRegistry(Registry):
     """Asks until there is an answer or `stop` is set.
 
-    Raises Stopping when told to stop while it is away, Fatal for what it would refuse again; SchemaRegistryError stays
-    what it is for an unknown id, because that is an answer about a record.
+    Raises Stopping when told to stop while it is away, Fatal for what it would refuse again, and Undecodable for an id
+    that it does not know or that is of something else, because that is an answer about a record.
     """
 
     def __init__(self, settings: KafkaSettings, stop: threading.Event | None = None) -> None:
         super().__init__(settings)
-        self._url = settings.schema_registry_url
         self.stop = stop or threading.Event()
 
     def register(self, subject: str, schema: Any) -> int:
@@ -45,33 +47,56 @@ class PatientRegistry(Registry):
         return self._asked(lambda: super(PatientRegistry, self).schema(schema_id), f"schema {schema_id}")
 
     def _asked(self, call: Callable[[], T], what: str) -> T:
+        began = False
+
+        def warn(state: RetryCallState) -> None:
+            nonlocal began
+            self._warn(state)
+            began = True
+
         retrying = Retrying(
             retry=retry_if_exception(may_pass),
             wait=wait_exponential(multiplier=0.1, max=5),
             stop=stop_when_event_set(self.stop),
             sleep=sleep_using_event(self.stop),
-            before_sleep=self._warn,
+            before_sleep=warn,
         )
         try:
             return retrying(call)
         except RetryError as error:
             raise Stopping from error
         except SchemaRegistryError as error:
-            if error.http_status_code == _UNKNOWN:
-                raise
             raise Fatal(
                 f"the schema registry at {self._url} refuses {what} ({reason(error)}): is "
                 "ELECTRORED_SCHEMA_REGISTRY_URL right, may we write there, and is it held to another schema?"
             ) from error
+        finally:
+            if began:
+                WAITS.end("registry")
 
     def _warn(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        _log.warning(
-            "the schema registry does not answer, retried",
-            url=self._url,
-            attempt=state.attempt_number,
-            reason=reason(error),
+        error = reason(state.outcome.exception() if state.outcome else None)
+        WAITS.begin(
+            "registry",
+            f"the schema registry at {self._url} does not answer ({error}): start it, or mend "
+            "ELECTRORED_SCHEMA_REGISTRY_URL; this goes on by itself",
         )
+        # Once; how long it has lasted is in the wait.
+        if state.attempt_number == 1:
+            _log.warning("the schema registry does not answer, retried", url=self._url, reason=error)
+
+    def wait_for(self, error: LostSchema, is_found: Callable[[], bool]) -> None:
+        """Wait until the id was put back. Raises Stopping when told to stop."""
+        _log.error("values are held back", reason=str(error))
+        try:
+            while not is_found():
+                # Each time: another thread may have waited for the registry's answer, and got it.
+                WAITS.begin("registry", str(error))
+                if self.stop.wait(LOST_SECONDS):
+                    raise Stopping
+        finally:
+            WAITS.end("registry")
+        _log.info("the schema registry knows the id again")
 
 
 def may_pass(error: BaseException) -> bool:

@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
 from contracts.registry import Codec
+from contracts.writers import LostSchema, Undecodable
 from observability import logs
 from streaming.engine.errors import Fatal
 from streaming.engine.failures import is_end, is_lost
@@ -68,7 +70,7 @@ class Frontiers:
 
     def read(self) -> datetime | None:
         """The minimum over the sources; None while nothing can be said. Does not wait."""
-        newest: dict[bytes, bytes] = {}
+        values: dict[bytes, list[bytes]] = {}
         while messages := self._consumer.consume(BATCH, 0):
             for message in messages:
                 failure = message.error()
@@ -77,15 +79,15 @@ class Frontiers:
                     self._position = max(self._position, offset + 1)
                     key, value = message.key(), message.value()
                     if key is not None and value is not None:
-                        newest[key] = value
+                        values.setdefault(key, []).append(value)
                 elif is_end(failure):
                     self._position = max(self._position, offset)
                 elif is_lost(failure):
                     raise Fatal(f"{self._topic} cannot be read: {failure.str()}")
                 else:
                     _log.warning("reading frontiers is retried", reason=failure.str())
-        for value in newest.values():
-            branch, record = self._codec.decode(value)
+        for key, of_key in values.items():
+            branch, record = self._newest_of(key, of_key)
             if branch == "electrored.SourcePosition" and record["source"] in self._sources:
                 self._newest[record["source"]] = record["frontier"]
         held = [frontier for frontier in self._newest.values() if frontier is not None]
@@ -93,6 +95,24 @@ class Frontiers:
         if self._position < self._end or unheard or not held or min(held) <= EPOCH:
             return None
         return min(held)
+
+    def _newest_of(self, key: bytes, values: list[bytes]) -> tuple[str, dict[str, Any]]:
+        """What was written last; a value of others is passed over, and the source stands where it was before."""
+        for value in reversed(values):
+            try:
+                branch, record = self._codec.decode(value)
+            except LostSchema as error:
+                raise Fatal(str(error)) from error
+            except Undecodable as error:
+                _log.warning(
+                    "a record is passed over: only sources may write there",
+                    topic=self._topic,
+                    key=key.decode(errors="backslashreplace"),
+                    reason=str(error),
+                )
+            else:
+                return branch, record
+        return "", {}
 
     def close(self) -> None:
         self._consumer.close()

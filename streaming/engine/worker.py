@@ -10,25 +10,25 @@ import gc
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts import kafka as connect
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, Topic
+from contracts.writers import LostSchema
 from observability.lineage.facts import Facts
 from streaming import stores
 from streaming.barriers import Barriers, Resting, Told
-from streaming.engine.blocks import Decoder
 from streaming.engine.combine import Combine, CombineOutputs
-from streaming.engine.errors import Stopping
+from streaming.engine.decoding import Decoder, OnLost
+from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.loop import LIVE, Attendant, Loop, Pace, Parts
 from streaming.engine.merge import Merge, MergeTopics
 from streaming.engine.offsets import ends
@@ -154,6 +154,16 @@ class Worker:
         finally:
             ended.set()
 
+    def _lost(self, is_live: bool) -> OnLost:
+        """Live traffic waits for an id that may be put back; a replay is somebody's, who is told."""
+
+        def lost(error: LostSchema, is_found: Callable[[], bool] | None) -> None:
+            if is_found is None or not is_live:
+                raise Fatal(str(error)) from error
+            self._registry.wait_for(error, is_found)
+
+        return lost
+
     # -- building
 
     def combine(self, number: int, *, is_live: bool = True) -> Loop:
@@ -173,7 +183,9 @@ class Worker:
             dead_codec=self._registry.codec(self._dead.subject, load(self._dead.schema)),
             first_input=first,
         )
-        decoder = Decoder(load(found.source.schema), pipeline.reads(found), self._writer_schema)
+        decoder = Decoder(
+            load(found.source.schema), pipeline.reads(found), self._registry.schema, self._lost(is_live)
+        )
         step = Combine(
             pipeline, found, self._generation.parameters, self._generation.number, decoder, outputs
         )
@@ -262,12 +274,3 @@ class Worker:
             return connect.consumer(self._kafka, group_id, subscribed=False, overrides=overrides)
 
         return make
-
-    def _writer_schema(self, schema_id: int) -> Any:
-        """The schema, None if the registry does not know it; waits while the registry is away."""
-        try:
-            return self._registry.schema(schema_id)
-        except SchemaRegistryError as error:
-            if error.http_status_code == 404:
-                return None
-            raise

@@ -30,7 +30,7 @@ from streaming.generations import LIVE, load
 from streaming.sink.followed import Entry, Followed, live
 from streaming.sink.following import Follower, connect, follow, retried
 from streaming.sink.rows import Rows
-from streaming.sink.state_topic import POLL_SECONDS, Batch, Progress, Reader, check
+from streaming.sink.state_topic import POLL_SECONDS, Batch, Progress, Reader, check, decoded
 
 # A topic made anew is noticed by its offsets at once, or by this check of its id.
 CHECK_SECONDS = 10.0
@@ -149,8 +149,7 @@ class StateSink:
 
     def _decode(self, value: bytes) -> dict[str, Any]:
         """The fields of a total or of a watermark."""
-        _, fields = self._codec.decode(value)
-        return dict(fields)
+        return decoded(self._codec, self._followed.topic, value)
 
 
 def run(

@@ -35,7 +35,7 @@ from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
 from streaming.sink.followed import Followed, active
 from streaming.sink.following import Follower, connect, follow, retried
-from streaming.sink.state_topic import Batch, Progress, Reader, check
+from streaming.sink.state_topic import Batch, Progress, Reader, check, decoded
 
 # A transaction of about 50 ms: readers of the public topic wait for no more than that.
 TRANSACTION_RECORDS = 5_000
@@ -177,7 +177,7 @@ class Publisher:
     def _record(self, key: bytes, value: bytes) -> OutRecord:
         """A total as outsiders see it; without a value where it is not there for them."""
         pipeline = self._followed.pipeline
-        _, total = self._state.decode(value)
+        total = decoded(self._state, self._followed.topic, value)
         shown = pipeline.public(total)
         encoded = None if shown is None else self._public.encode({name: shown[name] for name in self._fields})
         return OutRecord(self._output.name, None, pipeline.public_key(key, total), encoded)
@@ -185,7 +185,8 @@ class Publisher:
     def _note(self, watermarks: dict[int, bytes]) -> None:
         """Everything up to them is published."""
         marks = {
-            partition: self._state.decode(value)[1]["watermark"] for partition, value in watermarks.items()
+            partition: decoded(self._state, self._followed.topic, value)["watermark"]
+            for partition, value in watermarks.items()
         }
         self._progress.note(marks)
 

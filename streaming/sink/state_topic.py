@@ -7,18 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from contracts.datasets import Dataset
 from contracts.kafka import consumer, describe_topics
+from contracts.registry import Codec
 from contracts.settings import KafkaSettings
+from contracts.writers import LostSchema, Undecodable
 from observability import logs
 from observability.lineage.facts import Facts
 from observability.metrics import LAG
 from streaming.engine import age
-from streaming.engine.errors import RESTORING, Fatal, Stopping
+from streaming.engine.errors import ALIEN, RESTORING, Fatal, Stopping
 from streaming.engine.failures import is_end, is_lost
 from streaming.engine.merge import WATERMARK_KEY
 from streaming.sink.followed import Followed
@@ -63,6 +65,17 @@ class Batch:
         if carriers:
             found = age.oldest(cast(Sequence[age.Carrier], carriers))
             self.oldest_micros = age.older(self.oldest_micros, found)
+
+
+def decoded(codec: Codec, topic: str, value: bytes) -> dict[str, Any]:
+    """The fields of a total or of a watermark. Raises Fatal if it is neither."""
+    try:
+        _, fields = codec.decode(value)
+    except LostSchema as error:
+        raise Fatal(str(error)) from error
+    except Undecodable as error:
+        raise Fatal(f"{topic} holds what merge never writes ({error}): {ALIEN}") from error
+    return dict(fields)
 
 
 @dataclass

@@ -64,11 +64,11 @@ def test_what_was_fetched_while_the_registry_was_away_is_given_when_it_is_back(
     tail = Tail(stack.kafka, topic, "electrored.test")
     (port,) = ports.free(1)
     away = Registry(stack.kafka.model_copy(update={"schema_registry_url": f"http://127.0.0.1:{port}"}))
-    registry, tail._registry = tail._registry, away
+    registry, tail._codec._registry = tail._codec._registry, away
     for _ in range(2):
         with pytest.raises(Unreachable):
             reasons(tail)
-    tail._registry = registry
+    tail._codec._registry = registry
     assert reasons(tail) == ["0", "1", "2", "3", "4"]
     assert tail.unreadable == 0
     tail.close()

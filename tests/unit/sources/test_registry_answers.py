@@ -6,6 +6,7 @@ import httpx2
 import pytest
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
+from observability.waits import WAITS
 from sources.errors import Interrupted, Refused
 from sources.ledger import registry_answers
 
@@ -18,9 +19,13 @@ from sources.ledger import registry_answers
         SchemaRegistryError(-1, -1, "no JSON"),
     ],
 )
-def test_a_registry_that_is_away_interrupts(error: Exception) -> None:
+def test_a_registry_that_is_away_interrupts_and_is_waited_for(error: Exception) -> None:
     with pytest.raises(Interrupted, match="the schema registry: "), registry_answers():
         raise error
+    assert [wait.on for wait in WAITS.current()] == ["registry"]
+    with registry_answers():
+        pass
+    assert WAITS.current() == []
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 422])

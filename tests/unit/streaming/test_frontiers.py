@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Message
 
+from contracts.writers import Undecodable
 from streaming.engine.watermarks import Frontiers
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -27,6 +28,9 @@ class Positions:
         offset = len(self.values) - 1
         self.messages.append(Message(topic="positions", offset=offset, key=source.encode(), value=number))
 
+    def tell_nonsense(self, source: str) -> None:
+        self.messages.append(Message(topic="positions", offset=0, key=source.encode(), value=b"nonsense"))
+
     def assign(self, _: object) -> None: ...
 
     def consume(self, _: int, __: float) -> list[Message]:
@@ -34,6 +38,8 @@ class Positions:
         return messages
 
     def decode(self, value: bytes) -> tuple[str, dict[str, Any]]:
+        if value == b"nonsense":
+            raise Undecodable("no registry header")
         return "electrored.SourcePosition", self.values[int(value)]
 
 
@@ -85,3 +91,14 @@ def test_files_that_are_all_taken_hold_nothing_back(positions: Positions) -> Non
 def test_the_epoch_holds_everything_back(positions: Positions) -> None:
     positions.tell("postgres", datetime.fromtimestamp(0, UTC))
     assert frontiers(positions, SOURCES).read() is None
+
+
+def test_row_22_what_others_wrote_over_a_position_is_passed_over(positions: Positions) -> None:
+    known = frontiers(positions, SOURCES)
+    positions.tell("postgres", NOW)
+    positions.tell_nonsense("postgres")
+    assert known.read() == NOW
+    positions.tell_nonsense("postgres")
+    assert known.read() == NOW
+    positions.tell("postgres", NOW + timedelta(minutes=1))
+    assert known.read() == NOW + timedelta(minutes=1)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
+from contracts.registry import Registry
 from contracts.settings import KafkaSettings
+from contracts.writers import LostSchema, UnknownSchema
+from observability.waits import WAITS
+from sources.errors import Interrupted
+from sources.ledger import registry_answers
 from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.schemas import PatientRegistry
 
@@ -74,7 +82,7 @@ def test_an_unknown_id_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         raise SchemaRegistryError(404, 40403, "schema not found")
 
     monkeypatch.setattr(SchemaRegistryClient, "get_schema", unknown)
-    with pytest.raises(SchemaRegistryError, match="not found"):
+    with pytest.raises(UnknownSchema, match="schema id 1 is unknown to the registry"):
         registry().schema(1)
 
 
@@ -103,3 +111,65 @@ def test_told_to_stop_it_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> Non
     answering(monkeypatch, *[httpx2.ConnectError("connection refused")] * 3)
     with pytest.raises(Stopping):
         registry(stop).register("sales-events-value", {"type": "string"})
+
+
+@pytest.fixture
+def silent() -> Iterator[KafkaSettings]:
+    """A registry that takes connections and says nothing, as a stopped process does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        yield KafkaSettings(kafka_bootstrap="kafka:9092", schema_registry_url=url)
+
+
+def test_row_25_a_registry_that_says_nothing_is_waited_for_with_a_word(
+    silent: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contracts.registry.ANSWER_SECONDS", 0.05)
+    stop = threading.Event()
+    patient = PatientRegistry(silent, stop)
+    monkeypatch.setattr(patient._client._rest_client, "max_retries", 0)
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(patient.schema, 3)
+        deadline = time.monotonic() + 30
+        details: set[str] = set()
+        while not details and time.monotonic() < deadline:
+            details |= {wait.detail for wait in WAITS.current()}
+            time.sleep(0.01)
+        stop.set()
+        with pytest.raises(Stopping):
+            asked.result(30)
+    (detail,) = details
+    assert silent.schema_registry_url in detail
+    assert "start it" in detail
+    assert WAITS.current() == []
+
+
+def test_row_25_a_source_reports_the_same(silent: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contracts.registry.ANSWER_SECONDS", 0.05)
+    with pytest.raises(Interrupted, match="the schema registry: "), registry_answers():
+        Registry(silent).register("sales-events-value", {"type": "string"})
+    assert [wait.on for wait in WAITS.current()] == ["registry"]
+    with registry_answers():
+        pass
+    assert WAITS.current() == []
+
+
+def test_row_23_a_lost_id_is_waited_for_until_it_is_put_back_or_the_process_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streaming.engine.schemas.LOST_SECONDS", 0.01)
+    stop = threading.Event()
+    patient = registry(stop)
+    said: list[str] = []
+
+    def found() -> bool:
+        said.extend(wait.detail for wait in WAITS.current())
+        return len(said) >= 2
+
+    patient.wait_for(LostSchema(11, "SaleEvent"), found)
+    assert "schema id 11 to SaleEvent" in said[0]
+    assert WAITS.current() == []
+    stop.set()
+    with pytest.raises(Stopping):
+        patient.wait_for(LostSchema(11, "SaleEvent"), lambda: False)
+    assert WAITS.current() == []

@@ -1,0 +1,288 @@
+"""Values of a poll → columns, whoever wrote them: nothing foreign stops a poll, or takes another value with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import fastavro
+import polars as pl
+
+from contracts.registry import HEADER_BYTES, header, is_record, schema_id_of
+from contracts.writers import LostSchema, Undecodable, UnknownSchema, one_line
+from streaming.engine.blocks import Records, attempt
+from streaming.engine.resolution import difference, is_decimal, is_timestamp
+from streaming.engine.windows import to_micros
+
+# A random mark between values: a record that is longer or shorter than its schema says cannot pass as two others.
+MARK = os.urandom(8)
+_PREFIX = "_prefix"
+
+# Gives the parsed writer schema. Raises Undecodable for an id that is unknown or of something else; whatever else it
+# raises says nothing about a value.
+SchemaLookup = Callable[[int], Any]
+
+# Timestamps that have a date, as whoever reads them one by one needs it; in microseconds.
+TIMES = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(datetime.max.replace(tzinfo=UTC))
+# Called for an id of ours that the registry lost. Returns when it gives it again; without a way to ask that, raises.
+OnLost = Callable[[LostSchema, Callable[[], bool] | None], None]
+# So many lost values without a sound one between them are no accident of others, however slowly they come.
+LOST_IN_A_ROW = 3
+# As many ids of a poll are looked at for that.
+MOST_IDS = 10
+
+
+@dataclass
+class Decoded:
+    """The events of a poll as columns. `row` says which value each came from; the bad ones are named beside."""
+
+    frame: pl.DataFrame
+    bad: list[tuple[int, str]] = field(default_factory=list)
+
+
+# What stands before each value of a block: the mark and the registry's header.
+_MARKED = {"name": _PREFIX, "type": {"type": "fixed", "name": "Prefix", "size": len(MARK) + HEADER_BYTES}}
+
+
+def _refuse(error: LostSchema, _: Callable[[], bool] | None) -> None:
+    raise error
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """How to read the marked records of a writer's schema as columns of the reader's."""
+
+    schema_id: int
+    name: str
+    records: Records
+    present: list[str]
+    columns: list[pl.Expr]
+
+    def read(self, values: Sequence[bytes]) -> pl.DataFrame:
+        """The values as columns. Raises if one is no record of the schema, or does not end where it should."""
+        # The first value once more at the end: the mark before it proves where the last one ended.
+        body = MARK.join([b"", *values, values[0]])
+        frame = self.records.read(len(values) + 1, body, [_PREFIX, *self.present])
+        if frame.height != len(values) + 1:
+            raise ValueError("other records than values")
+        frame = frame.select(pl.col(_PREFIX) == pl.lit(MARK + header(self.schema_id)), *self.columns)
+        if not frame.drop_in_place(_PREFIX).all():
+            raise ValueError("a record does not end where its value ends")
+        frame = frame.head(-1)
+        if any(column.null_count() for column in frame.get_columns()):
+            raise Undecodable("a needed field is null or out of its range")
+        return frame
+
+
+class Decoder:
+    """Values with a registry header → the columns of a reader schema that are asked for.
+
+    Writer schemas come by id; several in one poll are several blocks. A block that does not decode, or whose marks
+    are not where they belong, is halved until the bad values stand alone: a value's fate depends on itself only.
+    Whatever a value or its schema raises is its own fault, as long as a sound value can be read still.
+
+    Values that are the reader's own to the last byte, under an id that the registry does not know or gives to something
+    else: if they are most of a poll, the registry lost its schemas, and none of them is set aside for that.
+    """
+
+    def __init__(
+        self, reader: Any, columns: Sequence[str], lookup: SchemaLookup, on_lost: OnLost | None = None
+    ) -> None:
+        self._columns = list(columns)
+        self._lookup = lookup
+        self._on_lost = on_lost or _refuse
+        # Under which a sound value was read; and of the newest poll those that the registry did not know.
+        self._sound_ids: set[int] = set()
+        self._unknown: set[int] = set()
+        self._lost_in_a_row = 0
+        self._fields = {f["name"]: f for f in reader["fields"]}
+        self._dtypes = dict(Records(reader).read(0, b"", self._columns).schema)
+        self._writers: dict[int, _Writer | Undecodable] = {}
+        self._own = self._writer_of(0, reader)
+        self._sound = header(0) + b"".join(_zero(f["type"]) for f in reader["fields"])
+        self._prove()
+
+    def decode(self, values: Sequence[bytes | None]) -> Decoded:
+        """Columns of all values that are sound, in their order, and the reason for each that is not."""
+        if values:
+            whole = self._whole(values)
+            if whole is not None:
+                self._lost_in_a_row = 0
+                return Decoded(whole.with_row_index("row"))
+        while True:
+            decoded = self._by_schema(values)
+            if decoded.bad:
+                self._prove()
+            lost = self._lost(values, decoded)
+            if lost is None:
+                return decoded
+            is_found = partial(self._is_found, lost) if lost in self._unknown else None
+            self._on_lost(LostSchema(lost, self._own.name), is_found)
+
+    def _prove(self) -> None:
+        """Raise what a sound value raises: then the fault is not the values', and none of them is set aside for it."""
+        self._own.read([self._sound])
+
+    def _lost(self, values: Sequence[bytes | None], decoded: Decoded) -> int | None:
+        """The id of most lost values; None if they are few, as those of somebody are who has another registry."""
+        suspects: dict[int, list[bytes]] = {}
+        for row, _ in decoded.bad:
+            value = values[row] or b""
+            schema_id = attempt(partial(schema_id_of, value))
+            if isinstance(schema_id, int) and schema_id not in self._sound_ids:
+                suspects.setdefault(schema_id, []).append(value)
+        # Of values that only look like ours each may have an id of its own.
+        most = sorted(suspects, key=lambda schema_id: -len(suspects[schema_id]))[:MOST_IDS]
+        counts = {schema_id: self._own_among(schema_id, suspects[schema_id]) for schema_id in most}
+        total, sound = sum(counts.values()), decoded.frame.height
+        self._lost_in_a_row = total if sound else self._lost_in_a_row + total
+        is_few = bool(self._sound_ids) and self._lost_in_a_row < LOST_IN_A_ROW
+        return None if total <= sound or is_few else max(counts, key=lambda schema_id: counts[schema_id])
+
+    def _own_among(self, schema_id: int, values: list[bytes]) -> int:
+        """How many of the values are the reader's own, and none of what stands under their id."""
+        if schema_id not in self._unknown:
+            registered = attempt(lambda: fastavro.parse_schema(self._lookup(schema_id)))
+            if not isinstance(registered, BaseException) and is_record(values[0], registered):
+                return 0
+        frames: list[pl.DataFrame] = []
+        own = replace(self._own, schema_id=schema_id)
+        self._halve(own, values, list(range(len(values))), frames, [])
+        return sum(frame.height for frame in frames)
+
+    def _is_found(self, schema_id: int) -> bool:
+        return not isinstance(self._writer(schema_id), UnknownSchema)
+
+    def _whole(self, values: Sequence[bytes | None]) -> pl.DataFrame | None:
+        """The values as columns if all are of the first one's schema, which is how nearly every poll is."""
+        schema_id = attempt(lambda: schema_id_of(values[0] or b""))
+        if not isinstance(schema_id, int):
+            return None
+        writer = self._writer(schema_id)
+        # A tombstone cannot be joined; to look for it costs more than to fail.
+        frame = writer if isinstance(writer, Undecodable) else attempt(lambda: writer.read(values))  # type: ignore[arg-type]
+        if isinstance(frame, BaseException):
+            return None
+        self._sound_ids.add(schema_id)
+        return frame
+
+    def _by_schema(self, values: Sequence[bytes | None]) -> Decoded:
+        bad: list[tuple[int, str]] = []
+        rows_of: dict[int, list[int]] = {}
+        for row, value in enumerate(values):
+            try:
+                rows_of.setdefault(schema_id_of(value or b""), []).append(row)
+            except Undecodable as error:
+                bad.append((row, str(error)))
+        frames: list[pl.DataFrame] = []
+        self._unknown.clear()
+        for schema_id, rows in rows_of.items():
+            before = len(frames)
+            writer = self._writer(schema_id)
+            if isinstance(writer, UnknownSchema):
+                self._unknown.add(schema_id)
+            if isinstance(writer, Undecodable):
+                bad += [(row, str(writer)) for row in rows]
+            else:
+                self._halve(writer, [values[row] or b"" for row in rows], rows, frames, bad)
+            if len(frames) > before:
+                self._sound_ids.add(schema_id)
+        frame = pl.concat(frames).sort("row") if frames else self._empty()
+        return Decoded(frame, sorted(bad))
+
+    def _halve(
+        self,
+        writer: _Writer,
+        values: list[bytes],
+        rows: list[int],
+        frames: list[pl.DataFrame],
+        bad: list[tuple[int, str]],
+    ) -> None:
+        frame = attempt(lambda: writer.read(values))
+        if isinstance(frame, pl.DataFrame):
+            frames.append(
+                frame.with_columns(row=pl.Series(rows, dtype=pl.get_index_type())).select(
+                    "row", *self._columns
+                )
+            )
+        elif len(rows) == 1:
+            more = f": {frame}" if isinstance(frame, Undecodable) else ""
+            bad.append((rows[0], f"does not decode as {writer.name}, schema id {writer.schema_id}{more}"))
+        else:
+            middle = len(rows) // 2
+            self._halve(writer, values[:middle], rows[:middle], frames, bad)
+            self._halve(writer, values[middle:], rows[middle:], frames, bad)
+
+    def _writer(self, schema_id: int) -> _Writer | Undecodable:
+        """How to read values of the schema, or why none of them can be."""
+        known = self._writers.get(schema_id)
+        if known is not None:
+            return known
+        try:
+            schema = self._lookup(schema_id)
+        except UnknownSchema as error:
+            # Not remembered: it may be registered tomorrow.
+            return error
+        except Undecodable as error:
+            made: _Writer | BaseException = error
+        else:
+            made = attempt(lambda: self._writer_of(schema_id, schema))
+        if not isinstance(made, (_Writer, Undecodable)):
+            self._prove()
+            made = Undecodable(f"schema id {schema_id} cannot be read: {one_line(made)}")
+        self._writers[schema_id] = made
+        return made
+
+    def _writer_of(self, schema_id: int, schema: Any) -> _Writer:
+        """Raises Undecodable with the reason if the schema is of another kind, and anything for what is no schema."""
+        if not isinstance(schema, dict) or schema.get("type") != "record":
+            raise Undecodable(f"schema id {schema_id} is of no record")
+        name = str(schema["name"])
+        types = {f["name"]: f["type"] for f in schema["fields"]}
+        missing = [c for c in self._columns if c not in types and "default" not in self._fields[c]]
+        if missing:
+            raise Undecodable(
+                f"field {', '.join(missing)} is missing in the writer's schema {name}, schema id {schema_id}"
+            )
+        present = [column for column in self._columns if column in types]
+        for column in present:
+            if (found := difference(types[column], self._fields[column]["type"])) is not None:
+                raise Undecodable(
+                    f"field {column} is {found} in the writer's schema {name}, schema id {schema_id}"
+                )
+        records = Records(schema | {"fields": [_MARKED, *schema["fields"]]})
+        # What polars does not know it says now, and not of every value.
+        records.read(0, b"", [_PREFIX, *present])
+        return _Writer(
+            schema_id, name, records, present, [self._as_reader(c, c in types) for c in self._columns]
+        )
+
+    def _as_reader(self, column: str, is_present: bool) -> pl.Expr:
+        """The column as the reader has it; null where its type has no such number: a sum of those could overflow."""
+        found, dtype = self._fields[column], self._dtypes[column]
+        if not is_present:
+            return pl.lit(found["default"], dtype=dtype).alias(column)
+        read = pl.col(column).cast(dtype)
+        if is_decimal(found["type"]):
+            most = 10 ** found["type"]["precision"] - 1
+            digits = pl.col(column).to_physical()
+            return pl.when(digits.is_between(*_literals(-most, most, pl.Int128))).then(read)
+        if is_timestamp(found["type"]):
+            return pl.when(read.is_between(*_literals(*TIMES, pl.Int64))).then(read)
+        return read
+
+    def _empty(self) -> pl.DataFrame:
+        return pl.DataFrame(schema={"row": pl.get_index_type()} | {c: self._dtypes[c] for c in self._columns})
+
+
+def _literals(least: int, most: int, dtype: type[pl.DataType]) -> tuple[pl.Expr, pl.Expr]:
+    return pl.lit(least, dtype=dtype), pl.lit(most, dtype=dtype)
+
+
+def _zero(avro: Any) -> bytes:
+    """The value of the type that is zero, or empty; of types that our logs' schemas have."""
+    return b"\x02\x00" if is_decimal(avro) else b"\x00"

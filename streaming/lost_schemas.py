@@ -1,0 +1,119 @@
+"""The ids that our topics' values have, and putting their schemas back under them in a registry that lost them.
+
+The schemas are shipped, and which id each had stands in the topics. Looked at are the first and last values of each
+partition, and taken is what is a record of the topic's schema to the last byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fastavro
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from sqlalchemy import Engine
+
+from contracts.kafka import TIMEOUT_SECONDS, admin, consumer
+from contracts.registry import Registry, is_record, schema_id_of
+from contracts.schemas import load
+from contracts.settings import KafkaSettings
+from contracts.topics import PUBLIC
+from contracts.writers import Undecodable
+from streaming.engine.failures import is_end
+from streaming.generations import load_live
+from streaming.pipelines import PIPELINES
+
+# At each end of a partition.
+LOOKED_AT = 100
+END_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Given:
+    """The schema that the values of a topic have, and the id that they give to it."""
+
+    subject: str
+    schema_id: int
+    schema: Any
+
+
+def ours(results: Engine) -> dict[str, Any]:
+    """The schema of each topic: the public ones, and those of the generations that live."""
+    schemas = {topic.name: load(topic.schema) for topic in PUBLIC}
+    for pipeline in {name for name, _ in PIPELINES}:
+        for generation in load_live(results, pipeline):
+            found, names = PIPELINES[pipeline, generation.version], generation.names
+            schemas[names.partials.name] = found.partial_schema()
+            schemas[names.state.name] = found.state_schema()
+            schemas[names.progress.name] = load(names.progress.schema)
+    return schemas
+
+
+def given(kafka: KafkaSettings, schemas: Mapping[str, Any]) -> list[Given]:
+    """What stands in the topics, by topic; a topic without values says nothing. Raises KafkaException."""
+    known = admin(kafka).list_topics(timeout=TIMEOUT_SECONDS).topics
+    reader = consumer(kafka, "electrored.standing", subscribed=False, overrides={"fetch.wait.max.ms": 20})
+    try:
+        return [
+            Given(f"{topic}-value", schema_id, schema)
+            for topic, schema in schemas.items()
+            if topic in known
+            for schema_id in _ids(reader, topic, known[topic].partitions, schema)
+        ]
+    finally:
+        reader.close()
+
+
+def _ids(reader: Consumer, topic: str, partitions: Iterable[int], schema: Any) -> list[int]:
+    parsed = fastavro.parse_schema(schema)
+    ids: set[int] = set()
+    for value in _values(reader, topic, partitions):
+        try:
+            if schema_id_of(value) not in ids and is_record(value, parsed):
+                ids.add(schema_id_of(value))
+        except Undecodable:
+            continue
+    return sorted(ids)
+
+
+def _values(reader: Consumer, topic: str, partitions: Iterable[int]) -> Iterator[bytes]:
+    for partition in partitions:
+        low, high = reader.get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_SECONDS)
+        for start in sorted({low, max(low, high - LOOKED_AT)}):
+            reader.assign([TopicPartition(topic, partition, start)])
+            for message in reader.consume(LOOKED_AT, END_SECONDS) if high > low else ():
+                value, error = message.value(), message.error()
+                if error is not None and not is_end(error):
+                    raise KafkaException(error)
+                if error is None and value is not None:
+                    yield value
+    reader.unassign()
+
+
+def wrong(kafka: KafkaSettings, found: Iterable[Given]) -> list[Given]:
+    """Those whose id the registry does not know, or gives to something else."""
+    registry = Registry(kafka)
+
+    def is_right(one: Given) -> bool:
+        try:
+            return bool(_meaning(registry.schema(one.schema_id)) == _meaning(one.schema))
+        except Undecodable:
+            return False
+
+    return [one for one in found if not is_right(one)]
+
+
+def _meaning(schema: Any) -> Any:
+    """The schema with full names: a registry may leave out a namespace that stands around it already."""
+    text = json.dumps(fastavro.parse_schema(schema))
+    return json.loads(
+        text, object_hook=lambda found: {k: v for k, v in found.items() if not k.startswith("__")}
+    )
+
+
+def put_back(kafka: KafkaSettings, lost: Iterable[Given]) -> None:
+    """Put schemas back under their ids, which must be free. Raises what the registry's client raises."""
+    # As text exactly what our processes register, or it would be another schema.
+    Registry(kafka).put_back({one.subject: (one.schema_id, json.dumps(one.schema)) for one in lost})

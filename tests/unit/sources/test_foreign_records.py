@@ -1,0 +1,101 @@
+"""Rows 22 and 23: what others wrote where a source reads itself back is passed over, or ends it with a way on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from contracts.registry import Codec, header
+from contracts.schemas import load
+from contracts.settings import KafkaSettings
+from contracts.topics import SOURCE_POSITIONS
+from sources import avro
+from sources.csv.log import Log
+from sources.errors import Refused
+from sources.ledger import Ledger, Position
+from tests.unit.streaming.test_blocks import event
+from tests.unit.streaming.test_foreign_values import Registered
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SETTINGS = KafkaSettings(kafka_bootstrap="kafka:9092", schema_registry_url="http://registry:8081")
+CODEC = Codec(Registered({7: ('"string"', "AVRO")}), 1, load("source_position"))
+FOREIGN = [b"", b"{}", header(7) + b"\x0ahello", header(99) + b"x" * 20, header(1), header(1) + b"\xff" * 30]
+
+
+def position(next_seq: int) -> bytes:
+    record = {"source": "csv", "next_seq": next_seq, "frontier": NOON, "detail": '{"a": 1}'}
+    return CODEC.encode(("electrored.SourcePosition", record))
+
+
+def read_back(monkeypatch: pytest.MonkeyPatch, *records: tuple[bytes, bytes | None]) -> Ledger:
+    ledger = Ledger(SETTINGS, "csv", "sources.csv", SOURCE_POSITIONS)
+    monkeypatch.setattr(ledger, "_end_offset", lambda: len(records))
+    monkeypatch.setattr(ledger, "_committed_below", lambda _: records)
+    ledger._read_back(CODEC)
+    return ledger
+
+
+@pytest.mark.parametrize("foreign", FOREIGN, ids=repr)
+def test_row_22_a_foreign_value_under_a_sources_key_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, foreign: bytes
+) -> None:
+    ledger = read_back(
+        monkeypatch, (b"csv", position(5)), (b"postgres", foreign), (b"csv", foreign), (b"\xff", foreign)
+    )
+    assert ledger.position == Position(5, NOON, {"a": 1})
+
+
+@pytest.mark.parametrize("key", [b"csv", b"csv/range/1", b"csv/file/abc"])
+@pytest.mark.parametrize("foreign", FOREIGN, ids=repr)
+def test_row_22_once_the_sources_own_record_is_gone_it_ends_with_a_way_on(
+    monkeypatch: pytest.MonkeyPatch, foreign: bytes, key: bytes
+) -> None:
+    with pytest.raises(
+        Refused, match=f"source-positions holds under the key {key.decode()} .*contracts acls"
+    ):
+        read_back(monkeypatch, (key, foreign))
+
+
+def test_row_22_what_the_source_wrote_afterwards_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = read_back(monkeypatch, (b"csv", b"foreign"), (b"csv", position(6)))
+    assert ledger.position == Position(6, NOON, {"a": 1})
+
+
+def test_row_23_a_position_whose_id_was_lost_is_no_reason_to_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = header(99) + position(6)[5:]
+    with pytest.raises(Refused, match="schema id 99 to a record of ours"):
+        read_back(monkeypatch, (b"csv", position(5)), (b"csv", lost))
+
+
+@pytest.fixture
+def log() -> Log:
+    """As it decodes: without servers."""
+    made = Log.__new__(Log)
+    made._codec = Codec(Registered({7: ('"string"', "AVRO")}), 1, load("sale_event"))
+    made._source, made._own, made._mark = "csv", header(1), avro.string(b"csv")
+    return made
+
+
+def sale(**changes: Any) -> bytes:
+    return Codec(Registered(), 1, load("sale_event")).encode(event(1) | {"source": "csv"} | changes)
+
+
+@pytest.mark.parametrize("foreign", [*FOREIGN, None], ids=repr)
+def test_row_22_a_foreign_value_in_the_log_is_nothing_of_the_files(log: Log, foreign: bytes | None) -> None:
+    assert log._event(foreign) is None
+
+
+def test_row_22_own_events_are_read(log: Log) -> None:
+    found = log._event(sale(amount=Decimal("12.5000")))
+    assert found is not None
+    assert (found["seq"], found["amount"]) == (1, 125_000)
+    assert log._event(sale(source="postgres")) is None
+
+
+def test_row_23_an_own_event_whose_id_was_lost_is_not_overlooked(log: Log) -> None:
+    """Its row would be taken once more."""
+    with pytest.raises(Refused, match="schema id 99 to SaleEvent"):
+        log._event(header(99) + sale()[5:])
