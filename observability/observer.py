@@ -38,6 +38,7 @@ HELP = {
     "electrored_dead_letters_total": "Dead letters by origin and what is wrong: since the start, and 100,000 older",
     "electrored_unreadable_records_total": "Records that are none of their topic's, skipped by the observer",
     "electrored_group_lag_offsets": "The same from outside: offsets between what a group has committed and the end",
+    "electrored_topic_not_kept": "1 for a topic's setting that loses or falsifies records; beginning: some are gone",
     "electrored_active_generation": "Number of the active generation",
     "electrored_sales_in_several_sources": "Sale ids that count in more than one source",
     "electrored_results_watermark_timestamp_seconds": "All recorded up to here is in the rows; at first, its beginning",
@@ -132,6 +133,7 @@ def observer(kafka: KafkaSettings, settings: ObserverSettings) -> Observer:
         "kafka": broker,
         "ledger": ledger.look,
         "groups": lambda: looks.of_kafka(kafka, results),
+        "topics": lambda: looks.of_topics(kafka, results),
         "results": lambda: looks.of_results(results),
     }
     if settings.sales_db_url is not None:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from contracts.settings import StackSettings
 from stack import databases, java, kafka, orphans, postgres, prometheus, registry
+from stack.ends import words
 from stack.errors import StackError
 from stack.layout import Layout, Options
 from stack.ports import require_free
@@ -234,9 +235,13 @@ class Stack:
             if state in ("starting", "running") and program.is_ready():
                 break
             waited = time.monotonic() - began
-            if state == "fatal" or self.supervisor.restarts().get(program.name, 0) >= DEATHS:
+            past = self.supervisor.ends().get(program.name, [])
+            if past and (why := words(log, past[-1])).refused:
+                raise StackError(f"{program.name} refused: {why.text}", f"read `electrored logs {program.name}`")
+            if state == "fatal" or len(past) >= DEATHS:
+                reason = words(log, past[-1]).text if past else last_line(log)
                 raise StackError(
-                    f"{program.name} keeps dying: {last_line(log)}", f"read `electrored logs {program.name}`"
+                    f"{program.name} keeps dying: {reason}", f"read `electrored logs {program.name}`"
                 )
             if waited > READY_TIMEOUT_SECONDS:
                 raise StackError(

@@ -16,7 +16,7 @@ from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from sources import avro
 from sources.csv.rows import EPOCH, MICROSECOND
-from sources.errors import Interrupted
+from sources.errors import Interrupted, Refused
 from sources.ledger import meaning, registry_answers
 
 # Messages that are looked at together, and whose events are one database transaction of who reads them.
@@ -72,7 +72,13 @@ class Log:
             low, _ = consumer.get_watermark_offsets(
                 TopicPartition(self.topic.name, number), kafka.TIMEOUT_SECONDS
             )
-            reached[number] = max(low, offsets.get(number, low))
+            reached[number] = offsets.get(number, 0)
+            if low > reached[number]:
+                raise Refused(
+                    f"{self.topic.name} partition {number} begins at offset {low}, and the rows that were taken are "
+                    f"needed from {reached[number]} on: the records between were deleted, so a row that was taken "
+                    "would count again. Restore the topic from a backup, see docs/runbooks/TopicNotKept.md"
+                )
         consumer.assign([TopicPartition(self.topic.name, number, at) for number, at in reached.items()])
         while any(reached[number] < end for number, end in ends.items()):
             values = []

@@ -41,7 +41,7 @@ from streaming.engine.step import Step
 from streaming.engine.transactions import Transactions
 from streaming.engine.upkeep import Deletion, StateSize, TopicGuard
 from streaming.engine.watermarks import Frontiers, Watermarks
-from streaming.generations import Generation
+from streaming.generations import Generation, check_kept
 
 # Room for what arrives while a transaction commits.
 READING = {
@@ -100,8 +100,14 @@ class Worker:
         return tuple(made)
 
     def check(self) -> None:
-        """Raise Fatal if a topic is not the one that the generation was made with."""
+        """Raise Fatal if a topic is not the one that the generation was made with, or does not keep what is in it.
+
+        Of the logs it has counted what was there: if that is gone, it is a new generation that would be wrong.
+        """
         TopicGuard(self._admin, self._topics).check()
+        own = self._generation.names.all
+        logs = [found.source for found in self._pipeline.inputs]
+        check_kept(self._kafka, [*logs, *own], whole=own)
 
     @property
     def _topics(self) -> dict[str, tuple[str, int]]:
