@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,12 +19,11 @@ ROUNDING_SECONDS = 1.5
 
 _HAPPENED = re.compile(r"^(\S+ \S+),\d+ \w+ (spawned|exited|stopped): '?([^' ]+)'?(?: \((.*)\))?")
 _CONSOLE = re.compile(r"^(\d{4}-\S+Z) \[(\w+) *\] (.*)$")
-_STRING = re.compile(r"reason=('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\S+)")
-# The servers', Java's and PostgreSQL's.
-_SERVER = re.compile(r"^\[?\d{4}-\d\d-\d\d[ T].*?\b(?:ERROR|FATAL|PANIC|SEVERE)\b:?\s*(.*)$")
-_SERVER_LINE = re.compile(r"^\[?\d{4}-\d\d-\d\d[ T]")
-# Of a traceback, Python's own or a framed one; librdkafka's lines.
-_NO_WORDS = ("│", "╭", "╰", "%")
+_REASON = re.compile(r"\breason=('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\S+)")
+# Java's and PostgreSQL's.
+_SERVER = re.compile(r"^\[?\d{4}-\d\d-\d\d[ T](?:.*?\b(ERROR|FATAL|PANIC|SEVERE)\b:?\s*(.*))?")
+# A traceback that is drawn.
+_FRAME = ("│", "╭", "╰")
 # How our processes end that refuse to go on: one line, for a person.
 REFUSAL = "stopped"
 
@@ -50,10 +50,12 @@ class Words:
 
 
 class _Line(NamedTuple):
+    """`level` of one without a level is raw."""
+
     at: float | None
     level: str
     text: str
-    refused: bool
+    refused: bool = False
 
 
 def ends(log: Path) -> dict[str, list[End]]:
@@ -81,75 +83,77 @@ def ends(log: Path) -> dict[str, list[End]]:
 
 def words(log: Path, end: End) -> Words:
     """Why the process ended that way: the last error that it logged in that life, or that it logged none."""
-    spoken = [line for line in map(_read, _tail(log)) if line is not None]
-    for number, line in enumerate(spoken):
-        if line.at is not None and line.at >= end.began - ROUNDING_SECONDS:
-            spoken = spoken[number:]
-            break
-    else:
-        if any(line.at is not None for line in spoken):
-            spoken = []
-    errors = [line for line in spoken if line.level == "error"]
-    if errors and errors[-1].refused and end.how.startswith("exit status"):
+    lines = _of_life(list(_read(_tail(log))), end)
+    errors = [line for line in lines if line.level == "error"]
+    by_itself = end.how.startswith("exit status")
+    if by_itself and lines and lines[-1].level == "raw":
+        # What is printed without a level, last of all, is a reason: nothing of ours prints otherwise.
+        errors.append(lines[-1])
+    if by_itself and errors and errors[-1].refused:
         return Words(errors[-1].text, refused=True)
     return Words(f"{end.how}: {errors[-1].text}" if errors else f"{end.how}; it logged no error")
 
 
-def _tail(log: Path) -> Sequence[str]:
+def _of_life(lines: list[_Line], end: End) -> list[_Line]:
+    """From the first line on that was written after the life began; all, where no line has a time."""
+    for number, line in enumerate(lines):
+        if line.at is not None and line.at >= end.began - ROUNDING_SECONDS:
+            return lines[number:]
+    dated = [number for number, line in enumerate(lines) if line.at is not None]
+    # One that ended before it could log was a raw line at the most.
+    return lines[dated[-1] + 1 :] if dated else lines
+
+
+def _tail(log: Path) -> list[str]:
     try:
         with log.open("rb") as file:
-            size = file.seek(0, 2)
+            size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
+            return file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return []
-    return _without_bodies(lines)
 
 
-def _without_bodies(lines: Sequence[str]) -> list[str]:
-    """Raw lines only where they say something: what an exception says is behind its traceback, a refusal is marked."""
-    kept, in_traceback = [], False
+def _read(lines: Iterable[str]) -> Iterator[_Line]:
+    in_traceback = False
     for line in lines:
-        if line.startswith(("  ", *_NO_WORDS)) or line.startswith("Traceback "):
-            in_traceback = in_traceback or not line.startswith("%")
+        if line.startswith("%") or not line.strip():
+            # librdkafka's own.
             continue
-        if not line.strip():
+        if line.startswith(("Traceback ", "  ", *_FRAME)):
+            in_traceback = True
             continue
-        is_said = line.startswith(("{", "error: ")) or _CONSOLE.match(line) or _SERVER_LINE.match(line)
-        if is_said or in_traceback:
-            kept.append(line)
+        if line.startswith("{") and (ours := _json(line)) is not None:
+            yield ours
+        elif match := _CONSOLE.match(line):
+            moment, level, rest = match.groups()
+            reason = _REASON.search(rest)
+            yield _ours(moment, level, re.split(r"\s{2,}| \[", rest)[0], reason and _unquoted(reason[1]))
+        elif match := _SERVER.match(line):
+            yield _Line(None, "error" if match[1] else "info", match[2] if match[1] else line)
+        elif line.startswith("error: "):
+            yield _Line(None, "error", line.removeprefix("error: "), refused=True)
+        else:
+            # What an exception says stands behind its traceback.
+            yield _Line(None, "error" if in_traceback else "raw", line)
         in_traceback = False
-    return kept
 
 
-def _read(line: str) -> _Line | None:
-    if line.startswith("{"):
-        try:
-            said = json.loads(line)
-        except ValueError:
-            return None
-        level = str(said.get("level", ""))
-        return _ours(str(said.get("at", "")), level, str(said.get("event", "")), said.get("reason"))
-    if match := _CONSOLE.match(line):
-        moment, level, rest = match.groups()
-        reason = _STRING.search(rest)
-        return _ours(moment, level, re.split(r"\s{2,}| \[", rest)[0], reason and _unquoted(reason[1]))
-    if match := _SERVER.match(line):
-        return _Line(None, "error", match[1], refused=False)
-    if _SERVER_LINE.match(line):
-        return _Line(None, "info", line, refused=False)
-    return _Line(None, "error", line.removeprefix("error: "), line.startswith("error: "))
-
-
-def _ours(moment: str, level: str, event: str, reason: object) -> _Line | None:
+def _json(line: str) -> _Line | None:
     try:
-        at = datetime.fromisoformat(moment).timestamp()
-    except ValueError:
+        said = json.loads(line)
+        return _ours(said["at"], said["level"], said["event"], said.get("reason"))
+    except (ValueError, KeyError, TypeError):
         return None
-    text = str(reason) if event == REFUSAL and reason else f"{event}: {reason}" if reason else event
-    kind = "error" if level in ("error", "critical") else level
-    return _Line(at, kind, text, refused=event == REFUSAL and bool(reason))
+
+
+def _ours(moment: str, level: str, event: str, reason: object) -> _Line:
+    at = datetime.fromisoformat(moment).timestamp()
+    is_error = level in ("error", "critical")
+    if event == REFUSAL and is_error and reason:
+        return _Line(at, "error", str(reason), refused=True)
+    return _Line(at, "error" if is_error else level, f"{event}: {reason}" if reason else event)
 
 
 def _unquoted(value: str) -> str:
-    return str(ast.literal_eval(value)) if value[:1] in "'\"" else value
+    return str(ast.literal_eval(value)) if value[:1] in ("'", '"') else value

@@ -14,7 +14,7 @@ from stack.ends import End, Words, words
 from stack.programs import Platform, Program
 from stack.supervisor import State, Supervisor, SupervisorGone
 
-# Ended that often in so short a time, and not alive for longer than before: it keeps dying, whatever it does in between.
+# Ended that often in so short a time, and not alive for longer than before: it keeps dying.
 DEATHS = 3
 DEATHS_SECONDS = 600
 JUST_NOW_SECONDS = 30
@@ -62,7 +62,8 @@ class Monitor:
         with ThreadPoolExecutor(len(there) or 1) as threads:
             return list(
                 threads.map(
-                    lambda program: self._row(program, states[program.name], ends.get(program.name, [])), there
+                    lambda program: self._row(program, states[program.name], ends.get(program.name, [])),
+                    there,
                 )
             )
 
@@ -100,7 +101,10 @@ class Monitor:
         if _age(state) < JUST_NOW_SECONDS:
             return "starting", ""
         where = f"no answer on its metrics port {program.metrics_port}"
-        return "silent", where if program.metrics_port else "it runs, and is not ready for what it is there for"
+        return (
+            "silent",
+            where if program.metrics_port else "it runs, and is not ready for what it is there for",
+        )
 
     def _is_ready(self, program: Program) -> bool:
         asked_at, ready = self._probed.get(program.name, (0.0, False))

@@ -26,8 +26,8 @@ from stack.programs import PROJECT, STOP_SECONDS, Program
 
 # A process that dies within them counts as not started, and the next try waits a second longer than the last.
 STABLE_SECONDS = 5
-# Never given up: Kafka may be away for hours, and whoever comes back finds its workers trying. One that refuses to go on
-# is tried again too, so that it goes on once its cause is mended; `status` shows it as refused meanwhile.
+# Never given up: Kafka may be away for hours, and whoever comes back finds its workers trying. One that refuses to go
+# on is tried again too, so that it goes on once its cause is mended; `status` shows it as refused meanwhile.
 START_RETRIES = 1_000_000
 LOG_BYTES = "10MB"
 LOG_BACKUPS = 2

@@ -237,7 +237,9 @@ class Stack:
             waited = time.monotonic() - began
             past = self.supervisor.ends().get(program.name, [])
             if past and (why := words(log, past[-1])).refused:
-                raise StackError(f"{program.name} refused: {why.text}", f"read `electrored logs {program.name}`")
+                raise StackError(
+                    f"{program.name} refused: {why.text}", f"read `electrored logs {program.name}`"
+                )
             if state == "fatal" or len(past) >= DEATHS:
                 reason = words(log, past[-1]).text if past else last_line(log)
                 raise StackError(

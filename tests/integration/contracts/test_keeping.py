@@ -141,7 +141,7 @@ def test_row_24_setup_puts_settings_right_and_says_which(
         Refused, match=f"{events.name}: retention.ms is {WEEK} and has to be -1.*contracts setup"
     ):
         EventsTopic(kafka, events).identity()
-    with pytest.raises(Refused, match="cleanup.policy is compact and has to be delete"):
+    with pytest.raises(Refused, match=r"cleanup\.policy is compact and has to be delete"):
         EventsTopic(kafka, payments).identity()
     with pytest.raises(
         Refused, match=f"{positions.name}: cleanup.policy is compact,delete and has to be compact"
