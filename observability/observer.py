@@ -19,6 +19,7 @@ from contracts.kafka import admin
 from contracts.settings import KafkaSettings, ObserverSettings
 from observability import logs, looks
 from observability.looks import Sample
+from observability.waits import WAITS, On
 
 # A look costs some ten milliseconds; Prometheus asks every 15 s.
 LOOK_SECONDS = 5.0
@@ -55,6 +56,15 @@ HELP = {
     "electrored_lineage_outbox_events": "OpenLineage events in the folder of a process that wait for the backend",
     "electrored_disk_free_bytes": "Free on the disk of the state folder",
     "electrored_disk_size_bytes": "Size of the disk of the state folder",
+}
+
+# Whom a look asks, where that is one server.
+SERVERS: dict[str, On] = {
+    "kafka": "kafka",
+    "topics": "kafka",
+    "results": "postgres",
+    "slot": "postgres",
+    "dagster": "postgres",
 }
 
 Look = Callable[[], Iterable[Sample]]
@@ -96,6 +106,12 @@ class Observer(Collector):
         if reason and reason != self._said.get(name):
             _log.warning("a look got no answer", at=name, reason=reason)
         self._said[name] = reason
+        WAITS.turn(f"look at {name}")
+        if (server := SERVERS.get(name)) is not None:
+            if reason:
+                WAITS.begin(server, f"the look at {name} got no answer: {reason}", name)
+            else:
+                WAITS.end(server, name)
         samples += [
             Sample("electrored_look_up", float(not reason), labels),
             Sample("electrored_look_seconds", time.perf_counter() - began, labels),

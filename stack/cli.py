@@ -146,7 +146,7 @@ def logs(
         raise StackError(f"there is no log of {name}", f"these are there: {known or 'none yet'}")
     if follow:
         # tail knows how to go on when the log is rotated. It would say so on stderr.
-        with open(os.devnull, "w") as nowhere:
+        with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stderr.fileno())
         os.execvp("tail", ["tail", "-n", "+1", "-F", str(file)])
     with file.open("rb") as source:

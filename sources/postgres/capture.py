@@ -15,6 +15,7 @@ from prometheus_client import Gauge
 from contracts.settings import KafkaSettings, SalesDbSettings
 from observability import logs
 from observability.lineage.facts import Facts
+from observability.waits import WAITS
 from sources.errors import Interrupted
 from sources.ledger import Ledger
 from sources.postgres import opening
@@ -125,6 +126,7 @@ class Session:
         try:
             self._start()
             while not stop.is_set():
+                WAITS.turn("capture")
                 self._look_around()
                 drained = self._fill(stop)
                 self._commit(drained)

@@ -32,6 +32,7 @@ from streaming.engine.errors import Stopping
 from streaming.engine.loop import LIVE, Attendant, Loop, Pace, Parts
 from streaming.engine.merge import Merge, MergeTopics
 from streaming.engine.offsets import ends
+from streaming.engine.opened import Looking, OpenTransactions
 from streaming.engine.pipeline import Input, Pipeline
 from streaming.engine.restore import Positions, Restorer, State
 from streaming.engine.schemas import PatientRegistry
@@ -39,7 +40,7 @@ from streaming.engine.standing import Standing, facts
 from streaming.engine.state import StateStore
 from streaming.engine.step import Step
 from streaming.engine.transactions import Transactions
-from streaming.engine.upkeep import Deletion, StateSize, TopicGuard
+from streaming.engine.upkeep import Assignment, Deletion, StateSize, TopicGuard
 from streaming.engine.watermarks import Frontiers, Watermarks
 from streaming.generations import Generation, check_kept
 
@@ -251,7 +252,17 @@ class Worker:
                 positions=positions,
                 progress_codec=codec,
                 state=state,
-                attendants=[*attendants, TopicGuard(self._admin, topics), standing],
+                attendants=[
+                    *attendants,
+                    TopicGuard(self._admin, topics, flow),
+                    Assignment(positions.group_id),
+                    Looking(
+                        OpenTransactions(self._kafka, lambda: self._admin, flow, positions.group_id),
+                        # Without the frontiers that it holds no window is ever final.
+                        [self._source_positions.name] if state is None else [],
+                    ),
+                    standing,
+                ],
                 pace=self._pace,
             )
         )

@@ -16,7 +16,14 @@ from pathlib import Path
 import psutil
 import psycopg2
 from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from contracts.settings import StackSettings
 from contracts.topics import GenerationTopics
@@ -174,6 +181,23 @@ def lose_a_broker(platform: Platform) -> None:
         finally:
             process.kill()
             process.wait(30)
+
+
+@contextmanager
+def kept_otherwise(platform: Platform, topic: str) -> Iterator[None]:
+    """Somebody lets Kafka delete what is old."""
+    client = AdminClient({"bootstrap.servers": platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"]})
+
+    def keep(policy: str) -> None:
+        entry = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        client.incremental_alter_configs([resource])[resource].result(30)
+
+    keep("delete")
+    try:
+        yield
+    finally:
+        keep("compact")
 
 
 def drop_slot(platform: Platform) -> None:

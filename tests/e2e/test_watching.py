@@ -30,6 +30,7 @@ from tests.e2e.causes import (
     filled_disk,
     forget_position,
     frozen,
+    kept_otherwise,
     kill,
     lose_a_broker,
     refuse_lineage,
@@ -221,6 +222,8 @@ def test_each_cause_raises_its_alert(platform: Platform, prometheus: Prometheus)
         slow_answers(platform, prometheus)
         prometheus.raises("CsvFileWaits", "PaymentPollsFail", "ReplayDiffers", "GenerationFailed")
         prometheus.raises("LineageRefused", "NightlyJobFails")
+        with kept_otherwise(platform, "late-events"):
+            prometheus.raises("TopicNotKept")
     with frozen(platform, "observer"):
         prometheus.raises("ObserverBlind")
 
@@ -244,7 +247,11 @@ def test_servers_that_are_away_raise_alerts(platform: Platform, prometheus: Prom
     lose_a_broker(platform)
     prometheus.raises("KafkaPartitionsOffline")
     with stopped(platform, "postgres"):
-        until(lambda: _asked(platform, prometheus, "ResultsDatabaseDown", "ApiErrors"), 60, "the alerts")
+        until(
+            lambda: _asked(platform, prometheus, "ResultsDatabaseDown", "ApiErrors", "ProcessWaits"),
+            60,
+            "the alerts",
+        )
     with stopped(platform, "kafka"):
         prometheus.raises("KafkaDown", "LineageWaits")
     until(lambda: not {"KafkaDown", "LineageWaits"} & prometheus.firing(), 60, "the end of the alerts")

@@ -88,5 +88,6 @@ def test_names_follow_prometheus_conventions() -> None:
         "_hour",
         "_active",
         "_status",
+        "_kept",
     )
     assert all(name.startswith("electrored_") and name.endswith(units + counts) for name in HELP)
