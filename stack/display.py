@@ -12,7 +12,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from stack.status import Monitor, Row
+from stack.status import WORDS, Monitor, Row
 
 REFRESH_SECONDS = 1.0
 COLOURS = {
@@ -25,13 +25,6 @@ COLOURS = {
     "refused": "bold red",
     "dying": "bold red",
     "stopped": "dim",
-}
-WORDS = {
-    "dying": "keeps dying",
-    "refused": "refuses to go on",
-    "waiting": "waits",
-    "stalled": "stands still",
-    "silent": "does not answer",
 }
 
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import psutil
+
 from stack import probes
 from stack.ends import End, Words, words
 from stack.programs import Platform, Program
@@ -24,6 +26,15 @@ PROVEN_SECONDS = 60
 WAIT_SECONDS = 3
 # A process without metrics is asked whether it is ready, no more often than this.
 PROBE_SECONDS = 5
+
+# Of a state with a problem, what stands between the name and the problem.
+WORDS = {
+    "dying": "keeps dying",
+    "refused": "refuses to go on",
+    "waiting": "waits",
+    "stalled": "stands still",
+    "silent": "does not answer",
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,9 @@ class Monitor:
         shown, problem, flow = _shown(state, ends, why), "", None
         if shown in ("dying", "refused"):
             problem = why.text if why else state.problem
+        elif shown == "ready" and _is_frozen(state.pid):
+            shown = "silent"
+            problem = f"a signal (SIGSTOP) froze process {state.pid}; `kill -CONT {state.pid}` lets it go on"
         elif shown == "ready":
             flow = probes.flow(program.metrics_port) if program.metrics_port else None
             shown, problem = self._answered(program, state, flow)
@@ -144,6 +158,14 @@ def _shown(state: State, ends: Sequence[End], why: Words | None) -> str:
 
 def _keeps_dying(ends: Sequence[End]) -> bool:
     return len(ends) >= DEATHS and time.time() - ends[-DEATHS].at < DEATHS_SECONDS
+
+
+def _is_frozen(pid: int) -> bool:
+    """A process without metrics would not be missed otherwise: the simulators."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _age(state: State) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +31,7 @@ def row(
     state: str = "running",
     ends: Sequence[End] = (),
     is_ready: Callable[[], bool] | None = None,
+    pid: int | None = None,
 ) -> status.Row:
     """What is shown of a process; with `is_ready`, of one without metrics."""
     port = 9000 if is_ready is None else None
@@ -35,7 +39,7 @@ def row(
     layout = SimpleNamespace(log=lambda name: tmp_path / name)
     platform = cast(Platform, SimpleNamespace(all=lambda: [program], layout=layout))
     supervisor: Any = SimpleNamespace(
-        states=lambda: {"capture": State("capture", state, 12, int(started_at), "")},
+        states=lambda: {"capture": State("capture", state, pid or os.getpid(), int(started_at), "")},
         ends=lambda: {"capture": list(ends)},
     )
     monkeypatch.setattr(probes, "flow", lambda port: flow)
@@ -77,6 +81,16 @@ def test_a_process_that_does_not_answer_is_not_ready(monkeypatch: pytest.MonkeyP
     found = row(monkeypatch, tmp_path, None)
     assert (found.state, found.problem) == ("silent", "no answer on its metrics port 9000")
     assert row(monkeypatch, tmp_path, None, started_at=int(time.time())).state == "starting"
+
+
+def test_a_process_that_a_signal_froze_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        found = row(monkeypatch, tmp_path, flow(), is_ready=lambda: True, pid=process.pid)
+        process.kill()
+    assert found.state == "silent"
+    assert f"`kill -CONT {process.pid}` lets it go on" in found.problem
 
 
 def test_a_server_that_does_not_answer_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
