@@ -344,7 +344,8 @@ class Loop:
                     self._partitions.note_end(partition, offset)
             elif is_lost(failure):
                 raise Fatal(
-                    f"{self.flow}: cannot go on in {message.topic()} partition {partition}: {failure.str()}"
+                    f"{self.flow}: cannot go on in {message.topic()} partition {partition}: {failure.str()}; were "
+                    "records deleted there? See docs/runbooks/TopicNotKept.md"
                 )
             else:
                 _log.warning("consuming is retried", flow=self.flow, reason=failure.str())

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from observability.lineage.notes import Begun, Notes
 from observability.looks import Sample, kind_of, of_inbox, of_lineage
 from observability.observer import HELP, Observer
+from observability.waits import WAITS
 
 
 def test_what_a_look_found_is_shown_until_it_gets_no_answer() -> None:
@@ -32,6 +33,24 @@ def test_what_a_look_found_is_shown_until_it_gets_no_answer() -> None:
     assert registry.get_sample_value("electrored_active_generation", {"pipeline": "p"}) is None
     assert registry.get_sample_value("electrored_look_up", {"at": "results"}) == 0
     assert registry.get_sample_value("electrored_look_up", {"at": "never"}) is None, "nobody has looked yet"
+
+
+def test_a_server_that_gives_no_answer_is_waited_for() -> None:
+    """Each look ends its own wait, though several ask one server."""
+    answers = iter([OSError("away"), None])
+
+    def look() -> Iterator[Sample]:
+        if (error := next(answers)) is not None:
+            raise error
+        return iter(())
+
+    observer = Observer({"results": look, "slot": lambda: iter(())})
+    observer.look("results")
+    observer.look("slot")
+    (wait,) = WAITS.current()
+    assert (wait.on, wait.detail) == ("postgres", "the look at results got no answer: away")
+    observer.look("results")
+    assert WAITS.current() == []
 
 
 def test_the_oldest_file_that_waits_tells_its_age_and_what_is_not_ours_does_not(tmp_path: Path) -> None:

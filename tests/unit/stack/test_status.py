@@ -13,8 +13,9 @@ from typing import Any, cast
 
 import pytest
 
-from stack import display, probes, status
+from stack import display, probes, status, up
 from stack.ends import End
+from stack.errors import StackError
 from stack.programs import Platform, Program
 from stack.supervisor import State, Supervisor
 
@@ -146,3 +147,18 @@ def test_row_28_a_refusal_is_shown_at_once(
     assert line.plain == "capture refuses to go on: the table public.sales has row level security"
     later = row(monkeypatch, tmp_path, flow(), time.time() - 90, state="running", ends=failed(93))
     assert (later.state, later.problem) == ("ready", "")
+
+
+def test_a_start_says_what_it_waits_for_and_ends_with_a_refusal() -> None:
+    def shown(state: str, restarts: int, problem: str) -> status.Row:
+        return status.Row("capture", state, 1, restarts, None, None, None, "", problem)
+
+    assert up._what_waits([shown("ready", 0, "")]) == ""
+    waits = shown("waiting", 0, "since noon: for pid 99")
+    assert up._what_waits([shown("ready", 0, ""), waits]) == "; capture waits: since noon: for pid 99"
+    # Once may be a race with a server that starts.
+    assert "no slot" in up._what_waits([shown("refused", 1, "no slot")])
+    with pytest.raises(StackError, match="capture refuses to go on: no slot"):
+        up._what_waits([shown("refused", 2, "no slot")])
+    with pytest.raises(StackError, match="capture keeps dying: exit status 1"):
+        up._what_waits([shown("dying", 4, "exit status 1")])
