@@ -200,6 +200,27 @@ def kept_otherwise(platform: Platform, topic: str) -> Iterator[None]:
         keep("compact")
 
 
+@contextmanager
+def open_transaction(platform: Platform, topic: str) -> Iterator[None]:
+    """Somebody writes into the topic's first partition, and neither commits nor aborts before the block ends."""
+    bootstrap = platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"]
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "transactional.id": "somebody",
+            "transaction.timeout.ms": 600_000,
+        }
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic, b"something", partition=0)
+    assert producer.flush(30) == 0
+    try:
+        yield
+    finally:
+        producer.abort_transaction(30)
+
+
 def drop_slot(platform: Platform) -> None:
     """Somebody takes capture's place in the log away while capture is down."""
     made = programs(platform)
