@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,9 +21,13 @@ from contracts.tables import LIVE as LIVE
 from contracts.tables import active_generations, generations
 from contracts.topics import GenerationTopics, Topic
 from observability import logs
-from streaming.engine.errors import Fatal
+from observability.waits import WAITS
+from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.offsets import beginnings, ends
 from streaming.engine.pipeline import Parameters, Pipeline
+
+# Between two questions to a broker that does not answer, each of which waited for it.
+AGAIN_SECONDS = 1.0
 
 _log = logs.get(__name__)
 
@@ -119,19 +124,41 @@ def lay_out(
     return number, topics, _start_offsets(kafka, {source.name: found[source.name][1] for source in sources})
 
 
-def check_kept(kafka: KafkaSettings, topics: Sequence[Topic], *, whole: Sequence[Topic]) -> None:
-    """Raise Fatal if a topic is not kept as it has to be, or some of the `whole` ones is gone."""
-    try:
-        keeping.check(kafka, topics, whole=whole)
-    except keeping.NotKept as error:
-        raise Fatal(str(error)) from error
-    except KafkaException as error:
-        if not connect.is_forbidden(error.args[0]):
-            raise
-        raise Fatal(
-            f"Kafka refuses ({error.args[0].str()}): give the user of ELECTRORED_KAFKA_SASL_USERNAME the rights to "
-            "Describe and DescribeConfigs its topics (`python -m contracts acls` lists them), and start again"
-        ) from error
+def check_kept(
+    kafka: KafkaSettings,
+    topics: Sequence[Topic],
+    *,
+    whole: Sequence[Topic],
+    stop: threading.Event | None = None,
+) -> None:
+    """Raise Fatal if a topic is not kept as it has to be, or some of the `whole` ones is gone.
+
+    Kafka that does not answer is waited for until `stop`, which raises Stopping; KafkaException without it.
+    """
+    reporter = f"topics {threading.get_ident()}"
+    while True:
+        try:
+            keeping.check(kafka, topics, whole=whole)
+            break
+        except keeping.NotKept as error:
+            WAITS.end("kafka", reporter)
+            raise Fatal(str(error)) from error
+        except KafkaException as error:
+            reason = error.args[0].str()
+            if connect.is_forbidden(error.args[0]):
+                WAITS.end("kafka", reporter)
+                raise Fatal(
+                    f"Kafka refuses ({reason}): give the user of ELECTRORED_KAFKA_SASL_USERNAME the rights to Describe "
+                    "and DescribeConfigs its topics (`python -m contracts acls` lists them), and start again"
+                ) from error
+            if stop is None:
+                raise
+            _log.warning("topics are checked again", reason=reason)
+            WAITS.begin("kafka", f"Kafka does not say how topics are kept: {reason}", reporter)
+        if stop.wait(AGAIN_SECONDS):
+            WAITS.end("kafka", reporter)
+            raise Stopping
+    WAITS.end("kafka", reporter)
 
 
 def load(results: Engine, pipeline: str, number: int) -> Generation:

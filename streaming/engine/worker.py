@@ -88,7 +88,7 @@ class Worker:
 
     def loops(self) -> tuple[Loop, ...]:
         """A combine for each input, and merge; not started. Raises Fatal if a topic is not the generation's."""
-        self.check()
+        self.check(self._registry.stop)
         made: list[Loop] = []
         try:
             for number in range(len(self._pipeline.inputs)):
@@ -100,15 +100,16 @@ class Worker:
             raise
         return tuple(made)
 
-    def check(self) -> None:
+    def check(self, stop: threading.Event | None = None) -> None:
         """Raise Fatal if a topic is not the one that the generation was made with, or does not keep what is in it.
 
-        Of the logs it has counted what was there: if that is gone, it is a new generation that would be wrong.
+        Of the logs it has counted what was there: if that is gone, it is a new generation that would be wrong. Kafka
+        that does not answer is waited for until `stop`, which raises Stopping; KafkaException without it.
         """
         TopicGuard(self._admin, self._topics).check()
         own = self._generation.names.all
         logs = [found.source for found in self._pipeline.inputs]
-        check_kept(self._kafka, [*logs, *own], whole=own)
+        check_kept(self._kafka, [*logs, *own], whole=own, stop=stop)
 
     @property
     def _topics(self) -> dict[str, tuple[str, int]]:
