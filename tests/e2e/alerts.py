@@ -18,7 +18,7 @@ RULES = PROJECT / "observability" / "prometheus"
 # What an alert waits for, and what it waits for here. Nothing else of it is changed.
 SHORTER = {
     "ProcessRestarting": ("> 3", "> 1"),
-    "ProcessWaits": ("> 300", "> 5"),
+    "ProcessWaits": ("> 120", "> 15"),
     # The observer looks every 5 s.
     "WatermarkStandsStill": ("> 120", "> 15"),
     "LagGrows": ("> 50000", "> 1000"),
