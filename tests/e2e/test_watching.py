@@ -283,11 +283,8 @@ def test_servers_that_are_away_raise_alerts(platform: Platform, prometheus: Prom
     lose_a_broker(platform)
     prometheus.raises("KafkaPartitionsOffline")
     with stopped(platform, "postgres"):
-        until(
-            lambda: _asked(platform, prometheus, "ResultsDatabaseDown", "ApiErrors", "ProcessWaits"),
-            60,
-            "the alerts",
-        )
+        down = ("ResultsDatabaseDown", "ApiErrors", "ProcessWaits")
+        until(lambda: _asked(platform, prometheus, *down), 60, "the alerts")
     with stopped(platform, "kafka"):
         prometheus.raises("KafkaDown", "LineageWaits")
     until(lambda: not {"KafkaDown", "LineageWaits"} & prometheus.firing(), 60, "the end of the alerts")
