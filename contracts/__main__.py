@@ -7,29 +7,65 @@ from datetime import timedelta
 from typing import Annotated
 
 import typer
+from confluent_kafka import KafkaException
+from sqlalchemy import create_engine, select
+from sqlalchemy.pool import NullPool
 
-from contracts import acls
-from contracts.kafka import ensure_topics
+from contracts import acls, keeping
+from contracts.kafka import admin, ensure_topics
 from contracts.migrate import NewerDatabase, upgrade
 from contracts.registry import Registry
 from contracts.settings import KafkaSettings, LineageSettings, ResultsDbSettings, from_environment
-from contracts.topics import OPENLINEAGE_EVENTS, PUBLIC
+from contracts.tables import LIVE, generations
+from contracts.topics import OPENLINEAGE_EVENTS, PUBLIC, GenerationTopics
 
 app = typer.Typer(no_args_is_help=True, help="The nouns every room shares.")
 
 
 @app.command()
 def setup() -> None:
-    """Migrate the results database, make the public topics, register their schemas; may run any number of times."""
+    """Migrate the results database, make the public topics, register their schemas; may run any number of times.
+
+    Topics that are not kept as they have to be are put right, those of generations too.
+    """
     kafka = from_environment(KafkaSettings)
+    results = from_environment(ResultsDbSettings).results_db_url.get_secret_value()
     try:
-        upgrade(from_environment(ResultsDbSettings).results_db_url.get_secret_value())
+        upgrade(results)
     except NewerDatabase as error:
         raise SystemExit(f"error: {error}") from error
     kept_ms = from_environment(LineageSettings).lineage_retention // timedelta(milliseconds=1)
     lineage = replace(OPENLINEAGE_EVENTS, config={**OPENLINEAGE_EVENTS.config, "retention.ms": str(kept_ms)})
     ensure_topics(kafka, (*PUBLIC, lineage))
+    _keep(kafka, results)
     Registry(kafka).register_public()
+
+
+def _keep(kafka: KafkaSettings, results: str) -> None:
+    """Every topic that results are computed from or kept in; ends the process where a person has to decide."""
+    engine = create_engine(results, poolclass=NullPool)
+    of = generations.c
+    with engine.connect() as connection:
+        live = connection.execute(select(of.pipeline, of.number).where(of.state.in_(LIVE))).all()
+    internal = [topic for row in live for topic in GenerationTopics(row.pipeline, row.number).all]
+    try:
+        # One that is gone is for its worker to say, which knows what that means.
+        there = keeping.existing(kafka, internal)
+        for found in keeping.mend(kafka, (*PUBLIC, *there)):
+            typer.echo(f"put right: {found}", err=True)
+        lost = keeping.losses(admin(kafka), PUBLIC)
+    except keeping.NotKept as error:
+        raise SystemExit(f"error: {error}") from error
+    except KafkaException as error:
+        raise SystemExit(
+            f"error: Kafka refuses to show or set how topics are kept ({error.args[0].str()}): `electrored-setup` has "
+            "the rights that this needs (`python -m contracts acls`)"
+        ) from error
+    if lost and not live:
+        raise SystemExit(f"error: {keeping.explained(lost)}")
+    for loss in lost:
+        # Generations that are there have counted what is gone: they stay right, and no other can be made.
+        typer.echo(f"warning: {loss}; no generation can be computed from it any more", err=True)
 
 
 @app.command("acls")

@@ -38,7 +38,7 @@ from contracts.topics import (
 )
 
 Resource = Literal["topic", "group", "transactional-id"]
-Operation = Literal["Read", "Write", "Create", "Delete", "Describe", "DescribeConfigs"]
+Operation = Literal["Read", "Write", "Create", "Delete", "Describe", "DescribeConfigs", "AlterConfigs"]
 # A user is called by its process with this before it, where names can be chosen.
 USER_PREFIX = "electrored-"
 
@@ -66,8 +66,9 @@ def _generations(resource: Resource, *operations: Operation) -> tuple[Grant, ...
 
 
 _SHOWN = (TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY, ENRICHED_SALES)
+# DescribeConfigs: what is not kept as it has to be is refused at a start, see contracts/keeping.py.
 _WORK = (
-    *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS), "Read"),
+    *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS), "Read", "DescribeConfigs"),
     *_topics((LATE_EVENTS, DEAD_LETTERS), "Write"),
 )
 # Who moves data tells where it comes from.
@@ -77,8 +78,9 @@ _TELL = _topics((OPENLINEAGE_EVENTS,), "Write")
 GRANTS: dict[str, tuple[Grant, ...]] = {
     # `contracts setup` and `streaming init`
     "setup": (
-        *_topics((*PUBLIC, OPENLINEAGE_EVENTS), "Create", "Describe"),
-        *_generations("topic", "Create", "Describe"),
+        *_topics(PUBLIC, "Create", "Describe", "DescribeConfigs", "AlterConfigs"),
+        *_topics((OPENLINEAGE_EVENTS,), "Create", "Describe"),
+        *_generations("topic", "Create", "Describe", "DescribeConfigs", "AlterConfigs"),
     ),
     # `sources postgres`
     "capture": (
@@ -94,7 +96,7 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     "worker": (
         *_TELL,
         *_WORK,
-        *_generations("topic", "Read", "Write", "Delete"),
+        *_generations("topic", "Read", "Write", "Delete", "DescribeConfigs"),
         *_generations("group", "Read"),
         *_generations("transactional-id", "Write"),
     ),
@@ -116,8 +118,8 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     # `observability`; it joins no group, and asks how far those of others are
     "observer": (
         *_topics((SOURCE_POSITIONS, DEAD_LETTERS), "Read"),
-        *_topics((topic for topic in PUBLIC if topic not in (SOURCE_POSITIONS, DEAD_LETTERS)), "Describe"),
-        *_generations("topic", "Describe"),
+        *_topics(PUBLIC, "Describe", "DescribeConfigs"),
+        *_generations("topic", "Describe", "DescribeConfigs"),
         *_generations("group", "Describe"),
         Grant("group", "electrored.observer", ("Describe",)),
     ),
@@ -131,7 +133,7 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
         *_topics((DEAD_LETTERS,), "Read"),
         *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS, DEAD_LETTERS, SOURCE_POSITIONS), "DescribeConfigs"),
         *_topics(_SHOWN, "Describe"),
-        *_generations("topic", "Read", "Write", "Create", "Delete"),
+        *_generations("topic", "Read", "Write", "Create", "Delete", "DescribeConfigs"),
         *_generations("group", "Read", "Delete"),
         *(
             Grant("group", name, ("Describe",))

@@ -50,6 +50,9 @@ def sql_type(column: Column[Any]) -> str:
     return said.partition(" COLLATE ")[0].lower().replace(", ", ",")
 
 
+# States of a generation that somebody works on; the others are history.
+LIVE = ("building", "candidate", "active", "standby")
+
 generations = Table(
     "generations",
     metadata,

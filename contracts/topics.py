@@ -16,6 +16,8 @@ COMPACTED = {
     "min.cleanable.dirty.ratio": "0.1",
     "delete.retention.ms": "86400000",
 }
+# Settings that lose or falsify something when they are others; the rest of a configuration is a matter of speed.
+KEEPING = ("cleanup.policy", "retention.ms", "retention.bytes", "message.timestamp.type")
 # Every transaction pays for each partition that it touches, in requests, markers and fetches: with 4 and 2 instead of 8
 # and 4 a platform on two cores spends a third less on a transaction (docs/benchmarks.md). 4 are read by up to four
 # workers of some 300,000 events/s each; the counts are fixed at creation.
@@ -28,7 +30,8 @@ INTERNAL_PARTITIONS = 2
 class Topic:
     """A topic as it is created. `schema` names a file in `contracts/schemas`; `key` is documentation.
 
-    FULL_TRANSITIVE: old and new readers of outsiders both go on.
+    FULL_TRANSITIVE: old and new readers of outsiders both go on. `whole`: results are computed from all of it, so it
+    begins at offset 0 for ever; what compaction takes out of a compacted one was superseded.
     """
 
     name: str
@@ -37,6 +40,12 @@ class Topic:
     schema: str
     config: Mapping[str, str] = field(default_factory=dict)
     compatibility: str = "FULL_TRANSITIVE"
+    whole: bool = False
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """Of its configuration, what decides which records stay and what their time means."""
+        return {name: value for name, value in self.config.items() if name in KEEPING}
 
     @property
     def subject(self) -> str:
@@ -50,6 +59,7 @@ SALES_EVENTS = Topic(
     SALES_PARTITIONS,
     "sale_event",
     FOREVER | {"message.timestamp.type": "LogAppendTime"},
+    whole=True,
 )
 # Kept and spread as the sales are: the join of both reads either one from its beginning.
 PAYMENT_CONFIRMATIONS = Topic(
@@ -58,10 +68,17 @@ PAYMENT_CONFIRMATIONS = Topic(
     SALES_PARTITIONS,
     "payment_confirmation",
     FOREVER | {"message.timestamp.type": "LogAppendTime"},
+    whole=True,
 )
 # Read by our own processes only, which are started together: a source may get a kind of record of its own.
 SOURCE_POSITIONS = Topic(
-    "source-positions", "source", 1, "source_position", COMPACTED, compatibility="BACKWARD_TRANSITIVE"
+    "source-positions",
+    "source",
+    1,
+    "source_position",
+    COMPACTED,
+    compatibility="BACKWARD_TRANSITIVE",
+    whole=True,
 )
 # By their keys one of each, though every live generation of a pipeline finds the same event late.
 LATE_EVENTS = Topic(
@@ -125,12 +142,13 @@ class GenerationTopics:
     @property
     def state(self) -> Topic:
         """merge → store, sink, publisher: the newest total of every group, and the partition's watermark."""
-        return Topic(self._name("state"), "group, or `watermark`", INTERNAL_PARTITIONS, "", COMPACTED)
+        key = "group, or `watermark`"
+        return Topic(self._name("state"), key, INTERNAL_PARTITIONS, "", COMPACTED, whole=True)
 
     @property
     def progress(self) -> Topic:
         """One partition for all: a transaction pays for every partition that it touches, not for the records in it."""
-        return Topic(self._name("progress"), "step/topic/partition", 1, "progress", COMPACTED)
+        return Topic(self._name("progress"), "step/topic/partition", 1, "progress", COMPACTED, whole=True)
 
     @property
     def all(self) -> tuple[Topic, Topic, Topic]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -15,21 +14,38 @@ from contracts.topics import DEAD_LETTERS, Topic
 from observability import logs
 from observability.tail import Tail
 
-# A letter that was written in a transaction of its own is followed by a marker.
-OFFSETS_OF_ONE = 2
+# A letter that was written in a transaction of its own is followed by a marker, and every pipeline that reads the log
+# writes it again, until compaction: so much is read, more if that was too little, and at last everything.
+OFFSETS_OF_ONE = (8, 64, None)
 # Of what came: enough to know it by.
 SHOWN_CHARACTERS = 200
 GROUP = "electrored.letters"
 
 
 def newest(settings: KafkaSettings, count: int, topic: Topic = DEAD_LETTERS) -> list[dict[str, Any]]:
-    """So many dead letters at most, the oldest of them first. Raises KafkaException."""
-    tail = Tail(settings, topic, GROUP, last=OFFSETS_OF_ONE * count)
-    try:
-        found = (value for _, value in tail.read() if isinstance(value, dict))
-        return list(deque(found, maxlen=count))
-    finally:
-        tail.close()
+    """So many dead letters at most, the oldest of them first, each once for each reason. Raises KafkaException."""
+    found: list[dict[str, Any]] = []
+    read = 0
+    for offsets in OFFSETS_OF_ONE:
+        tail = Tail(settings, topic, GROUP, last=None if offsets is None else offsets * count)
+        try:
+            records = list(tail.read())
+        finally:
+            tail.close()
+        found = distinct(records)
+        if len(found) >= count or len(records) == read:
+            break
+        read = len(records)
+    return found[-count:]
+
+
+def distinct(records: Iterable[tuple[bytes, object]]) -> list[dict[str, Any]]:
+    """Each letter once, where it came first: its key says what was refused, and several readers may refuse it."""
+    letters: dict[tuple[bytes, str], dict[str, Any]] = {}
+    for key, value in records:
+        if isinstance(value, dict):
+            letters.setdefault((key, value["reason"]), value)
+    return list(letters.values())
 
 
 def lines(letter: dict[str, Any]) -> Iterable[str]:

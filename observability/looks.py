@@ -17,11 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 
+from contracts import keeping
 from contracts.inbox import listing, unrecognised_reason
+from contracts.kafka import admin
 from contracts.settings import KafkaSettings
-from contracts.topics import DEAD_LETTERS, SOURCE_POSITIONS
+from contracts.tables import LIVE, generations
+from contracts.topics import DEAD_LETTERS, PUBLIC, SOURCE_POSITIONS, GenerationTopics
 from observability import standing
 from observability.lineage.notes import OPEN
 from observability.tail import Tail
@@ -147,6 +150,23 @@ def of_kafka(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
         labels = {"pipeline": pipeline}
         yield Sample("electrored_active_generation", stands.generation, labels)
     yield Sample("electrored_sales_in_several_sources", found.overlap.count)
+
+
+_LIVE = select(generations.c.pipeline, generations.c.number).where(generations.c.state.in_(LIVE))
+
+
+def of_topics(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
+    """What Kafka keeps otherwise than the design says, of the public topics and those of generations."""
+    with results.connect() as connection:
+        live = [GenerationTopics(row.pipeline, row.number) for row in connection.execute(_LIVE)]
+    # Named, because its answers would never come if the client went before.
+    client = admin(settings)
+    topics = [*PUBLIC, *keeping.existing(settings, [topic for names in live for topic in names.all])]
+    for found in keeping.deviations(client, topics):
+        labels = {"topic": found.topic.name, "setting": found.setting}
+        yield Sample("electrored_topic_not_kept", 1, labels)
+    for topic in sorted({loss.topic.name for loss in keeping.losses(client, topics)}):
+        yield Sample("electrored_topic_not_kept", 1, {"topic": topic, "setting": "beginning"})
 
 
 # One without a watermark, or whom no sink has followed yet, is complete up to its beginning: it shall not stay so.

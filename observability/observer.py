@@ -19,6 +19,7 @@ from contracts.kafka import admin
 from contracts.settings import KafkaSettings, ObserverSettings
 from observability import logs, looks
 from observability.looks import Sample
+from observability.waits import WAITS, On
 
 # A look costs some ten milliseconds; Prometheus asks every 15 s.
 LOOK_SECONDS = 5.0
@@ -39,6 +40,7 @@ HELP = {
     "electrored_dead_letters_total": "Dead letters by origin and what is wrong: since the start, and 100,000 older",
     "electrored_unreadable_records_total": "Records that are none of their topic's, skipped by the observer",
     "electrored_group_lag_offsets": "The same from outside: offsets between what a group has committed and the end",
+    "electrored_topic_not_kept": "1 for a topic's setting that loses or falsifies records; beginning: some are gone",
     "electrored_active_generation": "Number of the active generation",
     "electrored_sales_in_several_sources": "Sale ids that count in more than one source",
     "electrored_negative_groups": "Groups of the active generation whose count is below 0: a source is broken",
@@ -57,6 +59,15 @@ HELP = {
     "electrored_lineage_outbox_events": "OpenLineage events in the folder of a process that wait for the backend",
     "electrored_disk_free_bytes": "Free on the disk of the state folder",
     "electrored_disk_size_bytes": "Size of the disk of the state folder",
+}
+
+# Whom a look asks, where that is one server.
+SERVERS: dict[str, On] = {
+    "kafka": "kafka",
+    "topics": "kafka",
+    "results": "postgres",
+    "slot": "postgres",
+    "dagster": "postgres",
 }
 
 Look = Callable[[], Iterable[Sample]]
@@ -98,6 +109,12 @@ class Observer(Collector):
         if reason and reason != self._said.get(name):
             _log.warning("a look got no answer", at=name, reason=reason)
         self._said[name] = reason
+        WAITS.turn(f"look at {name}")
+        if (server := SERVERS.get(name)) is not None:
+            if reason:
+                WAITS.begin(server, f"the look at {name} got no answer: {reason}", name)
+            else:
+                WAITS.end(server, name)
         samples += [
             Sample("electrored_look_up", float(not reason), labels),
             Sample("electrored_look_seconds", time.perf_counter() - began, labels),
@@ -135,6 +152,7 @@ def observer(kafka: KafkaSettings, settings: ObserverSettings) -> Observer:
         "kafka": broker,
         "ledger": ledger.look,
         "groups": lambda: looks.of_kafka(kafka, results),
+        "topics": lambda: looks.of_topics(kafka, results),
         "results": lambda: looks.of_results(results),
         "totals": lambda: looks.of_totals(results),
     }

@@ -36,6 +36,7 @@ from contracts.topics import (
     GenerationTopics,
     Topic,
 )
+from contracts.writers import Undecodable
 
 # An answer that takes longer is no observation any more; Dagster gives a sensor 60 s.
 TIMEOUT_SECONDS = 10.0

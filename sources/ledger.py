@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import OffsetSpec
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from contracts import kafka
+from contracts import kafka, keeping
 from contracts.registry import Codec, Registry, Unreachable
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
@@ -128,6 +128,7 @@ class Ledger:
         if self._fenced is not None:
             raise self._fenced
         self.close()
+        check_kept(self._settings, self._topic, whole=True)
         try:
             if self._codec is None:
                 with registry_answers():
@@ -431,6 +432,19 @@ def meaning(error: Exception) -> SourceError:
             f"the right to ask for it (DescribeConfigs; `python -m contracts acls` lists it) ({error})"
         )
     return Interrupted(f"Kafka: {error}", on="kafka")
+
+
+def check_kept(settings: KafkaSettings, topic: Topic, *, whole: bool = False) -> None:
+    """Raise Refused if the topic would not keep what is written to it, or `whole` is asked for and some of it is gone.
+
+    Raises Interrupted when Kafka does not answer.
+    """
+    try:
+        keeping.check(settings, [topic], whole=[topic] if whole else ())
+    except keeping.NotKept as error:
+        raise Refused(str(error)) from error
+    except KafkaException as error:
+        raise meaning(error) from error
 
 
 def _position(codec: Codec, value: bytes) -> Position:

@@ -48,6 +48,11 @@ def ends(
     return _offsets(settings, topic, partitions, OffsetSpec.latest(), isolation)  # type: ignore[no-untyped-call]
 
 
+def begins(settings: KafkaSettings, topic: str, partitions: int) -> dict[int, int]:
+    """Where each partition begins now. Raises KafkaException."""
+    return _offsets(settings, topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
+
 def _offsets(
     settings: KafkaSettings,
     topic: str,
@@ -117,7 +122,7 @@ def held(settings: KafkaSettings, codec: Codec, source: str, topic: Topic, known
     until = ends(settings, topic.name, partitions)
     if all(at <= known.offsets.get(number, 0) for number, at in until.items()):
         return known
-    first = _offsets(settings, topic.name, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    first = begins(settings, topic.name, partitions)
     if any(at > known.offsets.get(number, 0) for number, at in first.items()):
         raise Refused(
             f"{topic.name} has lost its beginning, and with it perhaps the greatest seq of {source}, above which it "

@@ -1,11 +1,14 @@
-"""Commands of `electrored` that another room answers: the API, Kafka's readers, files, generations."""
+"""Commands of `electrored` that another room answers: the API, Kafka's readers, files, generations.
+
+Such a command becomes the program that answers: there is no child that a signal to it would not reach.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -48,9 +51,16 @@ def show_dead_letters(
     state_dir: StateDir = DEFAULT_STATE_DIR,
 ) -> None:
     """Show the newest of what could not be taken, where it came from, and why."""
-    command = [sys.executable, "-m", "observability.letters", "-n", str(count)]
-    environment = os.environ | running_in(state_dir).replay_environment
-    raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
+    environment = running_in(state_dir).replay_environment
+    _become(["-m", "observability.letters", "-n", str(count)], environment, PROJECT)
+
+
+def _become(arguments: list[str], environment: Mapping[str, str], folder: Path | None = None) -> NoReturn:
+    """Run Python instead of this process, with more in its environment, and elsewhere if a folder is given."""
+    sys.stdout.flush()
+    if folder is not None:
+        os.chdir(folder)
+    os.execve(sys.executable, [sys.executable, *arguments], dict(os.environ) | dict(environment))
 
 
 csv = typer.Typer(no_args_is_help=True)
@@ -103,9 +113,7 @@ def soap_poll(
 
 
 def _run_source(settings: dict[str, str], *arguments: str) -> NoReturn:
-    command = [sys.executable, "-m", "sources", *arguments]
-    environment = os.environ | settings
-    raise typer.Exit(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)
+    _become(["-m", "sources", *arguments], settings, PROJECT)
 
 
 # What they do is said there, once; here it has the name that it was called by.
@@ -123,17 +131,14 @@ GENERATIONS = {
 def _on_generations(context: typer.Context, state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
     arguments = [str(context.info_name), *context.args]
     # Not in the project's folder: a file that is named is the caller's. So neither is a module of his.
-    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
-    asked_for_help = "--help" in arguments
-    if not asked_for_help:
-        environment |= running_in(state_dir).replay_environment
-    command = [sys.executable, "-P", "-c", STREAMING, *arguments]
-    code = subprocess.run(command, env=environment, check=False).returncode
-    if asked_for_help:
+    environment = {"PYTHONPATH": str(PROJECT)}
+    if "--help" in arguments:
         Console().print(
             f"--state-dir names the stack that is asked; {DEFAULT_STATE_DIR} if left out.", highlight=False
         )
-    raise typer.Exit(code)
+    else:
+        environment |= running_in(state_dir).replay_environment
+    _become(["-P", "-c", STREAMING, *arguments], environment)
 
 
 for _name, _help in GENERATIONS.items():

@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -146,9 +145,10 @@ def logs(
         known = ", ".join(sorted(path.stem for path in layout.logs.glob("*.log")))
         raise StackError(f"there is no log of {name}", f"these are there: {known or 'none yet'}")
     if follow:
-        # tail knows how to go on when the log is rotated.
-        subprocess.run(["tail", "-n", "+1", "-F", str(file)], check=False, stderr=subprocess.DEVNULL)
-        return
+        # tail knows how to go on when the log is rotated. It would say so on stderr.
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())
+        os.execvp("tail", ["tail", "-n", "+1", "-F", str(file)])
     with file.open("rb") as source:
         shutil.copyfileobj(source, sys.stdout.buffer)
 

@@ -12,7 +12,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from stack.status import Monitor, Row
+from stack.status import WORDS, Monitor, Row
 
 REFRESH_SECONDS = 1.0
 COLOURS = {
@@ -21,10 +21,11 @@ COLOURS = {
     "silent": "bold red",
     "starting": "yellow",
     "stopping": "yellow",
+    "stalled": "bold red",
+    "refused": "bold red",
     "dying": "bold red",
     "stopped": "dim",
 }
-WORDS = {"dying": "keeps dying", "waiting": "waits", "silent": "does not answer"}
 
 
 class Lines:
@@ -70,7 +71,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def problems(rows: Sequence[Row]) -> list[Text]:
-    """A line for each process that does not move: what it waits for, or what it logged last before it died."""
+    """A line for each process that does not move: what it waits for, or why it ended."""
     return [
         Text(f"{row.name} {WORDS[row.state]}: {row.problem}", COLOURS[row.state])
         for row in rows

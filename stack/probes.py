@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import math
 import time
@@ -58,7 +59,7 @@ def flow(port: int) -> Flow | None:
     try:
         text = _get(port, "metrics")
         waits = json.loads(_get(port, "waits"))
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, OSError, http.client.HTTPException):
         return None
     sums: dict[str, float] = {}
     for family in text_string_to_metric_families(text):

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from stack import probes
-from stack.programs import Platform, Program
-from stack.supervisor import State, Supervisor, SupervisorGone, last_line
+import psutil
 
-# Restarted that often, and the last time just now: it keeps dying, whatever it does between its deaths.
+from stack import probes
+from stack.ends import End, Words, words
+from stack.programs import Platform, Program
+from stack.supervisor import State, Supervisor, SupervisorGone
+
+# Ended that often in so short a time, and not alive for longer than before: it keeps dying.
 DEATHS = 3
+DEATHS_SECONDS = 600
 JUST_NOW_SECONDS = 30
+# Longer than a life that was cut short is a sign that this one is not, and this is long enough of any.
+PROVEN_SECONDS = 60
 # A server that restarts is waited for as long; what lasts longer is shown.
 WAIT_SECONDS = 3
+# A process without metrics is asked whether it is ready, no more often than this.
+PROBE_SECONDS = 5
+
+# Of a state with a problem, what stands between the name and the problem.
+WORDS = {
+    "dying": "keeps dying",
+    "refused": "refuses to go on",
+    "waiting": "waits",
+    "stalled": "stands still",
+    "silent": "does not answer",
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One process. `state` is ready, waiting, silent, starting, dying, stopping or stopped.
+    """One process. `state` is ready, waiting, stalled, silent, starting, refused, dying, stopping or stopped.
 
-    `problem`: what it waits for and since when, that it does not answer, or its last words if it is dying.
+    `problem`: what it waits for or where it stands still and since when, that it does not answer, or why it ended.
     """
 
     name: str
@@ -43,41 +62,70 @@ class Monitor:
         self._platform, self._supervisor = platform, supervisor
         self._programs = platform.all()
         self._flows: dict[str, probes.Flow] = {}
+        self._probed: dict[str, tuple[float, bool]] = {}
 
     def rows(self) -> list[Row]:
         """Raises SupervisorGone."""
         states = self._supervisor.states()
-        restarts = self._supervisor.restarts()
-        return [
-            self._row(program, states[program.name], restarts.get(program.name, 0))
-            for program in self._programs
-            if program.name in states
-        ]
+        ends = self._supervisor.ends()
+        there = [program for program in self._programs if program.name in states]
+        # Side by side: one that hangs is waited for, and there may be several.
+        with ThreadPoolExecutor(len(there) or 1) as threads:
+            return list(
+                threads.map(
+                    lambda program: self._row(program, states[program.name], ends.get(program.name, [])),
+                    there,
+                )
+            )
 
-    def _row(self, program: Program, state: State, restarts: int) -> Row:
-        shown, problem = _shown(state, restarts), ""
-        flow = probes.flow(program.metrics_port) if shown == "ready" and program.metrics_port else None
-        if shown == "dying":
-            problem = last_line(self._platform.layout.log(program.name))
-        elif shown == "ready" and program.metrics_port and flow is None:
-            if _is_fresh(state):
-                shown = "starting"
-            else:
-                shown, problem = "silent", f"no answer on its metrics port {program.metrics_port}"
-        elif flow and (wait := next(iter(flow.waits), None)) and time.time() - wait["since"] > WAIT_SECONDS:
-            since = datetime.fromtimestamp(wait["since"], UTC)
-            shown, problem = "waiting", f"since {since:%Y-%m-%d %H:%M:%S}Z: {wait['detail']}"
+    def _row(self, program: Program, state: State, ends: Sequence[End]) -> Row:
+        why = words(self._platform.layout.log(program.name), ends[-1]) if ends else None
+        shown, problem, flow = _shown(state, ends, why), "", None
+        if shown in ("dying", "refused"):
+            problem = why.text if why else state.problem
+        elif shown == "ready" and _is_frozen(state.pid):
+            shown = "silent"
+            problem = f"a signal (SIGSTOP) froze process {state.pid}; `kill -CONT {state.pid}` lets it go on"
+        elif shown == "ready":
+            flow = probes.flow(program.metrics_port) if program.metrics_port else None
+            shown, problem = self._answered(program, state, flow)
         return Row(
             program.name,
             shown,
             state.pid or None,
-            restarts,
+            len(ends),
             flow.lag if flow else None,
             flow.lag_bytes if flow else None,
             self._rate(program.name, flow),
             program.address,
             problem,
         )
+
+    def _answered(self, program: Program, state: State, flow: probes.Flow | None) -> tuple[str, str]:
+        """State and problem of a process that runs."""
+        if flow is not None:
+            wait = next(iter(flow.waits), None)
+            if wait is None or time.time() - wait["since"] <= WAIT_SECONDS:
+                return "ready", ""
+            since = datetime.fromtimestamp(wait["since"], UTC)
+            shown = "stalled" if wait["on"] == "loop" else "waiting"
+            return shown, f"since {since:%Y-%m-%d %H:%M:%S}Z: {wait['detail']}"
+        if not program.metrics_port and self._is_ready(program):
+            return "ready", ""
+        if _age(state) < JUST_NOW_SECONDS:
+            return "starting", ""
+        where = f"no answer on its metrics port {program.metrics_port}"
+        return (
+            "silent",
+            where if program.metrics_port else "it runs, and is not ready for what it is there for",
+        )
+
+    def _is_ready(self, program: Program) -> bool:
+        asked_at, ready = self._probed.get(program.name, (0.0, False))
+        if time.monotonic() > asked_at + PROBE_SECONDS:
+            ready = program.is_ready()
+            self._probed[program.name] = time.monotonic(), ready
+        return ready
 
     def _rate(self, name: str, flow: probes.Flow | None) -> float | None:
         before = self._flows.pop(name, None)
@@ -89,22 +137,39 @@ class Monitor:
         return (flow.events - before.events) / max(flow.read_at - before.read_at, 1e-3)
 
 
-def _shown(state: State, restarts: int) -> str:
+def _shown(state: State, ends: Sequence[End], why: Words | None) -> str:
+    """By supervisord alone; a process that it calls running is still to be asked."""
+    refused = why is not None and why.refused
     match state.state:
         case "running":
-            return "dying" if restarts >= DEATHS and _is_fresh(state) else "ready"
+            # One that came up after servers that came late, or was mended, has outlived its lives before.
+            if not ends or _age(state) > min(PROVEN_SECONDS, 2 * ends[-1].lived):
+                return "ready"
+            return "refused" if refused else "dying" if _keeps_dying(ends) else "ready"
         case "starting":
-            return "dying" if restarts >= DEATHS else "starting"
+            return "refused" if refused else "dying" if _keeps_dying(ends) else "starting"
         case "backoff" | "fatal":
-            return "dying"
+            return "refused" if refused else "dying"
         case "stopping":
             return "stopping"
         case _:
             return "stopped"
 
 
-def _is_fresh(state: State) -> bool:
-    return time.time() - state.started_at < JUST_NOW_SECONDS
+def _keeps_dying(ends: Sequence[End]) -> bool:
+    return len(ends) >= DEATHS and time.time() - ends[-DEATHS].at < DEATHS_SECONDS
+
+
+def _is_frozen(pid: int) -> bool:
+    """A process without metrics would not be missed otherwise: the simulators."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _age(state: State) -> float:
+    return time.time() - state.started_at
 
 
 def snapshot(platform: Platform, supervisor: Supervisor) -> dict[str, Any]:

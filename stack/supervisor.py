@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import resource
 import shlex
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
+from stack.ends import End, ends
 from stack.errors import StackError
 from stack.layout import Layout
 from stack.orphans import MARK
@@ -26,7 +26,8 @@ from stack.programs import PROJECT, STOP_SECONDS, Program
 
 # A process that dies within them counts as not started, and the next try waits a second longer than the last.
 STABLE_SECONDS = 5
-# Never given up: Kafka may be away for hours, and whoever comes back finds its workers trying.
+# Never given up: Kafka may be away for hours, and whoever comes back finds its workers trying. One that refuses to go
+# on is tried again too, so that it goes on once its cause is mended; `status` shows it as refused meanwhile.
 START_RETRIES = 1_000_000
 LOG_BYTES = "10MB"
 LOG_BACKUPS = 2
@@ -159,16 +160,9 @@ class Supervisor:
             )
         return found
 
-    def restarts(self) -> dict[str, int]:
-        """How often each process was started again since supervisord began."""
-        counts: dict[str, int] = {}
-        try:
-            log = self._layout.supervisor_log.read_text(errors="replace")
-        except FileNotFoundError:
-            return {}
-        for name in re.findall(r" INFO spawned: '([^']+)' with pid ", log):
-            counts[name] = counts.get(name, -1) + 1
-        return counts
+    def ends(self) -> dict[str, list[End]]:
+        """The ends of each process that nobody asked for, since somebody last started it."""
+        return ends(self._layout.supervisor_log)
 
     def start_process(self, name: str) -> None:
         self._call("startProcess", name, False)

@@ -15,20 +15,26 @@ from typing import Protocol
 
 from contracts.settings import StackSettings
 from stack import databases, java, kafka, orphans, postgres, prometheus, registry
+from stack.ends import words
 from stack.errors import StackError
 from stack.layout import Layout, Options
 from stack.ports import require_free
 from stack.programs import PROJECT, STOP_SECONDS, Platform, Program, script
+from stack.status import WORDS, Monitor, Row
 from stack.supervisor import Supervisor, SupervisorGone, last_line
 
 # On a cold and busy machine; each takes a few seconds on an idle one.
 READY_TIMEOUT_SECONDS = 120.0
 # A history of millions of rows is read first; after so long a person should look, while the stack goes on.
 PROBE_TIMEOUT_SECONDS = 600.0
+# How often the probe looks at what the processes wait for.
+LOOK_SECONDS = 2.0
 # A step of the preparation (migrations, topics, Dagster's tables) takes seconds.
 STEP_TIMEOUT_SECONDS = 120
 # Deaths in a row before a starting process counts as one that keeps dying: one may be a race with Kafka.
 DEATHS = 4
+# The same for one that refuses to go on, which asks a person and not for patience.
+REFUSALS = 2
 # Below it Kafka and PostgreSQL would soon stop by themselves, and less clearly.
 NEEDED_BYTES = 500 * 1024 * 1024
 # In what order things stop: first whoever brings work, last what everybody stands on.
@@ -234,9 +240,15 @@ class Stack:
             if state in ("starting", "running") and program.is_ready():
                 break
             waited = time.monotonic() - began
-            if state == "fatal" or self.supervisor.restarts().get(program.name, 0) >= DEATHS:
+            past = self.supervisor.ends().get(program.name, [])
+            if len(past) >= REFUSALS and (why := words(log, past[-1])).refused:
                 raise StackError(
-                    f"{program.name} keeps dying: {last_line(log)}", f"read `electrored logs {program.name}`"
+                    f"{program.name} {WORDS['refused']}: {why.text}", f"read `electrored logs {program.name}`"
+                )
+            if state == "fatal" or len(past) >= DEATHS:
+                reason = words(log, past[-1]).text if past else last_line(log)
+                raise StackError(
+                    f"{program.name} keeps dying: {reason}", f"read `electrored logs {program.name}`"
                 )
             if waited > READY_TIMEOUT_SECONDS:
                 raise StackError(
@@ -249,14 +261,19 @@ class Stack:
     def _wait_for_result(self, started_at: datetime) -> None:
         """The probe: a watermark newer than this start came the whole way, so every part of it works."""
         began = time.monotonic()
+        monitor = Monitor(self.platform, self.supervisor)
+        looked_at, waits = 0.0, ""
         while True:
-            self._reporter.doing("probe: a fresh watermark through capture, Kafka, workers and sink")
+            if time.monotonic() > looked_at + LOOK_SECONDS:
+                waits = _what_waits(monitor.rows())
+                looked_at = time.monotonic()
+            self._reporter.doing(f"probe: a fresh watermark through capture, Kafka, workers and sink{waits}")
             newest = self.platform.watermark()
             if newest is not None and newest > started_at:
                 break
             if time.monotonic() - began > PROBE_TIMEOUT_SECONDS:
                 raise StackError(
-                    f"no fresh watermark after {PROBE_TIMEOUT_SECONDS:.0f} s; the newest one is {newest}",
+                    f"no fresh watermark after {PROBE_TIMEOUT_SECONDS:.0f} s; the newest one is {newest}{waits}",
                     "see `electrored logs capture` and the workers' logs",
                 )
             time.sleep(0.2)
@@ -276,6 +293,17 @@ class Stack:
             self._run("dagster-migrate", [script("dagster"), "instance", "migrate"], environment)
             noted.write_text(version)
         self._start_all(self.platform.dagster())
+
+
+def _what_waits(rows: Sequence[Row]) -> str:
+    """What the probe waits for, as far as a process says it. Raises StackError where waiting is of no use."""
+    for row in rows:
+        tries = {"refused": REFUSALS, "dying": DEATHS}.get(row.state)
+        if tries is not None and row.restarts >= tries:
+            raise StackError(
+                f"{row.name} {WORDS[row.state]}: {row.problem}", f"read `electrored logs {row.name}`"
+            )
+    return "".join(f"; {row.name} {WORDS[row.state]}: {row.problem}" for row in rows if row.problem)
 
 
 def _unreachable(name: str) -> StackError:

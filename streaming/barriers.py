@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from contracts.tables import barrier_reports, barriers
 from observability import logs
+from observability.waits import WAITS
 from streaming.engine.loop import Attendant, Loop
 
 OPEN = ("requested", "targeted", "reached")
@@ -145,11 +146,17 @@ class Barriers:
                 self.tell()
                 self.look()
                 pause = STANDING_SECONDS if self._standing else LOOK_SECONDS
+                WAITS.end("postgres", "barriers")
+                WAITS.turn("barriers")
             # Whatever it is: if nobody looked any more, a loop that is held would stay so.
             except Exception as error:
                 _log.warning("barriers are looked at again", reason=_line(error))
+                WAITS.begin("postgres", f"the results database does not answer: {_line(error)}", "barriers")
+                WAITS.turn("barriers")
                 self._stop.wait(LOOK_SECONDS)
             self._wake.wait(pause)
+        WAITS.end("postgres", "barriers")
+        WAITS.leave("barriers")
 
 
 def _line(error: Exception) -> str:

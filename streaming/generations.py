@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from confluent_kafka import KafkaException
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from contracts import kafka as connect
+from contracts import keeping
 from contracts.registry import Registry
 from contracts.schemas import load as load_schema
 from contracts.settings import KafkaSettings
+from contracts.tables import LIVE as LIVE
 from contracts.tables import active_generations, generations
-from contracts.topics import GenerationTopics
+from contracts.topics import GenerationTopics, Topic
 from observability import logs
-from streaming.engine.errors import Fatal
+from observability.waits import WAITS
+from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.offsets import beginnings, ends
 from streaming.engine.pipeline import Parameters, Pipeline
 
-# What a worker has to run; the others are history.
-LIVE = ("building", "candidate", "active", "standby")
+# Between two questions to a broker that does not answer, each of which waited for it.
+AGAIN_SECONDS = 1.0
 
 _log = logs.get(__name__)
 
@@ -103,12 +108,13 @@ def lay_out(
     """Make the topics and register the schemas of a new generation; empty topics that a crash left are taken.
 
     Gives its number, which is the first one after `after` that Kafka holds nothing of, the topics as the table has
-    them, the logs included, and where the logs begin.
+    them, the logs included, and where the logs begin: at 0. Raises Fatal for a log of which something is gone.
     """
     number = _unused(kafka, pipeline.name, after)
     names = GenerationTopics(pipeline.name, number)
     sources = [found.source for found in pipeline.inputs]
     connect.ensure_topics(kafka, [*sources, *names.all])
+    check_kept(kafka, [*sources, *names.all], whole=[*sources, *names.all])
     registry = Registry(kafka)
     registry.register(names.partials.subject, pipeline.partial_schema())
     registry.register(names.state.subject, pipeline.state_schema())
@@ -116,6 +122,43 @@ def lay_out(
     found = connect.describe_topics(kafka, [topic.name for topic in (*sources, *names.all)])
     topics = {name: {"id": topic_id, "partitions": count} for name, (topic_id, count) in found.items()}
     return number, topics, _start_offsets(kafka, {source.name: found[source.name][1] for source in sources})
+
+
+def check_kept(
+    kafka: KafkaSettings,
+    topics: Sequence[Topic],
+    *,
+    whole: Sequence[Topic],
+    stop: threading.Event | None = None,
+) -> None:
+    """Raise Fatal if a topic is not kept as it has to be, or some of the `whole` ones is gone.
+
+    Kafka that does not answer is waited for until `stop`, which raises Stopping; KafkaException without it.
+    """
+    reporter = f"topics {threading.get_ident()}"
+    while True:
+        try:
+            keeping.check(kafka, topics, whole=whole)
+            break
+        except keeping.NotKept as error:
+            WAITS.end("kafka", reporter)
+            raise Fatal(str(error)) from error
+        except KafkaException as error:
+            reason = error.args[0].str()
+            if connect.is_forbidden(error.args[0]):
+                WAITS.end("kafka", reporter)
+                raise Fatal(
+                    f"Kafka refuses ({reason}): give the user of ELECTRORED_KAFKA_SASL_USERNAME the rights to Describe "
+                    "and DescribeConfigs its topics (`python -m contracts acls` lists them), and start again"
+                ) from error
+            if stop is None:
+                raise
+            _log.warning("topics are checked again", reason=reason)
+            WAITS.begin("kafka", f"Kafka does not say how topics are kept: {reason}", reporter)
+        if stop.wait(AGAIN_SECONDS):
+            WAITS.end("kafka", reporter)
+            raise Stopping
+    WAITS.end("kafka", reporter)
 
 
 def load(results: Engine, pipeline: str, number: int) -> Generation:

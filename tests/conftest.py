@@ -17,6 +17,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from contracts.settings import ResultsDbSettings, SalesDbSettings
+from observability.waits import WAITS
 from stack import databases
 from stack.embedded import Embedded, running
 from tests.unit.observability import validity
@@ -51,6 +52,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell that runs us in the background has SIGINT ignored, for our children too: Dagster's code server would not
     # even end on SIGTERM.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_waits() -> Iterator[None]:
+    """What a process waits for is one for the process: a test leaves none to the next."""
+    yield
+    WAITS._waits.clear()
+    WAITS._turns.clear()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from sources import avro
 from sources.csv.rows import EPOCH, MICROSECOND
 from sources.errors import Refused
 from sources.ledger import meaning, registry_answers
-from sources.log import batches, ends
+from sources.log import batches, begins, ends
 
 # Some of the source's events, and the offsets behind them by partition.
 Events = tuple[list[dict[str, Any]], dict[int, int]]
@@ -49,6 +49,7 @@ class Log:
 
     def events(self, offsets: dict[int, int]) -> Iterator[Events]:
         """The source's events from the offsets on, up to where the log ends now, with the offsets behind them."""
+        self._refuse_a_gap(offsets)
         read = batches(self._settings, self._source, self.topic.name, offsets, self.ends())
         try:
             for values, reached in read:
@@ -57,6 +58,19 @@ class Log:
                 yield events, reached
         except KafkaException as error:
             raise meaning(error) from error
+
+    def _refuse_a_gap(self, offsets: dict[int, int]) -> None:
+        try:
+            first = begins(self._settings, self.topic.name, self._partitions)
+        except KafkaException as error:
+            raise meaning(error) from error
+        for number, low in first.items():
+            if low > (needed := offsets.get(number, 0)):
+                raise Refused(
+                    f"{self.topic.name} partition {number} begins at offset {low}, and the rows that were taken are "
+                    f"needed from {needed} on: the records between were deleted, so a row that was taken would count "
+                    "again. Restore the topic from a backup, see docs/runbooks/TopicNotKept.md"
+                )
 
     def _event(self, value: bytes | None) -> dict[str, Any] | None:
         """The event if it is the source's; the others are told by their first field, without decoding them."""

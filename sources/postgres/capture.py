@@ -141,6 +141,7 @@ class Session:
         try:
             self._start()
             while not stop.is_set():
+                WAITS.turn("capture")
                 self._look_around()
                 drained = self._fill(stop)
                 self._commit(drained)

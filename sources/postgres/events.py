@@ -8,7 +8,7 @@ from contracts import kafka
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from sources.errors import Refused
-from sources.ledger import meaning
+from sources.ledger import check_kept, meaning
 
 
 class EventsTopic:
@@ -16,10 +16,18 @@ class EventsTopic:
 
     def __init__(self, settings: KafkaSettings, topic: Topic) -> None:
         self._settings = settings
+        self._topic = topic
         self._name = topic.name
 
     def identity(self) -> tuple[str, int]:
-        """Its id and its partition count. Raises Interrupted without an answer, Refused without the right."""
+        """For a start: its id and its partition count.
+
+        Raises Interrupted without an answer, Refused without the right or if the topic does not keep what is written.
+        """
+        check_kept(self._settings, self._topic)
+        return self._described()
+
+    def _described(self) -> tuple[str, int]:
         try:
             return kafka.describe_topics(self._settings, [self._name])[self._name]
         except KafkaException as error:
@@ -27,7 +35,7 @@ class EventsTopic:
 
     def check(self, known: tuple[str, int]) -> None:
         """Raise Refused when it is not what it was: the events before would be lost, or their keys elsewhere."""
-        topic_id, partitions = self.identity()
+        topic_id, partitions = self._described()
         if topic_id != known[0]:
             raise Refused(
                 f"the topic {self._name} was made again: its id was {known[0]} and is {topic_id}, and what was "

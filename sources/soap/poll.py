@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from confluent_kafka import KafkaException
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -28,7 +27,6 @@ from tenacity import (
 )
 
 from contracts import datasets
-from contracts.kafka import describe_topics
 from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
@@ -37,7 +35,8 @@ from observability import logs
 from observability.lineage.facts import Facts
 from observability.lineage.runs import Say, unheard
 from sources.errors import Refused
-from sources.ledger import DeadLetters, Ledger, Position, Record, meaning, registry_answers
+from sources.ledger import DeadLetters, Ledger, Position, Record, registry_answers
+from sources.postgres.events import EventsTopic
 from sources.soap.client import PaymentService
 from sources.soap.errors import Unavailable
 from sources.soap.events import EPOCH, SOURCE, Encoder
@@ -262,11 +261,8 @@ def _ask(service: PaymentService, cursor: str, limit: int) -> Page:
 
 
 def _identity(kafka: KafkaSettings, topic: Topic) -> list[str | int]:
-    """Id and partition count, as the position's JSON keeps them."""
-    try:
-        return list(describe_topics(kafka, [topic.name])[topic.name])
-    except KafkaException as error:
-        raise meaning(error) from error
+    """Id and partition count, as the position's JSON keeps them; Refused if the topic does not keep what is written."""
+    return list(EventsTopic(kafka, topic).identity())
 
 
 def _same_topic(topic: Topic, known: list[str | int], found: list[str | int]) -> None:

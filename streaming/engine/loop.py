@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from contracts.registry import Codec
 from observability import logs
+from observability.waits import WAITS
 from streaming.engine.counting import Counting
 from streaming.engine.errors import Abortable, Fatal
 from streaming.engine.failures import is_end, is_lost
@@ -162,6 +163,7 @@ class Loop:
 
     def turn(self) -> None:
         """One poll and what follows from it."""
+        WAITS.turn(self.flow)
         self._set_right()
         self._partitions.begin_restored()
         messages = self._poll()
@@ -185,6 +187,11 @@ class Loop:
     def ready(self) -> frozenset[int]:
         """Partitions that are assigned and read back."""
         return frozenset(self._partitions.ready)
+
+    @property
+    def has_partitions(self) -> bool:
+        """Whether any was given to it, read back or not."""
+        return self._partitions.are_there
 
     def consumed(self, partition: int) -> int:
         """Every record below this offset was added or is behind the accepted progress."""
@@ -218,6 +225,7 @@ class Loop:
 
     def close(self) -> None:
         """Leave the group. What is not committed now is dropped: an error may be the reason for the end."""
+        WAITS.leave(self.flow)
         self.step.reset()
         self.parts.restorer.close()
         for attendant in self.parts.attendants:
@@ -336,7 +344,8 @@ class Loop:
                     self._partitions.note_end(partition, offset)
             elif is_lost(failure):
                 raise Fatal(
-                    f"{self.flow}: cannot go on in {message.topic()} partition {partition}: {failure.str()}"
+                    f"{self.flow}: cannot go on in {message.topic()} partition {partition}: {failure.str()}; were "
+                    "records deleted there? See docs/runbooks/TopicNotKept.md"
                 )
             else:
                 _log.warning("consuming is retried", flow=self.flow, reason=failure.str())

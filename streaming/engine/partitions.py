@@ -36,6 +36,11 @@ class Partitions:
         """Whether something depends on the loop's next turn: a partition that is read back, or live traffic."""
         return bool(self._restoring) or self.limits is not None
 
+    @property
+    def are_there(self) -> bool:
+        """Whether there is any, read back or not."""
+        return bool(self.ready or self._restoring)
+
     # -- coming and going
 
     def take(self, partitions: Iterable[int]) -> None:

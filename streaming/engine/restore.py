@@ -30,6 +30,7 @@ from contracts.kafka import committed_offsets
 from contracts.registry import Codec
 from contracts.writers import LostSchema, Undecodable
 from observability import logs
+from observability.waits import WAITS
 from streaming.engine.errors import ALIEN, Fatal
 from streaming.engine.failures import is_end, is_lost
 from streaming.engine.offsets import ask_ends
@@ -181,7 +182,7 @@ class Restorer:
         renew_at = time.monotonic() + PATIENCE_SECONDS
         while not self._stopping.is_set():
             try:
-                return ask()
+                answer = ask()
             except KafkaException as error:
                 if is_lost(error.args[0]):
                     raise Fatal(f"{self._at.flow}: {what}: {error.args[0].str()}") from error
@@ -197,8 +198,19 @@ class Restorer:
                         "waiting for Kafka", flow=self._at.flow, what=what, reason=error.args[0].str()
                     )
                     warn_at = time.monotonic() + SLOW_SECONDS
+                    self._wait(f"Kafka does not give the {what}: {error.args[0].str()}")
+            else:
+                self._waited()
+                return answer
             self._stopping.wait(RETRY_SECONDS)
+        self._waited()
         raise Stopped
+
+    def _wait(self, detail: str) -> None:
+        WAITS.begin("kafka", detail, f"{self._at.flow}, restoring")
+
+    def _waited(self) -> None:
+        WAITS.end("kafka", f"{self._at.flow}, restoring")
 
     def _renew(self, what: str) -> None:
         """A new consumer for one that gets no answers."""
@@ -255,6 +267,7 @@ class Restorer:
         heard_at = time.monotonic()
         while position < end:
             if self._stopping.is_set():
+                self._waited()
                 raise Stopped
             records, position = self._taken(self._consumer.consume(BATCH, 0.1), position)
             if records or position >= end:
@@ -263,6 +276,7 @@ class Restorer:
                 self.records += len(records)
                 yield records, position
                 heard_at = time.monotonic()
+                self._waited()
             elif time.monotonic() > heard_at + PATIENCE_SECONDS:
                 self._renew(f"{topic} partition {partition}")
                 # A log may begin later than at 0.
@@ -273,6 +287,9 @@ class Restorer:
                     "reading back waits", flow=self._at.flow, topic=topic, position=position, end=end
                 )
                 warn_at = time.monotonic() + SLOW_SECONDS
+                if time.monotonic() > heard_at + SLOW_SECONDS:
+                    where = f"{topic} partition {partition} stands at {position} of {end}"
+                    self._wait(f"reading back {where}: is a transaction open there?")
         self._consumer.unassign()
 
     def _assign(self, topic: str, partition: int, start: int) -> None:

@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 from contracts.kafka import is_fenced
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
+from observability.waits import WAITS
 from streaming.engine import age
 from streaming.engine.errors import Abortable, Fatal
 from streaming.engine.failures import is_too_large
@@ -96,6 +97,7 @@ class Transactions:
 
         Its own `close` would abort first, and wait for ever for a broker that is away.
         """
+        WAITS.end("kafka", f"{self._flow}, transactions")
         if self._producer is not None:
             with watching(self._flow):
                 self._producer.purge()
@@ -135,12 +137,15 @@ class Transactions:
             try:
                 with watching(self._flow):
                     call(CALL_SECONDS)
+                WAITS.end("kafka", f"{self._flow}, transactions")
                 return
             except KafkaException as error:
                 failure: KafkaError = error.args[0]
                 if not failure.retriable() or time.monotonic() > deadline:
                     raise
                 _log.warning("transaction call is retried", flow=self._flow, reason=failure.str())
+                detail = f"Kafka does not answer a transaction of {self._flow}: {failure.str()}"
+                WAITS.begin("kafka", detail, f"{self._flow}, transactions")
 
     def _fenced(self, failure: KafkaError) -> Fatal:
         TRANSACTIONS.labels(self._flow, "fenced").inc()

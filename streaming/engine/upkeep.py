@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
 from observability import logs
+from observability.waits import WAITS
 from streaming.engine.errors import RESTORING, Fatal
 from streaming.engine.failures import is_lost
 from streaming.engine.loop import Attendant, Loop
@@ -20,6 +21,10 @@ from streaming.engine.state import StateStore
 REQUEST_SECONDS = 10.0
 # A topic made anew loses positions at once anyway; this finds the one that grew back to the old offsets.
 GUARD_SECONDS = 15.0
+# While Kafka is away.
+GUARD_AGAIN_SECONDS = 1.0
+# A worker that left is forgotten by the group after 5 s, or whatever a broker that is not ours was told.
+ASSIGNED_SECONDS = 30.0
 # Partials are small and deleted in segments, so often is of no use.
 DELETE_SECONDS = 60.0
 # Estimates, which change slowly.
@@ -34,11 +39,15 @@ _log = logs.get(__name__)
 class TopicGuard(Attendant):
     """Stops the loop when a topic was re-created or resized: offsets and owners would mean something else."""
 
-    def __init__(self, admin: AdminClient, topics: Mapping[str, tuple[str, int]]) -> None:
-        """`topics`: id and partition count by name, as the generation's record has them."""
+    def __init__(self, admin: AdminClient, topics: Mapping[str, tuple[str, int]], reporter: str = "") -> None:
+        """`topics`: id and partition count by name, as the generation's record has them.
+
+        Kafka that does not answer is a wait of the reporter's.
+        """
         self._admin = admin
         self._topics = topics
-        self._asked_at = 0.0
+        self._reporter = reporter
+        self._ask_at = 0.0
         self._asked: Mapping[str, Future[Any]] = {}
 
     def check(self) -> None:
@@ -52,17 +61,21 @@ class TopicGuard(Attendant):
         if self._asked:
             if all(future.done() for future in self._asked.values()):
                 self._judge()
-        elif time.monotonic() - self._asked_at >= GUARD_SECONDS:
+        elif time.monotonic() >= self._ask_at:
             self._ask()
 
+    def close(self, loop: Loop) -> None:
+        WAITS.end("kafka", self._reporter)
+
     def _ask(self) -> None:
-        self._asked_at = time.monotonic()
+        self._ask_at = time.monotonic() + GUARD_SECONDS
         self._asked = self._admin.describe_topics(
             TopicCollection(list(self._topics)), request_timeout=REQUEST_SECONDS
         )
 
     def _judge(self) -> None:
         asked, self._asked = self._asked, {}
+        answered = True
         for name, future in asked.items():
             wanted = self._topics[name]
             try:
@@ -73,13 +86,45 @@ class TopicGuard(Attendant):
                         f"topic {name} is gone ({error.args[0].str()}), and the results database counts on it: was "
                         f"that restored to before the generation was retired? {RESTORING}"
                     ) from error
-                _log.warning("topics are checked again", topic=name, reason=error.args[0].str())
+                reason = error.args[0].str()
+                _log.warning("topics are checked again", topic=name, reason=reason)
+                WAITS.begin("kafka", f"Kafka does not describe topic {name}: {reason}", self._reporter)
+                self._ask_at, answered = time.monotonic() + GUARD_AGAIN_SECONDS, False
                 continue
             if (str(found.topic_id), len(found.partitions)) != wanted:
                 raise Fatal(
                     f"topic {name} has id {found.topic_id} and {len(found.partitions)} partitions, the generation was "
                     f"made with {wanted[0]} and {wanted[1]}: it was re-created or resized; {RESTORING}"
                 )
+        if answered:
+            WAITS.end("kafka", self._reporter)
+
+
+class Assignment(Attendant):
+    """Reports a loop that has nothing to read, because others have all partitions or the group gives none."""
+
+    def __init__(self, group_id: str) -> None:
+        self._group_id = group_id
+        self._since: float | None = None
+
+    def attend(self, loop: Loop) -> None:
+        if loop.has_partitions:
+            if self._since is not None:
+                self.close(loop)
+            return
+        now = time.monotonic()
+        self._since = self._since or now
+        if now > self._since + ASSIGNED_SECONDS:
+            WAITS.begin(
+                "partitions",
+                f"the group {self._group_id} gives this process no partition of {loop.step.input_topic}: other members "
+                "have them all (`kafka-consumer-groups.sh --describe --members` lists them)",
+                loop.flow,
+            )
+
+    def close(self, loop: Loop) -> None:
+        self._since = None
+        WAITS.end("partitions", loop.flow)
 
 
 class StateSize(Attendant):

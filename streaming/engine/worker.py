@@ -32,6 +32,7 @@ from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.loop import LIVE, Attendant, Loop, Pace, Parts
 from streaming.engine.merge import Merge, MergeTopics
 from streaming.engine.offsets import ends
+from streaming.engine.opened import Looking, OpenTransactions
 from streaming.engine.pipeline import Input, Pipeline
 from streaming.engine.restore import Positions, Restorer, State
 from streaming.engine.schemas import PatientRegistry
@@ -39,9 +40,9 @@ from streaming.engine.standing import Standing, facts
 from streaming.engine.state import StateStore
 from streaming.engine.step import Step
 from streaming.engine.transactions import Transactions
-from streaming.engine.upkeep import Deletion, StateSize, TopicGuard
+from streaming.engine.upkeep import Assignment, Deletion, StateSize, TopicGuard
 from streaming.engine.watermarks import Frontiers, Watermarks
-from streaming.generations import Generation
+from streaming.generations import Generation, check_kept
 
 # Room for what arrives while a transaction commits.
 READING = {
@@ -87,7 +88,7 @@ class Worker:
 
     def loops(self) -> tuple[Loop, ...]:
         """A combine for each input, and merge; not started. Raises Fatal if a topic is not the generation's."""
-        self.check()
+        self.check(self._registry.stop)
         made: list[Loop] = []
         try:
             for number in range(len(self._pipeline.inputs)):
@@ -99,9 +100,16 @@ class Worker:
             raise
         return tuple(made)
 
-    def check(self) -> None:
-        """Raise Fatal if a topic is not the one that the generation was made with."""
+    def check(self, stop: threading.Event | None = None) -> None:
+        """Raise Fatal if a topic is not the one that the generation was made with, or does not keep what is in it.
+
+        Of the logs it has counted what was there: if that is gone, it is a new generation that would be wrong. Kafka
+        that does not answer is waited for until `stop`, which raises Stopping; KafkaException without it.
+        """
         TopicGuard(self._admin, self._topics).check()
+        own = self._generation.names.all
+        logs = [found.source for found in self._pipeline.inputs]
+        check_kept(self._kafka, [*logs, *own], whole=own, stop=stop)
 
     @property
     def _topics(self) -> dict[str, tuple[str, int]]:
@@ -257,7 +265,17 @@ class Worker:
                 positions=positions,
                 progress_codec=codec,
                 state=state,
-                attendants=[*attendants, TopicGuard(self._admin, topics), standing],
+                attendants=[
+                    *attendants,
+                    TopicGuard(self._admin, topics, flow),
+                    Assignment(positions.group_id),
+                    Looking(
+                        OpenTransactions(self._kafka, lambda: self._admin, flow, positions.group_id),
+                        # Without the frontiers that it holds no window is ever final.
+                        [self._source_positions.name] if state is None else [],
+                    ),
+                    standing,
+                ],
                 pace=self._pace,
             )
         )

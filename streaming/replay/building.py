@@ -30,7 +30,7 @@ from observability.lineage.facts import Facts
 from streaming.engine.loop import REPLAY, Loop
 from streaming.engine.offsets import ends
 from streaming.engine.worker import COLLECT_SECONDS, Worker
-from streaming.generations import Generation, lay_out, load, load_live
+from streaming.generations import Generation, check_kept, lay_out, load, load_live
 from streaming.pipelines import PIPELINES
 from streaming.replay.errors import Refused
 from streaming.replay.failpoints import failpoint
@@ -97,6 +97,8 @@ def begin(kafka: KafkaSettings, results: Engine, request: Request) -> Generation
     active = next((found for found in live if found.state == "active"), None)
     if active is None:
         raise Refused(f"{request.pipeline} has no active generation that a replay could be compared with")
+    logs = [each.source for each in pipeline.inputs]
+    check_kept(kafka, logs, whole=logs)
     if (left := _left(results, request, active)) is not None:
         return left
     with results.connect() as connection:

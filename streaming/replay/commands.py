@@ -147,11 +147,14 @@ def run_slice(
     partition: int,
     share: Share = building.SHARE,
     state_dir: StateDir = Path(".electrored/state"),
+    parent: Annotated[int | None, typer.Option(help="The process with which it ends.")] = None,
 ) -> None:
     """Run one slice of a replay, and tell its progress as JSON lines."""
     with _talking():
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        if parent is not None:
+            running.end_with(parent, stop)
         building.be_nice()
         kafka, results = from_environment(KafkaSettings), _results()
         made = load(results, pipeline, generation)

@@ -6,6 +6,7 @@ Dagster does the same with a step for each slice.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -20,6 +21,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from streaming.engine.errors import Fatal
 from streaming.generations import Generation
 from streaming.replay.building import Slice, slices
+
+# How soon a slice ends whose replay was killed.
+PARENT_SECONDS = 0.5
 
 
 def run(generation: Generation, state_dir: Path, *, processes: int, share: float, console: Console) -> int:
@@ -103,6 +107,17 @@ def _side_by_side(
             children.end()
 
 
+def end_with(parent: int, stop: threading.Event) -> None:
+    """For a child: set `stop` once the process that started it is gone, however that ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent and not stop.wait(PARENT_SECONDS):
+            pass
+        stop.set()
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
 class _Children:
     """The processes of slices that run. Once ended, by Ctrl-C or a failure, none begins any more."""
 
@@ -158,5 +173,5 @@ def _one(
 
 def _command(generation: Generation, piece: Slice, state_dir: Path, share: float) -> list[str]:
     chosen = [generation.pipeline, str(generation.number), piece.step, str(piece.partition)]
-    options = ["--state-dir", str(state_dir), "--share", str(share)]
+    options = ["--state-dir", str(state_dir), "--share", str(share), "--parent", str(os.getpid())]
     return [sys.executable, "-P", "-m", "streaming", "slice", *chosen, *options]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -19,6 +20,7 @@ from tenacity.wait import wait_exponential
 from contracts.kafka import is_forbidden
 from contracts.settings import ResultsDbSettings
 from observability import logs
+from observability.waits import WAITS
 from streaming.engine.errors import Fatal, Stopping
 
 # How soon a new generation is followed, and a retired one left.
@@ -57,12 +59,13 @@ def retried(call: Callable[[], T], stop: threading.Event) -> T:
 
     Raises Stopping if told to stop meanwhile, Fatal if the results database or Kafka would refuse the same call again.
     """
+    reporter = f"retrying {threading.get_ident()}"
     retrying = Retrying(
         retry=retry_if_exception(_is_away),
         wait=wait_exponential(multiplier=0.05, max=2),
         stop=stop_when_event_set(stop),
         sleep=sleep_using_event(stop),
-        before_sleep=_warn,
+        before_sleep=partial(_warn, reporter),
     )
     try:
         return retrying(call)
@@ -77,6 +80,9 @@ def retried(call: Callable[[], T], stop: threading.Event) -> T:
             f"Kafka refuses ({reason(error)}): give the user of ELECTRORED_KAFKA_SASL_USERNAME the right, or mend "
             "ELECTRORED_KAFKA_SASL_PASSWORD, and start again"
         ) from error
+    finally:
+        WAITS.end("kafka", reporter)
+        WAITS.end("postgres", reporter)
 
 
 def _is_away(error: BaseException) -> bool:
@@ -99,8 +105,12 @@ def _sqlstate(error: DBAPIError) -> str:
     return getattr(error.orig, "pgcode", None) or ""
 
 
-def _warn(state: RetryCallState) -> None:
+def _warn(reporter: str, state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, KafkaException):
+        WAITS.begin("kafka", f"Kafka does not answer: {reason(error)}", reporter)
+    else:
+        WAITS.begin("postgres", f"the results database does not answer: {reason(error)}", reporter)
     _log.warning("a server is away, retried", attempt=state.attempt_number, reason=reason(error))
 
 
@@ -144,6 +154,13 @@ def follow(wanted: Callable[[], Mapping[K, Follower]], stop: threading.Event) ->
         while not stop.is_set():
             failed = {key for key, thread in threads.items() if thread.error is not None}
             now = retried(wanted, stop)
+            WAITS.turn("following")
+            if now:
+                WAITS.end("generation")
+            else:
+                WAITS.begin(
+                    "generation", "no generation is to be worked on: did `python -m streaming init` run?"
+                )
             for key in threads.keys() - now.keys():
                 threads.pop(key).end()
                 _log.info("no longer followed", key=str(key))
@@ -156,6 +173,8 @@ def follow(wanted: Callable[[], Mapping[K, Follower]], stop: threading.Event) ->
     except Stopping:
         pass
     finally:
+        WAITS.leave("following")
+        WAITS.end("generation")
         for thread in threads.values():
             thread.stop.set()
         for thread in threads.values():

@@ -30,10 +30,15 @@ from streaming.generations import LIVE, load
 from streaming.sink.followed import Entry, Followed, live
 from streaming.sink.following import Follower, connect, follow, retried
 from streaming.sink.rows import Rows
-from streaming.sink.state_topic import POLL_SECONDS, Batch, Progress, Reader, check, decoded
-
-# A topic made anew is noticed by its offsets at once, or by this check of its id.
-CHECK_SECONDS = 10.0
+from streaming.sink.state_topic import (
+    CHECK_SECONDS,
+    POLL_SECONDS,
+    Batch,
+    Progress,
+    Reader,
+    check,
+    decoded,
+)
 
 # From the beginning of one transaction to that of the next: what came meanwhile shares it.
 PAUSE_SECONDS = 0.02

@@ -35,7 +35,7 @@ from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
 from streaming.sink.followed import Followed, active
 from streaming.sink.following import Follower, connect, follow, retried
-from streaming.sink.state_topic import Batch, Progress, Reader, check, decoded
+from streaming.sink.state_topic import CHECK_SECONDS, Batch, Progress, Reader, check, decoded
 
 # A transaction of about 50 ms: readers of the public topic wait for no more than that.
 TRANSACTION_RECORDS = 5_000
@@ -87,7 +87,11 @@ class Publisher:
         reader.assign(positions)
         self._progress.positions = dict(positions)
         _log.info("publishing", generation=str(self._followed))
+        check_at = time.monotonic() + CHECK_SECONDS
         while not stop.is_set():
+            if time.monotonic() > check_at:
+                retried(partial(check, self._kafka, self._followed), stop)
+                check_at = time.monotonic() + CHECK_SECONDS
             messages = reader.take()
             began = time.monotonic()
             batch = Batch.of(messages)
@@ -163,7 +167,7 @@ class Publisher:
         shown: dict[bytes, bytes] = {}
         partitions = range(self._output.partitions)
         public_ends = ends(self._admin, self._output.name, partitions)
-        with Reader(self._kafka, self._output.name, f"{self._name}.compare") as reader:
+        with Reader(self._kafka, self._output.name, f"{self._name}.compare", self._name) as reader:
             reader.assign(beginnings(self._admin, self._output.name, partitions))
             for messages in reader.read_to(public_ends, stop):
                 for message in messages:

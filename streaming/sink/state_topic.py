@@ -7,24 +7,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Self, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from contracts.datasets import Dataset
-from contracts.kafka import consumer, describe_topics
+from contracts.kafka import admin, consumer, describe_topics
 from contracts.registry import Codec
 from contracts.settings import KafkaSettings
 from contracts.writers import LostSchema, Undecodable
 from observability import logs
 from observability.lineage.facts import Facts
 from observability.metrics import LAG
+from observability.waits import WAITS
 from streaming.engine import age
 from streaming.engine.errors import ALIEN, RESTORING, Fatal, Stopping
 from streaming.engine.failures import is_end, is_lost
 from streaming.engine.merge import WATERMARK_KEY
+from streaming.engine.opened import OpenTransactions
 from streaming.sink.followed import Followed
 
+# A topic made anew is noticed by its offsets at once, or by this check of its id; so is a Kafka that is away.
+CHECK_SECONDS = 10.0
 # One transaction's worth when catching up: about a tenth of a second of work for the database.
 MAX_RECORDS = 20_000
 # An empty wait this long ends to see whether to stop.
@@ -111,15 +116,20 @@ class Reader:
     the end of a partition is taken from the event that reports it.
     """
 
-    def __init__(self, kafka: KafkaSettings, topic: str, group_id: str) -> None:
+    def __init__(self, kafka: KafkaSettings, topic: str, group_id: str, loop: str | None = None) -> None:
+        """`loop`: whose turns its reading is; its group's if left out."""
         self.topic = topic
         self.positions: dict[int, int] = {}
+        self._loop = loop or group_id
+        self._opened = OpenTransactions(kafka, partial(admin, kafka), group_id, group_id)
         self.consumer = consumer(kafka, group_id, subscribed=False)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        WAITS.leave(self._loop)
+        self._opened.close()
         self.consumer.close()
 
     def assign(self, positions: Mapping[int, int]) -> None:
@@ -129,6 +139,8 @@ class Reader:
 
     def take(self, timeout_seconds: float = POLL_SECONDS) -> list[Message]:
         """Wait for the first record, then all that has arrived by now; empty if nothing came in time."""
+        WAITS.turn(self._loop)
+        self._opened.look((self.topic, partition) for partition in self.positions)
         records: list[Message] = []
         messages = self.consumer.consume(1, timeout_seconds)
         while messages:

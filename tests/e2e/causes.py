@@ -16,7 +16,14 @@ from pathlib import Path
 import psutil
 import psycopg2
 from confluent_kafka import KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from contracts.kafka import client_config, consumer
 from contracts.settings import KafkaSettings, StackSettings
@@ -191,6 +198,44 @@ def lose_a_broker(platform: Platform) -> None:
         finally:
             process.kill()
             process.wait(30)
+
+
+@contextmanager
+def kept_otherwise(platform: Platform, topic: str) -> Iterator[None]:
+    """Somebody lets Kafka delete what is old."""
+    client = AdminClient({"bootstrap.servers": platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"]})
+
+    def keep(policy: str) -> None:
+        entry = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        client.incremental_alter_configs([resource])[resource].result(30)
+
+    keep("delete")
+    try:
+        yield
+    finally:
+        keep("compact")
+
+
+@contextmanager
+def open_transaction(platform: Platform, topic: str) -> Iterator[None]:
+    """Somebody writes into the topic's first partition, and neither commits nor aborts before the block ends."""
+    bootstrap = platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"]
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "transactional.id": "somebody",
+            "transaction.timeout.ms": 600_000,
+        }
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic, b"something", partition=0)
+    assert producer.flush(30) == 0
+    try:
+        yield
+    finally:
+        producer.abort_transaction(30)
 
 
 def drop_slot(platform: Platform) -> None:

@@ -6,7 +6,9 @@ Rules and dashboards are those of the repository. What takes long for a reason (
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -22,6 +24,7 @@ import pytest
 import yaml
 from confluent_kafka import Producer
 
+from contracts.topics import GenerationTopics
 from stack import ports
 from tests.e2e.alerts import DISK_BYTES, RULES, Prometheus, shortened
 from tests.e2e.causes import (
@@ -31,9 +34,11 @@ from tests.e2e.causes import (
     filled_disk,
     forget_position,
     frozen,
+    kept_otherwise,
     kill,
     lose_a_broker,
     negative_group,
+    open_transaction,
     refuse_lineage,
     results,
     slot_taken,
@@ -220,10 +225,15 @@ def test_each_cause_raises_its_alert(platform: Platform, prometheus: Prometheus)
                 cursor.execute(INSERT, (None, 100))
                 time.sleep(0.2)
             prometheus.raises("ProcessDown", "WatermarkStandsStill", "LagGrows")
+            assert _row(platform, "worker-city")["state"] == "silent"
         prometheus.raises("ProducerFenced", "TransactionsFail")
         for _ in range(2):
             kill(platform, "publisher", prometheus)
         prometheus.raises("ProcessRestarting")
+        # Row 28: it ended often enough, and runs.
+        until(lambda: _row(platform, "publisher")["state"] == "ready", 60, "the publisher")
+        letters = platform.run("dead-letters").stdout
+        assert len(re.findall(r"^sales-events partition \d+ offset", letters, re.MULTILINE)) == 1, letters
         # The slot keeps what capture has not confirmed, and capture cannot tell anybody.
         with frozen(platform, "capture"):
             for _ in range(40):
@@ -233,8 +243,37 @@ def test_each_cause_raises_its_alert(platform: Platform, prometheus: Prometheus)
         slow_answers(platform, prometheus)
         prometheus.raises("CsvFileWaits", "PaymentPollsFail", "ReplayDiffers", "GenerationFailed")
         prometheus.raises("LineageRefused", "NightlyJobFails")
+        with kept_otherwise(platform, "late-events"):
+            prometheus.raises("TopicNotKept")
     with frozen(platform, "observer"):
         prometheus.raises("ObserverBlind")
+
+
+@pytest.mark.timeout(300)
+def test_rows_24_27_28_what_does_not_move_says_why_and_goes_on(platform: Platform) -> None:
+    """A refusal at its first end, and a transaction of somebody else's; `status` exits with 1 meanwhile."""
+    state = GenerationTopics(CITY, 1).state.name
+    with kept_otherwise(platform, state):
+        pid = platform.pid("worker-city")
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: _row(platform, "worker-city")["state"] == "refused", 60, "the refusal")
+        problem = _row(platform, "worker-city")["problem"]
+        assert problem.startswith(f"topic {state}: cleanup.policy is delete and has to be compact; ")
+        shown = platform.run("status")
+        assert shown.returncode == 1
+        assert f"worker-city refuses to go on: topic {state}" in shown.stdout
+    until(lambda: _row(platform, "worker-city")["state"] == "ready", 120, "the worker, by itself")
+    with open_transaction(platform, "payment-confirmations"):
+        until(lambda: _row(platform, "worker-enriched")["state"] == "waiting", 60, "the wait")
+        problem = _row(platform, "worker-enriched")["problem"]
+        said = "topic payment-confirmations partition 0: a transaction of producer id "
+        assert said in problem, problem
+    until(lambda: _row(platform, "worker-enriched")["state"] == "ready", 60, "the end of the wait")
+
+
+def _row(platform: Platform, name: str) -> dict[str, Any]:
+    return next(row for row in platform.status()["processes"] if row["name"] == name)
 
 
 def _correct_by_hand(platform: Platform) -> None:

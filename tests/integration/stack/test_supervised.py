@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from stack import orphans
+from stack.ends import words
 from stack.layout import Layout
 from stack.programs import Program
 from stack.supervisor import Supervisor, SupervisorGone
@@ -57,21 +58,22 @@ def test_a_process_that_is_killed_is_started_again(layout: Layout) -> None:
     first = supervisor.states()["worker"].pid
     os.kill(first, signal.SIGKILL)
     _until(lambda: supervisor.states()["worker"].pid not in (0, first))
-    assert supervisor.restarts() == {"worker": 1}
+    assert [end.how for end in supervisor.ends()["worker"]] == ["terminated by SIGKILL"]
 
 
 def test_one_that_keeps_dying_is_tried_with_growing_waits(layout: Layout) -> None:
     supervisor = Supervisor(layout)
     supervisor.start([_program("worker", DIE)])
     supervisor.start_process("worker")
-    _until(lambda: supervisor.restarts().get("worker", 0) >= 2)
+    _until(lambda: len(supervisor.ends().get("worker", ())) >= 3)
     spawned = [line for line in layout.supervisor_log.read_text().splitlines() if "spawned" in line]
     at = [datetime.fromisoformat(line[:23]) for line in spawned[:3]]
     first, second = (after - before for before, after in pairwise(at))
     # The lower bounds alone hold on any machine: a busy one adds the time that a process takes to start and end.
     assert first >= timedelta(seconds=1)
     assert second >= timedelta(seconds=2)
-    assert "reason of death" in layout.log("worker").read_text()
+    last = supervisor.ends()["worker"][-1]
+    assert words(layout.log("worker"), last).text == "exit status 1: reason of death"
 
 
 def test_what_a_killed_supervisor_left_is_found_and_ended(layout: Layout) -> None:

@@ -10,6 +10,22 @@ from confluent_kafka import KafkaError, KafkaException
 from observability import letters
 
 
+def test_row_28_a_letter_is_shown_once_though_every_pipeline_writes_it() -> None:
+    """One that refuses it for another reason is another fact."""
+    first = {"origin": "sales-events", "partition": 0, "offset": 7, "reason": "no event", "value": b"x"}
+    second, other = first | {"offset": 9}, first | {"reason": "an empty city"}
+    key, another = b"sales-events/0/7", b"sales-events/0/9"
+    written = [
+        (key, dict(first)),
+        (another, second),
+        (key, dict(first)),
+        (key, other),
+        (key, dict(first)),
+        (another, None),
+    ]
+    assert letters.distinct(written) == [first, second, other]
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [

@@ -37,6 +37,24 @@ def test_what_a_look_found_is_shown_until_it_gets_no_answer() -> None:
     assert registry.get_sample_value("electrored_look_up", {"at": "never"}) is None, "nobody has looked yet"
 
 
+def test_a_server_that_gives_no_answer_is_waited_for() -> None:
+    """Each look ends its own wait, though several ask one server."""
+    answers = iter([OSError("away"), None])
+
+    def look() -> Iterator[Sample]:
+        if (error := next(answers)) is not None:
+            raise error
+        return iter(())
+
+    observer = Observer({"results": look, "slot": lambda: iter(())})
+    observer.look("results")
+    observer.look("slot")
+    (wait,) = WAITS.current()
+    assert (wait.on, wait.detail) == ("postgres", "the look at results got no answer: away")
+    observer.look("results")
+    assert WAITS.current() == []
+
+
 def test_row_13_files_that_wait_and_names_that_are_not_taken_are_counted(tmp_path: Path) -> None:
     """Status shows the names as what the observer waits for."""
     look = Inbox(tmp_path).look
@@ -126,5 +144,6 @@ def test_names_follow_prometheus_conventions() -> None:
         "_hour",
         "_active",
         "_status",
+        "_kept",
     )
     assert all(name.startswith("electrored_") and name.endswith(units + counts) for name in HELP)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from contracts.settings import LogSettings
 from observability import metrics
-from observability.waits import WAITS, Waits
+from observability.waits import TURN_SECONDS, WAITS, Waits
 from tests.unit.observability.test_metrics import free_port
 
 
@@ -41,6 +41,47 @@ def test_a_wait_ends_with_its_block_even_if_that_fails() -> None:
 
     with pytest.raises(ValueError, match="broken"):
         fail()
+    assert waits.current() == []
+
+
+def test_each_reporter_ends_its_own_wait_and_the_metric_shows_the_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("observability.waits.time.time", lambda: now[0])
+    registry, waits = CollectorRegistry(), Waits()
+    registry.register(waits)
+    waits.begin("kafka", "combine", "g1.combine")
+    now[0] = 160.0
+    waits.begin("kafka", "merge", "g1.merge")
+    assert b'_timestamp_seconds{on="kafka"} 100.0\n' in generate_latest(registry)
+    waits.end("kafka", "g1.combine")
+    assert [(w.detail, w.since) for w in waits.current()] == [("merge", 160.0)]
+    waits.end("kafka", "g1.merge")
+    assert waits.current() == []
+
+
+def test_a_loop_that_turns_no_more_is_shown_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the process waits for something that is known: then that is why."""
+    now = [1000.0]
+    monkeypatch.setattr("observability.waits.time.time", lambda: now[0])
+    monkeypatch.setattr("observability.waits.time.monotonic", lambda: now[0])
+    waits = Waits()
+    waits.turn("g1.combine")
+    waits.turn("g1.merge")
+    now[0] += TURN_SECONDS - 1
+    waits.turn("g1.merge")
+    assert waits.current() == []
+    now[0] += 2
+    (wait,) = waits.current()
+    assert (wait.on, wait.since) == ("loop", 1000.0)
+    assert wait.detail.startswith("no turn of g1.combine: ")
+    with waits.during("kafka", "no broker answers"):
+        assert [w.on for w in waits.current()] == ["kafka"]
+    now[0] += TURN_SECONDS
+    assert [w.detail.split(":")[0] for w in waits.current()] == ["no turn of g1.combine, g1.merge"]
+    waits.turn("g1.merge")
+    waits.leave("g1.combine")
     assert waits.current() == []
 
 

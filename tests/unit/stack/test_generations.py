@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import pytest
 from typer.testing import CliRunner
@@ -18,15 +18,16 @@ from stack.supervisor import Supervisor
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
-    """What is started instead of being started, in the environment of a stack's folder."""
+    """What the command would have become, in the environment of a stack's folder."""
     (tmp_path / "stack.json").write_text(f'{{"format": {FORMAT}}}')
     started: list[tuple[list[str], dict[str, str]]] = []
 
-    def instead(command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[bytes]:
-        started.append((command, env))
-        return subprocess.CompletedProcess(command, 7)
+    def instead(program: str, command: list[str], environment: dict[str, str]) -> NoReturn:
+        assert program == command[0]
+        started.append((command, environment))
+        raise SystemExit(7)
 
-    monkeypatch.setattr(subprocess, "run", instead)
+    monkeypatch.setattr(os, "execve", instead)
     monkeypatch.setattr(Supervisor, "is_running", lambda _: True)
     return started
 

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from stack import display, probes, status
+from stack import display, probes, status, up
+from stack.ends import End
+from stack.errors import StackError
 from stack.programs import Platform, Program
 from stack.supervisor import State, Supervisor
 
-OLD = int(time.time()) - 3600
+NOW = time.time()
+OLD = int(NOW) - 3600
 
 
 def row(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flow: probes.Flow | None, started_at: int = OLD
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    flow: probes.Flow | None,
+    started_at: float = OLD,
+    *,
+    state: str = "running",
+    ends: Sequence[End] = (),
+    is_ready: Callable[[], bool] | None = None,
+    pid: int | None = None,
 ) -> status.Row:
-    program = Program("capture", [], {}, lambda: True, metrics_port=9000)
+    """What is shown of a process; with `is_ready`, of one without metrics."""
+    port = 9000 if is_ready is None else None
+    program = Program("capture", [], {}, is_ready or (lambda: True), metrics_port=port)
     layout = SimpleNamespace(log=lambda name: tmp_path / name)
     platform = cast(Platform, SimpleNamespace(all=lambda: [program], layout=layout))
     supervisor: Any = SimpleNamespace(
-        states=lambda: {"capture": State("capture", "running", 12, started_at, "")}, restarts=dict
+        states=lambda: {"capture": State("capture", state, pid or os.getpid(), int(started_at), "")},
+        ends=lambda: {"capture": list(ends)},
     )
     monkeypatch.setattr(probes, "flow", lambda port: flow)
     (found,) = status.Monitor(platform, cast(Supervisor, supervisor)).rows()
@@ -34,12 +52,25 @@ def flow(*waits: dict[str, Any]) -> probes.Flow:
     return probes.Flow(1.0, None, 0.0, time.monotonic(), list(waits))
 
 
+def failed(*ago: float, lived: float = 2.0) -> list[End]:
+    """Ends so many seconds ago."""
+    return [End(NOW - seconds - lived, NOW - seconds, "exit status 1") for seconds in ago]
+
+
 def test_a_process_that_waits_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wait = {"on": "transaction", "detail": "for pid 99 of shop", "since": 1_700_000_000.0}
     found = row(monkeypatch, tmp_path, flow(wait))
     assert (found.state, found.problem) == ("waiting", "since 2023-11-14 22:13:20Z: for pid 99 of shop")
     (line,) = display.problems([found])
     assert line.plain == "capture waits: since 2023-11-14 22:13:20Z: for pid 99 of shop"
+
+
+def test_a_loop_that_stands_still_is_no_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wait = {"on": "loop", "detail": "g1.combine does not turn", "since": 1_700_000_000.0}
+    found = row(monkeypatch, tmp_path, flow(wait))
+    (line,) = display.problems([found])
+    assert found.state == "stalled"
+    assert line.plain == "capture stands still: since 2023-11-14 22:13:20Z: g1.combine does not turn"
 
 
 def test_a_wait_of_a_moment_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -51,3 +82,83 @@ def test_a_process_that_does_not_answer_is_not_ready(monkeypatch: pytest.MonkeyP
     found = row(monkeypatch, tmp_path, None)
     assert (found.state, found.problem) == ("silent", "no answer on its metrics port 9000")
     assert row(monkeypatch, tmp_path, None, started_at=int(time.time())).state == "starting"
+
+
+def test_a_process_that_a_signal_froze_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        found = row(monkeypatch, tmp_path, flow(), is_ready=lambda: True, pid=process.pid)
+        process.kill()
+    assert found.state == "silent"
+    assert f"`kill -CONT {process.pid}` lets it go on" in found.problem
+
+
+def test_a_server_that_does_not_answer_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A broker that was stopped with SIGSTOP runs, for all that its supervisor knows."""
+    assert row(monkeypatch, tmp_path, None, is_ready=lambda: True).state == "ready"
+    assert row(monkeypatch, tmp_path, None, is_ready=lambda: False).state == "silent"
+    assert row(monkeypatch, tmp_path, None, time.time(), is_ready=lambda: False).state == "starting"
+
+
+@pytest.mark.parametrize(
+    ("state", "ends", "age_seconds", "shown"),
+    [
+        ("running", failed(), 1, "ready"),
+        # It was started again by somebody, or after servers that came late, and has outlived its lives before.
+        ("running", failed(40, 20, 6), 6, "ready"),
+        ("running", failed(100, 70, 30, lived=25), 29, "dying"),
+        ("running", failed(200, 150, 61, lived=500), 59, "dying"),
+        ("running", failed(200, 150, 61, lived=500), 62, "ready"),
+        ("running", failed(8000, 4000, 1), 1, "ready"),
+        ("starting", failed(), 0, "starting"),
+        ("starting", failed(9), 0, "starting"),
+        ("starting", failed(20, 12, 6), 0, "dying"),
+        ("backoff", failed(1), 0, "dying"),
+        ("fatal", failed(), 0, "dying"),
+        ("stopping", failed(), 0, "stopping"),
+        ("exited", failed(), 0, "stopped"),
+    ],
+)
+def test_row_28_one_that_keeps_dying_is_shown_as_such_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    state: str,
+    ends: Sequence[End],
+    age_seconds: int,
+    shown: str,
+) -> None:
+    monkeypatch.setattr("stack.status.time.time", lambda: NOW)
+    found = row(monkeypatch, tmp_path, flow(), NOW - age_seconds, state=state, ends=ends)
+    assert found.state == shown
+    assert found.restarts == len(ends)
+    assert bool(found.problem) == (shown == "dying" and bool(ends))
+
+
+@pytest.mark.parametrize("state", ["starting", "backoff", "running"])
+def test_row_28_a_refusal_is_shown_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str
+) -> None:
+    """After its first end, with its sentence, for as long as it is tried again."""
+    (tmp_path / "capture").write_text("error: the table public.sales has row level security\n")
+    found = row(monkeypatch, tmp_path, flow(), time.time(), state=state, ends=failed(3))
+    assert (found.state, found.problem) == ("refused", "the table public.sales has row level security")
+    (line,) = display.problems([found])
+    assert line.plain == "capture refuses to go on: the table public.sales has row level security"
+    later = row(monkeypatch, tmp_path, flow(), time.time() - 90, state="running", ends=failed(93))
+    assert (later.state, later.problem) == ("ready", "")
+
+
+def test_a_start_says_what_it_waits_for_and_ends_with_a_refusal() -> None:
+    def shown(state: str, restarts: int, problem: str) -> status.Row:
+        return status.Row("capture", state, 1, restarts, None, None, None, "", problem)
+
+    assert up._what_waits([shown("ready", 0, "")]) == ""
+    waits = shown("waiting", 0, "since noon: for pid 99")
+    assert up._what_waits([shown("ready", 0, ""), waits]) == "; capture waits: since noon: for pid 99"
+    # Once may be a race with a server that starts.
+    assert "no slot" in up._what_waits([shown("refused", 1, "no slot")])
+    with pytest.raises(StackError, match="capture refuses to go on: no slot"):
+        up._what_waits([shown("refused", 2, "no slot")])
+    with pytest.raises(StackError, match="capture keeps dying: exit status 1"):
+        up._what_waits([shown("dying", 4, "exit status 1")])

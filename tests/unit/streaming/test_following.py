@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 
+from observability.waits import WAITS
 from streaming.engine.errors import Fatal
 from streaming.sink.following import retried
 
@@ -18,6 +19,24 @@ class Answer(Exception):
     def __init__(self, pgcode: str | None) -> None:
         super().__init__("what is wrong\nDETAIL: a customer's data")
         self.pgcode = pgcode
+
+
+def test_a_server_that_is_away_is_a_wait_until_it_answers() -> None:
+    seen: list[list[tuple[str, str]]] = []
+
+    def call() -> None:
+        seen.append([(wait.on, wait.detail) for wait in WAITS.current()])
+        if len(seen) == 1:
+            raise OperationalError("INSERT", {"a": "value"}, Answer("57P03"))
+        if len(seen) == 2:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT, "broker down"))
+
+    retried(call, threading.Event())
+    away = ("postgres", "the results database does not answer: what is wrong")
+    assert seen[:2] == [[], [away]]
+    assert seen[2][0] == away
+    assert seen[2][1][0] == "kafka"
+    assert WAITS.current() == []
 
 
 def asked(error: type[DBAPIError], pgcode: str | None) -> int:

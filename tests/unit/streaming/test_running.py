@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from streaming.engine.errors import Fatal
@@ -47,3 +50,22 @@ def test_progress_is_that_of_all_slices(monkeypatch: pytest.MonkeyPatch) -> None
     total = SimpleNamespace(note=lambda *told: noted.append(told))
     running._side_by_side(SimpleNamespace(), [Slice("merge", None, p) for p in range(3)], None, 2, 1.0, total)  # type: ignore[arg-type]
     assert sorted(noted) == [(f"merge.{p}", 3, 4, 4) for p in range(3)]
+
+
+def test_row_28_a_slice_ends_with_the_replay_that_was_killed() -> None:
+    child = (
+        "import os, sys, threading; from streaming.replay.running import end_with; stop = threading.Event();"
+        "end_with(int(sys.argv[1]), stop); print(os.getpid(), flush=True); stop.wait(60)"
+    )
+    replay = (
+        "import os, subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], str(os.getpid())])"
+    )
+    with subprocess.Popen([sys.executable, "-c", replay, child], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        started = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    started.wait(LONG_SECONDS / 2)
+    # One that begins too late to see its parent has none.
+    stop = threading.Event()
+    running.end_with(started.pid, stop)
+    assert stop.wait(LONG_SECONDS / 2)

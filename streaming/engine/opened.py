@@ -1,0 +1,147 @@
+"""Transactions that stay open: whoever reads committed records waits for their end, and reads nothing behind them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from contracts.kafka import consumer
+from contracts.producers import open_producers
+from contracts.settings import KafkaSettings
+from observability import logs
+from observability.waits import WAITS
+from streaming.engine.loop import Attendant, Loop
+
+# What is open at two looks with nothing committed in between is no transaction of a source, which lasts 50 ms.
+LOOK_SECONDS = 5.0
+REQUEST_SECONDS = 10.0
+_LEVELS = (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+_LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+_log = logs.get(__name__)
+
+_Place = tuple[str, int]
+
+
+class OpenTransactions:
+    """Reports as a wait what `reporter` waits for; asks now and then, and never waits for an answer itself."""
+
+    def __init__(
+        self, kafka: KafkaSettings, make_admin: Callable[[], AdminClient], reporter: str, group_id: str
+    ) -> None:
+        """`group_id` names the reader of the first open record; nothing is joined or committed."""
+        self._kafka = kafka
+        self._make_admin = make_admin
+        self._admin: AdminClient | None = None
+        self._reporter = reporter
+        self._group_id = group_id
+        self._looked_at = time.monotonic()
+        self._asked: list[Mapping[TopicPartition, Future[object]]] = []
+        # Where committed records ended at the last look, of partitions with something open behind.
+        self._open: dict[_Place, int] = {}
+        self._sentences: dict[tuple[_Place, int], Future[str]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="open-transactions")
+
+    def look(self, places: Iterable[_Place]) -> None:
+        """Ask if it is time, or see what the answers are."""
+        if self._asked:
+            if all(future.done() for asked in self._asked for future in asked.values()):
+                self._judge()
+        elif time.monotonic() > self._looked_at + LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            self._ask([TopicPartition(*place) for place in places])
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        WAITS.end("transaction", self._reporter)
+
+    def _ask(self, places: list[TopicPartition]) -> None:
+        if not places:
+            self._report({})
+            return
+        if self._admin is None:
+            self._admin = self._make_admin()
+        wanted = dict.fromkeys(places, _LATEST)
+        self._asked = [
+            self._admin.list_offsets(wanted, isolation_level=level, request_timeout=REQUEST_SECONDS)
+            for level in _LEVELS
+        ]
+
+    def _judge(self) -> None:
+        asked, self._asked = self._asked, []
+        try:
+            committed, written = [
+                {(place.topic, place.partition): future.result().offset for place, future in answers.items()}  # type: ignore[attr-defined]
+                for answers in asked
+            ]
+        except KafkaException as error:
+            # Nothing is known of them then; that Kafka is away is for others to report.
+            _log.debug("open transactions are looked for again", reason=error.args[0].str())
+            return
+        self._report({place: end for place, end in committed.items() if end < written[place]})
+
+    def _report(self, now: dict[_Place, int]) -> None:
+        before, self._open = self._open, now
+        standing = [(place, end) for place, end in sorted(now.items()) if before.get(place) == end]
+        self._sentences = {one: self._sentence(one) for one in standing}
+        said = [future.result() for future in self._sentences.values() if future.done()]
+        if said:
+            WAITS.begin("transaction", "; ".join(said), self._reporter)
+        elif not standing:
+            WAITS.end("transaction", self._reporter)
+
+    def _sentence(self, one: tuple[_Place, int]) -> Future[str]:
+        return self._sentences.get(one) or self._thread.submit(described, self._kafka, self._group_id, *one)
+
+
+class Looking(Attendant):
+    """Of a loop: its input, and topics of one partition that it reads beside it."""
+
+    def __init__(self, transactions: OpenTransactions, beside: Iterable[str]) -> None:
+        self._transactions = transactions
+        self._beside = [(topic, 0) for topic in beside]
+
+    def attend(self, loop: Loop) -> None:
+        own = [(loop.step.input_topic, partition) for partition in sorted(loop.ready)]
+        self._transactions.look([*own, *self._beside])
+
+    def close(self, loop: Loop) -> None:
+        self._transactions.close()
+
+
+def described(kafka: KafkaSettings, group_id: str, place: _Place, offset: int) -> str:
+    """A sentence for a person: where, whose as far as Kafka says it, since when, and what can be done."""
+    topic, partition = place
+    try:
+        producers = open_producers(kafka, topic, partition)
+    except (OSError, KafkaException) as error:
+        _log.warning("who has a transaction open is not known", topic=topic, reason=str(error))
+        producers = None
+    whose = next((f" of producer id {one.id}" for one in producers or () if one.start_offset == offset), "")
+    began = _written_at(kafka, group_id, place, offset)
+    since = f" since {began:%Y-%m-%d %H:%M:%S}Z" if began else ""
+    tool = f"kafka-transactions.sh --bootstrap-server {kafka.kafka_bootstrap}"
+    where = f"--topic {topic} --partition {partition}"
+    return (
+        f"topic {topic} partition {partition}: a transaction{whose} is open{since}, and what stands behind its "
+        f"beginning at offset {offset} counts when it ends. `{tool} describe-producers {where}` shows its producer, "
+        f"`{tool} abort {where} --start-offset {offset}` ends it; see docs/runbooks/ProcessWaits.md"
+    )
+
+
+def _written_at(kafka: KafkaSettings, group_id: str, place: _Place, offset: int) -> datetime | None:
+    """The time of the first open record: of a log Kafka's own, elsewhere its producer's; None if it does not come."""
+    reader = consumer(kafka, group_id, subscribed=False, overrides={"isolation.level": "read_uncommitted"})
+    try:
+        reader.assign([TopicPartition(*place, offset)])
+        message = reader.poll(REQUEST_SECONDS)
+        if message is None or message.error() is not None:
+            return None
+        return datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+    finally:
+        reader.close()

@@ -1,0 +1,242 @@
+"""Row 24: topics that lose records are put right or refused, and nothing is computed from what is left of a log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+from typer.testing import CliRunner
+
+import contracts.__main__ as command
+from contracts import kafka as connect
+from contracts import keeping
+from contracts.settings import ResultsDbSettings
+from contracts.topics import (
+    DEAD_LETTERS,
+    PAYMENT_CONFIRMATIONS,
+    SALES_EVENTS,
+    SOURCE_POSITIONS,
+    Topic,
+)
+from observability import looks
+from sources.csv.log import Log
+from sources.errors import Refused
+from sources.ledger import Ledger
+from sources.postgres.events import EventsTopic
+from stack.embedded import Embedded
+from streaming import generations
+from streaming.engine.errors import Fatal
+from streaming.engine.worker import Worker
+from tests.integration.streaming.ground import Ground
+
+WEEK = str(7 * 24 * 3600 * 1000)
+
+
+@dataclass
+class Topics:
+    """Topics like the public ones, of the test's own, made by somebody who did not read the design."""
+
+    stack: Embedded
+    admin: AdminClient
+    events: Topic
+    payments: Topic
+    positions: Topic
+    dead: Topic
+
+    @property
+    def all(self) -> Sequence[Topic]:
+        return self.events, self.payments, self.positions, self.dead
+
+    def make(self, topic: Topic, **config: str) -> None:
+        config = {name.replace("_", "."): value for name, value in config.items()}
+        name = topic.name
+        self.admin.create_topics([NewTopic(name, topic.partitions, 1, config=config)])[name].result()
+        connect.ensure_topics(self.stack.kafka, [topic])
+
+    def set(self, topic: str, setting: str, value: str) -> None:
+        entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        for future in self.admin.incremental_alter_configs([resource]).values():
+            future.result()
+
+    def setting(self, topic: Topic, setting: str) -> str | None:
+        resource = ConfigResource(ResourceType.TOPIC, topic.name)
+        value = self.admin.describe_configs([resource])[resource].result()[setting].value
+        return None if value is None else str(value)
+
+    def write(self, topic: Topic) -> None:
+        producer = connect.transactional_producer(self.stack.kafka, f"test-{uuid4().hex}")
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for number in range(topic.partitions):
+            producer.produce(topic.name, b"value", b"key", partition=number)
+        producer.commit_transaction(30)
+
+    def delete(self, topic: str) -> None:
+        """As kafka-delete-records.sh does it."""
+        place = TopicPartition(topic, 0, 1)
+        self.admin.delete_records([place])[place].result()
+
+
+@pytest.fixture
+def topics(stack: Embedded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Topics]:
+    suffix = uuid4().hex[:10]
+    four = [
+        replace(topic, name=f"{topic.name}-{suffix}")
+        for topic in (SALES_EVENTS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
+    ]
+    made = Topics(stack, connect.admin(stack.kafka), *four)
+    monkeypatch.setattr(command, "PUBLIC", made.all)
+    monkeypatch.setattr(looks, "PUBLIC", made.all)
+    yield made
+    there = keeping.existing(stack.kafka, made.all)
+    if there:
+        for future in made.admin.delete_topics([topic.name for topic in there]).values():
+            future.exception()
+
+
+@pytest.fixture
+def setup(stack: Embedded, results_db: ResultsDbSettings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.setenv("ELECTRORED_KAFKA_BOOTSTRAP", stack.bootstrap)
+    monkeypatch.setenv("ELECTRORED_SCHEMA_REGISTRY_URL", stack.registry_url)
+    monkeypatch.setenv("ELECTRORED_RESULTS_DB_URL", results_db.results_db_url.get_secret_value())
+    return CliRunner()
+
+
+def not_kept(topics: Topics, results_db: ResultsDbSettings) -> set[tuple[str, str]]:
+    """What the observer shows of it."""
+    results = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
+    return {
+        (sample.labels["topic"], sample.labels["setting"])
+        for sample in looks.of_topics(topics.stack.kafka, results)
+    }
+
+
+def test_row_24_setup_puts_settings_right_and_says_which(
+    topics: Topics, setup: CliRunner, results_db: ResultsDbSettings
+) -> None:
+    """And before that, every source refuses to write into them; the observer shows each."""
+    events, payments, positions, dead = topics.all
+    topics.make(events, retention_ms=WEEK)
+    topics.make(payments, cleanup_policy="compact")
+    topics.make(positions, cleanup_policy="compact,delete")
+    topics.make(dead, retention_bytes="1000000")
+    topics.write(events)
+    kafka = topics.stack.kafka
+    with pytest.raises(
+        Refused, match=f"{events.name}: retention.ms is {WEEK} and has to be -1.*contracts setup"
+    ):
+        EventsTopic(kafka, events).identity()
+    with pytest.raises(Refused, match=r"cleanup\.policy is compact and has to be delete"):
+        EventsTopic(kafka, payments).identity()
+    with pytest.raises(
+        Refused, match=f"{positions.name}: cleanup.policy is compact,delete and has to be compact"
+    ):
+        Ledger(kafka, "test", f"test-{events.name}", positions).open()
+    assert not_kept(topics, results_db) == {
+        (events.name, "retention.ms"),
+        (events.name, "message.timestamp.type"),
+        (payments.name, "cleanup.policy"),
+        (payments.name, "retention.ms"),
+        (payments.name, "message.timestamp.type"),
+        (positions.name, "cleanup.policy"),
+        (dead.name, "cleanup.policy"),
+    }
+    done = setup.invoke(command.app, ["setup"])
+    assert done.exit_code == 0, done.output
+    assert f"put right: topic {events.name}: retention.ms is {WEEK} and has to be -1" in done.output
+    for topic in topics.all:
+        for name, value in topic.kept.items():
+            assert topics.setting(topic, name) == value, (topic.name, name)
+    assert not_kept(topics, results_db) == set()
+    assert "put right" not in setup.invoke(command.app, ["setup"]).output
+    EventsTopic(kafka, events).identity()
+
+
+def test_row_24_a_log_that_was_compacted_is_for_a_person_to_judge(topics: Topics, setup: CliRunner) -> None:
+    """What compaction took out leaves no trace, so it is not put right in silence."""
+    topics.make(topics.events, cleanup_policy="compact", message_timestamp_type="LogAppendTime")
+    topics.write(topics.events)
+    done = setup.invoke(command.app, ["setup"])
+    assert done.exit_code == 1
+    assert f"topic {topics.events.name} was compacted" in done.output
+    assert f"--alter --topic {topics.events.name} --add-config cleanup.policy=delete" in done.output
+    assert topics.setting(topics.events, "cleanup.policy") == "compact"
+
+
+def test_row_24_deleted_records_are_refused_where_something_new_is_computed(
+    topics: Topics, setup: CliRunner, results_db: ResultsDbSettings
+) -> None:
+    connect.ensure_topics(topics.stack.kafka, topics.all)
+    topics.write(topics.events)
+    topics.delete(topics.events.name)
+    done = setup.invoke(command.app, ["setup"])
+    assert done.exit_code == 1
+    assert f"topic {topics.events.name} partition 0 begins at offset 1" in done.output
+    assert "docs/runbooks/TopicNotKept.md" in done.output
+    assert not_kept(topics, results_db) == {(topics.events.name, "beginning")}
+    kafka = topics.stack.kafka
+    # The rows of files that were taken are known by what the log says of them.
+    topic_id, partitions = EventsTopic(kafka, topics.events).identity()
+    log = Log(kafka, topics.events, "csv", topic_id, partitions)
+    with pytest.raises(Refused, match="a row that was taken would count again"):
+        list(log.events({}))
+    assert list(log.events(log.ends())) == []
+    # A position is only there while its topic is whole.
+    topics.set(topics.positions.name, "cleanup.policy", "delete")
+    topics.write(topics.positions)
+    topics.delete(topics.positions.name)
+    topics.set(topics.positions.name, "cleanup.policy", "compact")
+    with pytest.raises(Refused, match=f"{topics.positions.name} partition 0 begins at offset 1"):
+        Ledger(kafka, "test", f"test-{topics.events.name}", topics.positions).open()
+
+
+def test_row_24_no_generation_is_computed_from_what_is_left_and_the_live_one_goes_on(
+    stack: Embedded, results_db: ResultsDbSettings, tmp_path: Path, topics: Topics, setup: CliRunner
+) -> None:
+    ground = Ground(stack.kafka, results_db.results_db_url.get_secret_value(), tmp_path)
+    try:
+        ground.feed(200)
+        with ground.running(*ground.loops()):
+            ground.settled()
+        topics.delete(ground.source.name)
+        with pytest.raises(Fatal, match=f"{ground.source.name} partition 0 begins at offset 1"):
+            generations.lay_out(stack.kafka, ground.pipeline, after=1)
+        # It has counted what is gone, so it is right; partials are deleted by design.
+        partials, state, _ = ground.generation.names.all
+        topics.delete(partials.name)
+        ground.feed(200)
+        with ground.running(*ground.loops()):
+            ground.settled()
+        # What it keeps itself is another matter.
+        topics.set(state.name, "cleanup.policy", "delete")
+        worker = Worker(stack.kafka, ground.pipeline, ground.generation, 0, tmp_path)
+        with pytest.raises(Fatal, match=f"{state.name}: cleanup.policy is delete and has to be compact"):
+            worker.check()
+        connect.ensure_topics(stack.kafka, topics.all)
+        assert (state.name, "cleanup.policy") in not_kept(topics, results_db)
+        done = setup.invoke(command.app, ["setup"])
+        assert done.exit_code == 0, done.output
+        assert f"put right: topic {state.name}: cleanup.policy is delete" in done.output
+        worker.check()
+        topics.set(state.name, "cleanup.policy", "delete")
+        topics.delete(state.name)
+        topics.set(state.name, "cleanup.policy", "compact")
+        with pytest.raises(Fatal, match=f"{state.name} partition 0 begins at offset 1"):
+            worker.check()
+    finally:
+        ground.close()
