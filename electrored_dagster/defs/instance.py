@@ -10,7 +10,6 @@ import dagster as dg
 from sqlalchemy import Engine, NullPool, create_engine
 
 from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
-from contracts.topics import TOP_SALESMAN_BY_COUNTRY
 from electrored_dagster.generations import replaying, window_days
 from electrored_dagster.outcomes import settings
 from observability.standing import Overlap, Standing, overlap, take
@@ -29,10 +28,10 @@ class Platform:
         with self._results() as results:
             return overlap(results)
 
-    def salesman_windows(self) -> list[str]:
+    def windows(self, pipeline: str) -> list[str]:
         """The windows that can be computed again, by their first day."""
         with self._results() as results:
-            return window_days(results, TOP_SALESMAN_BY_COUNTRY.name, datetime.now(UTC))
+            return window_days(results, pipeline, datetime.now(UTC))
 
     def replaying(self, but: str) -> list[str]:
         """Pipelines with a replay that is under way or waits, but for those that this one asked for."""
