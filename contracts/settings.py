@@ -127,7 +127,7 @@ class WindowSettings(_Settings):
     """Parameters that a new generation is created with; a living generation keeps its own."""
 
     time_zone: Annotated[str, AfterValidator(known_zone)] = "UTC"
-    # Seconds or ISO 8601: 5400 and PT1H30M are the same.
+    # ISO 8601: PT1H30M.
     grace: Annotated[timedelta, AfterValidator(checked_grace)] = timedelta(hours=1)
     salesman_calendar: Literal["30-days", "calendar-month"] = "30-days"
 

@@ -134,7 +134,9 @@ def of_kafka(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
             yield Sample("electrored_group_lag_offsets", behind, labels)
         labels = {"pipeline": pipeline}
         yield Sample("electrored_active_generation", stands.generation, labels)
+        yield Sample("electrored_zone_rules_changed", float(stands.is_outdated), labels)
     yield Sample("electrored_sales_in_several_sources", found.overlap.count)
+    yield Sample("electrored_future_sales", found.future.count)
 
 
 # One without a watermark, or whom no sink has followed yet, is complete up to its beginning: it shall not stay so.

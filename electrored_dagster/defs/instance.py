@@ -12,7 +12,7 @@ from sqlalchemy import Engine, NullPool, create_engine
 from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
 from electrored_dagster.generations import replaying, window_days
 from electrored_dagster.outcomes import settings
-from observability.standing import Overlap, Standing, overlap, take
+from observability.standing import Future, Overlap, Standing, future, overlap, take
 
 
 class Platform:
@@ -27,6 +27,11 @@ class Platform:
         """Sale ids that several sources have."""
         with self._results() as results:
             return overlap(results)
+
+    def future(self) -> Future:
+        """Sales that are dated wrong."""
+        with self._results() as results:
+            return future(results)
 
     def windows(self, pipeline: str) -> list[str]:
         """The windows that can be computed again, by their first day."""

@@ -119,7 +119,13 @@ def test_an_unknown_window_is_empty_with_its_bounds(client: TestClient, empty: F
             "time_zone": "Europe/Berlin",
         },
         "data": [],
-        "freshness": {"watermark": None, "updated_at": None, "is_final": False, "restated_at": None},
+        "freshness": {
+            "watermark": None,
+            "updated_at": None,
+            "is_final": False,
+            "restated_at": None,
+            "future_sales": 0,
+        },
         "late": [],
         "generation": 1,
     }

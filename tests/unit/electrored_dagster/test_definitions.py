@@ -148,6 +148,8 @@ def test_checks() -> None:
         ("results_db/public/csv_sales", "reject_rate"),
         ("results_db/public/csv_sales", "oldest_waiting_file"),
         ("kafka/sales-events", "sale_ids_in_both_sources"),
+        ("kafka/sales-events", "sales_in_the_future"),
+        *((answer, "zone_rules_are_current") for answer in ANSWERS),
         *((answer, "replay_is_identical") for answer in ANSWERS),
     }
 

@@ -9,8 +9,15 @@ import dagster as dg
 
 from contracts.topics import PUBLIC
 from electrored_dagster.definitions import definitions
-from electrored_dagster.observations import HEARTBEAT, Event, changed
-from observability.standing import Overlap, PipelineStanding, SourcePosition, Standing
+from electrored_dagster.observations import (
+    FUTURE_CHECK,
+    HEARTBEAT,
+    OVERLAP_CHECK,
+    RULES_CHECK,
+    Event,
+    changed,
+)
+from observability.standing import Future, Overlap, PipelineStanding, SourcePosition, Standing
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CITY, SALESMAN, ENRICHED = "top-sales-by-city", "top-salesman-by-country", "enriched-sales"
@@ -149,7 +156,7 @@ def test_before_anything_was_captured_topics_are_shown_and_the_unknown_is_left_o
 def test_ids_of_several_sources_fail_the_check_and_are_told_when_their_number_changes() -> None:
     def checks(overlap: Overlap, cursor: str | None) -> tuple[list[dg.AssetCheckEvaluation], str]:
         events, cursor = changed(replace(standing(), overlap=overlap), cursor, NOW)
-        return [event for event in events if isinstance(event, dg.AssetCheckEvaluation)], cursor
+        return evaluations(events, OVERLAP_CHECK), cursor
 
     (told,), cursor = checks(Overlap(), None)
     assert told.passed
@@ -160,3 +167,36 @@ def test_ids_of_several_sources_fail_the_check_and_are_told_when_their_number_ch
     assert checks(Overlap(2, ("a", "b")), cursor) == ([], cursor)
     (told,), _ = checks(Overlap(), cursor)
     assert told.passed
+
+
+def evaluations(events: list[Event], check: str) -> list[dg.AssetCheckEvaluation]:
+    return [
+        event for event in events if isinstance(event, dg.AssetCheckEvaluation) and event.check_name == check
+    ]
+
+
+def test_row_29_a_sale_in_the_future_fails_its_check_until_it_is_taken_back() -> None:
+    events, cursor = changed(standing(), None, NOW)
+    assert [check.passed for check in evaluations(events, FUTURE_CHECK)] == [True]
+    typo = replace(standing(), future=Future(2, ("s1 (2126-01-01 12:00 UTC)", "s2 (2126-01-02 12:00 UTC)")))
+    events, cursor = changed(typo, cursor, NOW)
+    (check,) = evaluations(events, FUTURE_CHECK)
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "s1 (2126-01-01 12:00 UTC)" in str(check.metadata["first"].value)
+    events, cursor = changed(typo, cursor, NOW)
+    assert evaluations(events, FUTURE_CHECK) == [], "once"
+    events, _ = changed(standing(), cursor, NOW)
+    assert [check.passed for check in evaluations(events, FUTURE_CHECK)] == [True]
+
+
+def test_row_30_rules_of_a_zone_that_changed_fail_a_check_of_the_answer() -> None:
+    events, cursor = changed(standing(), None, NOW)
+    assert [check.passed for check in evaluations(events, RULES_CHECK)] == [True] * 3
+    stands = standing()
+    stands.pipelines[CITY] = replace(stands.pipelines[CITY], is_outdated=True)
+    events, cursor = changed(stands, cursor, NOW)
+    (check,) = evaluations(events, RULES_CHECK)
+    assert not check.passed
+    assert check.asset_key.to_user_string() == "results_db/public/top_sales_by_city"
+    assert f"electrored replay {CITY} --time-zone" in (check.description or "")
+    assert evaluations(changed(stands, cursor, NOW)[0], RULES_CHECK) == []
