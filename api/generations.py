@@ -111,7 +111,8 @@ def downloadable(connection: Connection, which: Which) -> int:
 
 def downloaded(connection: Connection, which: Which) -> Iterator[str]:
     """Every change of the newest difference, as CSV in pieces. Raises NotThere, before the first piece."""
-    yield from csv_of(connection, SHAPES[which.pipeline], downloadable(connection, which))
+    difference = downloadable(connection, which)
+    yield from csv_of(connection, SHAPES[which.pipeline], difference)
 
 
 def _state(connection: Connection, which: Which) -> Row[Any]:
