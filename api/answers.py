@@ -11,8 +11,9 @@ from threading import Lock
 from fastapi import Response
 from sqlalchemy import Connection
 
-from api.queries import Asked, Fresh, Question, Ranking, Results, Version
+from api.queries import Question, Ranking, Results
 from api.schemas import TopSales, TopSalesmen, shown
+from api.versions import Asked, Fresh, Version
 
 # An answer of the longest lists is some 100 KB, so this is at most about 25 MB.
 KEPT = 256

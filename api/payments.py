@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from api.payment_schemas import PaymentsSummary, Sale
-from api.queries import ENRICHED, Fresh, Version
+from api.queries import ENRICHED
+from api.versions import Fresh, Version
 from contracts.calendar import Window
 
 _LATEST = (

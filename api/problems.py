@@ -16,7 +16,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from api.queries import NoActiveGeneration
+from api.versions import NoActiveGeneration
 from observability import logs
 
 MEDIA_TYPE = "application/problem+json"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, create_engine
 from sqlalchemy.event import listen
 from sqlalchemy.exc import DBAPIError
 
+from api.versions import Asked, Fresh, NoActiveGeneration, Version
 from contracts.calendar import Calendar, Window
 from contracts.topics import ENRICHED_SALES, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from contracts.zones import ZoneRules
@@ -53,23 +53,6 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Version:
-    """Orders all answers of a pipeline; neither number ever goes back.
-
-    `begun` is the start of the newest window that has begun: what is asked for without a day changes with it.
-    """
-
-    promotion_number: int
-    apply_number: int
-    begun: datetime
-
-    def etag(self, resource: object) -> str:
-        """The tag of this version of one resource; no other resource ever has it."""
-        digest = hashlib.sha256(f"{resource!r} {self.begun.isoformat()}".encode()).hexdigest()
-        return f'"{self.promotion_number}-{self.apply_number}-{digest[:16]}"'
-
-
-@dataclass(frozen=True)
 class Question:
     """What is asked: a day's window (None: the latest that has begun and has data), filters, how many of each list."""
 
@@ -81,7 +64,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows and all that is said about them. `window` is None while nothing has data."""
+    """Rows and all that is said about them. `window` is None while no window that has begun has data."""
 
     version: Version
     generation: int
@@ -95,33 +78,6 @@ class Answer:
     restated_at: datetime | None
     # In windows that have not begun.
     future_sales: int
-
-
-class Fresh:
-    """The active generation of a pipeline at one time: its calendar, and how far it is applied."""
-
-    def __init__(self, row: Row[Any], calendar: Calendar, now: datetime) -> None:
-        self.generation: int = row.generation
-        self.watermark: datetime | None = row.watermark
-        self.grace: timedelta = row.grace
-        self.calendar = calendar
-        self.now = now
-        # That which holds this moment, with data or without.
-        self.current = calendar.window_at(now)
-        self.version = Version(row.promotion_number, row.apply_number, self.current.start)
-
-
-class NoActiveGeneration(Exception):
-    """The pipeline was not initialised yet."""
-
-
-class Asked(Protocol):
-    """What is asked of one pipeline."""
-
-    @property
-    def pipeline(self) -> str: ...
-
-    def __hash__(self) -> int: ...
 
 
 class Ranking:

@@ -59,6 +59,11 @@ class ZoneRules:
         """SHA-256 of the text, which PostgreSQL computes alike."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether this machine knows the same; one that does not know the zone at all does not."""
+        return self.fingerprint == fingerprint_here(self.time_zone)
+
     def midnight(self, day: date) -> datetime:
         """The first moment of the civil day, in UTC; where clocks skip midnight, the moment of the skip."""
         known = self._midnights.get(day)
@@ -80,6 +85,14 @@ class ZoneRules:
     def _midnights(self) -> dict[date, datetime]:
         """Those that were asked for: a replay asks for the same years with every poll."""
         return {}
+
+
+def fingerprint_here(time_zone: str) -> str | None:
+    """That of the rules which this machine knows; None if it does not know the zone."""
+    try:
+        return ZoneRules.of_machine(known_zone(time_zone)).fingerprint
+    except ValueError:
+        return None
 
 
 # Computed once, at a tenth of a second: a process has the rules that it began with.

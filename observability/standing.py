@@ -32,7 +32,7 @@ from contracts.topics import (
     GenerationTopics,
     Topic,
 )
-from contracts.zones import ZoneRules
+from contracts.zones import fingerprint_here
 
 # An answer that takes longer is no observation any more; Dagster gives a sensor 60 s.
 TIMEOUT_SECONDS = 10.0
@@ -143,7 +143,7 @@ def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) ->
             promotion_number=found.promotion_number,
             apply_number=found.apply_number,
             watermark=found.watermark,
-            is_outdated=found.rules not in (None, ZoneRules.of_machine(found.time_zone).fingerprint),
+            is_outdated=found.rules not in (None, fingerprint_here(found.time_zone)),
             combine_behind=_behind(ends, combined[name]),
             merge_behind=_behind(ends, merged[name]),
             sink_behind=_behind(ends, sunk),

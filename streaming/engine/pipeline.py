@@ -78,7 +78,7 @@ class Parameters:
     @property
     def is_outdated(self) -> bool:
         """Whether this machine knows other rules of the zone than those that count."""
-        return self.rules is not None and self.rules != ZoneRules.of_machine(self.time_zone)
+        return self.rules is not None and not self.rules.is_current
 
 
 @dataclass(frozen=True)

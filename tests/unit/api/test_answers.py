@@ -11,8 +11,9 @@ import pytest
 
 from api import answers as module
 from api.answers import Answers
-from api.queries import TOP_SALES, TOP_SALESMEN, Answer, Question, Ranking, Results, Version
+from api.queries import TOP_SALES, TOP_SALESMEN, Answer, Question, Ranking, Results
 from api.schemas import TopSales
+from api.versions import Version
 from contracts.calendar import Window
 
 QUESTION = Question(None, None, None, 10)

@@ -151,6 +151,13 @@ def test_row_30_a_generation_counts_alike_on_machines_with_different_rules(compi
         assert same["is_outdated"] == (name == "new"), "a replay is asked for where other rules hold"
 
 
+def test_row_30_a_machine_that_does_not_know_the_zone_goes_on_too(compiled: dict[str, Path]) -> None:
+    made = ZoneRules.from_json(str(on_machine(compiled["old"])["rules"]))
+    assert not made.is_current
+    window = Calendar("1-day", "Test/Town", made).window_of(date(2026, 7, 1))
+    assert window.start == datetime(2026, 6, 30, 22, tzinfo=UTC)
+
+
 def test_rules_are_kept_as_they_are() -> None:
     rules = ZoneRules.of_machine("Africa/Casablanca")
     again = ZoneRules.from_json(rules.to_json())

@@ -84,6 +84,8 @@ def test_names_follow_prometheus_conventions() -> None:
         "_rows",
         "_generation",
         "_sources",
+        "_sales",
+        "_changed",
         "_failed",
         "_hour",
         "_active",
