@@ -101,12 +101,18 @@ def compared(connection: Connection, which: Which, limit: int) -> bytes:
     return Difference.model_validate(shown).model_dump_json().encode()
 
 
-def downloaded(connection: Connection, which: Which) -> Iterator[str]:
-    """Every change of the newest difference, as CSV in pieces. Raises NotThere, before the first piece."""
+def downloadable(connection: Connection, which: Which) -> int:
+    """The id of the newest difference, if its rows are there. Raises NotThere."""
     now, found = _state(connection, which), _newest(connection, which)
     if now.state == "retired":
         raise NotThere(f"{which} was retired, and the rows of its difference with it")
-    yield from csv_of(connection, SHAPES[which.pipeline], found.id)
+    return int(found.id)
+
+
+def downloaded(connection: Connection, which: Which) -> Iterator[str]:
+    """Every change of the newest difference, as CSV in pieces. Raises NotThere, before the first piece."""
+    difference = downloadable(connection, which)
+    yield from csv_of(connection, SHAPES[which.pipeline], difference)
 
 
 def _state(connection: Connection, which: Which) -> Row[Any]:

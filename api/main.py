@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import anyio.to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import DBAPIError
 from starlette.responses import RedirectResponse
 
 from api import problems
 from api.answers import Answers
+from api.headed import Headed
 from api.measured import Measured, expect
 from api.queries import CONNECTIONS, Results
 from api.routes import generations, health, lineage, payments, top_sales, top_salesmen
+from api.strict import plain_address
 from contracts.settings import ApiSettings
 from observability import logs
 
 _log = logs.get(__name__)
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
-    """Build the application; it opens connections when it starts, and starts without a database too."""
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def create_app(settings: ApiSettings, clock: Callable[[], datetime] = _now) -> FastAPI:
+    """Build the application; it opens connections when it starts, and starts without a database too.
+
+    `clock` says which windows have begun.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        results = Results(settings.results_db_url.get_secret_value())
+        results = Results(settings.results_db_url.get_secret_value(), clock)
         # As many threads as connections: who has a thread need not wait for a connection.
         anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
         try:
@@ -45,13 +55,20 @@ def create_app(settings: ApiSettings) -> FastAPI:
         summary="Top sales by city, top salesmen by country, and which sales are paid; live.",
         version="1",
         redoc_url=None,
+        # A redirect would name the host that the request names.
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     problems.install(app)
+    problems.describe(app)
     app.add_middleware(Measured)
-    for routes in (top_sales, top_salesmen, payments, generations, lineage, health):
-        app.include_router(routes.router)
+    app.add_middleware(Headed)
+    for routes in (top_sales, top_salesmen, payments, generations, lineage):
+        app.include_router(routes.router, dependencies=[Depends(plain_address)])
         expect(routes.router.routes)
+    # Probes and scrapes may ask with parameters of their own.
+    app.include_router(health.router)
+    expect(health.router.routes)
 
     @app.get("/", include_in_schema=False)
     async def to_docs() -> RedirectResponse:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.schemas import NEGATIVE, Window
+from api.schemas import FUTURE_SALES, NEGATIVE, Window
 
 Status = Literal["PENDING", "UNPAID", "CONFIRMED", "AMOUNT_MISMATCH", "REFUNDED"]
 _STATUS = Field(
@@ -30,6 +30,10 @@ class JoinFreshness(_Shown):
     updated_at: datetime | None = Field(description="When one of the selected sales last changed.")
 
 
+class SummaryFreshness(JoinFreshness):
+    future_sales: int = FUTURE_SALES
+
+
 class StatusRow(_Shown):
     status: Status = _STATUS
     currency: str
@@ -47,7 +51,7 @@ class PaymentsSummary(_Shown):
     by_status: list[StatusRow] = Field(description="Over all cities, for each currency.")
     data: list[CityStatusRow]
     negative_groups: int = NEGATIVE
-    freshness: JoinFreshness
+    freshness: SummaryFreshness
     generation: int = Field(description="The computation that this answer comes from.")
 
 

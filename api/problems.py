@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -10,11 +11,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from psycopg2.errors import UndefinedTable
 from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from api.queries import NoActiveGeneration
+from api.versions import NoActiveGeneration
 from observability import logs
 
 MEDIA_TYPE = "application/problem+json"
@@ -40,14 +42,62 @@ class Problem(BaseModel):
     errors: list[BadParameter] | None = Field(default=None)
 
 
-# For OpenAPI: what a route may answer besides its result.
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": description, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
-    for status, description in (
-        (422, "A parameter is not what it has to be"),
-        (503, "The results database is away, or nothing was computed yet"),
-    )
+_PROBLEMS = {
+    422: "A parameter is not what it has to be",
+    500: "An unexpected error, which was logged",
+    503: "The results database is away, or nothing was computed yet",
 }
+_REVALIDATED = {
+    "description": "It may be kept, but has to be asked for again",
+    "schema": {"const": "no-cache"},
+}
+_RETRY_AFTER = {"description": "Seconds", "required": True, "schema": {"type": "integer"}}
+NOT_KEPT = {"Cache-Control": "no-cache"}
+
+
+def problems(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: what a route may answer besides its result, by status."""
+    return {
+        status: {
+            "description": description,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        | ({"headers": {"Retry-After": _RETRY_AFTER}} if status == 503 else {})
+        for status, description in descriptions.items()
+    }
+
+
+# Of a route that answers with an ETag, and of one that does not.
+UNKEPT: dict[int | str, dict[str, Any]] = problems(_PROBLEMS) | {
+    200: {"headers": {"Cache-Control": _REVALIDATED}}
+}
+_TAGGED = {
+    "Cache-Control": _REVALIDATED,
+    "ETag": {
+        "description": "Of this resource and version; neither part of a version ever goes back",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+}
+CONDITIONAL: dict[int | str, dict[str, Any]] = problems(_PROBLEMS) | {
+    200: {"headers": _TAGGED},
+    304: {"description": "If-None-Match holds the ETag of the answer", "headers": _TAGGED},
+}
+
+
+def describe(app: FastAPI) -> None:
+    """Have OpenAPI hold the schemas of problems, which no route has as its result."""
+    schemas = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")[
+        1
+    ]["$defs"]
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        document["components"]["schemas"] |= schemas
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def response(
@@ -89,7 +139,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        return response(request, error.status_code, str(error.detail), headers=dict(error.headers or {}))
+        # Everything here is only read, whatever the route says.
+        allowed = {"Allow": "GET, HEAD"} if error.status_code == 405 else {}
+        headers = {**(error.headers or {}), **allowed}
+        return response(request, error.status_code, str(error.detail), headers=headers)
 
     @app.exception_handler(NoActiveGeneration)
     async def uninitialised(request: Request, error: NoActiveGeneration) -> JSONResponse:

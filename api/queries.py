@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, create_engine
 from sqlalchemy.event import listen
 from sqlalchemy.exc import DBAPIError
 
-from contracts.calendar import Calendar, CalendarKind, Window
+from api.versions import Asked, Fresh, NoActiveGeneration, Version
+from contracts.calendar import Calendar, Window
 from contracts.topics import ENRICHED_SALES, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
+from contracts.zones import ZoneRules
 
 # A pipeline is named after the public topic that it feeds.
 CITY = TOP_SALES_BY_CITY.name
@@ -33,34 +35,26 @@ STALLED_SECONDS = 60
 
 # Asked first by every request: planning it would cost more than running it.
 _PREPARE = (
-    "PREPARE freshness (text) AS SELECT generation, promotion_number, apply_number, time_zone, calendar, "
-    "grace, watermark FROM active_freshness WHERE pipeline = $1"
+    "PREPARE freshness (text) AS SELECT f.generation, f.promotion_number, f.apply_number, f.time_zone, f.calendar, "
+    "f.grace, f.watermark, g.created_at FROM active_freshness AS f "
+    "JOIN generations AS g ON g.pipeline = f.pipeline AND g.number = f.generation WHERE f.pipeline = $1"
 )
 _FRESHNESS = "EXECUTE freshness (%(pipeline)s)"
-_SELECTED = (
-    "generation = %(generation)s AND window_start = %(window_start)s "
+_RULES = "SELECT zone_rules FROM generations WHERE pipeline = %(pipeline)s AND number = %(number)s"
+_FILTERED = (
+    "generation = %(generation)s "
     "AND (CAST(%(country)s AS text) IS NULL OR country = %(country)s) "
     "AND (CAST(%(currency)s AS text) IS NULL OR currency = %(currency)s)"
 )
+# By both bounds: the empty window of a day that a zone left out begins where the next one does.
+_SELECTED = f"{_FILTERED} AND window_start = %(window_start)s AND window_end = %(window_end)s"
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Version:
-    """Orders all answers of a pipeline; neither number ever goes back."""
-
-    promotion_number: int
-    apply_number: int
-
-    @property
-    def etag(self) -> str:
-        return f'"{self.promotion_number}-{self.apply_number}"'
-
-
-@dataclass(frozen=True)
 class Question:
-    """What is asked: a day's window (None: the latest that has data), filters, and how many of each list."""
+    """What is asked: a day's window (None: the latest that has begun and has data), filters, how many of each list."""
 
     day: date | None
     country: str | None
@@ -70,7 +64,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows and all that is said about them. `window` is None while nothing has data."""
+    """Rows and all that is said about them. `window` is None while no window that has begun has data."""
 
     version: Version
     generation: int
@@ -83,17 +77,8 @@ class Answer:
     is_final: bool
     updated_at: datetime | None
     restated_at: datetime | None
-
-
-class NoActiveGeneration(Exception):
-    """The pipeline was not initialised yet."""
-
-
-class Asked(Protocol):
-    """What is asked of one pipeline."""
-
-    @property
-    def pipeline(self) -> str: ...
+    # In windows that have not begun.
+    future_sales: int
 
 
 class Ranking:
@@ -103,7 +88,12 @@ class Ranking:
         self.pipeline = pipeline
         self.latest = (
             f"SELECT window_start, window_end FROM {table} "
-            "WHERE generation = %(generation)s AND sales_count <> 0 ORDER BY window_start DESC LIMIT 1"
+            "WHERE generation = %(generation)s AND sales_count <> 0 AND window_start <= %(now)s "
+            "ORDER BY window_start DESC LIMIT 1"
+        )
+        self.future = (
+            f"SELECT CAST(coalesce(sum(sales_count), 0) AS bigint) FROM {table} "
+            f"WHERE {_FILTERED} AND window_start > %(now)s AND sales_count > 0"
         )
         self.top = (
             f"SELECT * FROM (SELECT row_number() OVER (PARTITION BY {listed_by} ORDER BY total DESC, {ids}) "
@@ -128,9 +118,14 @@ TOP_SALESMEN = Ranking(
 
 
 class Results:
-    """The results database, read only: a version is one statement, an answer one REPEATABLE READ snapshot."""
+    """The results database, read only: a version is one statement, an answer one REPEATABLE READ snapshot.
 
-    def __init__(self, url: str) -> None:
+    `clock` says what has begun.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.clock = clock
+        self._calendars: dict[tuple[str, int, datetime], Calendar] = {}
         self._engine: Engine = create_engine(
             url,
             isolation_level="AUTOCOMMIT",
@@ -170,14 +165,38 @@ class Results:
 
         return sorted({CITY, SALESMAN, ENRICHED} - self._once_more(ask))
 
-    def version(self, asked: Asked) -> Version:
+    def version(self, asked: Asked, now: datetime) -> Version:
         """The version that an answer would have now. Raises NoActiveGeneration."""
-        return version_of(self._once_more(lambda connection: fresh_of(connection, asked)))
+        return self._once_more(lambda connection: self.fresh(connection, asked, now)).version
 
-    def top(self, ranking: Ranking, question: Question) -> Answer:
+    def top(self, ranking: Ranking, question: Question, now: datetime) -> Answer:
         """The answer, all of it from one snapshot. Raises NoActiveGeneration."""
 
-        return self.snapshot(lambda connection: _answer(connection, ranking, question))
+        return self.snapshot(
+            lambda connection: _answer(connection, ranking, question, self.fresh(connection, ranking, now))
+        )
+
+    def fresh(self, connection: Connection, asked: Asked, now: datetime) -> Fresh:
+        """The active generation and how far it is applied. Raises NoActiveGeneration."""
+        row = connection.exec_driver_sql(_FRESHNESS, {"pipeline": asked.pipeline}).one_or_none()
+        if row is None:
+            raise NoActiveGeneration(asked.pipeline)
+        return Fresh(row, self._calendar(connection, asked.pipeline, row), now)
+
+    def _calendar(self, connection: Connection, pipeline: str, row: Row[Any]) -> Calendar:
+        """By the rules that the generation was made with. They never change, so they are read once."""
+        # A number alone may come again, in a database that was restored to an earlier time.
+        key = (pipeline, row.generation, row.created_at)
+        calendar = self._calendars.get(key)
+        if calendar is None:
+            named = {"pipeline": pipeline, "number": row.generation}
+            rules = connection.exec_driver_sql(_RULES, named).scalar()
+            known = None if rules is None else ZoneRules.from_json(rules)
+            calendar = Calendar(row.calendar, row.time_zone, known)
+            # Without any no worker has begun with this generation since there are rules: soon there are.
+            if known is not None:
+                self._calendars[key] = calendar
+        return calendar
 
     def snapshot(self, ask: Callable[[Connection], T]) -> T:
         """What `ask` makes of one REPEATABLE READ snapshot; asked again if the connection turns out to be dead."""
@@ -217,36 +236,24 @@ def _prepare(connection: Any, _: object) -> None:
     connection.commit()
 
 
-def fresh_of(connection: Connection, asked: Asked) -> Row[Any]:
-    """The active generation and how far it is applied. Raises NoActiveGeneration."""
-    fresh = connection.exec_driver_sql(_FRESHNESS, {"pipeline": asked.pipeline}).one_or_none()
-    if fresh is None:
-        raise NoActiveGeneration(asked.pipeline)
-    return fresh
-
-
-def version_of(fresh: Row[Any]) -> Version:
-    return Version(fresh.promotion_number, fresh.apply_number)
-
-
-def _answer(connection: Connection, ranking: Ranking, question: Question) -> Answer:
-    fresh = fresh_of(connection, ranking)
-    window = _window(connection, ranking, question.day, fresh.generation, fresh.calendar, fresh.time_zone)
+def _answer(connection: Connection, ranking: Ranking, question: Question, fresh: Fresh) -> Answer:
+    window = _window(connection, ranking, question.day, fresh)
+    filters = {
+        "generation": fresh.generation,
+        "country": question.country,
+        "currency": question.currency,
+    }
     rows: list[Row[Any]] = []
     summary: list[Row[Any]] = []
     if window is not None:
-        selected = {
-            "generation": fresh.generation,
-            "window_start": window.start,
-            "country": question.country,
-            "currency": question.currency,
-        }
+        selected = filters | {"window_start": window.start, "window_end": window.end}
         rows = list(connection.exec_driver_sql(ranking.top, selected | {"limit": question.limit}))
         summary = list(connection.exec_driver_sql(ranking.summary, selected))
+    future = connection.exec_driver_sql(ranking.future, filters | {"now": fresh.now}).scalar_one()
     return Answer(
-        version=version_of(fresh),
+        version=fresh.version,
         generation=fresh.generation,
-        time_zone=fresh.time_zone,
+        time_zone=fresh.calendar.time_zone,
         window=window,
         rows=rows,
         late=[row for row in summary if row.late_count],
@@ -255,22 +262,18 @@ def _answer(connection: Connection, ranking: Ranking, question: Question) -> Ans
         is_final=_is_final(fresh.watermark, window, fresh.grace),
         updated_at=max((row.updated_at for row in summary), default=None),
         restated_at=max((row.restated_at for row in summary if row.restated_at), default=None),
+        future_sales=int(future),
     )
 
 
-def _window(
-    connection: Connection,
-    ranking: Ranking,
-    day: date | None,
-    generation: int,
-    calendar: CalendarKind,
-    time_zone: str,
-) -> Window | None:
+def _window(connection: Connection, ranking: Ranking, day: date | None, fresh: Fresh) -> Window | None:
     if day is not None:
-        return Calendar(calendar, time_zone).window_of(day)
-    latest = connection.exec_driver_sql(ranking.latest, {"generation": generation}).one_or_none()
+        return fresh.calendar.window_of(day)
+    asked = {"generation": fresh.generation, "now": fresh.now}
+    latest = connection.exec_driver_sql(ranking.latest, asked).one_or_none()
     return None if latest is None else Window(latest.window_start, latest.window_end)
 
 
 def _is_final(watermark: datetime | None, window: Window | None, grace: timedelta) -> bool:
-    return watermark is not None and window is not None and watermark >= window.end + grace
+    # A grace may be longer than there are years behind the window's end.
+    return watermark is not None and window is not None and watermark - window.end >= grace

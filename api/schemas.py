@@ -13,8 +13,11 @@ class _Shown(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
+FUTURE_SALES = Field(description="Sales in windows that have not begun yet; counted in theirs.")
+
+
 class Window(_Shown):
-    """Half-open `[start, end)`. Both are null only while no window has data and none was asked for."""
+    """Half-open `[start, end)`. Both are null only while no window that has begun has data and none was asked for."""
 
     start: datetime | None
     end: datetime | None
@@ -32,6 +35,8 @@ class Freshness(_Shown):
     restated_at: datetime | None = Field(
         description="When the newest late fact of the selected groups was recorded."
     )
+
+    future_sales: int = FUTURE_SALES
 
 
 NEGATIVE = Field(

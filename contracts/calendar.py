@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from itertools import pairwise
+from math import isfinite
 from typing import Literal
-from zoneinfo import ZoneInfo
+
+from contracts.zones import ZoneRules
 
 CalendarKind = Literal["1-day", "30-days", "calendar-month"]
 
@@ -14,11 +17,29 @@ EPOCH = date(1970, 1, 1)
 # Outside of it a `sold_at` is an impossible value: no shop sold before, and no calendar needs rows for later.
 FIRST_DAY = date(1900, 1, 1)
 LAST_DAY = date(2200, 1, 1)
+# A window that is still not final a year after its end answers nobody.
+MOST_GRACE = timedelta(days=366)
+
+
+def checked_grace(grace: timedelta) -> timedelta:
+    """The grace, if it may be one. Raises ValueError with one line for whoever gave it."""
+    if not timedelta(0) <= grace <= MOST_GRACE:
+        most = MOST_GRACE // timedelta(seconds=1)
+        raise ValueError(f"a grace is at least 0 and at most {most} seconds ({MOST_GRACE.days} days)")
+    return grace
+
+
+def grace_of(seconds: float) -> timedelta:
+    """So many seconds as a grace. Raises ValueError, for what is no number of seconds too."""
+    # A timedelta overflows on the way, and a NaN compares with nothing.
+    if not isfinite(seconds) or abs(seconds) > 2 * MOST_GRACE.total_seconds():
+        checked_grace(timedelta.max)
+    return checked_grace(timedelta(seconds=seconds))
 
 
 @dataclass(frozen=True)
 class Window:
-    """Half-open `[start, end)`, both aware UTC."""
+    """Half-open `[start, end)`, both aware UTC. A civil day that a zone left out has an empty one."""
 
     start: datetime
     end: datetime
@@ -29,17 +50,41 @@ class Calendar:
     """Tumbling windows whose bounds are civil midnights of `time_zone`.
 
     A window is the time between two neighbouring bounds, so every moment is in exactly one, whatever the clocks did.
+    The midnights are those of `rules`: what the generation was made with, or else what this machine knows.
     """
 
     kind: CalendarKind
     time_zone: str
+    rules: ZoneRules | None = field(default=None, compare=False)
+
+    @cached_property
+    def zone(self) -> ZoneRules:
+        return self.rules or ZoneRules.of_machine(self.time_zone)
 
     def window_of(self, day: date) -> Window:
         """The window that holds the civil day. Raises ValueError outside of 1900 to 2199."""
         if not FIRST_DAY <= day < LAST_DAY:
             raise ValueError(f"{day} is not between {FIRST_DAY} and {LAST_DAY}")
         first = self._first_day(day)
-        return Window(_midnight(first, self.time_zone), _midnight(self._next(first), self.time_zone))
+        return Window(self.zone.midnight(first), self.zone.midnight(self._next(first)))
+
+    def window_at(self, moment: datetime) -> Window:
+        """The window that holds the moment."""
+        bounds = pairwise(self.bounds(moment, moment))
+        return next(Window(start, end) for start, end in bounds if start <= moment < end)
+
+    def days(self, earliest: datetime, latest: datetime) -> list[str]:
+        """The first civil day of every window that holds a moment of the two or of between, ascending."""
+        first, stop = self._first_day(earliest.date() - timedelta(days=1)), latest.date() + timedelta(days=1)
+        found = []
+        while first <= stop:
+            after = self._next(first)
+            start, end = self.zone.midnight(first), self.zone.midnight(after)
+            # A day that the zone left out is no window.
+            if start <= latest and end > earliest and start < end:
+                found.append(first.isoformat())
+            first = after
+        return found
 
     def bounds(self, earliest: datetime, latest: datetime) -> list[datetime]:
         """Ascending window starts from the one at or before `earliest` to the one after `latest`."""
@@ -49,7 +94,7 @@ class Calendar:
         starts = [first]
         while starts[-1] <= stop:
             starts.append(self._next(starts[-1]))
-        return [_midnight(day, self.time_zone) for day in starts]
+        return [self.zone.midnight(day) for day in starts]
 
     def _first_day(self, day: date) -> date:
         match self.kind:
@@ -68,12 +113,3 @@ class Calendar:
                 return first + timedelta(days=30)
             case "calendar-month":
                 return (first + timedelta(days=31)).replace(day=1)
-
-
-# A month of city windows in use at once, with room for a replay over years.
-@lru_cache(maxsize=200_000)
-def _midnight(day: date, time_zone: str) -> datetime:
-    """The first moment of the civil day, in UTC; where clocks skip midnight, the moment of the skip."""
-    zone = ZoneInfo(time_zone)
-    # fold=0 takes the earlier of two midnights, and places a skipped one at the moment of the skip.
-    return datetime(day.year, day.month, day.day, tzinfo=zone, fold=0).astimezone(UTC)

@@ -10,18 +10,12 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-
-def _known_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{name} is no time zone; a name like Europe/Berlin is") from error
-    return name
+from contracts.calendar import checked_grace
+from contracts.zones import known_zone
 
 
 def _absolute(path: str | None) -> str | None:
@@ -132,8 +126,9 @@ class CsvSettings(_Settings):
 class WindowSettings(_Settings):
     """Parameters that a new generation is created with; a living generation keeps its own."""
 
-    time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
-    grace: timedelta = timedelta(hours=1)
+    time_zone: Annotated[str, AfterValidator(known_zone)] = "UTC"
+    # ISO 8601: PT1H30M.
+    grace: Annotated[timedelta, AfterValidator(checked_grace)] = timedelta(hours=1)
     salesman_calendar: Literal["30-days", "calendar-month"] = "30-days"
 
 

@@ -79,6 +79,9 @@ generations = Table(
     Column("approved_by", Text),
     Column("error", Text, comment="why it failed, or was rolled back"),
     Column("backfill", Text, comment="of Dagster: its runs extend one candidate"),
+    Column(
+        "zone_rules", Text, comment="of its time zone, as contracts/zones.py has them; null: not taken yet"
+    ),
     PrimaryKeyConstraint("pipeline", "number"),
     CheckConstraint(
         "state IN ('building', 'candidate', 'active', 'standby', 'retired', 'failed')", name="known_state"

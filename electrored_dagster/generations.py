@@ -10,17 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from multiprocessing import parent_process
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine, NullPool, func, select
 
 from contracts import tables
 from contracts.calendar import Calendar
 from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
+from contracts.topics import TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
+from contracts.zones import ZoneRules
 from electrored_dagster.outcomes import settings
 from observability.lineage.hops import Job
 from observability.lineage.runs import UNTOLD, Saying
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 # A candidate reads what came in while it was built, faster than that came in.
 CAUGHT_UP_SECONDS = 600.0
 TOLD_SECONDS = 10.0
+# Older windows are computed again by the job, whose range is free.
+EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
+# The pipelines with windows, and where their rows are.
+TABLES = {TOP_SALES_BY_CITY.name: "city_totals", TOP_SALESMAN_BY_COUNTRY.name: "salesman_totals"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def windows(results: Engine, pipeline: str, first: str, last: str) -> Range:
     active = next((found for found in load_live(results, pipeline) if found.state == "active"), None)
     if active is None:
         raise Refused(f"{pipeline} has no active generation that a replay could be compared with")
-    calendar = Calendar(active.parameters.calendar, active.parameters.time_zone)
+    calendar = active.parameters.windows
     days = sorted(date.fromisoformat(day) for day in (first, last))
     return Range(calendar.window_of(days[0]).start, calendar.window_of(days[1]).end)
 
@@ -258,12 +263,17 @@ def replaying(results: Engine, but: str) -> list[str]:
 
 
 def window_days(results: Engine, pipeline: str, now: datetime) -> list[str]:
-    """The first civil day of every window from the earliest result to now, as the active generation counts them."""
-    found = tables.metadata.tables["salesman_totals"]
+    """The first civil day of every window from the earliest result to now, as the active generation counts them.
+
+    None from before 2020: a single sale of 1900 would make more days than Dagster can show.
+    """
+    found = tables.metadata.tables[TABLES[pipeline]]
     of = tables.generations.c
     with results.connect() as connection:
         active = connection.execute(
-            select(of.number, of.parameters).where(of.pipeline == pipeline, of.state == "active")
+            select(of.number, of.parameters, of.zone_rules).where(
+                of.pipeline == pipeline, of.state == "active"
+            )
         ).one_or_none()
         if active is None:
             return []
@@ -272,10 +282,6 @@ def window_days(results: Engine, pipeline: str, now: datetime) -> list[str]:
         )
     if first is None:
         return []
-    zone = ZoneInfo(active.parameters["time_zone"])
-    calendar = Calendar(active.parameters["calendar"], active.parameters["time_zone"])
-    return [
-        start.astimezone(zone).date().isoformat()
-        for start in calendar.bounds(first, now)
-        if first <= start <= now
-    ]
+    of_active = active.parameters
+    rules = None if active.zone_rules is None else ZoneRules.from_json(active.zone_rules)
+    return Calendar(of_active["calendar"], of_active["time_zone"], rules).days(max(first, EARLIEST), now)

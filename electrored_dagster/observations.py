@@ -14,7 +14,7 @@ from contracts import datasets
 from contracts.datasets import ROLES, Dataset
 from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from electrored_dagster.graph import evaluation, key
-from observability.standing import NegativeGroups, Overlap, PipelineStanding, Standing
+from observability.standing import Future, NegativeGroups, Overlap, PipelineStanding, Standing
 
 # How often a result is reported when only its watermark moved; its freshness policy allows for three of them.
 HEARTBEAT = timedelta(minutes=10)
@@ -24,6 +24,8 @@ NEGATIVE_CHECK = "no_negative_groups"
 DUPLICATES_CHECK = "no_event_is_dropped"
 # What the pipelines read; the sources give no seq twice, so nothing of them is a duplicate.
 LOGS = (SALES_EVENTS, PAYMENT_CONFIRMATIONS)
+FUTURE_CHECK = "sales_in_the_future"
+RULES_CHECK = "zone_rules_are_current"
 
 Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 
@@ -64,15 +66,22 @@ def changed(standing: Standing, cursor: str | None, now: datetime) -> tuple[list
                 "watermark": _text(observed.watermark),
                 "at": now.isoformat(),
             }
-    overlap = {"facts": f"{standing.overlap.count}"}
-    if remembered.get(OVERLAP_CHECK) != overlap:
-        events.append(evaluation(overlap_result(standing.overlap)))
-        remembered[OVERLAP_CHECK] = overlap
-    for pipeline, negative in standing.negative.items():
-        name, facts = f"{NEGATIVE_CHECK}/{pipeline}", {"facts": f"{negative.count}"}
-        if remembered.get(name) != facts:
-            events.append(evaluation(negative_result(pipeline, negative)))
-            remembered[name] = facts
+    results = {
+        OVERLAP_CHECK: (f"{standing.overlap.count}", overlap_result(standing.overlap)),
+        FUTURE_CHECK: (f"{standing.future.count}", future_result(standing.future)),
+        **{
+            f"{RULES_CHECK}/{name}": (f"{found.generation}/{found.is_outdated}", rules_result(name, found))
+            for name, found in standing.pipelines.items()
+        },
+        **{
+            f"{NEGATIVE_CHECK}/{name}": (f"{found.count}", negative_result(name, found))
+            for name, found in standing.negative.items()
+        },
+    }
+    for check, (facts, result) in results.items():
+        if remembered.get(check) != {"facts": facts}:
+            events.append(evaluation(result))
+            remembered[check] = {"facts": facts}
     for log in LOGS:
         name, counts = f"{DUPLICATES_CHECK}/{log.name}", duplicates(standing, log)
         if remembered.get(name) != counts:
@@ -125,6 +134,35 @@ def duplicates_result(
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"New events of {log.name} that were dropped as duplicates, and count nowhere: {said}",
         metadata={"dropped": dg.MetadataValue.json(dict(counts))},
+    )
+
+
+def future_result(future: Future) -> dg.AssetCheckResult:
+    """Whether every sale is of a time that has come, as far as the join has read the log."""
+    return dg.AssetCheckResult(
+        asset_key=key(datasets.topic(SALES_EVENTS)),
+        check_name=FUTURE_CHECK,
+        passed=future.count == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{future.count} sales are dated more than an hour from now; each is counted in its own window",
+        metadata={"sales": future.count, "first": ", ".join(future.first)},
+    )
+
+
+def rules_result(pipeline: str, found: PipelineStanding) -> dg.AssetCheckResult:
+    """Whether the active generation's windows are those that a new one would have."""
+    said = "the active generation counts by the rules that its time zone has now"
+    if found.is_outdated:
+        said = (
+            f"the time zone has other rules by now than g{found.generation} counts by; a replay that names the zone "
+            f"takes them over: `electrored replay {pipeline} --time-zone ... --reason ...`"
+        )
+    return dg.AssetCheckResult(
+        asset_key=key(datasets.view(pipeline)),
+        check_name=RULES_CHECK,
+        passed=not found.is_outdated,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=said,
     )
 
 

@@ -149,7 +149,9 @@ def of_kafka(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
             yield Sample("electrored_group_lag_offsets", behind, labels)
         labels = {"pipeline": pipeline}
         yield Sample("electrored_active_generation", stands.generation, labels)
+        yield Sample("electrored_zone_rules_changed", float(stands.is_outdated), labels)
     yield Sample("electrored_sales_in_several_sources", found.overlap.count)
+    yield Sample("electrored_future_sales", found.future.count)
 
 
 _LIVE = select(generations.c.pipeline, generations.c.number).where(generations.c.state.in_(LIVE))

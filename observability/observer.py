@@ -44,6 +44,8 @@ HELP = {
     "electrored_active_generation": "Number of the active generation",
     "electrored_sales_in_several_sources": "Sale ids that count in more than one source",
     "electrored_negative_groups": "Groups of the active generation whose count is below 0: a source is broken",
+    "electrored_future_sales": "Sales that are dated more than an hour from now; each is counted in its own window",
+    "electrored_zone_rules_changed": "1 if the active generation's zone has other rules by now than it was made with",
     "electrored_results_watermark_timestamp_seconds": "All recorded up to here is in the rows; at first, its beginning",
     "electrored_generation_since_timestamp_seconds": "Since when a generation is in its state",
     "electrored_runs_last_hour": "Runs of Dagster that ended in the last hour, by job and outcome",

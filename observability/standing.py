@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from confluent_kafka import (
@@ -37,11 +37,14 @@ from contracts.topics import (
     Topic,
 )
 from contracts.writers import Undecodable
+from contracts.zones import fingerprint_here
 
 # An answer that takes longer is no observation any more; Dagster gives a sensor 60 s.
 TIMEOUT_SECONDS = 10.0
 # One request of a compacted topic, of which a few reach its end.
 AT_ONCE = 10_000
+# A till's clock may be so far ahead; a sale that is dated later than that is dated wrong.
+CLOCKS_AHEAD = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class PipelineStanding:
     lags: Mapping[tuple[str, str, int], int] = field(default_factory=dict)
     # By log: events that were dropped as duplicates since the generation began.
     duplicates: Mapping[str, int] = field(default_factory=dict)
+    # Whether this machine knows other rules of its time zone than it was made with.
+    is_outdated: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,14 @@ class NegativeGroups:
 
 
 @dataclass(frozen=True)
+class Future:
+    """Sales of a time that is still to come, as far as the join has read: how many, and the first of them."""
+
+    count: int = 0
+    first: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Standing:
     """By name: the end of every topic (sum over partitions), each source, each pipeline with a generation."""
 
@@ -97,6 +110,7 @@ class Standing:
     sources: dict[str, SourcePosition]
     pipelines: dict[str, PipelineStanding]
     overlap: Overlap
+    future: Future = Future()
     # By pipeline; not by `take`, which waits for nobody who has locked the totals.
     negative: Mapping[str, NegativeGroups] = field(default_factory=dict)
 
@@ -107,6 +121,9 @@ class _Results:
     promotion_number: int
     apply_number: int
     watermark: datetime | None
+    time_zone: str
+    # SHA-256 of the rules that the generation was made with; they are long.
+    rules: str | None
     sink_offsets: dict[int, int]
 
 
@@ -143,6 +160,7 @@ def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) ->
             promotion_number=found.promotion_number,
             apply_number=found.apply_number,
             watermark=found.watermark,
+            is_outdated=found.rules not in (None, fingerprint_here(found.time_zone)),
             combine_behind=_behind(ends, combined[name]),
             merge_behind=_behind(ends, merged[name]),
             sink_behind=_behind(ends, sunk),
@@ -156,7 +174,7 @@ def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) ->
     sums: dict[str, int] = {}
     for (topic, _), end in ends.items():
         sums[topic] = sums.get(topic, 0) + end
-    return Standing(sums, sources, pipelines, overlap(results))
+    return Standing(sums, sources, pipelines, overlap(results), future(results))
 
 
 def overlap(results: Engine) -> Overlap:
@@ -200,13 +218,30 @@ def negative_groups(results: Engine) -> dict[str, NegativeGroups]:
     return found
 
 
+def future(results: Engine) -> Future:
+    """Sales that are dated later than a clock may be ahead. Costs as much as there are of them."""
+    with results.connect() as connection:
+        found = connection.execute(
+            text(
+                "SELECT t.sale_id, t.sold_at, count(*) OVER () AS sales FROM active_freshness AS f "
+                "JOIN joined_sales AS t ON t.generation = f.generation WHERE f.pipeline = :pipeline "
+                "AND t.sales_count > 0 AND t.sold_at > now() + :ahead ORDER BY t.sold_at, t.sale_id LIMIT 10"
+            ),
+            {"pipeline": ENRICHED_SALES.name, "ahead": CLOCKS_AHEAD},
+        ).all()
+    first = tuple(f"{row.sale_id} ({row.sold_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC)" for row in found)
+    return Future(found[0].sales if found else 0, first)
+
+
 def _results(results: Engine, pipeline: str) -> _Results | None:
     """What one snapshot of the results database says of the active generation; None before there is one."""
     with results.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         active = connection.execute(
             text(
-                "SELECT generation, promotion_number, apply_number, watermark "
-                "FROM active_freshness WHERE pipeline = :pipeline"
+                "SELECT f.generation, f.promotion_number, f.apply_number, f.watermark, f.time_zone, "
+                "encode(sha256(convert_to(g.zone_rules, 'UTF8')), 'hex') AS rules FROM active_freshness AS f "
+                "JOIN generations AS g ON g.pipeline = f.pipeline AND g.number = f.generation "
+                "WHERE f.pipeline = :pipeline"
             ),
             {"pipeline": pipeline},
         ).one_or_none()

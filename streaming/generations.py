@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from confluent_kafka import KafkaException
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from contracts import kafka as connect
@@ -89,6 +89,7 @@ def create(
         "version": pipeline.version,
         "state": "active",
         "parameters": parameters.to_json(),
+        "zone_rules": parameters.windows.zone.to_json(),
         "topics": topics,
         "start_offsets": starts,
         "reason": reason,
@@ -171,6 +172,34 @@ def load(results: Engine, pipeline: str, number: int) -> Generation:
     return _from_row(row)
 
 
+def with_rules(results: Engine, generation: Generation) -> Generation:
+    """The generation with the rules of its time zone, for whoever begins to work on it; logs if others hold by now.
+
+    One that was made before there were any takes over those of the machine that comes first; the others keep to that.
+    """
+    of, known = generations.c, generation.parameters
+    if known.rules is None:
+        with results.begin() as connection:
+            connection.execute(
+                update(generations)
+                .where(
+                    of.pipeline == generation.pipeline,
+                    of.number == generation.number,
+                    of.zone_rules.is_(None),
+                )
+                .values(zone_rules=known.windows.zone.to_json())
+            )
+        generation = load(results, generation.pipeline, generation.number)
+    if generation.parameters.is_outdated:
+        zone = known.time_zone
+        _log.warning(
+            f"the rules of {zone} changed since this generation was made, and it goes on with its own: a replay takes "
+            f"over the new ones, `electrored replay {generation.pipeline} --time-zone {zone} --reason ...`",
+            generation=str(generation),
+        )
+    return generation
+
+
 def load_newest(results: Engine, pipeline: str) -> Generation | None:
     """The active generation, or the one made last if none is; None if the pipeline never had any."""
     wanted = (
@@ -242,7 +271,7 @@ def _from_row(row: Mapping[Any, Any]) -> Generation:
         number=row["number"],
         version=row["version"],
         state=row["state"],
-        parameters=Parameters.from_json(row["parameters"]),
+        parameters=Parameters.from_json(row["parameters"], row["zone_rules"]),
         topics={
             name: TopicIdentity(topic["id"], topic["partitions"]) for name, topic in row["topics"].items()
         },

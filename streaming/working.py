@@ -23,7 +23,7 @@ from streaming import stores
 from streaming.barriers import Barriers
 from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.worker import Worker
-from streaming.generations import LIVE, Generation, load, load_live
+from streaming.generations import LIVE, Generation, load, load_live, with_rules
 from streaming.pipelines import PIPELINES
 from streaming.sink.following import Follower, connect, follow, retried
 
@@ -78,7 +78,7 @@ def run(
         return run
 
     def work(generation: Generation, left: threading.Event) -> None:
-        made = worker(generation)
+        made = worker(retried(lambda: with_rules(engine, generation), left))
         job = partial(lineage_of.worker, PIPELINES[pipeline, generation.version], generation.number)
         with lineage.told(job, made.facts):
             made.run(left)

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from api.deps import ResultsDep
-from api.problems import RESPONSES
+from api.problems import problems
 
 router = APIRouter(tags=["health"])
 
@@ -22,7 +22,7 @@ async def alive() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz", responses={503: RESPONSES[503]})
+@router.get("/readyz", responses=problems({503: "The results database is away, or nothing was computed yet"}))
 def ready(results: ResultsDep) -> Health:
     """The database answers and every pipeline has an active generation."""
     missing = results.missing()

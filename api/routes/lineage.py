@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,15 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.deps import ResultsDep
 from api.lineage import Ambiguous, NotKnown, traced
 from api.lineage_schemas import Lineage
-from api.problems import RESPONSES
+from api.problems import NOT_KEPT, UNKEPT, problems
 
 router = APIRouter(prefix="/api/v1/lineage", tags=["lineage"])
 
 _NAME = r"^[^\x00]+$"
-_MISSING: dict[int | str, dict[str, Any]] = {
-    404: RESPONSES[422] | {"description": "No job told of it"},
-    409: RESPONSES[422] | {"description": "Several datasets are called so"},
-}
+_MISSING = problems({404: "No job told of it", 409: "Several datasets are called so"})
 
 
 class LineageSelection(BaseModel):
@@ -35,7 +32,7 @@ class LineageSelection(BaseModel):
     direction: Literal["upstream", "downstream"] = "upstream"
 
 
-@router.get("", response_model=Lineage, responses=RESPONSES | _MISSING)
+@router.get("", response_model=Lineage, responses=UNKEPT | _MISSING)
 def lineage(selection: Annotated[LineageSelection, Query()], results: ResultsDep) -> Response:
     """What a dataset or a column comes from, or what comes from it, job by job, up to its end."""
     try:
@@ -46,4 +43,4 @@ def lineage(selection: Annotated[LineageSelection, Query()], results: ResultsDep
         raise HTTPException(404, str(error)) from error
     except Ambiguous as error:
         raise HTTPException(409, str(error)) from error
-    return Response(answer, media_type="application/json", headers={"Cache-Control": "no-cache"})
+    return Response(answer, media_type="application/json", headers=NOT_KEPT)

@@ -11,11 +11,19 @@ import dagster as dg
 from sqlalchemy import Engine, NullPool, create_engine
 
 from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
-from contracts.topics import TOP_SALESMAN_BY_COUNTRY
 from electrored_dagster.generations import replaying, window_days
 from electrored_dagster.outcomes import settings
 from observability.lookalikes import LookAlikes, look_alikes
-from observability.standing import NegativeGroups, Overlap, Standing, negative_groups, overlap, take
+from observability.standing import (
+    Future,
+    NegativeGroups,
+    Overlap,
+    Standing,
+    future,
+    negative_groups,
+    overlap,
+    take,
+)
 
 
 class Platform:
@@ -41,10 +49,15 @@ class Platform:
         with self._results() as results:
             return look_alikes(results)
 
-    def salesman_windows(self) -> list[str]:
+    def future(self) -> Future:
+        """Sales that are dated wrong."""
+        with self._results() as results:
+            return future(results)
+
+    def windows(self, pipeline: str) -> list[str]:
         """The windows that can be computed again, by their first day."""
         with self._results() as results:
-            return window_days(results, TOP_SALESMAN_BY_COUNTRY.name, datetime.now(UTC))
+            return window_days(results, pipeline, datetime.now(UTC))
 
     def replaying(self, but: str) -> list[str]:
         """Pipelines with a replay that is under way or waits, but for those that this one asked for."""

@@ -14,6 +14,7 @@ import polars as pl
 
 from contracts.calendar import Calendar, CalendarKind
 from contracts.topics import Topic, combine_step
+from contracts.zones import ZoneRules
 from streaming.engine.aggregates import Aggregate, Each, Field, collect, join, text, timestamp
 
 NAMESPACE = "electrored"
@@ -43,11 +44,15 @@ class EventColumns:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a generation was created with; changing one makes another generation."""
+    """What a generation was created with; changing one makes another generation.
+
+    `rules` are those of the time zone then; without them it is what this machine knows.
+    """
 
     time_zone: str
     grace: timedelta
     calendar: CalendarKind
+    rules: ZoneRules | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -57,12 +62,23 @@ class Parameters:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        return cls(value["time_zone"], timedelta(seconds=value["grace_seconds"]), value["calendar"])
+    def from_json(cls, value: Mapping[str, Any], rules: str | None = None) -> Self:
+        """From its two columns."""
+        return cls(
+            value["time_zone"],
+            timedelta(seconds=value["grace_seconds"]),
+            value["calendar"],
+            None if rules is None else ZoneRules.from_json(rules),
+        )
 
     @property
     def windows(self) -> Calendar:
-        return Calendar(self.calendar, self.time_zone)
+        return Calendar(self.calendar, self.time_zone, self.rules)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether this machine knows other rules of the zone than those that count."""
+        return self.rules is not None and not self.rules.is_current
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from observability.lineage.facts import Facts
 from streaming.engine.loop import REPLAY, Loop
 from streaming.engine.offsets import ends
 from streaming.engine.worker import COLLECT_SECONDS, Worker
-from streaming.generations import Generation, check_kept, lay_out, load, load_live
+from streaming.generations import Generation, check_kept, lay_out, load, load_live, with_rules
 from streaming.pipelines import PIPELINES
 from streaming.replay.errors import Refused
 from streaming.replay.failpoints import failpoint
@@ -99,8 +99,12 @@ def begin(kafka: KafkaSettings, results: Engine, request: Request) -> Generation
         raise Refused(f"{request.pipeline} has no active generation that a replay could be compared with")
     logs = [each.source for each in pipeline.inputs]
     check_kept(kafka, logs, whole=logs)
+    # Of those that windows are compared with, and that it keeps if no zone is named.
+    active = with_rules(results, active)
+    request = request.within(active.parameters)
     if (left := _left(results, request, active)) is not None:
         return left
+    parameters = request.parameters(active.parameters)
     with results.connect() as connection:
         newest = connection.scalar(
             select(func.max(generations.c.number)).where(generations.c.pipeline == request.pipeline)
@@ -112,7 +116,8 @@ def begin(kafka: KafkaSettings, results: Engine, request: Request) -> Generation
         "number": number,
         "version": pipeline.version,
         "state": "building",
-        "parameters": request.parameters(active.parameters).to_json(),
+        "parameters": parameters.to_json(),
+        "zone_rules": parameters.windows.zone.to_json(),
         "topics": topics,
         "start_offsets": starts,
         "target_offsets": _targets(kafka, [(each.source.name, topics) for each in pipeline.inputs]),
@@ -171,6 +176,7 @@ def run_slice(
     with working_on(results, generation.pipeline, generation.number):
         if load(results, generation.pipeline, generation.number).state != "building":
             raise Refused(f"{generation} is not being built any more")
+        generation = with_rules(results, generation)
         pipeline = PIPELINES[generation.pipeline, generation.version]
         # A transactional id of its own: a second run of the same slice fences the first.
         worker = Worker(kafka, pipeline, generation, f"slice{piece.partition}", state_dir, pace=REPLAY)
@@ -313,12 +319,13 @@ def _left(results: Engine, request: Request, active: Generation) -> Generation |
 
 
 def _is_same(row: Row[Any], request: Request, active: Generation) -> bool:
-    asked = request.range
+    asked, parameters = request.range, request.parameters(active.parameters)
     return (
         # What the nightly check makes, it takes away again.
         (row.created_by, row.reason) == (request.created_by, request.reason.strip())
         and row.version == request.check().version
-        and row.parameters == request.parameters(active.parameters).to_json()
+        and row.parameters == parameters.to_json()
+        and row.zone_rules in (None, parameters.windows.zone.to_json())
         and (row.range_start, row.range_end) == ((asked.start, asked.end) if asked else (None, None))
     )
 

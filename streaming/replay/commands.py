@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +36,7 @@ from streaming.replay.difference import Difference
 from streaming.replay.errors import Refused
 from streaming.replay.promotion import Promoted
 from streaming.replay.request import Range, Request
+from streaming.replay.request import grace as grace_given
 from streaming.replay.waiting import caught_up
 from streaming.sink.following import connect
 from streaming.sink.following import reason as first_line
@@ -73,7 +74,9 @@ def generations(
     """List the generations of all pipelines, those that are gone included."""
     with _talking():
         table = tables.generations
-        wanted = select(table).order_by(table.c.pipeline, table.c.number.desc())
+        # The rules of a zone are for machines.
+        shown = (column for column in table.columns if column.name != "zone_rules")
+        wanted = select(*shown).order_by(table.c.pipeline, table.c.number.desc())
         if pipeline is not None:
             wanted = wanted.where(table.c.pipeline == pipeline)
         with _results().connect() as connection:
@@ -100,10 +103,13 @@ def replay(
     ] = None,
     time_zone: Annotated[str | None, typer.Option(help="Of the windows' bounds. Not with a range.")] = None,
     start: Annotated[
-        datetime | None, typer.Option(help="Range: nothing may differ in windows before it (UTC).")
+        datetime | None, typer.Option(help="Range: nothing may differ in windows before it.")
     ] = None,
     end: Annotated[
-        datetime | None, typer.Option(help="Range: nothing may differ in windows from it on (UTC).")
+        datetime | None,
+        typer.Option(
+            help="Range: nor in windows from it on. Both by the clocks of the active generation's zone."
+        ),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Slices at a time.")] = 1,
     share: Share = building.SHARE,
@@ -116,13 +122,13 @@ def replay(
     with _talking():
         if (start is None) != (end is None):
             raise Refused("a range has a start and an end")
-        windows = None if start is None or end is None else Range(_utc(start), _utc(end))
+        windows = None if start is None or end is None else Range(start, end)
         request = Request(
             pipeline,
             reason,
             by,
             version=version,
-            grace=None if grace is None else timedelta(seconds=grace),
+            grace=grace_given(grace),
             calendar=calendar,
             time_zone=time_zone,
             range=windows,
@@ -299,10 +305,6 @@ def _show(results: Engine, found: Difference, most: int) -> None:
 def _write(results: Engine, found: Difference, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file, results.connect() as connection:
         file.writelines(csv_of(connection, found.shape, found.id))
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _json(value: object) -> None:

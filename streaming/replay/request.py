@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from contracts.calendar import CalendarKind
+from contracts.calendar import CalendarKind, checked_grace, grace_of
+from contracts.zones import ZoneRules, known_zone
 from streaming.engine.pipeline import Parameters, Pipeline
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.replay.errors import Refused
@@ -17,7 +17,10 @@ _CALENDARS: tuple[CalendarKind, ...] = ("1-day", "30-days", "calendar-month")
 
 @dataclass(frozen=True)
 class Range:
-    """Windows that begin in `[start, end)`; nothing outside of them may differ."""
+    """Windows that begin in `[start, end)`; nothing outside of them may differ.
+
+    Without a zone they are what the clocks of the active generation's show.
+    """
 
     start: datetime
     end: datetime
@@ -54,23 +57,37 @@ class Request:
         return pipeline
 
     def parameters(self, active: Parameters) -> Parameters:
-        """Those of the active generation, but for what is asked for."""
+        """Those of the active generation, but for what is asked for. A zone that is named has its rules of now."""
         return Parameters(
             time_zone=self.time_zone or active.time_zone,
             grace=active.grace if self.grace is None else self.grace,
             calendar=active.calendar if self.calendar is None else _calendar(self.calendar),
+            rules=active.rules if self.time_zone is None else ZoneRules.of_machine(self.time_zone),
         )
 
+    def within(self, active: Parameters) -> Request:
+        """The same with the range in moments. Raises Refused."""
+        if self.range is None:
+            return self
+        zone = active.windows.zone
+        try:
+            moments = Range(zone.moment(self.range.start), zone.moment(self.range.end))
+        except OverflowError as error:
+            raise Refused("a range lies in the years 1900 to 2199, as all windows do") from error
+        if moments.start >= moments.end:
+            raise Refused("a range ends after it starts")
+        return replace(self, range=moments)
+
     def _check_parameters(self, pipeline: Pipeline) -> None:
-        if self.grace is not None and self.grace < timedelta(0):
-            raise Refused("grace is at least 0 seconds")
+        try:
+            if self.grace is not None:
+                checked_grace(self.grace)
+            if self.time_zone is not None:
+                known_zone(self.time_zone)
+        except ValueError as error:
+            raise Refused(str(error)) from error
         if self.calendar is not None:
             _calendar(self.calendar)
-        if self.time_zone is not None:
-            try:
-                ZoneInfo(self.time_zone)
-            except (KeyError, ValueError, OSError) as error:
-                raise Refused(f"there is no time zone {self.time_zone}") from error
         if pipeline.calendar is None and self._changes:
             raise Refused(f"{self.pipeline} has no windows: no grace, calendar or time zone applies to it")
 
@@ -84,15 +101,19 @@ class Request:
                 "parameters change every window: a replay with other ones has no range, "
                 f"but {' and '.join(self._changes)} came with one"
             )
-        if self.range.start.tzinfo is None or self.range.end.tzinfo is None:
-            raise Refused("a range needs moments with a time zone")
-        if self.range.start >= self.range.end:
-            raise Refused("a range ends after it starts")
 
     @property
     def _changes(self) -> dict[str, Any]:
         asked = {"grace": self.grace, "calendar": self.calendar, "time zone": self.time_zone}
         return {name: value for name, value in asked.items() if value is not None}
+
+
+def grace(seconds: float | None) -> timedelta | None:
+    """What a person gives as a grace. Raises Refused."""
+    try:
+        return None if seconds is None else grace_of(seconds)
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
 def _calendar(name: str) -> CalendarKind:

@@ -82,6 +82,15 @@ def launch(
 def launch_backfill(platform: Platform, asset: Sequence[str], partitions: Sequence[str]) -> str:
     """What a person starts on an asset's page for some of its partitions; gives the id of the only run."""
     key, names = json.dumps(list(asset)), json.dumps(list(partitions))
+
+    def known() -> set[str]:
+        found = ask_dagster(
+            platform,
+            f"{{ assetNodeOrError(assetKey: {{path: {key}}}) {{ ... on AssetNode {{ partitionKeys }} }} }}",
+        )
+        return set(found["assetNodeOrError"]["partitionKeys"])
+
+    until(lambda: set(partitions) <= known(), 150, "the sensor to add the windows")
     launched = ask_dagster(
         platform,
         f"mutation {{ launchPartitionBackfill(backfillParams: {{assetSelection: [{{path: {key}}}], "

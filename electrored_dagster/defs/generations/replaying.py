@@ -6,7 +6,7 @@ is one replay of these windows.
 # No postponed annotations here: Dagster refuses an op whose context's type is text.
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,6 @@ from pydantic import Field
 
 from contracts import datasets
 from contracts.datasets import INPUTS
-from contracts.settings import WindowSettings
 from contracts.topics import ENRICHED_SALES, SALES_EVENTS, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from electrored_dagster import differences, generations
 from electrored_dagster.generations import Made, Piece, Worked, connected
@@ -27,12 +26,12 @@ from electrored_dagster.telling import told
 # One replay at a time, whatever the pipeline: it is given what live traffic leaves of a machine.
 POOL = "replay"
 GROUP = "generations"
-# Older windows are computed again by the job, whose range is free.
-FIRST_DAY = "2020-01-01"
-DAYS = dg.DailyPartitionsDefinition(FIRST_DAY, timezone=WindowSettings().time_zone, end_offset=1)
-# 30 days from the epoch is no cron: the sensor that observes the platform adds windows as they begin.
-SALESMAN_WINDOWS = "salesman_windows"
-WINDOWS = dg.DynamicPartitionsDefinition(name=SALESMAN_WINDOWS)
+# Windows are those of the active generation, whose zone and calendar a promotion changes while this code is loaded: the
+# sensor that observes the platform adds them as they begin, and takes away those that the active one has not.
+WINDOWS = {
+    TOP_SALES_BY_CITY.name: dg.DynamicPartitionsDefinition(name="city_windows"),
+    TOP_SALESMAN_BY_COUNTRY.name: dg.DynamicPartitionsDefinition(name="salesman_windows"),
+}
 
 
 class Replay(dg.Config):
@@ -49,7 +48,8 @@ class Replay(dg.Config):
     time_zone: str | None = Field(default=None, description="Of the windows' bounds; not with a range")
     range_start: str | None = Field(
         default=None,
-        description="Nothing may differ in windows that begin before it: 2026-03-01 or 2026-03-01T00:00:00+01:00",
+        description="Nothing may differ in windows that begin before it: 2026-03-01T00:00:00+01:00, or 2026-03-01 "
+        "by the clocks of the active generation's zone",
     )
     range_end: str | None = Field(default=None, description="Nor in windows that begin at it or later")
 
@@ -65,10 +65,9 @@ def _moment(text: str, name: str) -> datetime:
     from streaming.replay.errors import Refused
 
     try:
-        moment = datetime.fromisoformat(text)
+        return datetime.fromisoformat(text)
     except ValueError as error:
         raise Refused(f"{name} is no date and no time: {text!r}; 2026-03-01 is one") from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 @dg.op(pool=POOL)
@@ -77,7 +76,7 @@ def begin(context: dg.OpExecutionContext, config: Replay) -> Made:
     with own_words(), connected() as (kafka, results, _):
         from streaming.replay import building
         from streaming.replay.errors import Refused
-        from streaming.replay.request import Range, Request
+        from streaming.replay.request import Range, Request, grace
 
         if (config.range_start is None) != (config.range_end is None):
             raise Refused("a range has a start and an end")
@@ -91,7 +90,7 @@ def begin(context: dg.OpExecutionContext, config: Replay) -> Made:
             config.reason,
             config.requested_by,
             version=config.version,
-            grace=None if config.grace_seconds is None else timedelta(seconds=config.grace_seconds),
+            grace=grace(config.grace_seconds),
             calendar=config.calendar,
             time_zone=config.time_zone,
             range=windows,
@@ -235,13 +234,13 @@ def replaying() -> dg.Definitions:
         assets=[
             _asset(
                 TOP_SALES_BY_CITY.name,
-                DAYS,
+                WINDOWS[TOP_SALES_BY_CITY.name],
                 "What a replay of these days changes. A backfill over any range is one replay, beside the live one; "
                 "nothing may differ outside of the range.",
             ),
             _asset(
                 TOP_SALESMAN_BY_COUNTRY.name,
-                WINDOWS,
+                WINDOWS[TOP_SALESMAN_BY_COUNTRY.name],
                 "What a replay of these windows changes. A backfill over any range is one replay, beside the live one; "
                 "nothing may differ outside of the range.",
             ),

@@ -6,15 +6,21 @@ from collections.abc import Mapping
 import dagster as dg
 
 from contracts import datasets
-from contracts.topics import PAYMENT_CONFIRMATIONS, SALES_EVENTS, Topic
+from contracts.datasets import PIPELINES
+from contracts.topics import SALES_EVENTS, Topic
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.graph import key
 from electrored_dagster.observations import (
     DUPLICATES_CHECK,
+    FUTURE_CHECK,
+    LOGS,
     OVERLAP_CHECK,
+    RULES_CHECK,
     duplicates,
     duplicates_result,
+    future_result,
     overlap_result,
+    rules_result,
 )
 
 
@@ -58,5 +64,31 @@ def _told(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> Mapping[str,
     return {}
 
 
-no_sale_is_dropped = _no_event_is_dropped(SALES_EVENTS)
-no_payment_is_dropped = _no_event_is_dropped(PAYMENT_CONFIRMATIONS)
+@dg.asset_check(
+    name=FUTURE_CHECK,
+    asset=key(datasets.topic(SALES_EVENTS)),
+    description="No sale is dated more than an hour from now. One that is counts in its window, which no answer shows "
+    "unless it is asked for; watched once a minute, and told when their number changes.",
+)
+def sales_in_the_future(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
+    return future_result(platform.future())
+
+
+def _rules_check(pipeline: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        name=RULES_CHECK,
+        asset=key(datasets.view(pipeline)),
+        description="The time zone of the active generation has the rules that it was made with. If a government "
+        "changed them, a replay that names the zone takes over the new ones. Watched once a minute.",
+    )
+    def zone_rules_are_current(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
+        return rules_result(pipeline, platform.standing().pipelines[pipeline])
+
+    return zone_rules_are_current
+
+
+@dg.definitions
+def checks() -> dg.Definitions:
+    dropped = [_no_event_is_dropped(log) for log in LOGS]
+    rules = [_rules_check(pipeline) for pipeline in PIPELINES]
+    return dg.Definitions(asset_checks=[sale_ids_in_both_sources, sales_in_the_future, *dropped, *rules])

@@ -25,6 +25,8 @@ from contracts.tables import (
 )
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
+# What the API takes for the time of day; a test may turn it.
+NOON = DAY + timedelta(hours=12)
 
 
 @dataclass
@@ -34,7 +36,13 @@ class Filled:
     engine: Engine
 
     def generation(
-        self, pipeline: str, number: int = 1, calendar: str = "1-day", time_zone: str = "UTC"
+        self,
+        pipeline: str,
+        number: int = 1,
+        calendar: str = "1-day",
+        time_zone: str = "UTC",
+        zone_rules: str | None = None,
+        grace: float = 3600.0,
     ) -> None:
         topic = f"{pipeline}.g{number}.state"
         with self.engine.begin() as connection:
@@ -44,7 +52,8 @@ class Filled:
                     number=number,
                     version=1,
                     state="standby",
-                    parameters={"time_zone": time_zone, "grace_seconds": 3600.0, "calendar": calendar},
+                    parameters={"time_zone": time_zone, "grace_seconds": grace, "calendar": calendar},
+                    zone_rules=zone_rules,
                     topics={topic: {"id": "x", "partitions": 2}},
                     start_offsets={},
                     reason="a test",
@@ -161,10 +170,25 @@ def filled(empty: Filled) -> Filled:
     return empty
 
 
+@dataclass
+class Clock:
+    """Stands still."""
+
+    now: datetime = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
 @pytest.fixture
-def client(stack: Any, results_db: ResultsDbSettings, empty: Filled) -> Iterator[TestClient]:
-    """As the process runs it, with the role that only reads."""
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def client(stack: Any, results_db: ResultsDbSettings, empty: Filled, clock: Clock) -> Iterator[TestClient]:
+    """As the process runs it, with the role that only reads, at noon of `DAY`."""
     url = stack.postgres(empty.engine.url.database, "electrored_reader")
     settings = ApiSettings.model_validate({"results_db_url": url.render_as_string(hide_password=False)})
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings, clock), raise_server_exceptions=False) as client:
         yield client

@@ -232,3 +232,24 @@ def test_downloads_that_nobody_reads_on_hold_up_neither_answers_nor_each_other_f
     assert client.get(of(CITY) + ".csv").status_code == 200
     for pieces in slow:
         pieces.close()
+
+
+def test_row_37_the_head_of_a_download_computes_nothing(client: TestClient, empty: Api) -> None:
+    """It takes none of the few connections that downloads have, so it is answered while all of them are busy."""
+    filled = filled_with(empty, [city("Ulm", "1")], [city("Ulm", "2")])
+    compared(filled)
+    whole = client.get(of(CITY) + ".csv")
+    results = client.app.state.results  # type: ignore[attr-defined]
+    slow = [
+        results.download(lambda connection: connection.exec_driver_sql("SELECT '1'").scalars())
+        for _ in range(DOWNLOADS)
+    ]
+    assert [next(pieces) for pieces in slow] == ["1"] * DOWNLOADS
+    assert client.get(of(CITY) + ".csv").status_code == 503
+    head = client.head(of(CITY) + ".csv")
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-type", "content-disposition", "cache-control", "content-length"):
+        assert head.headers.get(name) == whole.headers.get(name)
+    assert client.head(of(CITY, 9) + ".csv").status_code == 404
+    for pieces in slow:
+        pieces.close()

@@ -55,7 +55,11 @@ def test_a_day_is_summed_by_status_country_city_and_currency(client: TestClient,
         "time_zone": "UTC",
     }
     assert answer["generation"] == 1
-    assert answer["freshness"] == {"watermark": None, "updated_at": "2026-11-22T13:00:00Z"}
+    assert answer["freshness"] == {
+        "watermark": None,
+        "updated_at": "2026-11-22T13:00:00Z",
+        "future_sales": 1,
+    }
 
 
 def test_the_latest_day_with_sales_is_the_default(client: TestClient, filled: Filled) -> None:
@@ -196,3 +200,24 @@ def test_a_sale_below_zero_is_not_summed_up_and_shows_its_count(client: TestClie
     assert (sale["sales_count"], sale["amount"]) == (-1, "-7.0000")
     (sale,) = client.get("/api/v1/sales/good").json()["sales"]
     assert sale["sales_count"] == 1
+
+
+@pytest.mark.parametrize("kind", ["*", "another sale's", "another path's", "weak"])
+def test_row_35_what_there_is_not_is_never_unchanged(client: TestClient, filled: Filled, kind: str) -> None:
+    filled.sale("s1")
+    tag = client.get(f"{SALES}/s1").headers["etag"]
+    tags = {
+        "*": "*",
+        "another sale's": tag,
+        "another path's": client.get(SUMMARY).headers["etag"],
+        "weak": f"W/{tag}",
+    }
+    for _ in range(2):
+        assert client.get(f"{SALES}/none", headers={"If-None-Match": tags[kind]}).status_code == 404
+    assert client.get(f"{SALES}/s1", headers={"If-None-Match": "*"}).status_code == 304
+    assert (
+        client.get(f"{SALES}/s1", headers=[("If-None-Match", '"x"'), ("If-None-Match", tag)]).status_code
+        == 304
+    )
+    filled.sale("s1", source="csv", sales_count=0)
+    assert client.head(f"{SALES}/s1", headers={"If-None-Match": tag}).status_code == 200, "something changed"

@@ -34,15 +34,16 @@ def test_the_etag_is_promotion_and_apply_number_and_what_was_seen_is_not_sent_ag
 ) -> None:
     filled.city("Berlin", "1")
     first = client.get(CITIES)
-    assert first.headers["etag"] == '"1-1"'
+    tag = first.headers["etag"]
+    assert tag.startswith('"1-1-')
     assert first.headers["cache-control"] == "no-cache"
-    for seen in ('"1-1"', 'W/"1-1"', '"0-7", "1-1"', "*"):
+    for seen in (tag, f"W/{tag}", f'"0-7", {tag}', "*"):
         again = client.get(CITIES, headers={"If-None-Match": seen})
-        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", '"1-1"')
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     assert client.get(CITIES, headers={"If-None-Match": '"1-0"'}).content == first.content
     assert client.get(CITIES).content == first.content
     filled.city("Ulm", "1")
-    assert client.get(CITIES, headers={"If-None-Match": '"1-1"'}).headers["etag"] == '"1-2"'
+    assert client.get(CITIES, headers={"If-None-Match": tag}).headers["etag"].startswith('"1-2-')
 
 
 def test_versions_never_go_back_over_promotion_and_rollback(client: TestClient, filled: Filled) -> None:
@@ -56,7 +57,7 @@ def test_versions_never_go_back_over_promotion_and_rollback(client: TestClient, 
         answer = client.get(CITIES)
         assert answer.json()["generation"] == number
         assert ("of two" in answer.text) == (number == 2)
-        versions.append(tuple(map(int, answer.headers["etag"].strip('"').split("-"))))
+        versions.append(tuple(map(int, answer.headers["etag"].strip('"').split("-")[:2])))
     assert versions == sorted(versions)
     assert len(set(versions)) == 3
 
@@ -86,7 +87,7 @@ def test_every_answer_is_of_one_snapshot(client: TestClient, filled: Filled) -> 
             assert {row["city"][:2] for row in body["data"]} == {f"g{number}"}
             assert {row["total"] for row in body["data"]} == {f"{number}.0000"}
             assert body["late"][0]["count"] == 5 * number
-            promotion, apply = map(int, answer.headers["etag"].strip('"').split("-"))
+            promotion, apply = map(int, answer.headers["etag"].strip('"').split("-")[:2])
             assert (promotion, apply) >= newest
             newest = (promotion, apply)
             seen.add(number)
@@ -105,7 +106,7 @@ def test_every_answer_is_of_one_snapshot(client: TestClient, filled: Filled) -> 
         ("date=1500-01-01", "date", "1900"),
         ("limit=0", "limit", "greater"),
         ("limit=1001", "limit", "less"),
-        ("limit=many", "limit", "integer"),
+        ("limit=many", "limit", "whole number"),
         ("currency=euro", "currency", "pattern"),
         ("country=", "country", "at least 1"),
         ("country=D%00E", "country", "holds U+0000 NULL at position 2"),
@@ -135,7 +136,7 @@ def test_row_15_a_parameter_is_read_by_the_rule_that_names_are_written_by(
 
 def test_unknown_paths_and_methods_are_problems(client: TestClient) -> None:
     assert problem(client.get("/api/v1/nothing"), 404)["instance"] == "/api/v1/nothing"
-    assert client.post(CITIES).headers["allow"] == "GET"
+    assert client.post(CITIES).headers["allow"] == "GET, HEAD"
     problem(client.post(CITIES), 405)
 
 

@@ -55,10 +55,15 @@ def test_the_sensor_observes_what_the_servers_say(
     context = dg.build_sensor_context(instance, resources={"platform": Platform()})
     result = observe_platform(context)
     assert isinstance(result, dg.SensorResult)
-    (check,) = [event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
-    assert check.passed, "no id is in several sources"
-    assert heard == ["observe_platform.sale_ids_in_both_sources"], "as lineage, too"
-    observed = {event.asset_key.to_user_string(): event for event in result.asset_events if event != check}
+    checks = [event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+    assert all(check.passed for check in checks), "no id is in several sources, and no sale in the future"
+    assert heard == [
+        "observe_platform.sale_ids_in_both_sources",
+        "observe_platform.sales_in_the_future",
+    ], "as lineage, too"
+    observed = {
+        event.asset_key.to_user_string(): event for event in result.asset_events if event not in checks
+    }
     assert {f"kafka/{topic.name}" for topic in PUBLIC} <= set(observed)
     for topic in PUBLIC:
         assert observed[f"kafka/{topic.name}"].metadata["partitions"].value == topic.partitions

@@ -206,3 +206,4 @@ def test_watermarks_and_lags_are_those_of_the_active_generation(stack: Embedded,
     assert states == ["active"]
     names = Counter(sample.name for sample in found)
     assert names["electrored_sales_in_several_sources"] == 1
+    assert names["electrored_future_sales"] == names["electrored_zone_rules_changed"] == 1

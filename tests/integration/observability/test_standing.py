@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,8 +21,9 @@ from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import ENRICHED_SALES, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, GenerationTopics, Topic
+from contracts.zones import ZoneRules
 from observability import looks
-from observability.standing import NegativeGroups, Overlap, negative_groups, overlap, take
+from observability.standing import Future, NegativeGroups, Overlap, future, negative_groups, overlap, take
 from stack.embedded import Embedded
 from streaming.engine.progress import Progress, progress_key
 
@@ -275,3 +276,38 @@ def test_finding_groups_below_zero_costs_no_reading_of_the_others_and_no_update_
         connection.execute(text("SELECT pg_stat_force_next_flush()"))
         updates = "SELECT n_tup_hot_upd, n_tup_upd FROM pg_stat_user_tables WHERE relname = 'joined_sales'"
         assert connection.execute(text(updates)).one() == (1, 1)
+
+
+def test_row_29_sales_in_the_future_are_those_that_no_clock_explains(engine: Engine) -> None:
+    assert future(engine) == Future(0, ())
+    topics = GenerationTopics(ENRICHED_SALES.name, random.randrange(1_000, 1_000_000))
+    now = datetime.now(UTC)
+    with engine.begin() as connection:
+        activate(connection, topics, ENRICHED_SALES.name)
+        for sale_id, sold_at, more in (
+            ("typo", datetime(2126, 1, 2, 3, 4, tzinfo=UTC), {}),
+            ("ahead", now + timedelta(minutes=59), {}),
+            ("tomorrow", now + timedelta(days=1), {}),
+            ("taken back", now + timedelta(days=1), {"sales_count": 0}),
+            ("of another generation", now + timedelta(days=1), {"generation": 1}),
+            ("now", now, {}),
+        ):
+            sale = joined(topics.generation, sale_id, "csv", ambiguous=False)
+            connection.execute(insert(tables.joined_sales).values({**sale, "sold_at": sold_at, **more}))
+    found = future(engine)
+    assert (found.count, found.first[0][:9], found.first[1]) == (
+        2,
+        "tomorrow ",
+        "typo (2126-01-02 03:04 UTC)",
+    )
+
+
+def test_row_30_rules_are_outdated_where_this_machine_knows_others(written: Written, engine: Engine) -> None:
+    for rules, is_outdated in (
+        (None, False),
+        (ZoneRules.of_machine("UTC"), False),
+        (ZoneRules("UTC", (1, 739_000), (0, 3600)), True),
+    ):
+        with engine.begin() as connection:
+            connection.execute(tables.generations.update().values(zone_rules=rules and rules.to_json()))
+        assert take(written.kafka, engine).pipelines[PIPELINE].is_outdated == is_outdated

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,6 +20,7 @@ from contracts.settings import ResultsDbSettings
 from contracts.tables import active_generations
 from contracts.tables import generations as table
 from contracts.topics import SALES_EVENTS
+from contracts.zones import ZoneRules
 from stack import databases
 from stack.embedded import Embedded
 from streaming import generations
@@ -75,6 +76,34 @@ def test_two_at_once_agree(stack: Embedded, results_db: ResultsDbSettings, pipel
     with ThreadPoolExecutor(2) as threads:
         one, other = (threads.submit(create, stack, results_db, pipeline) for _ in range(2))
         assert one.result() == other.result()
+
+
+def test_row_30_a_generation_from_before_takes_over_the_rules_of_whoever_comes_first(
+    stack: Embedded,
+    results_db: ResultsDbSettings,
+    pipeline: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Machine B, with other rules, keeps to those of A, and asks for a replay."""
+    made = create(stack, results_db, pipeline)
+    results = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
+    of_a = made.parameters.rules
+    assert of_a == ZoneRules.of_machine("Europe/Berlin"), "a new one has them from the start"
+    with results.begin() as connection:
+        connection.execute(table.update().values(zone_rules=None))
+    before = generations.load(results, pipeline.name, 1)
+    assert before.parameters.rules is None
+
+    assert generations.with_rules(results, before).parameters.rules == of_a
+    assert "replay" not in capsys.readouterr().out
+    of_b = ZoneRules("Europe/Berlin", (1,), (3600,))
+    monkeypatch.setattr("contracts.zones._of_machine", lambda _: of_b)
+    day = date(2026, 7, 1)
+    assert before.parameters.windows.window_of(day).start.hour == 23, "what B would have counted by"
+    kept = generations.with_rules(results, before).parameters
+    assert (kept.rules, kept.windows.window_of(day).start.hour) == (of_a, 22)
+    assert f"electrored replay {pipeline.name} --time-zone Europe/Berlin --reason" in capsys.readouterr().out
 
 
 def test_setup_and_init_may_run_any_number_of_times(stack: Embedded) -> None:

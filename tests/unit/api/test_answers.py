@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,24 +11,30 @@ import pytest
 
 from api import answers as module
 from api.answers import Answers
-from api.queries import TOP_SALES, TOP_SALESMEN, Answer, Question, Ranking, Results, Version
+from api.queries import TOP_SALES, TOP_SALESMEN, Answer, Question, Ranking, Results
 from api.schemas import TopSales
+from api.versions import Version
 from contracts.calendar import Window
 
 QUESTION = Question(None, None, None, 10)
+BEGUN = datetime(2026, 11, 21, 23, tzinfo=UTC)
+TAG = Version(1, 1, BEGUN).etag((TOP_SALES.pipeline, QUESTION))
 
 
 class Database:
     """Stands for `Results`: says the version, and counts how often it had to compute."""
 
     def __init__(self) -> None:
-        self.now = Version(1, 1)
+        self.now = Version(1, 1, BEGUN)
         self.computed = 0
 
-    def version(self, ranking: Ranking) -> Version:
+    def clock(self) -> datetime:
+        return BEGUN + timedelta(hours=1)
+
+    def version(self, ranking: Ranking, now: datetime) -> Version:
         return self.now
 
-    def top(self, ranking: Ranking, question: Question) -> Answer:
+    def top(self, ranking: Ranking, question: Question, now: datetime) -> Answer:
         self.computed += 1
         row: Any = SimpleNamespace(
             rank=1, city="Köln", country="DE", currency="EUR", total="1.5000", sales_count=self.computed
@@ -46,6 +52,7 @@ class Database:
             is_final=False,
             updated_at=None,
             restated_at=None,
+            future_sales=7,
         )
 
 
@@ -82,6 +89,7 @@ def test_the_shape_is_the_documented_one(answers: Answers) -> None:
             "updated_at": None,
             "is_final": False,
             "restated_at": None,
+            "future_sales": 7,
         },
         "late": [{"currency": "EUR", "count": 2, "amount": "-0.0001"}],
         "negative_groups": 0,
@@ -96,20 +104,47 @@ def test_computed_once_for_each_version_and_question(answers: Answers, database:
     answers.respond(TOP_SALES, Question(None, "DE", None, 10), None, TopSales)
     answers.respond(TOP_SALESMEN, QUESTION, None, TopSales)
     assert database.computed == 3
-    database.now = Version(1, 2)
+    database.now = Version(1, 2, BEGUN)
     newer = answers.respond(TOP_SALES, QUESTION, None, TopSales)
-    assert (newer.headers["etag"], database.computed) == ('"1-2"', 4)
+    assert newer.headers["etag"].startswith('"1-2-')
+    assert database.computed == 4
     assert newer.body != first.body
 
 
-@pytest.mark.parametrize("tags", ['"1-1"', 'W/"1-1"', ' "0-9" , "1-1" ', "*"])
+@pytest.mark.parametrize("tags", [TAG, f"W/{TAG}", f' "0-9" , {TAG} ', f'"a, b",W/"c",{TAG}'])
 def test_what_the_reader_has_is_not_sent(answers: Answers, database: Database, tags: str) -> None:
     response = answers.respond(TOP_SALES, QUESTION, tags, TopSales)
-    assert (response.status_code, response.body, response.headers["etag"]) == (304, b"", '"1-1"')
+    assert (response.status_code, response.body, response.headers["etag"]) == (304, b"", TAG)
     assert database.computed == 0
 
 
-@pytest.mark.parametrize("tags", ["", '"1-11"', "1-1", '"2-1"', ","])
+def test_row_35_any_version_matches_if_there_is_an_answer(answers: Answers, database: Database) -> None:
+    for computed in (1, 1):
+        response = answers.respond(TOP_SALES, QUESTION, " * ", TopSales)
+        assert (response.status_code, response.body, response.headers["etag"]) == (304, b"", TAG)
+        assert database.computed == computed
+
+
+def test_row_35_a_tag_belongs_to_one_resource(answers: Answers) -> None:
+    others = [(TOP_SALES, Question(None, "DE", None, 10)), (TOP_SALESMEN, QUESTION)]
+    for ranking, question in others:
+        other = answers.respond(ranking, question, TAG, TopSales)
+        assert (other.status_code, other.headers["etag"] != TAG) == (200, True)
+
+
+def test_row_29_what_was_the_newest_window_is_not_kept_when_another_begins(
+    answers: Answers, database: Database
+) -> None:
+    """No sale came, so promotion and apply number are as before; the answer without a day is another one."""
+    answers.respond(TOP_SALES, QUESTION, None, TopSales)
+    database.now = Version(1, 1, BEGUN + timedelta(days=1))
+    response = answers.respond(TOP_SALES, QUESTION, TAG, TopSales)
+    assert (response.status_code, database.computed) == (200, 2)
+
+
+@pytest.mark.parametrize(
+    "tags", ["", TAG[:-2] + '"', TAG.strip('"'), '"2-1"', ",", f"x{TAG[:-1]}", '"*"', f"*, {TAG[1:]}"]
+)
 def test_another_tag_is_no_match(answers: Answers, tags: str) -> None:
     assert answers.respond(TOP_SALES, QUESTION, tags, TopSales).status_code == 200
 

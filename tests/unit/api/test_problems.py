@@ -12,7 +12,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from api.problems import install
-from api.queries import NoActiveGeneration
+from api.versions import NoActiveGeneration
 
 ERRORS = {
     "teapot": HTTPException(418, "short and stout", headers={"X-Handle": "here"}),

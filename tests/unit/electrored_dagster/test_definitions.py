@@ -156,6 +156,8 @@ def test_checks() -> None:
         ("kafka/sales-events", "no_event_is_dropped"),
         ("kafka/payment-confirmations", "no_event_is_dropped"),
         ("kafka/payment-confirmations", "records_are_good"),
+        ("kafka/sales-events", "sales_in_the_future"),
+        *((answer, "zone_rules_are_current") for answer in ANSWERS),
         *((answer, "replay_is_identical") for answer in ANSWERS),
         *((answer, "no_negative_groups") for answer in ANSWERS),
     }

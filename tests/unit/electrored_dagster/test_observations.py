@@ -11,13 +11,22 @@ from contracts.topics import PUBLIC
 from electrored_dagster.definitions import definitions
 from electrored_dagster.observations import (
     DUPLICATES_CHECK,
+    FUTURE_CHECK,
     HEARTBEAT,
     NEGATIVE_CHECK,
     OVERLAP_CHECK,
+    RULES_CHECK,
     Event,
     changed,
 )
-from observability.standing import NegativeGroups, Overlap, PipelineStanding, SourcePosition, Standing
+from observability.standing import (
+    Future,
+    NegativeGroups,
+    Overlap,
+    PipelineStanding,
+    SourcePosition,
+    Standing,
+)
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CITY, SALESMAN, ENRICHED = "top-sales-by-city", "top-salesman-by-country", "enriched-sales"
@@ -220,3 +229,30 @@ def test_row_21_events_that_are_dropped_fail_the_check_when_their_number_grows()
     # What was dropped before the first look is told as well.
     told, _ = checks(dropped, None)
     assert not told[payments].passed
+
+
+def test_row_29_a_sale_in_the_future_fails_its_check_until_it_is_taken_back() -> None:
+    events, cursor = changed(standing(), None, NOW)
+    assert [check.passed for check in evaluations(events, FUTURE_CHECK)] == [True]
+    typo = replace(standing(), future=Future(2, ("s1 (2126-01-01 12:00 UTC)", "s2 (2126-01-02 12:00 UTC)")))
+    events, cursor = changed(typo, cursor, NOW)
+    (check,) = evaluations(events, FUTURE_CHECK)
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "s1 (2126-01-01 12:00 UTC)" in str(check.metadata["first"].value)
+    events, cursor = changed(typo, cursor, NOW)
+    assert evaluations(events, FUTURE_CHECK) == [], "once"
+    events, _ = changed(standing(), cursor, NOW)
+    assert [check.passed for check in evaluations(events, FUTURE_CHECK)] == [True]
+
+
+def test_row_30_rules_of_a_zone_that_changed_fail_a_check_of_the_answer() -> None:
+    events, cursor = changed(standing(), None, NOW)
+    assert [check.passed for check in evaluations(events, RULES_CHECK)] == [True] * 3
+    stands = standing()
+    stands.pipelines[CITY] = replace(stands.pipelines[CITY], is_outdated=True)
+    events, cursor = changed(stands, cursor, NOW)
+    (check,) = evaluations(events, RULES_CHECK)
+    assert not check.passed
+    assert check.asset_key.to_user_string() == "results_db/public/top_sales_by_city"
+    assert f"electrored replay {CITY} --time-zone" in (check.description or "")
+    assert evaluations(changed(stands, cursor, NOW)[0], RULES_CHECK) == []

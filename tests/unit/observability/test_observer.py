@@ -140,6 +140,8 @@ def test_names_follow_prometheus_conventions() -> None:
         "_generation",
         "_sources",
         "_groups",
+        "_sales",
+        "_changed",
         "_failed",
         "_hour",
         "_active",
