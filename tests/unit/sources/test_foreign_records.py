@@ -11,7 +11,7 @@ import pytest
 from contracts.registry import Codec, header
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
-from contracts.topics import SOURCE_POSITIONS
+from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
 from sources import avro
 from sources.csv.log import Log
 from sources.errors import Refused
@@ -31,7 +31,7 @@ def position(next_seq: int) -> bytes:
 
 
 def read_back(monkeypatch: pytest.MonkeyPatch, *records: tuple[bytes, bytes | None]) -> Ledger:
-    ledger = Ledger(SETTINGS, "csv", "sources.csv", SOURCE_POSITIONS)
+    ledger = Ledger(SETTINGS, "csv", "sources.csv", SOURCE_POSITIONS, SALES_EVENTS)
     monkeypatch.setattr(ledger, "_end_offset", lambda: len(records))
     monkeypatch.setattr(ledger, "_committed_below", lambda _: records)
     ledger._read_back(CODEC)
