@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated, cast
 
 from fastapi import Depends, Header, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from api.answers import Answers
 from api.queries import Results
@@ -43,8 +43,20 @@ async def _if_none_match(
 IfNoneMatch = Annotated[str | None, Depends(_if_none_match)]
 
 # By the one rule for texts: what differs from a name in blanks at its ends asks for it, what cannot be one is refused.
-Name = Annotated[str, StringConstraints(min_length=1, max_length=MOST_NAME_BYTES), AfterValidator(texts.name)]
-SaleName = Annotated[str, AfterValidator(partial(texts.name, most=MOST_SALE_ID_BYTES))]
+# No pattern says that rule, so OpenAPI has a format of ours for it.
+_VISIBLE = {"type": "string", "format": "visible-text", "minLength": 1}
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MOST_NAME_BYTES),
+    AfterValidator(texts.name),
+    WithJsonSchema(_VISIBLE | {"maxLength": MOST_NAME_BYTES}),
+]
+SaleName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MOST_SALE_ID_BYTES),
+    AfterValidator(partial(texts.name, most=MOST_SALE_ID_BYTES)),
+    WithJsonSchema(_VISIBLE | {"maxLength": MOST_SALE_ID_BYTES}),
+]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 

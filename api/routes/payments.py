@@ -12,12 +12,10 @@ from api.payment_schemas import PaymentsSummary, Sale
 from api.payments import NoSuchSale, OneSale, Summary
 from api.problems import CONDITIONAL, problems
 from api.strict import Day
-from contracts.texts import MOST_SALE_ID_BYTES
 
 router = APIRouter(prefix="/api/v1", tags=["payments"])
 
-# As long as a sale may be called anywhere in the platform.
-SaleId = Annotated[SaleName, Path(min_length=1, max_length=MOST_SALE_ID_BYTES)]
+SaleId = Annotated[SaleName, Path()]
 
 
 class DaySelection(BaseModel):

@@ -20,6 +20,7 @@ from contracts.settings import ApiSettings
 from stack.embedded import Embedded
 from tests.integration.api.conftest import DAY, NOON, Filled
 
+ROOT = Path(__file__).parents[3]
 # Of each operation and phase; every run tries others.
 EXAMPLES = 25
 
@@ -54,7 +55,12 @@ def test_row_34_schemathesis_is_clean(stack: Embedded, filled: Filled, tmp_path:
                 *("--checks", "all", "-n", str(EXAMPLES), "--no-color", "--no-shrink"),
             ],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONWARNINGS": ""},
+            env={
+                **os.environ,
+                "PYTHONWARNINGS": "",
+                "PYTHONPATH": str(ROOT),
+                "SCHEMATHESIS_HOOKS": "tests.integration.api.formats",
+            },
             capture_output=True,
             text=True,
             check=False,
