@@ -14,6 +14,8 @@ SERVING = "integration/api/test_serving.py"
 WORKER = "integration/streaming/test_worker.py"
 PUBLISHER = "integration/sink/test_publisher.py"
 SINK = "integration/sink/test_postgres.py"
+TIME = "integration/api/test_time.py"
+FOREIGN = "integration/streaming/test_foreign.py"
 
 CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
     "README.md": {
@@ -67,8 +69,44 @@ CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
             "integration/observability/test_standing.py::test_sale_ids_of_several_sources_are_those_of_the_active_generation",
             "integration/api/test_payments.py::test_a_sale_in_two_sources_is_shown_for_each",
         ),
-        "`TRUNCATE` of the sales table, or dropping a column that is needed, stops capture with a clear error": (
+        "A group that more was taken back from than was sold takes no rank": (
+            "integration/api/test_payments.py::test_a_sale_below_zero_is_not_summed_up_and_shows_its_count",
+            "unit/electrored_dagster/test_observations.py::"
+            "test_groups_below_zero_fail_the_check_of_their_answer_and_are_told_when_their_number_changes",
+        ),
+        "**One rule for texts, times and numbers** in all sources: blanks at the ends mean nothing": (
+            "unit/contracts/test_texts.py::test_row_5_and_15_white_space_at_the_ends_means_nothing",
+            "unit/sources/csv/test_values.py::test_row_15_nine_berlins_are_one_or_have_a_reason",
+            "unit/sources/csv/test_values.py::test_row_16_three_rows_of_thousands_between_semicolons_are_refused",
+            "integration/observability/test_lookalikes.py::test_row_15_cities_that_look_alike_are_those_of_the_newest_windows",
+        ),
+        "Bounds stay where they are when a machine learns new rules of the zone": (
+            "unit/contracts/test_zones.py::test_row_30_a_generation_counts_alike_on_machines_with_different_rules",
+        ),
+        "answers show the newest that has begun, and `future_sales`": (
+            f"{TIME}::test_row_29_the_default_is_the_newest_window_that_has_begun",
+        ),
+        "has another schema (named by its id)": (
+            f"{FOREIGN}::test_row_22_foreign_values_are_dead_letters_and_nothing_stops",
+        ),
+        "a row that is larger than the topic takes": (
+            "integration/sources/test_record_limits.py::test_row_26_a_sale_larger_than_the_topic_takes",
+        ),
+        "is not recognised; what it brings again counts once": (
+            "pipelines/test_enriched_sales.py::test_what_is_delivered_again_counts_once",
+        ),
+        "`TRUNCATE` of the sales table, or an `ALTER TABLE` that drops a needed column, makes it anew or computes its "
+        "values anew, stops capture": (
             f"{CAPTURE}::test_a_change_that_cannot_be_reversed_stops_before_the_position_moves",
+            "integration/sources/test_changed_table.py::test_row_2_a_rewrite_and_a_change_behind_it",
+            "integration/sources/test_table.py::test_row_2_what_may_change_values_without_a_change_event_is_noticed",
+        ),
+        "`VACUUM FULL`, `CLUSTER`, other columns, and types that keep the values are": (
+            "integration/sources/test_table.py::test_row_2_what_keeps_the_values_stops_nothing",
+        ),
+        "both are refused, also while it runs": (
+            "integration/sources/test_changed_table.py::test_row_3_a_policy_that_hides_rows_from_capture",
+            "integration/sources/test_changed_table.py::test_row_4_a_table_that_inherits",
         ),
         "A change of the publication stops capture even if it was undone": (
             f"{CAPTURE}::test_a_change_of_the_publication_that_was_undone_stops_capture",
@@ -133,6 +171,29 @@ CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "The embedded stack fences a killed broker before it starts it": (
             "integration/stack/test_broker.py::test_a_killed_broker_is_fenced_first_even_if_that_is_killed_too",
+        ),
+        "Capture notices that by what it remembers": (
+            "integration/sources/test_history.py::test_row_1_a_server_that_was_put_back_is_refused",
+            "integration/sources/test_history.py::test_row_1_a_server_that_is_put_back_while_capture_runs_is_refused",
+        ),
+        "If nothing was sold between the copy and the end, nothing is missing, and capture goes on": (
+            "integration/sources/test_history.py::test_row_1_a_copy_that_lacks_nothing_is_gone_on_with",
+        ),
+        "A worker that runs waits (`electrored status` says so) and goes on by itself": (
+            f"{FOREIGN}::test_row_25_a_registry_that_says_nothing_is_waited_for_with_a_word",
+        ),
+        "what starts, a replay, or a source that reads its position back, ends with that line": (
+            f"{FOREIGN}::test_row_23_a_registry_without_its_schemas_stops_with_a_way_on",
+        ),
+        "puts those schemas back under their ids, in an Apicurio also without any backup": (
+            f"{FOREIGN}::test_row_23_schemas_are_put_back_under_their_ids",
+        ),
+        "(and `electrored up`, which runs it) puts a setting right that is another one and says which": (
+            "integration/contracts/test_keeping.py::test_row_24_setup_puts_settings_right_and_says_which",
+        ),
+        "What cannot be put right is refused: a log that was compacted, and a first generation or a replay of a log": (
+            "integration/contracts/test_keeping.py::test_row_24_a_log_that_was_compacted_is_for_a_person_to_judge",
+            "integration/contracts/test_keeping.py::test_row_24_no_generation_is_computed_from_what_is_left_and_the_live_one_goes_on",
         ),
         "refuses a database that is newer than itself": (
             "integration/contracts/test_migrate.py::test_a_database_of_a_later_release_is_refused_and_left_as_it_is",
