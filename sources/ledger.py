@@ -304,9 +304,12 @@ class Ledger:
                         ranges.pop(key, None)
                     else:
                         ranges[key] = _range(codec, value)
-                elif key.startswith(f"{self._source}/file/".encode()) and value is not None:
-                    found = _file(codec, value)
-                    files[found.sha256] = found
+                elif key.startswith(of_file := f"{self._source}/file/".encode()):
+                    if value is None:
+                        files.pop(key.removeprefix(of_file).decode(), None)
+                    else:
+                        found = _file(codec, value)
+                        files[found.sha256] = found
                 else:
                     continue
                 passed_over.pop(key, None)

@@ -146,7 +146,7 @@ def test_row_24_setup_puts_settings_right_and_says_which(
     with pytest.raises(
         Refused, match=f"{positions.name}: cleanup.policy is compact,delete and has to be compact"
     ):
-        Ledger(kafka, "test", f"test-{events.name}", positions).open()
+        Ledger(kafka, "test", f"test-{events.name}", positions, events).open()
     assert not_kept(topics, results_db) == {
         (events.name, "retention.ms"),
         (events.name, "message.timestamp.type"),
@@ -202,7 +202,7 @@ def test_row_24_deleted_records_are_refused_where_something_new_is_computed(
     topics.delete(topics.positions.name)
     topics.set(topics.positions.name, "cleanup.policy", "compact")
     with pytest.raises(Refused, match=f"{topics.positions.name} partition 0 begins at offset 1"):
-        Ledger(kafka, "test", f"test-{topics.events.name}", topics.positions).open()
+        Ledger(kafka, "test", f"test-{topics.events.name}", topics.positions, topics.events).open()
 
 
 def test_row_24_no_generation_is_computed_from_what_is_left_and_the_live_one_goes_on(

@@ -60,6 +60,8 @@ def test_the_sensor_observes_what_the_servers_say(
     assert heard == [
         "observe_platform.sale_ids_in_both_sources",
         "observe_platform.sales_in_the_future",
+        *["observe_platform.no_negative_groups"] * 3,
+        *["observe_platform.no_event_is_dropped"] * 2,
     ], "as lineage, too"
     observed = {
         event.asset_key.to_user_string(): event for event in result.asset_events if event not in checks

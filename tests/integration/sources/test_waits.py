@@ -16,6 +16,7 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import NullPool, create_engine, make_url
+from structlog.testing import capture_logs
 
 from observability import looks
 from observability.waits import WAITS
@@ -140,9 +141,13 @@ def test_row_8_limits_of_the_role_are_not_captures(sales: Sales) -> None:
 
 
 def test_row_8_what_keeps_failing_is_a_wait_and_its_lag_is_unknown(
-    sales: Sales, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sales: Sales, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with role(sales, "replication") as (name, other), other.capturing() as running:
+    with (
+        role(sales, "replication") as (name, other),
+        capture_logs() as logged,
+        other.capturing() as running,
+    ):
         captured(sales, running)
         sales.wait(lambda: not math.isnan(lag()), running)
         sales.run(
@@ -153,7 +158,7 @@ def test_row_8_what_keeps_failing_is_a_wait_and_its_lag_is_unknown(
         sales.wait(lambda: "is not permitted to log in" in waits_for("postgres"), running)
         since = WAITS.current()[0].since
         sales.wait(lambda: math.isnan(lag()), running)
-        assert "is not permitted to log in" in capsys.readouterr().out
+        assert "is not permitted to log in" in str(logged)
         assert WAITS.current()[0].since == since
         sales.run(f"alter role {name} login")
         sales.wait(sales.is_equal, running)
@@ -161,18 +166,13 @@ def test_row_8_what_keeps_failing_is_a_wait_and_its_lag_is_unknown(
     assert sales.position().next_seq == 2
 
 
-def test_row_8_the_log_says_what_the_server_said_last(
-    sales: Sales, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with sales.capturing() as running:
+def test_row_8_the_log_says_what_the_server_said_last(sales: Sales) -> None:
+    with capture_logs() as logged, sales.capturing() as running:
         captured(sales, running)
         slot = f"slot_name = '{sales.settings.sales_slot}'"
         sales.run(f"select pg_terminate_backend(active_pid) from pg_replication_slots where {slot}")
-        output: list[str] = []
-        sales.wait(
-            lambda: output.append(capsys.readouterr().out) or "interrupted" in "".join(output), running
-        )
-    assert "terminating connection due to administrator command" in "".join(output)
+        sales.wait(lambda: any(entry["event"] == "interrupted" for entry in logged), running)
+    assert "terminating connection due to administrator command" in str(logged)
 
 
 def test_row_9_an_open_transaction_at_the_first_start_is_named(

@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import create_engine, select
 from sqlalchemy.pool import NullPool
+from structlog.testing import capture_logs
 
 from contracts import kafka as connect
 from contracts.settings import ResultsDbSettings
@@ -83,7 +84,6 @@ def test_row_30_a_generation_from_before_takes_over_the_rules_of_whoever_comes_f
     results_db: ResultsDbSettings,
     pipeline: Pipeline,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Machine B, with other rules, keeps to those of A, and asks for a replay."""
     made = create(stack, results_db, pipeline)
@@ -95,15 +95,17 @@ def test_row_30_a_generation_from_before_takes_over_the_rules_of_whoever_comes_f
     before = generations.load(results, pipeline.name, 1)
     assert before.parameters.rules is None
 
-    assert generations.with_rules(results, before).parameters.rules == of_a
-    assert "replay" not in capsys.readouterr().out
+    with capture_logs() as logged:
+        assert generations.with_rules(results, before).parameters.rules == of_a
+    assert "replay" not in str(logged)
     of_b = ZoneRules("Europe/Berlin", (1,), (3600,))
     monkeypatch.setattr("contracts.zones._of_machine", lambda _: of_b)
     day = date(2026, 7, 1)
     assert before.parameters.windows.window_of(day).start.hour == 23, "what B would have counted by"
-    kept = generations.with_rules(results, before).parameters
+    with capture_logs() as logged:
+        kept = generations.with_rules(results, before).parameters
     assert (kept.rules, kept.windows.window_of(day).start.hour) == (of_a, 22)
-    assert f"electrored replay {pipeline.name} --time-zone Europe/Berlin --reason" in capsys.readouterr().out
+    assert f"electrored replay {pipeline.name} --time-zone Europe/Berlin --reason" in str(logged)
 
 
 def test_setup_and_init_may_run_any_number_of_times(stack: Embedded) -> None:
