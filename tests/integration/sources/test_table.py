@@ -204,7 +204,8 @@ TELLING = {
     "create domain public.money as numeric(18, 4); alter table public.sales alter amount type public.money":
     "amount has the type",
     "alter table public.sales drop city": "no column city",
-    "create table public.sales_2026 () inherits (public.sales)": "alter table public.sales_2026 no inherit public.sales;",
+    "create table public.sales_2026 () inherits (public.sales)":
+    "alter table public.sales_2026 no inherit public.sales;",
     "create table public.sales_2027 (like public.sales); alter table public.sales_2027 inherit public.sales; "
     "alter publication electrored_sales add table public.sales_2027": "inherit from public.sales: public.sales_2027",
     "drop publication electrored_sales; create publication electrored_sales for all tables; "

@@ -57,7 +57,7 @@ def test_row_22_foreign_values_are_dead_letters_and_nothing_stops(ground: Ground
         }
     deleted = f"{uuid4().hex}-value"
     schema_id = client.register_schema(
-        deleted, Schema(json.dumps({"type": "fixed", "name": deleted[0], "size": 3}))
+        deleted, Schema(json.dumps({"type": "fixed", "name": "Deleted", "size": 3}))
     )
     client.delete_subject(deleted)
     client.delete_subject(deleted, permanent=True)
