@@ -83,7 +83,7 @@ CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
         "Bounds stay where they are when a machine learns new rules of the zone": (
             "unit/contracts/test_zones.py::test_row_30_a_generation_counts_alike_on_machines_with_different_rules",
         ),
-        "answers show the newest that has begun, and `future_sales`": (
+        "answers show the newest that has begun, and `future_sales` how many lie ahead": (
             f"{TIME}::test_row_29_the_default_is_the_newest_window_that_has_begun",
         ),
         "has another schema (named by its id)": (
