@@ -16,7 +16,7 @@ from api.versions import Fresh, Version
 from contracts.calendar import Window
 
 _LATEST = (
-    "SELECT sold_at FROM joined_sales WHERE generation = %(generation)s AND sales_count <> 0 "
+    "SELECT sold_at FROM joined_sales WHERE generation = %(generation)s AND sales_count > 0 "
     "AND sold_at < %(tomorrow)s ORDER BY sold_at DESC LIMIT 1"
 )
 _FUTURE = (

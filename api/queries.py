@@ -88,7 +88,7 @@ class Ranking:
         self.pipeline = pipeline
         self.latest = (
             f"SELECT window_start, window_end FROM {table} "
-            "WHERE generation = %(generation)s AND sales_count <> 0 AND window_start <= %(now)s "
+            "WHERE generation = %(generation)s AND sales_count > 0 AND window_start <= %(now)s "
             "ORDER BY window_start DESC LIMIT 1"
         )
         self.future = (

@@ -32,12 +32,14 @@ class OpenProducer:
 def open_producers(settings: KafkaSettings, topic: str, partition: int) -> list[OpenProducer] | None:
     """Those with an open transaction, by its beginning; None where they cannot be asked for.
 
-    Raises OSError, or KafkaException when the leader is not known.
+    Raises OSError, KafkaException when Kafka is away, and whatever an answer that is none gives.
     """
     if settings.kafka_security_protocol != "PLAINTEXT":
         return None
     cluster = admin(settings).list_topics(topic, timeout=TIMEOUT_SECONDS)
-    leader = cluster.brokers[cluster.topics[topic].partitions[partition].leader]
+    leader = cluster.brokers.get(cluster.topics[topic].partitions[partition].leader)
+    if leader is None:
+        raise OSError(f"topic {topic} partition {partition} has no leader")
     with closing(socket.create_connection((leader.host, leader.port), _SECONDS)) as connection:
         connection.settimeout(_SECONDS)
         connection.sendall(_request(topic, partition))

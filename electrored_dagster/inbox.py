@@ -17,13 +17,15 @@ from contracts.inbox import PATTERN, listing
 from contracts.settings import CsvSettings
 from electrored_dagster.graph import key
 from sources.csv.inbox import Inbox, Waiting
+from sources.csv.wholeness import UNENDED_SECONDS
 
 CHECK = "oldest_waiting_file"
 NAMES_CHECK = "names_recognised"
 # Of names and reasons so many are shown, and the others counted.
 MOST_SHOWN = 20
-# While all is well a file waits for a minute at most, and those behind a very large one for some.
-OLD = timedelta(minutes=5)
+# While all is well a file waits for a minute at most, one without a last line end for that long, and those behind a
+# very large one for some. The alert CsvFileWaits comes no sooner.
+OLD = timedelta(seconds=UNENDED_SECONDS) + timedelta(minutes=5)
 # The slowest it gets while runs fail or change nothing: 30 s, doubled five times, are 16 minutes.
 MOST_DOUBLINGS = 5
 _CUT_OFF = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)

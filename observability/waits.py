@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from prometheus_client.core import GaugeMetricFamily
@@ -21,9 +21,12 @@ from prometheus_client.registry import Collector
 # sales database or on a topic), a version that this process lacks, partitions that others have, a generation, a file in
 # the inbox that nothing takes.
 On = Literal[
-    "postgres", "kafka", "registry", "transaction", "payments", "version",
-    "partitions", "generation", "loop", "inbox",
+    "postgres", "kafka", "registry", "transaction", "version", "partitions", "generation", "loop", "inbox",
 ]  # fmt: skip
+# Of these nothing has to move: the process does all that there is for it. Shown, but it counts as ready.
+HINTS: frozenset[On] = frozenset(("partitions", "inbox"))
+# The most serious first.
+KINDS = ("stall", "wait", "hint")
 # A turn takes a second, or as long as a server is waited for, which is reported: after this a loop hangs.
 TURN_SECONDS = 60.0
 
@@ -36,25 +39,41 @@ class Wait:
     detail: str
     since: float
 
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        return "stall" if self.on == "loop" else "hint" if self.on in HINTS else "wait"
+
+
+@dataclass(frozen=True)
+class _Report:
+    """The newest report of a wait: whose, in which thread, and when by a clock that stands still with the machine."""
+
+    wait: Wait
+    reporter: str
+    thread: int
+    at: float
+
 
 class Waits(Collector):
     """The waits of a process, by name and reporter. Thread-safe.
 
-    Loops report their turns: one that does not turn any more, and waits for nothing that is known, is shown as a wait
-    on itself.
+    Loops report their turns: one that does not turn any more is shown as a wait on itself, unless it is known what it
+    waits for: by a report of its thread since, or for the whole process by a thread that watches it.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waits: dict[tuple[On, str], Wait] = {}
-        # When each loop turned last, by a clock that stands still while the machine sleeps, and by the calendar.
-        self._turns: dict[str, tuple[float, float]] = {}
+        self._waits: dict[tuple[On, str], _Report] = {}
+        # When each loop turned last, by that clock and by the calendar, and its thread.
+        self._turns: dict[str, tuple[float, float, int]] = {}
 
     def begin(self, on: On, detail: str, reporter: str = "") -> None:
         """Report a wait, or a newer sentence of one that was reported already; each reporter ends its own."""
         with self._lock:
             known = self._waits.get((on, reporter))
-            self._waits[on, reporter] = Wait(on, detail, known.since if known else time.time())
+            wait = Wait(on, detail, known.wait.since if known else time.time())
+            self._waits[on, reporter] = _Report(wait, reporter, threading.get_ident(), time.monotonic())
 
     def end(self, on: On, reporter: str = "") -> None:
         """The wait is over; nothing if there was none."""
@@ -72,23 +91,32 @@ class Waits(Collector):
 
     def turn(self, loop: str) -> None:
         """The loop turns: it does what it is there for, or sees that there is nothing to do."""
-        self._turns[loop] = time.monotonic(), time.time()
+        self._turns[loop] = time.monotonic(), time.time(), threading.get_ident()
 
     def leave(self, loop: str) -> None:
         """The loop has ended, and is missed by nobody."""
         self._turns.pop(loop, None)
 
     def current(self) -> list[Wait]:
-        """The oldest first."""
+        """The most serious first, of these the oldest."""
         with self._lock:
-            waits = sorted(self._waits.values(), key=lambda wait: wait.since)
-        return waits or self._stalled()
+            reports = list(self._waits.values())
+        waits = self._stalled([one for one in reports if one.wait.kind == "wait"])
+        waits += [one.wait for one in reports]
+        return sorted(waits, key=lambda wait: (KINDS.index(wait.kind), wait.since))
 
-    def _stalled(self) -> list[Wait]:
+    def _stalled(self, reports: list[_Report]) -> list[Wait]:
+        turns = dict(self._turns)
+        loops = {thread for _, _, thread in turns.values()}
+
+        def is_explained(turned_at: float, thread: int) -> bool:
+            own = any(one.thread == thread and one.at >= turned_at for one in reports)
+            return own or any(not one.reporter and one.thread not in loops for one in reports)
+
         late = [
             (turned, loop)
-            for loop, (at, turned) in list(self._turns.items())
-            if time.monotonic() - at > TURN_SECONDS
+            for loop, (at, turned, thread) in turns.items()
+            if time.monotonic() - at > TURN_SECONDS and not is_explained(at, thread)
         ]
         if not late:
             return []
@@ -96,7 +124,7 @@ class Waits(Collector):
         return [Wait("loop", f"no turn of {names}: it hangs, or waits without an end", min(late)[0])]
 
     def as_json(self) -> bytes:
-        return json.dumps([asdict(wait) for wait in self.current()]).encode()
+        return json.dumps([vars(wait) | {"kind": wait.kind} for wait in self.current()]).encode()
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         return [self._family()]

@@ -71,12 +71,12 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def problems(rows: Sequence[Row]) -> list[Text]:
-    """A line for each process that does not move: what it waits for, or why it ended."""
-    return [
-        Text(f"{row.name} {WORDS[row.state]}: {row.problem}", COLOURS[row.state])
-        for row in rows
-        if row.problem
-    ]
+    """A line for each thing that keeps a process from moving, or why it ended, and for each that it notes."""
+    lines = []
+    for row in rows:
+        phrases = [f"{WORDS[row.state]}: {row.problem}"] if row.problem else []
+        lines += [Text(f"{row.name} {one}", COLOURS[row.state]) for one in (*phrases, *row.besides)]
+    return lines
 
 
 def watch(console: Console, monitor: Monitor) -> None:

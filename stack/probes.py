@@ -40,7 +40,7 @@ def http_ok(url: str) -> bool:
 class Flow:
     """How far a process is: records moved since it started, what waits; None for what it does not say.
 
-    `waits` is what it waits for, the oldest first: `on`, `detail`, `since` in seconds of the Unix epoch.
+    `waits` is what it waits for, the most serious first: `on`, `kind`, `detail`, `since` in seconds of the Unix epoch.
     """
 
     events: float | None

@@ -35,6 +35,8 @@ WORDS = {
     "stalled": "stands still",
     "silent": "does not answer",
 }
+# The same of what a process itself reports, by its kind.
+KINDS = {"stall": "stands still", "wait": "waits", "hint": "notes"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Row:
     """One process. `state` is ready, waiting, stalled, silent, starting, refused, dying, stopping or stopped.
 
     `problem`: what it waits for or where it stands still and since when, that it does not answer, or why it ended.
+    `besides`: what it waits for besides, and what it notes without waiting, which does not count against it.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Row:
     events_per_second: float | None
     address: str
     problem: str
+    besides: tuple[str, ...] = ()
 
 
 class Monitor:
@@ -80,7 +84,7 @@ class Monitor:
 
     def _row(self, program: Program, state: State, ends: Sequence[End]) -> Row:
         why = words(self._platform.layout.log(program.name), ends[-1]) if ends else None
-        shown, problem, flow = _shown(state, ends, why), "", None
+        shown, problem, besides, flow = _shown(state, ends, why), "", [], None
         if shown in ("dying", "refused"):
             problem = why.text if why else state.problem
         elif shown == "ready" and _is_frozen(state.pid):
@@ -89,6 +93,8 @@ class Monitor:
         elif shown == "ready":
             flow = probes.flow(program.metrics_port) if program.metrics_port else None
             shown, problem = self._answered(program, state, flow)
+            waits = _lasting(flow)
+            besides = [_phrase(wait) for wait in (waits if shown == "ready" else waits[1:])]
         return Row(
             program.name,
             shown,
@@ -99,17 +105,16 @@ class Monitor:
             self._rate(program.name, flow),
             program.address,
             problem,
+            tuple(besides),
         )
 
     def _answered(self, program: Program, state: State, flow: probes.Flow | None) -> tuple[str, str]:
         """State and problem of a process that runs."""
         if flow is not None:
-            wait = next(iter(flow.waits), None)
-            if wait is None or time.time() - wait["since"] <= WAIT_SECONDS:
+            worst = next(iter(_lasting(flow)), None)
+            if worst is None or worst["kind"] == "hint":
                 return "ready", ""
-            since = datetime.fromtimestamp(wait["since"], UTC)
-            shown = "stalled" if wait["on"] == "loop" else "waiting"
-            return shown, f"since {since:%Y-%m-%d %H:%M:%S}Z: {wait['detail']}"
+            return "stalled" if worst["kind"] == "stall" else "waiting", _sentence(worst)
         if not program.metrics_port and self._is_ready(program):
             return "ready", ""
         if _age(state) < JUST_NOW_SECONDS:
@@ -154,6 +159,20 @@ def _shown(state: State, ends: Sequence[End], why: Words | None) -> str:
             return "stopping"
         case _:
             return "stopped"
+
+
+def _lasting(flow: probes.Flow | None) -> list[dict[str, Any]]:
+    """What lasts for longer than a server's restart, the most serious first as the process has it."""
+    waits = flow.waits if flow else []
+    return [wait for wait in waits if time.time() - wait["since"] > WAIT_SECONDS]
+
+
+def _sentence(wait: dict[str, Any]) -> str:
+    return f"since {datetime.fromtimestamp(wait['since'], UTC):%Y-%m-%d %H:%M:%S}Z: {wait['detail']}"
+
+
+def _phrase(wait: dict[str, Any]) -> str:
+    return f"{KINDS[wait['kind']]}: {_sentence(wait)}"
 
 
 def _keeps_dying(ends: Sequence[End]) -> bool:

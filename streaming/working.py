@@ -18,6 +18,7 @@ from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import generations
 from observability import logs
 from observability.lineage.runs import UNTOLD, Teller
+from observability.waits import WAITS
 from streaming import lineage as lineage_of
 from streaming import stores
 from streaming.barriers import Barriers
@@ -54,17 +55,7 @@ def run(
 
     def wanted() -> dict[int, Follower]:
         live = [found for found in load_live(engine, pipeline) if found.state in FOLLOWED]
-        return {found.number: follower(found) for found in live if is_known(found)}
-
-    def is_known(generation: Generation) -> bool:
-        """Whether this code can work on it. Others may: it is left alone, and only the active one is worth an end."""
-        known = (pipeline, generation.version) in PIPELINES
-        if not known and generation.state == "active":
-            raise Fatal(_lacking(generation))
-        if not known and generation.number not in unknown:
-            unknown.add(generation.number)
-            _log.error("generation is left to others", reason=_lacking(generation))
-        return known
+        return {found.number: follower(found) for found in _known(live, unknown)}
 
     def follower(generation: Generation) -> Follower:
         def run(left: threading.Event) -> None:
@@ -96,8 +87,29 @@ def run(
     try:
         follow(wanted, stop)
     finally:
+        WAITS.end("version")
         barriers.stop()
         engine.dispose()
+
+
+def _known(generations: list[Generation], unknown: set[int]) -> list[Generation]:
+    """Those that this code can work on. Others may be able to work on the rest: it is left alone, which is a wait.
+
+    Raises Fatal if the active one is of the rest. `unknown` are numbers that were logged.
+    """
+    known = [found for found in generations if (found.pipeline, found.version) in PIPELINES]
+    rest = [found for found in generations if found not in known]
+    for generation in rest:
+        if generation.state == "active":
+            raise Fatal(_lacking(generation))
+        if generation.number not in unknown:
+            unknown.add(generation.number)
+            _log.error("generation is left to others", reason=_lacking(generation))
+    if rest:
+        WAITS.begin("version", "; ".join(map(_lacking, rest)))
+    else:
+        WAITS.end("version")
+    return known
 
 
 def _lacking(generation: Generation) -> str:

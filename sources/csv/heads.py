@@ -18,7 +18,7 @@ _OTHERS = {
     b"\0\0\xfe\xff": "UTF-32",
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
-    b"PK": "a ZIP archive or a spreadsheet",
+    b"PK\x03\x04": "a ZIP archive or a spreadsheet",
     b"\xd0\xcf\x11\xe0": "a spreadsheet of an old Excel",
     b"\x1f\x8b": "packed twice by gzip",
     b"BZh": "packed by bzip2",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterator
 
@@ -85,10 +86,15 @@ def _cells(line: bytes, separator: str) -> tuple[str, ...]:
 
 
 def _check_rows(fd: int, found: Head, decimal_comma: bool) -> None:
-    """Of the first block: whether every row is refused for the same reason."""
+    """Whether every row is refused for the same reason: of a file of one block, since later ones may hold good rows.
+
+    A larger one is taken row by row, and reported if it was in vain.
+    """
     part = next(reading.parts(fd, found, found.body, decimal_comma), None)
     if part is None or part.good.height or part.rows < _FEWEST_ROWS:
         return
+    if os.pread(fd, 1, part.end.offset):
+        return
     reasons = {kind_of(bad.reason) for bad in part.bad}
     if len(reasons) == 1:
-        raise NoCsv(f"each of its rows is refused ({part.rows} were looked at): {part.bad[0].reason}")
+        raise NoCsv(f"each of its {part.rows} rows is refused: {part.bad[0].reason}")

@@ -115,16 +115,19 @@ class Looking(Attendant):
 
 
 def described(kafka: KafkaSettings, group_id: str, place: _Place, offset: int) -> str:
-    """A sentence for a person: where, whose as far as Kafka says it, since when, and what can be done."""
+    """A sentence for a person: where, since when and whose as far as Kafka says it, and what can be done."""
     topic, partition = place
+    whose = since = ""
     try:
+        began = _written_at(kafka, group_id, place, offset)
+        since = f" since {began:%Y-%m-%d %H:%M:%S}Z" if began else ""
         producers = open_producers(kafka, topic, partition)
-    except (OSError, KafkaException) as error:
-        _log.warning("who has a transaction open is not known", topic=topic, reason=str(error))
-        producers = None
-    whose = next((f" of producer id {one.id}" for one in producers or () if one.start_offset == offset), "")
-    began = _written_at(kafka, group_id, place, offset)
-    since = f" since {began:%Y-%m-%d %H:%M:%S}Z" if began else ""
+        whose = next(
+            (f" of producer id {one.id}" for one in producers or () if one.start_offset == offset), ""
+        )
+    # Whatever it is, a partition without a leader, an answer that is cut off: a worker does not end for a detail.
+    except Exception as error:
+        _log.warning("not all of an open transaction is known", topic=topic, reason=repr(error))
     tool = f"kafka-transactions.sh --bootstrap-server {kafka.kafka_bootstrap}"
     where = f"--topic {topic} --partition {partition}"
     return (

@@ -211,3 +211,18 @@ def test_a_group_below_zero_is_in_no_list_and_takes_no_rank_but_is_counted(
     answer = ask(client, SALESMEN)
     assert [r["salesman_id"] for r in answer["data"]] == ["s1"]
     assert answer["negative_groups"] == 1
+
+
+def test_a_window_with_nothing_but_groups_below_zero_is_not_the_latest(
+    client: TestClient, filled: Filled
+) -> None:
+    """Its list would be empty; asked for, it says how many there are."""
+    before = {"window_start": DAY - timedelta(days=1), "window_end": DAY}
+    filled.city("Aachen", "20.5", **before)
+    filled.salesman("s1", "5", **before)
+    filled.city("Broken", "-5", sales_count=-1)
+    filled.salesman("s2", "-5", sales_count=-1)
+    assert [r["city"] for r in ask(client, CITIES)["data"]] == ["Aachen"]
+    assert [r["salesman_id"] for r in ask(client, SALESMEN)["data"]] == ["s1"]
+    answer = ask(client, CITIES, date="2026-11-22")
+    assert (answer["data"], answer["negative_groups"]) == ([], 1)

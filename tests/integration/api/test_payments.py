@@ -202,6 +202,16 @@ def test_a_sale_below_zero_is_not_summed_up_and_shows_its_count(client: TestClie
     assert sale["sales_count"] == 1
 
 
+def test_a_day_with_nothing_but_sales_below_zero_is_not_the_latest(
+    client: TestClient, filled: Filled
+) -> None:
+    filled.sale("good", "10", sold_at=DAY - timedelta(hours=1))
+    filled.sale("broken", "-7", sales_count=-1, quantity=-1)
+    assert [r["sales_count"] for r in ask(client, SUMMARY)["by_status"]] == [1]
+    answer = ask(client, SUMMARY, date="2026-11-22")
+    assert (answer["by_status"], answer["negative_groups"]) == ([], 1)
+
+
 @pytest.mark.parametrize("kind", ["*", "another sale's", "another path's", "weak"])
 def test_row_35_what_there_is_not_is_never_unchanged(client: TestClient, filled: Filled, kind: str) -> None:
     filled.sale("s1")

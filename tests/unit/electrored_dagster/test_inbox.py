@@ -8,11 +8,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from contracts.settings import CsvSettings
 from electrored_dagster.inbox import MOST_DOUBLINGS, OLD, Found, Memory, Runs, look, reason_to_wait
 from sources.csv.inbox import Inbox
+from sources.csv.wholeness import UNENDED_SECONDS
 
+ROOT = Path(__file__).parents[3]
 EVERY = timedelta(seconds=30)
 QUIET = Runs()
 
@@ -208,6 +211,20 @@ def test_a_file_that_waits_for_long_fails_the_check(settings: CsvSettings) -> No
     assert not late_check.passed
     assert late_check.severity == dg.AssetCheckSeverity.WARN
     assert look(settings).is_old(QUIET, late)
+
+
+def test_a_file_without_a_last_line_end_is_taken_before_it_is_old(settings: CsvSettings) -> None:
+    """And the alert, which wakes somebody, is no sooner than the check."""
+    came_at = put(settings)
+    (settings.csv_inbox / "sales_1.csv").write_text("sale_id")
+    taken_by = came_at + timedelta(seconds=UNENDED_SECONDS) + 4 * EVERY
+    assert look(settings).unfinished
+    assert look(settings).check(taken_by).passed
+    rules = yaml.safe_load((ROOT / "observability/prometheus/alerts.rules.yml").read_text())
+    (rule,) = (
+        one for group in rules["groups"] for one in group["rules"] if one.get("alert") == "CsvFileWaits"
+    )
+    assert float(rule["expr"].split(">")[1]) >= OLD.total_seconds()
 
 
 def test_a_large_file_that_is_being_taken_is_not_old(settings: CsvSettings) -> None:

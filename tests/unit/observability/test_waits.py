@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import urllib.request
+from collections.abc import Callable
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -62,7 +64,7 @@ def test_each_reporter_ends_its_own_wait_and_the_metric_shows_the_longest(
 
 
 def test_a_loop_that_turns_no_more_is_shown_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless the process waits for something that is known: then that is why."""
+    """Unless it is known what its thread waits for since: then that is why."""
     now = [1000.0]
     monkeypatch.setattr("observability.waits.time.time", lambda: now[0])
     monkeypatch.setattr("observability.waits.time.monotonic", lambda: now[0])
@@ -83,6 +85,48 @@ def test_a_loop_that_turns_no_more_is_shown_as_such(monkeypatch: pytest.MonkeyPa
     waits.turn("g1.merge")
     waits.leave("g1.combine")
     assert waits.current() == []
+
+
+def test_neither_a_hint_nor_what_another_loop_waits_for_hides_a_loop_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file in the inbox, a wait of before the last turn, Kafka in another thread; the most serious is the first."""
+    now = [1000.0]
+    monkeypatch.setattr("observability.waits.time.time", lambda: now[0])
+    monkeypatch.setattr("observability.waits.time.monotonic", lambda: now[0])
+    waits = Waits()
+
+    def elsewhere(*calls: Callable[[], None]) -> None:
+        thread = threading.Thread(target=lambda: [call() for call in calls])
+        thread.start()
+        thread.join()
+
+    waits.begin("inbox", "notes.txt")
+    waits.begin("transaction", "of pid 12", "g1.combine")
+    now[0] += 1
+    waits.turn("g1.combine")
+    now[0] += TURN_SECONDS + 1
+    done = threading.Event()
+    turned = threading.Event()
+
+    def other() -> None:
+        waits.turn("g1.merge")
+        waits.begin("kafka", "no broker answers", "g1.merge, transactions")
+        turned.set()
+        assert done.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert turned.wait(10)
+    assert [(w.on, w.kind) for w in waits.current()] == [
+        ("loop", "stall"), ("transaction", "wait"), ("kafka", "wait"), ("inbox", "hint"),
+    ]  # fmt: skip
+    assert [one["kind"] for one in json.loads(waits.as_json())] == ["stall", "wait", "wait", "hint"]
+    # Of another thread, which is no loop's: it watches the process, as capture's watcher does.
+    elsewhere(lambda: waits.begin("transaction", "PostgreSQL waits for pid 12"))
+    assert [w.on for w in waits.current()] == ["transaction", "kafka", "transaction", "inbox"]
+    done.set()
+    thread.join()
 
 
 def test_a_wait_is_a_series_only_while_it_lasts() -> None:

@@ -58,7 +58,7 @@ def failed(*ago: float, lived: float = 2.0) -> list[End]:
 
 
 def test_a_process_that_waits_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    wait = {"on": "transaction", "detail": "for pid 99 of shop", "since": 1_700_000_000.0}
+    wait = {"on": "transaction", "kind": "wait", "detail": "for pid 99 of shop", "since": 1_700_000_000.0}
     found = row(monkeypatch, tmp_path, flow(wait))
     assert (found.state, found.problem) == ("waiting", "since 2023-11-14 22:13:20Z: for pid 99 of shop")
     (line,) = display.problems([found])
@@ -66,15 +66,50 @@ def test_a_process_that_waits_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_a_loop_that_stands_still_is_no_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    wait = {"on": "loop", "detail": "g1.combine does not turn", "since": 1_700_000_000.0}
+    wait = {"on": "loop", "kind": "stall", "detail": "g1.combine does not turn", "since": 1_700_000_000.0}
     found = row(monkeypatch, tmp_path, flow(wait))
     (line,) = display.problems([found])
     assert found.state == "stalled"
     assert line.plain == "capture stands still: since 2023-11-14 22:13:20Z: g1.combine does not turn"
 
 
+def test_a_hint_does_not_keep_a_process_from_being_ready(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A name in the inbox that nobody takes, partitions that others have: shown, and the platform is up."""
+    hint = {"on": "inbox", "kind": "hint", "detail": "notes.txt is not taken", "since": 1_700_000_000.0}
+    found = row(monkeypatch, tmp_path, flow(hint))
+    assert (found.state, found.problem) == ("ready", "")
+    (line,) = display.problems([found])
+    assert line.plain == "capture notes: since 2023-11-14 22:13:20Z: notes.txt is not taken"
+    assert up._what_waits([found]) == ""
+
+
+def test_of_several_waits_the_most_serious_is_the_state_and_all_are_lines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    since = 1_700_000_000.0
+    waits = [
+        {"on": "loop", "kind": "stall", "detail": "no turn of merge", "since": since + 9},
+        {"on": "kafka", "kind": "wait", "detail": "no broker answers", "since": since + 1},
+        {"on": "partitions", "kind": "hint", "detail": "others have them", "since": since},
+    ]
+    found = row(monkeypatch, tmp_path, flow(*waits))
+    assert found.state == "stalled"
+    assert [line.plain for line in display.problems([found])] == [
+        "capture stands still: since 2023-11-14 22:13:29Z: no turn of merge",
+        "capture waits: since 2023-11-14 22:13:21Z: no broker answers",
+        "capture notes: since 2023-11-14 22:13:20Z: others have them",
+    ]
+    assert row(monkeypatch, tmp_path, flow(*waits[1:])).state == "waiting"
+    # What has just begun hides nothing that lasts.
+    new = {"on": "postgres", "kind": "wait", "detail": "restarts", "since": time.time()}
+    found = row(monkeypatch, tmp_path, flow(new, waits[2]))
+    assert (found.state, len(found.besides)) == ("ready", 1)
+
+
 def test_a_wait_of_a_moment_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    wait = {"on": "postgres", "detail": "restarts", "since": time.time()}
+    wait = {"on": "postgres", "kind": "wait", "detail": "restarts", "since": time.time()}
     assert row(monkeypatch, tmp_path, flow(wait)).state == "ready"
 
 

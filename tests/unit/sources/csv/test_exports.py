@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sources.csv import lines, reading
 from sources.csv.heads import NoCsv
 from sources.csv.judging import judge
+from sources.csv.lines import MOST_RECORDS
 from sources.csv.rows import COLUMNS
 
 ROWS = [
@@ -156,11 +157,11 @@ REFUSED = {
     "sep of another": (b"sep=;\n" + text().encode(), "does not name the columns"),
     "another separator below the header": (
         (",".join(COLUMNS) + "\n" + text(delimiter=";").partition("\n")[2]).encode(),
-        "each of its rows is refused (3 were looked at): has ",
+        "each of its 3 rows is refused: has ",
     ),
     "a decimal comma in each row": (
         text([(*row[:8], "1,50", row[9]) for row in ROWS], delimiter=";").encode(),
-        "each of its rows is refused (3 were looked at): column amount",
+        "each of its 3 rows is refused: column amount",
     ),
     "a row with more cells": (
         text([(*row[:5], "x", *row[5:]) for row in ROWS]).encode(), "has 11 fields, the header has 10",
@@ -168,6 +169,24 @@ REFUSED = {
     "an old spreadsheet": (b"\xd0\xcf\x11\xe0\xa1\xb1", "old Excel"),
     "a page": (b"<html><table>", "HTML"),
 }  # fmt: skip
+
+
+def test_row_18_neighbour_good_rows_behind_a_block_without_any_count() -> None:
+    """20,000 rows are a block; whoever gave these names a city at last gets the rest of the file."""
+    bad = [(f"b{n}", ROWS[0][1], "", *ROWS[0][3:]) for n in range(MOST_RECORDS + 1_000)]
+    good, letters = read(text([*bad, *ROWS]).encode())
+    assert ([row["sale_id"] for row in good], len(letters)) == (["a0", "a1", "a2"], len(bad))
+    # A block to the last byte is a whole file; one row more is not.
+    assert refusal(text(bad[:5_000]).encode()).startswith("each of its 5000 rows is refused: column city")
+    good, letters = read(text(bad).encode())
+    assert (good, len(letters)) == ([], len(bad))
+
+
+def test_row_18_neighbour_a_header_that_begins_like_an_archive_is_a_header() -> None:
+    rows = [(str(n), *row) for n, row in enumerate(ROWS)]
+    good, bad = read(text(rows, ("PK", *COLUMNS)).encode())
+    assert ([row["sale_id"] for row in good], bad) == (["a0", "a1", "a2"], [])
+    assert "ZIP archive" in refusal(b"PK\x03\x04zip")
 
 
 @pytest.mark.parametrize("name", REFUSED)
