@@ -211,7 +211,7 @@ class Ledger:
         """
         producer, codec = self._producer, self._codec
         if producer is None or codec is None:
-            raise Interrupted("the ledger is not open")
+            raise Interrupted("the ledger is not open", on="kafka")
         if position.next_seq < self.next_seq:
             raise Refused(f"the seq {position.next_seq} of {self._source} was given before")
         ranges, files = tuple(ranges), tuple(files)
@@ -233,7 +233,7 @@ class Ledger:
             self.close()
             meant = meaning(error)
             if isinstance(meant, Refused) and self._are_limits_others():
-                meant = Interrupted(f"max.message.bytes of a topic was changed ({error})")
+                meant = Interrupted(f"max.message.bytes of a topic was changed ({error})", on="kafka")
             if isinstance(meant, Fenced):
                 self._fenced = meant
             TRANSACTIONS.labels(self._source, OUTCOMES[type(meant)]).inc()

@@ -28,7 +28,7 @@ from sources.postgres.lsn import lsn_text
 from sources.postgres.published import Published
 from sources.postgres.snapshot import Snapshot
 from sources.postgres.stream import Stream
-from sources.postgres.watch import Watcher, report_unseen
+from sources.postgres.watch import CHUNK, SESSION, Watcher, report_unseen
 from sources.postgres.writer import SOURCE, Topics, Writer
 
 _log = logs.get(__name__)
@@ -89,7 +89,7 @@ class Capture:
                         # What it waited for was cancelled for that.
                         break
                     if error.on is not None:
-                        WAITS.begin(error.on, str(error))
+                        WAITS.begin(error.on, str(error), SESSION)
                     lasted = time.monotonic() - started
                     failures = 0 if lasted > 2 * BACKOFF_SECONDS[-1] else failures + 1
                     wait = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
@@ -98,8 +98,8 @@ class Capture:
                     stop.wait(wait)
         finally:
             ledger.close()
-            for server in _SERVERS:
-                WAITS.end(server)
+            for on in (*_SERVERS, "transaction"):
+                WAITS.end(on, SESSION)
 
 
 class Session:
@@ -153,7 +153,7 @@ class Session:
             gc.unfreeze()
             self._writer.close()
             watcher.close()
-            WAITS.end("transaction")
+            WAITS.end("transaction", CHUNK)
             self._database.close()
 
     def _start(self) -> None:
@@ -248,7 +248,8 @@ class Session:
             return
         place = stream.place
         segments = stream.take()
-        where = replace(writer.where, place=place, witness=stream.witness, shape=self._published.shape)
+        self._published.passed((half for segment in segments for half in segment.halves), place.lsn)
+        where = replace(writer.where, place=place, witness=stream.witness, shape=self._published.kept)
         if self._snapshot is not None:
             segments = self._snapshot.filter(segments)
             where = replace(where, unseen=tuple(sorted(self._snapshot.unseen)))
@@ -278,7 +279,7 @@ class Session:
             lsn = self._writer.where.place.lsn
             self._feed.confirm(lsn)
             for server in _SERVERS:
-                WAITS.end(server)
+                WAITS.end(server, SESSION)
             _frontier.set(self._writer.frontier / 1_000_000)
 
     def _read_chunk(self) -> None:
@@ -290,7 +291,7 @@ class Session:
             self._await(snapshot.awaited)
             return
         self._awaited = []
-        WAITS.end("transaction")
+        WAITS.end("transaction", CHUNK)
         batch = writer.rows((False, values) for values in chunk.rows)
         where = replace(writer.where, unseen=(), seen=self._database.now().lsn)
         if chunk.range.upper_key is None:

@@ -25,6 +25,8 @@ from sources.postgres.replication import TRANSACTION_TIMEOUT_SINCE, Replication
 
 # How long a predecessor that holds the slot is waited for, at a time.
 FREE_MILLISECONDS = 1_000
+# Roles by whose membership managed servers grant replication: Amazon RDS and Aurora, Yandex.
+_REPLICATION_ROLES = ["rds_replication", "mdb_replication"]
 # A page of WAL and its headers, as every usual build has them.
 _PAGE_BYTES = 8_192
 _HEADER_BYTES = (24, 40)
@@ -103,7 +105,8 @@ class Database:
             "select (select count(*) from pg_stat_replication), current_setting('max_wal_senders')::int, "
             # The rest is how managed servers do it.
             "exists (select from pg_roles where rolname = current_user and (rolreplication or rolsuper)) or exists "
-            "(select from pg_roles where rolname like '%replication%' and pg_has_role(oid, 'member'))"
+            "(select from pg_roles where rolname = any (%s) and pg_has_role(oid, 'member'))",
+            (_REPLICATION_ROLES,),
         )
         if senders >= most:
             return Interrupted(

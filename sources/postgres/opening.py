@@ -66,7 +66,7 @@ def begin(
         events.check(where.topic)
     if where.phase != "opening":
         published.check_history(where.published, where.shape)
-    where = replace(where, table=published.oid, topic=topic, published=published.mark, shape=published.shape)
+    where = replace(where, table=published.oid, topic=topic, published=published.mark, shape=published.kept)
     if where.phase == "opening":
         position, where = _make_slot(ledger, database, slot, where)
     elif slot is None:

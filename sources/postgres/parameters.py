@@ -14,6 +14,9 @@ SESSION = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
+    # Of replication: the server ends a stream that is silent for longer. Capture reports its place every second, and a
+    # turn of it may take some.
+    "wal_sender_timeout": "60s",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
     "default_transaction_isolation": "read committed",

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from psycopg2 import errors, sql
 
 from observability import logs
+from observability.waits import WAITS
 from sources.errors import Interrupted, Refused
 from sources.postgres import shape, table
 from sources.postgres.database import Database
-from sources.postgres.rows import COLUMNS
+from sources.postgres.rows import COLUMNS, Half
 from sources.postgres.shape import Shape
 from sources.postgres.snapshot import Visible, full_xid
 from sources.postgres.table import Condition
+from sources.postgres.watch import SESSION
 
 _log = logs.get(__name__)
 
@@ -42,6 +44,16 @@ class Published:
         self.mark = ""
         self.shape = Shape()
         self._condition: Condition | None = None
+        # What the stream may still describe: the shape before the last change, until the stream has passed `_until`.
+        self._former: Shape | None = None
+        self._until = 0
+        # Sampled sales whose quantity was another behind a cast.
+        self._differing: set[str] = set()
+
+    @property
+    def kept(self) -> Shape:
+        """The shape that belongs to the stream's place, for the position: a later start judges the change again."""
+        return self.shape if self._former is None else self._former
 
     def watch(self) -> None:
         """Raise Refused when the table is not published as `check` found it, or is not the one that it found.
@@ -55,9 +67,10 @@ class Published:
             known_shape,
             self._condition,
         ):
-            if not self.shape.quantities:
+            if not self.kept.quantities and self._former is None:
                 self._sample()
             return
+        kept = self.kept
         try:
             self.check(self.oid)
         except Refused as error:
@@ -67,18 +80,26 @@ class Published:
                 f"{error} Found while capture ran: what was changed in between is not in the log; if that can be, "
                 "start anew with another slot and empty topics"
             ) from error
-        self.check_history(known, known_shape)
+        self.check_history(known, kept)
 
-    def look_behind(self, xid: int) -> Sequence[str]:
-        """`watch`, once the transaction is visible; gives the needed columns as they stand in the table."""
+    def look_behind(self, xid: int) -> Sequence[Sequence[str]]:
+        """`watch`, once the transaction is visible; gives the orders in which the needed columns may stand."""
         for _ in range(LOOKS):
             ((text,),) = self._database.ask("select pg_current_snapshot()::text")
             now = Visible.parse(text)
             if not xid or now.sees(full_xid(xid, now.xmax)):
+                WAITS.end("transaction", SESSION)
                 self.watch()
-                return list(self.shape.columns)
+                return [list(seen.columns) for seen in (self.shape, self._former) if seen is not None]
             time.sleep(LOOK_SECONDS)
-        raise Interrupted(f"transaction {xid} is in the log and not visible yet; does it wait for a standby?")
+        ((standbys,),) = self._database.ask("select current_setting('synchronous_standby_names')")
+        raise Interrupted(
+            f"transaction {xid} of the sales database is in its log and not visible yet, so what it did to the table "
+            f"cannot be seen. It waits for a synchronous standby (synchronous_standby_names = '{standbys}'): bring the "
+            "standby back, see pg_stat_replication, or take it out of alter system set synchronous_standby_names = …; "
+            "select pg_reload_conf();",
+            on="transaction",
+        )
 
     def type_name(self, oid: int) -> str:
         """A type as it is written in SQL."""
@@ -87,38 +108,77 @@ class Published:
 
     def check_history(self, known: str, known_shape: Shape) -> None:
         """Raise Refused unless nothing was changed since then, or a person knows that nothing was lost by it."""
-        accepted = hashlib.sha256(repr((self.mark, self.shape)).encode()).hexdigest()[:16]
-        if self._accepted == accepted:
-            self._sample()
+        self._former = None
+        if self._accepted == self._acceptance():
+            # What was changed before has the former order, and its own quantities prove nothing.
+            if known_shape.columns and list(known_shape.columns) != list(self.shape.columns):
+                self._wait_for_stream(replace(known_shape, quantities={}), set())
+            else:
+                self._sample()
             return
         database = self._database
-        go_on = f"go on with ELECTRORED_SALES_PUBLICATION_ACCEPTED={accepted}"
         if known and self.mark != known:
             raise Refused(
                 f"the publication {database.publication}, or what it holds of {database.name}, was changed since "
                 "capture last looked. It is whole now, but what was sold while it was not is not in the log: if that "
                 "can be, start anew with another slot and empty topics. If nobody wrote to the table meanwhile, or it "
-                f"was whole all the time, {go_on}"
+                f"was whole all the time, {self._go_on()}"
             )
-        suspicions = self.shape.suspicions(known_shape)
-        if self.shape.is_cast(known_shape) and not self._has(known_shape.quantities):
-            suspicions.append("quantity has another type, and some of its values are others")
-        if suspicions:
-            raise Refused(
-                f"the table {database.name} was changed since capture last looked: {'; '.join(suspicions)}. No stream "
-                "of changes says what that did to the rows that were there, so the log may hold other values than "
-                "the table: start anew with another slot and empty topics. If every row has the values that it had "
-                f"before, {go_on}"
-            )
+        if suspicions := self.shape.suspicions(known_shape):
+            raise self._changed(suspicions)
+        if self.shape.is_cast(known_shape) and (differing := self._others(known_shape.quantities)):
+            # By an UPDATE, which the stream has, or by the cast.
+            self._wait_for_stream(known_shape, differing)
+            return
         if known_shape.columns and known_shape != self.shape:
             _log.info("the table was changed; its values are what they were", table=database.name)
         self._sample()
 
-    def _has(self, quantities: Mapping[str, int]) -> bool:
-        """Whether the sales that are still there have these quantities. Waits for whoever has locked the table."""
+    def passed(self, halves: Iterable[Half], lsn: int) -> None:
+        """The stream has shown these halves, and everything that was committed below `lsn`; before that is written.
+
+        A sampled sale that was changed or deleted proves nothing any more. Raises Refused when the quantity of
+        another one was changed by a cast.
+        """
+        if sampled := self.kept.quantities:
+            keys = {sale_id.encode() for sale_id in sampled}
+            if changed := {values[0] for reversal, values in halves if reversal and values[0] in keys}:
+                left = {key: quantity for key, quantity in sampled.items() if key.encode() not in changed}
+                if self._former is None:
+                    self.shape = replace(self.shape, quantities=left)
+                else:
+                    self._former = replace(self._former, quantities=left)
+        if self._former is not None and lsn >= self._until:
+            if self._differing & self._former.quantities.keys():
+                raise self._changed(["quantity has another type, and some of its values are others"])
+            self._former = None
+            self._sample()
+
+    def _wait_for_stream(self, former: Shape, differing: set[str]) -> None:
+        """Hold the former shape until the stream has passed what is visible now."""
+        self._former, self._differing = former, differing
+        self._until = self._database.insert_lsn()
+
+    def _changed(self, suspicions: Sequence[str]) -> Refused:
+        return Refused(
+            f"the table {self._database.name} was changed since capture last looked: {'; '.join(suspicions)}. No "
+            "stream of changes says what that did to the rows that were there, so the log may hold other values than "
+            "the table: start anew with another slot and empty topics. If every row has the values that it had "
+            f"before, {self._go_on()}"
+        )
+
+    def _go_on(self) -> str:
+        return f"go on with ELECTRORED_SALES_PUBLICATION_ACCEPTED={self._acceptance()}"
+
+    def _acceptance(self) -> str:
+        """Stands for the publication and the table as they are now."""
+        return hashlib.sha256(repr((self.mark, self.shape)).encode()).hexdigest()[:16]
+
+    def _others(self, quantities: Mapping[str, int]) -> set[str]:
+        """Which of these sales have another quantity now. Waits for whoever has locked the table."""
         query = sql.SQL("select sale_id, quantity from only {} where sale_id = any (%s)")
         found = self._database.ask(query.format(self._database.identifier), (list(quantities),))
-        return all(quantities[sale_id] == quantity for sale_id, quantity in found)
+        return {sale_id for sale_id, quantity in found if quantities[sale_id] != quantity}
 
     def _sample(self) -> None:
         """Keep some quantities as they are now; none while somebody has locked the table."""
@@ -131,6 +191,9 @@ class Published:
         try:
             ask("set local lock_timeout = '50ms'")
             found = ask(query.format(self._database.identifier))
+            # While the lock of that look is held nobody can change the table: what was changed before it shows here.
+            if self._look_at_shape() != self.shape:
+                found = []
         except errors.LockNotAvailable:
             found = []
         finally:

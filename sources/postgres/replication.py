@@ -106,8 +106,9 @@ class Replication:
                     self.wal_end = _DATA.unpack_from(data)[2]
                     return bytes(data[_DATA.size :])
                 if data[0] == _IS_KEEPALIVE:
-                    # A wish for an answer needs none at once: within a second we say how far we are anyway.
-                    self.wal_end = _KEEPALIVE.unpack_from(data)[1]
+                    _, self.wal_end, _, wants_answer = _KEEPALIVE.unpack_from(data)
+                    if wants_answer:
+                        self._tell(reply=False)
         except psycopg.Error as error:
             raise meaning(error.sqlstate, str(error)) from error
 

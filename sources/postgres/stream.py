@@ -32,10 +32,11 @@ TYPES = dict.fromkeys(COLUMNS, _TEXTS) | {
 class Catalog(Protocol):
     """What the database says now of the table whose changes are in the stream."""
 
-    def look_behind(self, xid: int) -> Sequence[str]:
+    def look_behind(self, xid: int) -> Sequence[Sequence[str]]:
         """Raise Refused unless the table is what it was, once transaction `xid` is visible.
 
-        Gives the needed columns in the order in which they stand in the table.
+        Gives the needed columns in the orders in which they may stand: the table's, and the one before a change that
+        was accepted.
         """
 
     def type_name(self, oid: int) -> str:
@@ -230,12 +231,19 @@ class Stream:
         if not is_named:
             return None
         # The server describes a table again behind every change of it, and in front of the next change of a row.
-        order = self._catalog.look_behind(self._begin.xid if self._begin else 0)
+        orders = self._catalog.look_behind(self._begin.xid if self._begin else 0)
         places = {column.name: place for place, column in enumerate(relation.columns)}
         types = {column.name: column.type_oid for column in relation.columns}
         check_columns(f"{relation.schema}.{relation.name}", types, self._catalog.type_name)
-        if (had := [name for name in places if name in COLUMNS]) != list(order):
-            raise self._renamed(had, order)
+        if (had := [name for name in places if name in COLUMNS]) not in [list(order) for order in orders]:
+
+            def refuse(row: Row) -> Any:
+                raise self._renamed(had, orders[0])
+
+            # What is in the log was taken by the order of its time; the description may hold for what comes behind.
+            if self._rows < self._skip:
+                return refuse
+            raise self._renamed(had, orders[0])
         return itemgetter(*(places[name] for name in COLUMNS))
 
 

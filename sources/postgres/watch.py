@@ -9,6 +9,7 @@ from contextlib import closing
 
 import psycopg
 import psycopg2
+from psycopg2 import extensions
 
 from observability import logs
 from observability.waits import WAITS, On
@@ -17,6 +18,8 @@ from sources.postgres.failures import one_line
 
 _log = logs.get(__name__)
 
+# Who reports a wait: each ends its own.
+SESSION, CHUNK, WATCHER = "session", "chunk", "watcher"
 # A call that takes longer is asked about: nothing that capture asks takes as long by itself, but a chunk's key may.
 PATIENCE_SECONDS = 2.0
 # When capture has to stop, a server that does not end a call is left alone after that.
@@ -47,14 +50,14 @@ from pg_prepared_xacts p where exists (
 """
 
 
-def holders(database: Database, pids: Sequence[int] = (), xids: Sequence[int] = ()) -> str:
+def holders(connection: extensions.connection, pids: Sequence[int] = (), xids: Sequence[int] = ()) -> str:
     """Who holds what these processes wait for, or is one of these transactions, and what to do; empty: nobody.
 
-    On a connection of its own, because capture's may be the one that waits.
+    `connection` is not capture's, which may be the one that waits.
     """
     # Transactions are named by 64 bits, locks by 32.
     short = [str(xid % (1 << 32)) for xid in xids]
-    with closing(database.connect()) as connection, connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute(_HOLDERS, {"pids": list(pids), "xids": short})
         found = cursor.fetchall()
     return "; ".join(f"{who}: {what}" for who, what in found)
@@ -62,10 +65,14 @@ def holders(database: Database, pids: Sequence[int] = (), xids: Sequence[int] = 
 
 def report_unseen(database: Database, xids: Sequence[int]) -> None:
     """Report as a wait that the next chunk has to see these transactions, and whose they are."""
-    found = holders(database, xids=xids)
     detail = f"the next range of the table waits for transactions {xids[:10]} to be visible"
-    detail += f": {found}" if found else "; do they wait for a synchronous standby?"
-    WAITS.begin("transaction", detail)
+    try:
+        with closing(database.connect()) as connection:
+            found = holders(connection, xids=xids)
+        detail += f": {found}" if found else "; do they wait for a synchronous standby?"
+    except psycopg2.Error as error:
+        detail += f"; whose they are cannot be looked up: {one_line(str(error))}"
+    WAITS.begin("transaction", detail, CHUNK)
     _log.warning("waiting", reason=detail)
 
 
@@ -77,6 +84,8 @@ class Watcher:
         self._stop = stop
         self._ended = threading.Event()
         self._reported: On | None = None
+        # Kept while a call waits, and only then.
+        self._connection: extensions.connection | None = None
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
         self._thread.start()
 
@@ -90,6 +99,7 @@ class Watcher:
             busy = self._database.busy_seconds
             if not busy:
                 self._end()
+                self._hang_up()
                 look_at = PATIENCE_SECONDS
             elif not self._stop.is_set():
                 if busy > look_at:
@@ -102,12 +112,20 @@ class Watcher:
             elif time.monotonic() > stopping_at + CANCEL_SECONDS:
                 self._end_call(self._database.hang_up)
         self._end()
+        self._hang_up()
 
     def _look(self) -> None:
         try:
-            found = holders(self._database, self._database.pids)
+            if self._connection is None:
+                self._connection = self._database.connect()
+            found = holders(self._connection, self._database.pids)
         except psycopg2.Error as error:
-            self._report("postgres", f"PostgreSQL does not answer: {one_line(str(error))}")
+            self._hang_up()
+            self._report(
+                "postgres",
+                f"PostgreSQL has not answered for {self._database.busy_seconds:.0f} s, and who is in the way cannot "
+                f"be looked up: {one_line(str(error))}",
+            )
             return
         if found:
             self._report("transaction", f"PostgreSQL waits for {found}")
@@ -119,12 +137,17 @@ class Watcher:
             self._end()
             _log.warning("waiting", reason=detail)
         self._reported = on
-        WAITS.begin(on, detail)
+        WAITS.begin(on, detail, WATCHER)
 
     def _end(self) -> None:
         if self._reported is not None:
-            WAITS.end(self._reported)
+            WAITS.end(self._reported, WATCHER)
             self._reported = None
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _end_call(self, how: Callable[[], None]) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,6 +22,7 @@ from structlog.testing import capture_logs
 from observability import looks
 from observability.waits import WAITS
 from sources.postgres import watch
+from sources.postgres.database import Database
 from stack import databases
 from stack.embedded import Embedded
 from tests.integration.sources.conftest import Sales
@@ -77,7 +79,12 @@ def role(sales: Sales, attributes: str) -> Iterator[tuple[str, Sales]]:
 
 def test_row_7_a_role_that_may_not_replicate_is_refused_at_once(sales: Sales) -> None:
     with role(sales, "noreplication") as (name, limited):
-        line = refused(sales, limited.start())
+        # Whatever others call theirs.
+        sales.run(f"create role {name}_replication_readers role {name}")
+        try:
+            line = refused(sales, limited.start())
+        finally:
+            sales.run(f"drop role {name}_replication_readers")
     assert f'alter role "{name}" replication;' in line
     assert f'grant rds_replication to "{name}";' in line
     assert sales.position() is None
@@ -123,6 +130,7 @@ def test_row_8_limits_of_the_role_are_not_captures(sales: Sales) -> None:
         "statement_timeout": "1ms", "lock_timeout": "1ms", "idle_in_transaction_session_timeout": "1ms",
         "idle_session_timeout": "10ms", "default_transaction_read_only": "on", "transaction_timeout": "100ms",
         "default_transaction_isolation": "serializable", "default_transaction_deferrable": "on",
+        "wal_sender_timeout": "500ms",
     }  # fmt: skip
     for name, value in limits.items():
         sales.run(f"alter role {databases.CAPTURE} in database {database} set {name} = '{value}'")
@@ -257,6 +265,57 @@ def test_row_9_a_prepared_transaction_is_named(
         owner.run("commit prepared 'till''s'")
         sales.wait(lambda: len(sales.events()) == 1 and not WAITS.current(), running)
         running.stop()
+    finally:
+        made.stop()
+
+
+def test_row_9_who_is_in_the_way_is_asked_on_one_connection(
+    sales: Sales, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is kept while a call waits. Where none is to be had, that is reported; others' waits stay."""
+    monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.3)
+    looks, look = [], watch.holders
+    monkeypatch.setattr(watch, "holders", lambda *pids: looks.append(pids) or look(*pids))
+    WAITS.begin("transaction", "a chunk's", watch.CHUNK)
+    with role(sales, "") as (name, limited), closing(Database(limited.settings)) as database:
+        watcher = watch.Watcher(database, threading.Event())
+        for expected in ("have it ended", "who is in the way cannot be looked up: connection"):
+            with opened(sales, "lock table public.sales in access exclusive mode") as connection:
+                call = threading.Thread(target=database.ask, args=("select count(*) from public.sales",))
+                call.start()
+                sales.wait(lambda: expected in str(WAITS.current()))
+                sales.run(f"alter role {name} nologin")
+                if not looks[2:]:
+                    sales.wait(lambda: looks[2:])
+                    assert "cannot be looked up" not in str(WAITS.current())
+                connection.rollback()
+            call.join()
+            sales.wait(lambda: [wait.detail for wait in WAITS.current()] == ["a chunk's"])
+        watcher.close()
+    assert len({id(connection) for connection, _ in looks}) == 1
+    WAITS.end("transaction", watch.CHUNK)
+
+
+def test_row_9_a_commit_that_waits_for_a_standby_is_a_wait(stack: Embedded, made: Server) -> None:
+    """From session to session, because what it did to the table cannot be seen before it is visible."""
+    made.put_back("empty")
+    made.start()
+    try:
+        sales = made.sales(stack)
+        with sales.capturing() as running:
+            captured(sales, running)
+            sales.run("alter system set synchronous_standby_names = 'away'", "select pg_reload_conf()")
+            sales.wait(lambda: sales.run("show synchronous_standby_names") == [("away",)])
+            shop = threading.Thread(target=sales.run, args=(SALE.format("a", 1),))
+            shop.start()
+            sales.wait(lambda: "synchronous_standby_names = 'away'" in waits_for("transaction"), running)
+            session = running._capture._session
+            sales.wait(lambda: running._capture._session is not session, running)
+            assert "synchronous_standby_names = 'away'" in waits_for("transaction")
+            assert sales.events() == []
+            sales.run("alter system reset synchronous_standby_names", "select pg_reload_conf()")
+            shop.join()
+            sales.wait(lambda: sales.is_equal() and not WAITS.current(), running)
     finally:
         made.stop()
 

@@ -132,6 +132,38 @@ def test_row_2_columns_that_had_each_others_names_stop_before_the_position_moves
     assert made.place == Place(5, 10, 0)
 
 
+SWAPPED = {{"city": "country", "country": "city"}.get(name, name): oid for name, oid in wire.TYPES.items()}
+# A city that was made anew stands behind the others.
+ANEW = [*(name for name in wire.TYPES if name != "city"), "city"]
+
+
+def test_row_2_what_was_before_an_accepted_change_has_the_order_of_before() -> None:
+    made = empty(Place(5), wire.Catalog(ANEW, list(wire.TYPES)))
+    for message in (wire.begin(10), wire.relation(), wire.insert([*A]), wire.commit(10, 20)):
+        made.feed(message)
+    columns = {name: wire.TYPES[name] for name in ANEW}
+    values = dict(zip(wire.TYPES, B, strict=True))
+    made.feed(wire.begin(30))
+    made.feed(wire.relation(columns=columns))
+    made.feed(wire.insert([values[name] for name in ANEW]))
+    assert halves(made) == [(False, A), (False, B)]
+    with pytest.raises(Refused, match="stood in another order"):
+        made.feed(wire.relation(columns=SWAPPED))
+
+
+def test_row_2_the_order_of_what_is_in_the_log_is_nobodys_concern_until_a_change_is_taken_by_it() -> None:
+    made = empty(Place(30))
+    for message in (wire.begin(10), wire.relation(columns=SWAPPED), wire.insert([*A]), wire.commit(10, 20)):
+        made.feed(message)
+    assert halves(made) == []
+    made.feed(wire.begin(30))
+    with pytest.raises(Refused, match="had each other's names"):
+        made.feed(wire.insert([*A]))
+    made.feed(wire.relation())
+    made.feed(wire.insert([*A]))
+    assert halves(made) == [(False, A)]
+
+
 def test_a_cut_transaction_goes_on_where_it_was_left() -> None:
     rows = [wire.sale(str(n)) for n in range(6)]
     messages = [wire.begin(10), *(wire.insert([*row]) for row in rows), wire.commit(10, 20)]

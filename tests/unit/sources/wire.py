@@ -17,13 +17,14 @@ UNCHANGED = object()
 class Catalog:
     """A database whose table is as the stream describes it; counts the looks."""
 
-    def __init__(self, order: Sequence[str] = tuple(TYPES)) -> None:
+    def __init__(self, order: Sequence[str] = tuple(TYPES), *former: Sequence[str]) -> None:
         self.order = order
+        self.former = former
         self.looked: list[int] = []
 
-    def look_behind(self, xid: int) -> Sequence[str]:
+    def look_behind(self, xid: int) -> Sequence[Sequence[str]]:
         self.looked.append(xid)
-        return self.order
+        return [self.order, *self.former]
 
     def type_name(self, oid: int) -> str:
         return f"type {oid}"
