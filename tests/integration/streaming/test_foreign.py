@@ -71,10 +71,16 @@ def test_row_22_foreign_values_are_dead_letters_and_nothing_stops(ground: Ground
     worker = ground.worker()
     ground.settled()
     produce(ground, {b"alone": header(schema_id)})
+    # Ours to the last byte, of somebody who has another registry: under an id of nobody, and under another schema's.
+    for number, another in enumerate((424242, ground.positions_codec.schema_id)):
+        wait_until(
+            lambda n=number: len(ground.read(ground.dead.name)) == len(foreign) + 1 + n, what="a letter"
+        )
+        produce(ground, {b"": header(another) + ground.codec.encode(ground._event())[5:]})
     ground.feed(50)
     ground.settled()
     letters = [str(letter["reason"]) for letter in letters_of(ground)]
-    assert len(letters) == len(foreign) + 1
+    assert len(letters) == len(foreign) + 3
     assert sum("schema id" in reason for reason in letters) == len(letters) - 3
     assert worker.poll() is None
 
