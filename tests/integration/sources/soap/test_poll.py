@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from contracts import kafka
+from contracts.registry import header
 from contracts.topics import PAYMENT_CONFIRMATIONS
 from observability.lineage.facts import Facts
 from simulators.payments import envelope
