@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol, cast
 
 import fastavro
@@ -122,8 +122,8 @@ class Registry:
                 raise
         return self._schemas[schema_id]
 
-    def put_back(self, schemas: Mapping[str, tuple[int, str]]) -> None:
-        """Give schemas to subjects under the ids that they had; an id that is taken stays what it is.
+    def put_back(self, schemas: Mapping[str, Collection[tuple[int, str]]]) -> None:
+        """Give schemas to subjects under all ids that they had; an id that is taken stays what it is.
 
         The compatible API takes no id. Raises LookupError where the registry is no Apicurio.
         """

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from contracts.registry import Codec, header
+from contracts.registry import Codec, Reader, Registry, header
 from contracts.schemas import load
+from contracts.settings import KafkaSettings
 from contracts.writers import LostSchema, Undecodable, UnknownSchema
 from streaming.engine.blocks import zigzag
 from streaming.engine.decoding import Decoder
@@ -147,3 +148,17 @@ def test_row_23_a_registry_may_leave_out_a_namespace() -> None:
 
     assert _meaning(schema({"namespace": "n"})) == _meaning(schema({}))
     assert _meaning(schema({"namespace": "m"})) != _meaning(schema({}))
+
+
+def test_row_23_who_only_reads_registers_nothing() -> None:
+    """Nor is any answer of the registry needed before the first value."""
+    nowhere = KafkaSettings(kafka_bootstrap="kafka:9092", schema_registry_url="http://127.0.0.1:1")
+    reader = Registry(nowhere).reader(SCHEMA)
+    value = lost_values(1)[0]
+    assert reader.own(value)["seq"] == 0
+    with pytest.raises(Undecodable, match="no registry header"):
+        reader.decode(b"")
+    known = Reader(Registered({OWN: (TEXT, "AVRO")}), SCHEMA)
+    assert known.decode(own_values(1)[0])["seq"] == 0
+    with pytest.raises(LostSchema):
+        known.decode(value)
