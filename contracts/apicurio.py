@@ -33,21 +33,29 @@ _NO_TIME = {
 _NO_NAME = {"name": None, "labels": None}
 
 
-def _distinct(schemas: Mapping[str, Collection[tuple[int, str]]]) -> dict[int, str]:
-    """A text for each id. A registry has each text once, so older ids of one have it with blanks behind."""
-    ids_of: dict[str, set[int]] = {}
-    for found in schemas.values():
-        for schema_id, text in found:
-            ids_of.setdefault(text, set()).add(schema_id)
+# Behind a text: no other schema, but another text, one for each id.
+_BLANKS = str.maketrans("01", " \t")
+
+
+def _distinct(schemas: Mapping[str, Collection[tuple[int, str]]], known: Collection[str]) -> dict[int, str]:
+    """A text for each id. A registry has each text once, as it is for the newest id of those that are not known."""
+    newest: dict[str, int] = {}
+    texts = {schema_id: text for found in schemas.values() for schema_id, text in found}
+    for schema_id, text in sorted(texts.items()):
+        newest[text] = schema_id
     return {
-        schema_id: text + " " * blanks
-        for text, ids in ids_of.items()
-        for blanks, schema_id in enumerate(sorted(ids, reverse=True))
+        schema_id: text
+        if newest[text] == schema_id and text not in known
+        else text + f"{schema_id:b}".translate(_BLANKS)
+        for schema_id, text in texts.items()
     }
 
 
-def archive(schemas: Mapping[str, Collection[tuple[int, str]]]) -> bytes:
-    """Ids and texts by subject, which may have had several; subjects of one id have one text."""
+def archive(schemas: Mapping[str, Collection[tuple[int, str]]], known: Collection[str] = ()) -> bytes:
+    """Ids and texts by subject, which may have had several; subjects of one id have one text.
+
+    `known` are the texts that the registry has already.
+    """
     # Global ids are of versions, and nobody else counts so far: not the registry, and no earlier archive.
     first_global_id = time.time_ns() // 1_000
     versions = [(subject, schema_id) for subject, found in schemas.items() for schema_id, _ in found]
@@ -62,7 +70,7 @@ def archive(schemas: Mapping[str, Collection[tuple[int, str]]]) -> bytes:
             _MANIFEST,
         )
         # What is referred to stands first.
-        for schema_id, text in sorted(_distinct(schemas).items()):
+        for schema_id, text in sorted(_distinct(schemas, known).items()):
             digest = sha256(text.encode()).hexdigest()
             content = {"contentId": schema_id, "canonicalHash": digest, "contentHash": digest}
             kind = {"artifactType": "AVRO", "contentType": "application/json", "serializedReferences": None}

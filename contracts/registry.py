@@ -130,10 +130,12 @@ class Registry:
         base, found, _ = self._url.partition("/apis/")
         if not found:
             raise LookupError(f"{self._url} is no Apicurio's address (…/apis/ccompat/v7)")
+        texts = [(subject, text) for subject, ids in schemas.items() for _, text in ids]
+        known = {text for subject, text in texts if self.id_of(subject, json.loads(text)) is not None}
         answer = self._client._rest_client.session.post(
             base + apicurio.IMPORT,
             params={"requireEmptyRegistry": "false"},
-            content=apicurio.archive(schemas),
+            content=apicurio.archive(schemas, known),
             headers={"Content-Type": "application/zip"},
         )
         answer.raise_for_status()

@@ -27,7 +27,7 @@ def test_row_23_every_id_of_a_subject_is_a_version_with_a_text_of_its_own() -> N
     contents = {one["contentId"]: one["contentHash"] for one in of_kind(found, "Content")}
     texts = {number: found[f"content/{digest}.Content.data"].decode() for number, digest in contents.items()}
     # Exactly what our processes register is the newest: they go on with that.
-    assert texts == {3: '"long" ', 11: '"long"', 5: '"int"'}
+    assert texts == {3: '"long"\t\t', 11: '"long"', 5: '"int"'}
     assert all(sha256(texts[number].encode()).hexdigest() == digest for number, digest in contents.items())
     versions = [(one["artifactId"], one["contentId"]) for one in of_kind(found, "ArtifactVersion")]
     assert sorted(versions) == [("a", 3), ("a", 11), ("b", 11), ("c", 5)]
@@ -41,3 +41,9 @@ def test_row_23_a_second_archive_has_other_global_ids() -> None:
     first, second = ids(), ids()
     assert len(first) == len(second) == 2
     assert not first & second
+
+
+def test_row_23_a_text_that_the_registry_has_already_comes_as_another() -> None:
+    with zipfile.ZipFile(io.BytesIO(apicurio.archive({"a": [(3, "1")]}, {"1"}))) as made:
+        texts = [made.read(name) for name in made.namelist() if name.endswith(".data")]
+    assert texts == [b"1\t\t"]
