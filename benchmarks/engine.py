@@ -168,9 +168,16 @@ def measure(kafka: KafkaSettings, ground: Ground, events: int, folder: str) -> d
 
     def work() -> None:
         try:
-            Worker(kafka, ground.pipeline, ground.generation(), 0, Path(folder), **ground.side_topics).run(
-                stop
+            worker = Worker(
+                kafka,
+                ground.pipeline,
+                ground.generation(),
+                0,
+                Path(folder),
+                lambda *_: (),
+                **ground.side_topics,
             )
+            worker.run(stop)
         except BaseException as error:
             failed.append(error)
             raise

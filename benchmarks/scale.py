@@ -129,7 +129,13 @@ def _work(
     logs.configure("benchmark", LogSettings(log_level="WARNING"))
     ended = threading.Event()
     worker = Worker(
-        ground.kafka, ground.pipeline, ground.generation(), slot, Path(folder), **ground.side_topics
+        ground.kafka,
+        ground.pipeline,
+        ground.generation(),
+        slot,
+        Path(folder),
+        lambda *_: (),
+        **ground.side_topics,
     )
     thread = threading.Thread(target=worker.run, args=(ended,))
     thread.start()

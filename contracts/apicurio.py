@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 
 IMPORT = "/apis/registry/v3/admin/import"
-# Of versions; far from what a registry that was emptied has given meanwhile.
-FIRST_GLOBAL_ID = 1_000_000
 _MANIFEST = {
     "systemVersion": "3.3.3",
     "systemName": "Apicurio Registry (SQL)",
@@ -34,8 +33,32 @@ _NO_TIME = {
 _NO_NAME = {"name": None, "labels": None}
 
 
-def archive(schemas: Mapping[str, tuple[int, str]]) -> bytes:
-    """Ids and texts by subject; subjects of one id have one text."""
+# Behind a text: no other schema, but another text, one for each id.
+_BLANKS = str.maketrans("01", " \t")
+
+
+def _distinct(schemas: Mapping[str, Collection[tuple[int, str]]], known: Collection[str]) -> dict[int, str]:
+    """A text for each id. A registry has each text once, as it is for the newest id of those that are not known."""
+    newest: dict[str, int] = {}
+    texts = {schema_id: text for found in schemas.values() for schema_id, text in found}
+    for schema_id, text in sorted(texts.items()):
+        newest[text] = schema_id
+    return {
+        schema_id: text
+        if newest[text] == schema_id and text not in known
+        else text + f"{schema_id:b}".translate(_BLANKS)
+        for schema_id, text in texts.items()
+    }
+
+
+def archive(schemas: Mapping[str, Collection[tuple[int, str]]], known: Collection[str] = ()) -> bytes:
+    """Ids and texts by subject, which may have had several; subjects of one id have one text.
+
+    `known` are the texts that the registry has already.
+    """
+    # Global ids are of versions, and nobody else counts so far: not the registry, and no earlier archive.
+    first_global_id = time.time_ns() // 1_000
+    versions = [(subject, schema_id) for subject, found in schemas.items() for schema_id, _ in found]
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as made:
 
@@ -47,7 +70,7 @@ def archive(schemas: Mapping[str, tuple[int, str]]) -> bytes:
             _MANIFEST,
         )
         # What is referred to stands first.
-        for schema_id, text in sorted(set(schemas.values())):
+        for schema_id, text in sorted(_distinct(schemas, known).items()):
             digest = sha256(text.encode()).hexdigest()
             content = {"contentId": schema_id, "canonicalHash": digest, "contentHash": digest}
             kind = {"artifactType": "AVRO", "contentType": "application/json", "serializedReferences": None}
@@ -58,14 +81,16 @@ def archive(schemas: Mapping[str, tuple[int, str]]) -> bytes:
             write(
                 f"groups/default/artifacts/{subject}/MetaData.Artifact.json", artifact | _NO_NAME | _NO_TIME
             )
-        for number, (subject, (schema_id, _)) in enumerate(schemas.items(), FIRST_GLOBAL_ID):
-            version = {"globalId": number, "artifactId": subject, "version": "1", "versionOrder": 1}
-            state = {"state": "ENABLED", "contentId": schema_id}
+        for number, (subject, schema_id) in enumerate(versions, first_global_id):
+            # Numbered by the id, so that one that is put back later is another version.
+            version = {"globalId": number, "artifactId": subject, "version": str(schema_id)}
+            state = {"versionOrder": schema_id, "state": "ENABLED", "contentId": schema_id}
             write(
-                f"groups/default/artifacts/{subject}/versions/1.ArtifactVersion.json",
+                f"groups/default/artifacts/{subject}/versions/{schema_id}.ArtifactVersion.json",
                 version | state | _NO_NAME | _NO_TIME,
             )
-        for subject in schemas:
-            branch = {"artifactId": subject, "branchId": "latest", "systemDefined": True, "versions": ["1"]}
+        for subject, found in schemas.items():
+            names = [str(schema_id) for schema_id, _ in sorted(found)]
+            branch = {"artifactId": subject, "branchId": "latest", "systemDefined": True, "versions": names}
             write(f"groups/default/artifacts/{subject}/branches/latest.Branch.json", branch | _NO_TIME)
     return out.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol, cast
 
 import fastavro
@@ -72,6 +72,15 @@ class Registry:
             self.register(topic.subject, load(topic.schema))
             self._client.set_compatibility(topic.subject, topic.compatibility)
 
+    def id_of(self, subject: str, schema: Any) -> int | None:
+        """The id that the schema has under the subject, if it is registered there."""
+        try:
+            return self._client.lookup_schema(subject, Schema(json.dumps(schema), "AVRO")).schema_id
+        except SchemaRegistryError as error:
+            if error.http_status_code == NOT_FOUND:
+                return None
+            raise
+
     def forget(self, subject: str) -> bool:
         """Delete the subject for good; gives whether there was anything left of it.
 
@@ -113,18 +122,20 @@ class Registry:
                 raise
         return self._schemas[schema_id]
 
-    def put_back(self, schemas: Mapping[str, tuple[int, str]]) -> None:
-        """Give schemas to subjects under the ids that they had; an id that is taken stays what it is.
+    def put_back(self, schemas: Mapping[str, Collection[tuple[int, str]]]) -> None:
+        """Give schemas to subjects under all ids that they had; an id that is taken stays what it is.
 
         The compatible API takes no id. Raises LookupError where the registry is no Apicurio.
         """
         base, found, _ = self._url.partition("/apis/")
         if not found:
             raise LookupError(f"{self._url} is no Apicurio's address (…/apis/ccompat/v7)")
+        texts = [(subject, text) for subject, ids in schemas.items() for _, text in ids]
+        known = {text for subject, text in texts if self.id_of(subject, json.loads(text)) is not None}
         answer = self._client._rest_client.session.post(
             base + apicurio.IMPORT,
             params={"requireEmptyRegistry": "false"},
-            content=apicurio.archive(schemas),
+            content=apicurio.archive(schemas, known),
             headers={"Content-Type": "application/zip"},
         )
         answer.raise_for_status()
@@ -132,6 +143,10 @@ class Registry:
     def codec(self, subject: str, schema: Any) -> Codec:
         """Encoder and decoder of single values of a subject; registers the schema."""
         return Codec(self, self.register(subject, schema), schema)
+
+    def reader(self, schema: Any) -> Reader:
+        """Decoder of single values; registers nothing, and asks for ids only when a value has one."""
+        return Reader(self, schema)
 
 
 def _configuration(settings: KafkaSettings) -> dict[str, Any]:
@@ -150,23 +165,14 @@ def _configuration(settings: KafkaSettings) -> dict[str, Any]:
     return config
 
 
-class Codec:
-    """Single values of one subject, registry header included; columns of many values are `streaming.engine.blocks`."""
+class Reader:
+    """Decodes single values, registry header included; columns of many values are `streaming.engine.blocks`."""
 
-    def __init__(self, registry: Schemas, schema_id: int, schema: Any) -> None:
-        self.schema_id = schema_id
+    def __init__(self, registry: Schemas, schema: Any) -> None:
         self._registry = registry
-        self._header = header(schema_id)
         self._parsed = fastavro.parse_schema(schema)
         self._name = schema["name"] if isinstance(schema, dict) else "a record of ours"
-        self._writers: dict[int, Any] = {schema_id: self._parsed}
-
-    def encode(self, record: Any) -> bytes:
-        """The record (a dict; `(name, dict)` for a branch of a union) as header and Avro."""
-        out = io.BytesIO(self._header)
-        out.seek(HEADER_BYTES)
-        fastavro.schemaless_writer(out, self._parsed, record)
-        return out.getvalue()
+        self._writers: dict[int, Any] = {}
 
     def decode(self, value: bytes) -> Any:
         """The record in the reader's schema; branches of a union of records come as `(name, dict)`.
@@ -180,9 +186,13 @@ class Codec:
         except LostSchema:
             raise
         except Undecodable as error:
-            if writer_id != self.schema_id and self._is_own(value, writer_id):
+            if self._is_own(value, writer_id):
                 raise LostSchema(writer_id, self._name) from error
             raise
+
+    def own(self, value: bytes) -> Any:
+        """The record as the reader's schema lays it out, whatever its id means. Raises Undecodable if it is none."""
+        return _read(value, self._parsed, None, schema_id_of(value))
 
     def _is_own(self, value: bytes, writer_id: int) -> bool:
         """Whether it is a record of ours to the last byte, and none of what stands under its id."""
@@ -199,6 +209,23 @@ class Codec:
         except Exception as error:
             raise Undecodable(f"schema id {writer_id} cannot be read: {one_line(error)}") from error
         return self._writers[writer_id]
+
+
+class Codec(Reader):
+    """A reader that also encodes, under the id of its schema."""
+
+    def __init__(self, registry: Schemas, schema_id: int, schema: Any) -> None:
+        super().__init__(registry, schema)
+        self.schema_id = schema_id
+        self._header = header(schema_id)
+        self._writers[schema_id] = self._parsed
+
+    def encode(self, record: Any) -> bytes:
+        """The record (a dict; `(name, dict)` for a branch of a union) as header and Avro."""
+        out = io.BytesIO(self._header)
+        out.seek(HEADER_BYTES)
+        fastavro.schemaless_writer(out, self._parsed, record)
+        return out.getvalue()
 
 
 def is_record(value: bytes, parsed: Any) -> bool:

@@ -270,6 +270,15 @@ joined_sales = Table(
     postgresql_with=HOT,
 )
 
+# Ids that the registry has ever given to our schema of an input, for when it lost them; see streaming/schema_ids.py.
+schema_ids = Table(
+    "schema_ids",
+    metadata,
+    Column("subject", ID, nullable=False),
+    Column("id", Integer, nullable=False),
+    PrimaryKeyConstraint("subject", "id"),
+)
+
 # A cache of `sales-events`: the sale that counts for every sale_id of the CSV files. `seq` is its event's.
 csv_sales = Table(
     "csv_sales",

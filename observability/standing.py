@@ -314,7 +314,7 @@ def _duplicates(settings: KafkaSettings, progress: Topic) -> dict[str, int]:
 
 def _newest(settings: KafkaSettings, topic: Topic) -> dict[bytes, Any]:
     """The newest record under each key of a compacted topic of one partition, read from its beginning."""
-    codec = Registry(settings).codec(topic.subject, load(topic.schema))
+    codec = Registry(settings).reader(load(topic.schema))
     reader = consumer(settings, "electrored.standing", subscribed=False)
     found: dict[bytes, bytes | None] = {}
     try:

@@ -34,7 +34,7 @@ class Tail:
     ) -> None:
         self._topic = topic
         self._last = last
-        self._codec = Registry(settings).codec(topic.subject, load(topic.schema))
+        self._codec = Registry(settings).reader(load(topic.schema))
         self._consumer = consumer(settings, group_id, subscribed=False)
         # What is next to be given; the client may have been asked for more.
         self._position: int | None = None

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from contracts import kafka
-from contracts.registry import HEADER_BYTES, Codec, header
+from contracts.registry import Codec, header
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from contracts.writers import LostSchema, Undecodable
@@ -29,6 +29,8 @@ _log = logs.get(__name__)
 BATCH = 50_000
 # A page of payments is one transaction: so many offsets of a partition hold its newest event.
 LAST = 1_000
+# A source counts from 1: nobody's own is above it, and nothing but a foreign value comes near.
+MOST_SEQ = 2**62
 # How often a long reading is logged.
 REPORT_SECONDS = 10.0
 # Values, and the offsets behind them by partition.
@@ -155,22 +157,59 @@ def _partitions(settings: KafkaSettings, topic: Topic) -> int:
     return kafka.describe_topics(settings, [topic.name])[topic.name][1]
 
 
+class Own:
+    """Recognises the events of a source among the values of a log."""
+
+    def __init__(self, codec: Codec, source: str) -> None:
+        self._codec = codec
+        self._source = source
+        self._header = header(codec.schema_id)
+        self._mark = avro.string(source.encode())
+        self.prefix = self._header + self._mark
+
+    def event(self, value: bytes | None) -> dict[str, Any] | None:
+        """The event if it is the source's; most of others' are known by their first field, without decoding them.
+
+        Raises LostSchema only for an event of the source.
+        """
+        if value is None or (value.startswith(self._header) and not value.startswith(self.prefix)):
+            return None
+        try:
+            event: dict[str, Any] = self._codec.decode(value)
+        except LostSchema:
+            if self._codec.own(value)["source"] == self._source:
+                raise
+            return None
+        except Undecodable:
+            # The pipelines make a dead letter of it.
+            return None
+        return event if event["source"] == self._source else None
+
+    def seq(self, value: bytes | None) -> int | None:
+        """The event's seq if it is the source's, also where the registry lost its id: a higher one is always safe."""
+        if value is not None and value.startswith(self.prefix):
+            return avro.read_long(value, len(self.prefix))
+        try:
+            event = self.event(value)
+        except LostSchema:
+            event = self._codec.own(value or b"")
+        # Others may have written it, with any type that Avro takes for ours.
+        return event["seq"] if event is not None and isinstance(event["seq"], int) else None
+
+
 def _seqs(codec: Codec, source: str, values: Iterable[bytes | None]) -> Iterator[int]:
     """Of those values that are events of the source. What is no event has no seq for the pipelines either."""
-    own = header(codec.schema_id) + avro.string(source.encode())
+    own, greatest = Own(codec, source), 0
     for value in values:
-        if value is None:
+        seq = own.seq(value)
+        if seq is None:
             continue
-        if value.startswith(own):
-            yield avro.read_long(value, len(own))
-        elif not value.startswith(own[:HEADER_BYTES]):
-            try:
-                event = codec.decode(value)
-            except LostSchema as error:
-                # Its seq would be given once more.
-                raise Refused(str(error)) from error
-            except Undecodable:
-                # The pipelines make a dead letter of it.
-                continue
-            if event["source"] == source:
-                yield event["seq"]
+        if seq <= MOST_SEQ:
+            yield seq
+        greatest = max(greatest, seq)
+    if greatest > MOST_SEQ:
+        _log.error(
+            "an event is passed over: no source has come so far, and only sources may write there",
+            source=source,
+            seq=greatest,
+        )

@@ -25,6 +25,7 @@ from observability.waits import WAITS
 from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.offsets import beginnings, ends
 from streaming.engine.pipeline import Parameters, Pipeline
+from streaming.schema_ids import keep_inputs
 
 # Between two questions to a broker that does not answer, each of which waited for it.
 AGAIN_SECONDS = 1.0
@@ -83,6 +84,7 @@ def create(
     if (found := load_newest(results, pipeline.name)) is not None:
         return found
     number, topics, starts = lay_out(kafka, pipeline, after=0)
+    keep_inputs(kafka, results, pipeline)
     row = {
         "pipeline": pipeline.name,
         "number": number,

@@ -116,4 +116,7 @@ def _meaning(schema: Any) -> Any:
 def put_back(kafka: KafkaSettings, lost: Iterable[Given]) -> None:
     """Put schemas back under their ids, which must be free. Raises what the registry's client raises."""
     # As text exactly what our processes register, or it would be another schema.
-    Registry(kafka).put_back({one.subject: (one.schema_id, json.dumps(one.schema)) for one in lost})
+    schemas: dict[str, list[tuple[int, str]]] = {}
+    for one in lost:
+        schemas.setdefault(one.subject, []).append((one.schema_id, json.dumps(one.schema)))
+    Registry(kafka).put_back(schemas)

@@ -26,6 +26,7 @@ from streaming.engine.errors import Fatal, Stopping
 from streaming.engine.worker import Worker
 from streaming.generations import LIVE, Generation, load, load_live, with_rules
 from streaming.pipelines import PIPELINES
+from streaming.schema_ids import keep
 from streaming.sink.following import Follower, connect, follow, retried
 
 # A building one is the slices' until it is whole.
@@ -69,14 +70,17 @@ def run(
         return run
 
     def work(generation: Generation, left: threading.Event) -> None:
-        made = worker(retried(lambda: with_rules(engine, generation), left))
+        made = worker(retried(lambda: with_rules(engine, generation), left), left)
         job = partial(lineage_of.worker, PIPELINES[pipeline, generation.version], generation.number)
         with lineage.told(job, made.facts):
             made.run(left)
 
-    def worker(generation: Generation) -> Worker:
+    def worker(generation: Generation, left: threading.Event) -> Worker:
+        def kept_ids(subject: str, schema_id: int | None) -> frozenset[int]:
+            return retried(lambda: keep(engine, subject, schema_id), left)
+
         found = PIPELINES[pipeline, generation.version]
-        return Worker(kafka, found, generation, slot, state_dir, barriers=barriers)
+        return Worker(kafka, found, generation, slot, state_dir, kept_ids, barriers=barriers)
 
     live = retried(lambda: load_live(engine, pipeline), stop)
     _check(live, pipeline)

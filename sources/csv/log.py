@@ -9,16 +9,15 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
-from contracts.registry import HEADER_BYTES, Registry, header
+from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
-from contracts.writers import LostSchema, Undecodable
-from sources import avro
+from contracts.writers import LostSchema
 from sources.csv.rows import EPOCH, MICROSECOND
 from sources.errors import Refused
 from sources.ledger import meaning, registry_answers
-from sources.log import batches, begins, ends
+from sources.log import Own, batches, begins, ends
 
 # Some of the source's events, and the offsets behind them by partition.
 Events = tuple[list[dict[str, Any]], dict[int, int]]
@@ -35,10 +34,8 @@ class Log:
         self._settings = settings
         self._partitions = partitions
         with registry_answers():
-            self._codec = Registry(settings).codec(topic.subject, load(topic.schema))
+            self._own = Own(Registry(settings).codec(topic.subject, load(topic.schema)), source)
         self._source = source
-        self._own = header(self._codec.schema_id)
-        self._mark = avro.string(source.encode())
 
     def ends(self) -> dict[int, int]:
         """Where each partition ends now; what any transaction before has written is below."""
@@ -73,19 +70,13 @@ class Log:
                 )
 
     def _event(self, value: bytes | None) -> dict[str, Any] | None:
-        """The event if it is the source's; the others are told by their first field, without decoding them."""
-        if value is None:
-            return None
-        if value.startswith(self._own) and not value.startswith(self._mark, HEADER_BYTES):
-            return None
+        """The event if it is the source's. Raises Refused for one whose schema the registry lost."""
         try:
-            event: dict[str, Any] = self._codec.decode(value)
+            event = self._own.event(value)
         except LostSchema as error:
             # Its rows would be taken once more.
             raise Refused(str(error)) from error
-        except Undecodable:
-            return None
-        if event["source"] != self._source:
+        if event is None:
             return None
         # Others may have written it, with any types that Avro takes for ours.
         if not isinstance(event["sold_at"], datetime) or not isinstance(event["amount"], Decimal):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -30,8 +30,8 @@ SchemaLookup = Callable[[int], Any]
 TIMES = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(datetime.max.replace(tzinfo=UTC))
 # Called for an id of ours that the registry lost. Returns when it gives it again; without a way to ask that, raises.
 OnLost = Callable[[LostSchema, Callable[[], bool] | None], None]
-# So many lost values without a sound one between them are no accident of others, however slowly they come.
-LOST_IN_A_ROW = 3
+# So many values of a poll, if they are most of it, are no accident of others: ids that nobody kept were ours.
+MANY_LOST = 50
 # As many ids of a poll are looked at for that.
 MOST_IDS = 10
 
@@ -85,20 +85,25 @@ class Decoder:
     are not where they belong, is halved until the bad values stand alone: a value's fate depends on itself only.
     Whatever a value or its schema raises is its own fault, as long as a sound value can be read still.
 
-    Values that are the reader's own to the last byte, under an id that the registry does not know or gives to something
-    else: if they are most of a poll, the registry lost its schemas, and none of them is set aside for that.
+    A value that is the reader's own to the last byte is lost, and not set aside, if the registry does not know its id
+    or gives it to something else, though it is of the `own_ids`, which the registry gave to the reader's schema once;
+    or if such values of whatever id are most of a poll, and many: the own ids may not have been kept.
     """
 
     def __init__(
-        self, reader: Any, columns: Sequence[str], lookup: SchemaLookup, on_lost: OnLost | None = None
+        self,
+        reader: Any,
+        columns: Sequence[str],
+        lookup: SchemaLookup,
+        on_lost: OnLost | None = None,
+        own_ids: Collection[int] = (),
     ) -> None:
         self._columns = list(columns)
         self._lookup = lookup
         self._on_lost = on_lost or _refuse
-        # Under which a sound value was read; and of the newest poll those that the registry did not know.
-        self._sound_ids: set[int] = set()
+        self._own_ids = frozenset(own_ids)
+        # Of the newest poll those that the registry did not know.
         self._unknown: set[int] = set()
-        self._lost_in_a_row = 0
         self._fields = {f["name"]: f for f in reader["fields"]}
         self._dtypes = dict(Records(reader).read(0, b"", self._columns).schema)
         self._writers: dict[int, _Writer | Undecodable] = {}
@@ -111,7 +116,6 @@ class Decoder:
         if values:
             whole = self._whole(values)
             if whole is not None:
-                self._lost_in_a_row = 0
                 return Decoded(whole.with_row_index("row"))
         while True:
             decoded = self._by_schema(values)
@@ -128,24 +132,27 @@ class Decoder:
         self._own.read([self._sound])
 
     def _lost(self, values: Sequence[bytes | None], decoded: Decoded) -> int | None:
-        """The id of most lost values; None if they are few, as those of somebody are who has another registry."""
+        """The id of most lost values; None without any: somebody's who has another registry are not lost."""
         suspects: dict[int, list[bytes]] = {}
         for row, _ in decoded.bad:
             value = values[row] or b""
             schema_id = attempt(partial(schema_id_of, value))
-            if isinstance(schema_id, int) and schema_id not in self._sound_ids:
+            if isinstance(schema_id, int):
                 suspects.setdefault(schema_id, []).append(value)
+        for schema_id in sorted(self._own_ids & suspects.keys()):
+            if self._own_among(schema_id, suspects[schema_id]):
+                return schema_id
+        if len(decoded.bad) < MANY_LOST:
+            return None
         # Of values that only look like ours each may have an id of its own.
         most = sorted(suspects, key=lambda schema_id: -len(suspects[schema_id]))[:MOST_IDS]
         counts = {schema_id: self._own_among(schema_id, suspects[schema_id]) for schema_id in most}
-        total, sound = sum(counts.values()), decoded.frame.height
-        self._lost_in_a_row = total if sound else self._lost_in_a_row + total
-        is_few = bool(self._sound_ids) and self._lost_in_a_row < LOST_IN_A_ROW
-        return None if total <= sound or is_few else max(counts, key=lambda schema_id: counts[schema_id])
+        is_outage = sum(counts.values()) >= max(MANY_LOST, len(values) // 2 + 1)
+        return max(counts, key=lambda schema_id: counts[schema_id]) if is_outage else None
 
     def _own_among(self, schema_id: int, values: list[bytes]) -> int:
-        """How many of the values are the reader's own, and none of what stands under their id."""
-        if schema_id not in self._unknown:
+        """How many of the values are the reader's own, and, unless their id is, none of what stands under it."""
+        if schema_id not in self._unknown and schema_id not in self._own_ids:
             registered = attempt(lambda: fastavro.parse_schema(self._lookup(schema_id)))
             if not isinstance(registered, BaseException) and is_record(values[0], registered):
                 return 0
@@ -165,10 +172,7 @@ class Decoder:
         writer = self._writer(schema_id)
         # A tombstone cannot be joined; to look for it costs more than to fail.
         frame = writer if isinstance(writer, Undecodable) else attempt(lambda: writer.read(values))  # type: ignore[arg-type]
-        if isinstance(frame, BaseException):
-            return None
-        self._sound_ids.add(schema_id)
-        return frame
+        return None if isinstance(frame, BaseException) else frame
 
     def _by_schema(self, values: Sequence[bytes | None]) -> Decoded:
         bad: list[tuple[int, str]] = []
@@ -181,7 +185,6 @@ class Decoder:
         frames: list[pl.DataFrame] = []
         self._unknown.clear()
         for schema_id, rows in rows_of.items():
-            before = len(frames)
             writer = self._writer(schema_id)
             if isinstance(writer, UnknownSchema):
                 self._unknown.add(schema_id)
@@ -189,8 +192,6 @@ class Decoder:
                 bad += [(row, str(writer)) for row in rows]
             else:
                 self._halve(writer, [values[row] or b"" for row in rows], rows, frames, bad)
-            if len(frames) > before:
-                self._sound_ids.add(schema_id)
         frame = pl.concat(frames).sort("row") if frames else self._empty()
         return Decoded(frame, sorted(bad))
 

@@ -43,6 +43,9 @@ class PatientRegistry(Registry):
     def register(self, subject: str, schema: Any) -> int:
         return self._asked(lambda: super(PatientRegistry, self).register(subject, schema), subject)
 
+    def id_of(self, subject: str, schema: Any) -> int | None:
+        return self._asked(lambda: super(PatientRegistry, self).id_of(subject, schema), subject)
+
     def schema(self, schema_id: int) -> Any:
         return self._asked(lambda: super(PatientRegistry, self).schema(schema_id), f"schema {schema_id}")
 

@@ -60,6 +60,7 @@ class Frontiers:
         `sources`: by name, whether it tells its frontier all the time. Without a word of such a one nothing is known.
         """
         self._sources = sources
+        self._keys = {name.encode() for name in sources}
         self._consumer = consumer
         self._topic = topic
         self._codec = codec
@@ -78,7 +79,8 @@ class Frontiers:
                 if failure is None:
                     self._position = max(self._position, offset + 1)
                     key, value = message.key(), message.value()
-                    if key is not None and value is not None:
+                    # Under any other key stands nothing of interest here, and maybe something of others.
+                    if key in self._keys and value is not None:
                         values.setdefault(key, []).append(value)
                 elif is_end(failure):
                     self._position = max(self._position, offset)
@@ -88,7 +90,7 @@ class Frontiers:
                     _log.warning("reading frontiers is retried", reason=failure.str())
         for key, of_key in values.items():
             branch, record = self._newest_of(key, of_key)
-            if branch == "electrored.SourcePosition" and record["source"] in self._sources:
+            if branch == "electrored.SourcePosition" and record["source"] == key.decode():
                 self._newest[record["source"]] = record["frontier"]
         held = [frontier for frontier in self._newest.values() if frontier is not None]
         unheard = any(always and name not in self._newest for name, always in self._sources.items())

@@ -10,7 +10,7 @@ import gc
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ READING = {
 COLLECT_SECONDS = 10.0
 # How soon the other loops end with one that failed.
 LOOK_SECONDS = 0.2
+# Keeps the id that the registry gives to a subject's schema now, if any, and gives all that it ever gave to it.
+KeptIds = Callable[[str, int | None], Collection[int]]
 
 
 class Worker:
@@ -66,6 +68,7 @@ class Worker:
         generation: Generation,
         slot: int | str,
         state_dir: Path,
+        kept_ids: KeptIds,
         *,
         barriers: Barriers | None = None,
         pace: Pace = LIVE,
@@ -77,6 +80,7 @@ class Worker:
         self._pipeline = pipeline
         self._generation = generation
         self._slot = slot
+        self._kept_ids = kept_ids
         self._barriers = barriers
         self._pace = pace
         self._folder = stores.folder(state_dir, str(generation), slot)
@@ -191,9 +195,10 @@ class Worker:
             dead_codec=self._registry.codec(self._dead.subject, load(self._dead.schema)),
             first_input=first,
         )
-        decoder = Decoder(
-            load(found.source.schema), pipeline.reads(found), self._registry.schema, self._lost(is_live)
-        )
+        subject, schema = found.source.subject, load(found.source.schema)
+        # Looked up only: what is registered in an emptied registry may take an id that values in the log have.
+        own_ids = self._kept_ids(subject, self._registry.id_of(subject, schema))
+        decoder = Decoder(schema, pipeline.reads(found), self._registry.schema, self._lost(is_live), own_ids)
         step = Combine(
             pipeline, found, self._generation.parameters, self._generation.number, decoder, outputs
         )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from streaming.replay.errors import Refused
 from streaming.replay.failpoints import failpoint
 from streaming.replay.presence import is_worked_on, working_on
 from streaming.replay.request import Range, Request
+from streaming.schema_ids import keep, keep_inputs
 
 # Behind everything that people wait for.
 NICE = 10
@@ -110,6 +112,7 @@ def begin(kafka: KafkaSettings, results: Engine, request: Request) -> Generation
             select(func.max(generations.c.number)).where(generations.c.pipeline == request.pipeline)
         )
     number, topics, starts = lay_out(kafka, pipeline, after=int(newest or 0))
+    keep_inputs(kafka, results, pipeline)
     failpoint("replay.topics")
     row = {
         "pipeline": pipeline.name,
@@ -179,7 +182,8 @@ def run_slice(
         generation = with_rules(results, generation)
         pipeline = PIPELINES[generation.pipeline, generation.version]
         # A transactional id of its own: a second run of the same slice fences the first.
-        worker = Worker(kafka, pipeline, generation, f"slice{piece.partition}", state_dir, pace=REPLAY)
+        slot, kept_ids = f"slice{piece.partition}", partial(keep, results)
+        worker = Worker(kafka, pipeline, generation, slot, state_dir, kept_ids, pace=REPLAY)
         worker.check()
         if piece.number is None:
             loop = worker.merge()

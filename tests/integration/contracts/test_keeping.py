@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,6 +42,7 @@ from stack.embedded import Embedded
 from streaming import generations
 from streaming.engine.errors import Fatal
 from streaming.engine.worker import Worker
+from streaming.schema_ids import keep
 from tests.integration.streaming.ground import Ground
 
 WEEK = str(7 * 24 * 3600 * 1000)
@@ -224,7 +226,9 @@ def test_row_24_no_generation_is_computed_from_what_is_left_and_the_live_one_goe
             ground.settled()
         # What it keeps itself is another matter.
         topics.set(state.name, "cleanup.policy", "delete")
-        worker = Worker(stack.kafka, ground.pipeline, ground.generation, 0, tmp_path)
+        worker = Worker(
+            stack.kafka, ground.pipeline, ground.generation, 0, tmp_path, partial(keep, ground.results)
+        )
         with pytest.raises(Fatal, match=f"{state.name}: cleanup.policy is delete and has to be compact"):
             worker.check()
         connect.ensure_topics(stack.kafka, topics.all)

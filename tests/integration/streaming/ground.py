@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -34,6 +35,7 @@ from streaming.engine.loop import Loop
 from streaming.engine.pipeline import Parameters
 from streaming.engine.worker import Worker
 from streaming.pipelines import CURRENT, PIPELINES
+from streaming.schema_ids import keep
 
 ROOT = Path(__file__).parents[3]
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -242,6 +244,7 @@ class Ground:
             self.generation,
             slot,
             self.folder / folder,
+            partial(keep, self.results),
             positions=self.positions,
             late=self.late,
             dead=self.dead,

@@ -22,7 +22,7 @@ from observability.waits import WAITS
 from stack import databases, embedded, ports
 from stack.embedded import Embedded
 from stack.registry import Registry as RegistryServer
-from streaming import generations
+from streaming import generations, lost_schemas
 from streaming.__main__ import app
 from streaming.engine.errors import Fatal
 from tests.integration.streaming.ground import START, Ground, wait_until
@@ -71,10 +71,16 @@ def test_row_22_foreign_values_are_dead_letters_and_nothing_stops(ground: Ground
     worker = ground.worker()
     ground.settled()
     produce(ground, {b"alone": header(schema_id)})
+    # Ours to the last byte, of somebody who has another registry: under an id of nobody, and under another schema's.
+    for number, another in enumerate((424242, ground.positions_codec.schema_id)):
+        wait_until(
+            lambda n=number: len(ground.read(ground.dead.name)) == len(foreign) + 1 + n, what="a letter"
+        )
+        produce(ground, {b"": header(another) + ground.codec.encode(ground._event())[5:]})
     ground.feed(50)
     ground.settled()
     letters = [str(letter["reason"]) for letter in letters_of(ground)]
-    assert len(letters) == len(foreign) + 1
+    assert len(letters) == len(foreign) + 3
     assert sum("schema id" in reason for reason in letters) == len(letters) - 3
     assert worker.poll() is None
 
@@ -181,6 +187,13 @@ def test_row_23_schemas_are_put_back_under_their_ids(
     first.terminate()
     assert first.wait(60) == 0
     ground.feed(300)
+    # As in a log that outlived a registry: the same schema under an earlier id, and under a later one.
+    subject, more = ground.source.subject, [ground.codec.schema_id + number for number in (5_000, 6_000)]
+    for schema_id in more:
+        event = ground._event()
+        value = header(schema_id) + ground.codec.encode(event)[5:]
+        produce(ground, {event["sale_id"].encode(): value})
+        ground.events.append(event)
     names, pipeline = ground.generation.names, ground.pipeline
     ours = {
         ground.source.name: load(ground.source.schema),
@@ -199,12 +212,17 @@ def test_row_23_schemas_are_put_back_under_their_ids(
         monkeypatch.setenv(f"ELECTRORED_{name}", value)
     said = CliRunner().invoke(app, ["schemas"])
     assert said.exit_code != 0
-    assert said.output.count("not in the registry") == len(ours) - 1, (
+    assert said.output.count("not in the registry") == len(ours) - 1 + len(more), (
         "of a topic without values nothing is known"
     )
     said = CliRunner().invoke(app, ["schemas", "--restore"])
     assert said.exit_code == 0, said.output
     assert f"{ground.codec.schema_id:>6} {ground.source.subject}\n" in said.output
+    # Another that is put back later, of a subject that is there.
+    last = lost_schemas.Given(subject, more[-1] + 1_000, load(ground.source.schema))
+    lost_schemas.put_back(empty_registry, [last])
+    assert lost_schemas.wrong(empty_registry, [last]) == []
+    assert Registry(empty_registry).register(subject, last.schema) in (*more, last.schema_id)
     ground.kafka = empty_registry
     second = ground.worker()
     ground.settled()

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import create_engine
@@ -19,6 +20,7 @@ from streaming import generations
 from streaming.engine.errors import EngineError
 from streaming.engine.worker import Worker
 from streaming.pipelines import CURRENT, PIPELINES
+from streaming.schema_ids import keep
 
 
 def main(given: dict[str, object]) -> int:
@@ -38,6 +40,7 @@ def main(given: dict[str, object]) -> int:
         generation,
         int(str(given["slot"])),
         Path(str(given["state_dir"])),
+        partial(keep, results),
         positions=replace(SOURCE_POSITIONS, name=f"{SOURCE_POSITIONS.name}-{suffix}"),
         late=replace(LATE_EVENTS, name=f"{LATE_EVENTS.name}-{suffix}"),
         dead=replace(DEAD_LETTERS, name=f"{DEAD_LETTERS.name}-{suffix}"),

@@ -12,10 +12,11 @@ from contracts.registry import Codec, header
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
-from sources import avro
+from observability import logs
 from sources.csv.log import Log
 from sources.errors import Refused
 from sources.ledger import Ledger, Position
+from sources.log import MOST_SEQ, Own, _seqs
 from tests.unit.streaming.test_blocks import event
 from tests.unit.streaming.test_foreign_values import Registered
 
@@ -74,8 +75,8 @@ def test_row_23_a_position_whose_id_was_lost_is_no_reason_to_go_back(monkeypatch
 def log() -> Log:
     """As it decodes: without servers."""
     made = Log.__new__(Log)
-    made._codec = Codec(Registered({7: ('"string"', "AVRO")}), 1, load("sale_event"))
-    made._source, made._own, made._mark = "csv", header(1), avro.string(b"csv")
+    made._own = Own(Codec(Registered({7: ('"string"', "AVRO")}), 1, load("sale_event")), "csv")
+    made._source = "csv"
     return made
 
 
@@ -99,3 +100,45 @@ def test_row_23_an_own_event_whose_id_was_lost_is_not_overlooked(log: Log) -> No
     """Its row would be taken once more."""
     with pytest.raises(Refused, match="schema id 99 to SaleEvent"):
         log._event(header(99) + sale()[5:])
+
+
+def test_row_23_a_lost_value_of_another_source_is_nothing_of_the_files(log: Log) -> None:
+    assert log._event(header(99) + sale(source="postgres")[5:]) is None
+    assert log._event(header(7) + sale(source="postgres")[5:]) is None
+
+
+PAYMENT = {
+    "source": "soap",
+    "seq": 5,
+    "payment_id": "p",
+    "sale_id": "s",
+    "status": "SETTLED",
+    "amount": Decimal("1.0000"),
+    "currency": "EUR",
+    "confirmed_at": NOON,
+    "recorded_at": NOON,
+}
+PAYMENTS = Codec(Registered({7: ('"string"', "AVRO")}), 1, load("payment_confirmation"))
+
+
+def payment(schema_id: int = 1, **changes: Any) -> bytes:
+    return header(schema_id) + PAYMENTS.encode(PAYMENT | changes)[5:]
+
+
+@pytest.mark.parametrize("schema_id", [99, 7, 424242])
+def test_row_21_a_payment_under_an_id_that_leads_elsewhere_refuses_no_poll(schema_id: int) -> None:
+    """Ours or not: a seq above all that are in the log is always right."""
+    values = [payment(seq=4), payment(schema_id, seq=9), payment(schema_id, seq=12, source="other"), *FOREIGN]
+    assert list(_seqs(PAYMENTS, "soap", values)) == [4, 9]
+
+
+@pytest.mark.parametrize("schema_id", [1, 99])
+def test_row_21_a_seq_that_no_source_reaches_is_passed_over_with_one_line(
+    capfd: pytest.CaptureFixture[str], schema_id: int
+) -> None:
+    logs.configure("test")
+    foreign = [payment(schema_id, seq=2**63 - 1), payment(schema_id, seq=MOST_SEQ + 1)]
+    assert list(_seqs(PAYMENTS, "soap", [payment(seq=4), *foreign, payment(seq=5)])) == [4, 5]
+    assert list(_seqs(PAYMENTS, "soap", [payment(seq=MOST_SEQ)])) == [MOST_SEQ]
+    said = capfd.readouterr()
+    assert (said.out + said.err).count("no source has come so far") == 1

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Message
 
-from contracts.writers import Undecodable
+from contracts.writers import LostSchema, Undecodable
+from streaming.engine.errors import Fatal
 from streaming.engine.watermarks import Frontiers
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -40,6 +41,8 @@ class Positions:
     def decode(self, value: bytes) -> tuple[str, dict[str, Any]]:
         if value == b"nonsense":
             raise Undecodable("no registry header")
+        if value == b"lost":
+            raise LostSchema(99, "a record of ours")
         return "electrored.SourcePosition", self.values[int(value)]
 
 
@@ -102,3 +105,16 @@ def test_row_22_what_others_wrote_over_a_position_is_passed_over(positions: Posi
     assert known.read() == NOW
     positions.tell("postgres", NOW + timedelta(minutes=1))
     assert known.read() == NOW + timedelta(minutes=1)
+
+
+def test_row_23_what_stands_under_other_keys_is_not_looked_at(positions: Positions) -> None:
+    """A lost schema there, or a position of a source of ours, says nothing about ours."""
+    known = frontiers(positions, SOURCES)
+    positions.tell("postgres", NOW)
+    positions.values.append({"source": "postgres", "frontier": NOW + timedelta(hours=1)})
+    for key, value in ((b"\xff", b"lost"), (b"csv/range/1", b"lost"), (b"other", b"1"), (None, b"lost")):
+        positions.messages.append(Message(topic="positions", offset=1, key=key, value=value))
+    assert known.read() == NOW
+    positions.messages.append(Message(topic="positions", offset=1, key=b"csv", value=b"lost"))
+    with pytest.raises(Fatal, match="schema id 99"):
+        known.read()

@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from contracts import kafka
+from contracts.registry import header
 from contracts.topics import PAYMENT_CONFIRMATIONS
 from observability.lineage.facts import Facts
 from simulators.payments import envelope
@@ -267,7 +268,9 @@ def test_row_21_a_poll_without_its_position_goes_on_above_every_seq_of_the_log(
     other = next(
         value for _, value in committed.values(polls.stack.kafka, polls.topics.confirmations) if value
     )
-    for value in (b"no event", other[:7], other[:5] + b"\x08pups" + other[10:]):
+    # And one of somebody who has another registry: our layout, under an id that ours does not know.
+    lost = header(424242) + other[5:]
+    for value in (b"no event", other[:7], lost, other[:5] + b"\x08pups" + other[10:]):
         producer.produce(polls.topics.confirmations.name, value, key=b"s1")
     assert producer.flush(30) == 0
 
@@ -278,7 +281,7 @@ def test_row_21_a_poll_without_its_position_goes_on_above_every_seq_of_the_log(
     log = [
         known.decode(value)
         for _, value in committed.values(polls.stack.kafka, polls.topics.confirmations)
-        if value is not None and value not in (b"no event", other[:7])
+        if value is not None and value not in (b"no event", other[:7], lost)
     ]
     own = sorted((one for one in log if one["source"] == "soap"), key=lambda one: one["seq"])
     assert [one["payment_id"] for one in own[:14]] == ids(*range(1, 15))

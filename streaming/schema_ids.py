@@ -1,0 +1,32 @@
+"""Ids under which the registry has ever given our schemas of the inputs, kept where no registry can lose them.
+
+By them a worker knows a value of ours whose id the registry lost from one of somebody who has another registry.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine, select
+from sqlalchemy.dialects.postgresql import insert
+
+from contracts.registry import Registry
+from contracts.schemas import load
+from contracts.settings import KafkaSettings
+from contracts.tables import schema_ids
+from streaming.engine.pipeline import Pipeline
+
+
+def keep_inputs(kafka: KafkaSettings, results: Engine, pipeline: Pipeline) -> None:
+    """Register the schemas of the pipeline's inputs and keep their ids."""
+    registry = Registry(kafka)
+    for topic in (found.source for found in pipeline.inputs):
+        keep(results, topic.subject, registry.register(topic.subject, load(topic.schema)))
+
+
+def keep(results: Engine, subject: str, schema_id: int | None) -> frozenset[int]:
+    """Keep the id that the subject's schema has now, if any; gives all that it ever had."""
+    of = schema_ids.c
+    with results.begin() as connection:
+        if schema_id is not None:
+            row = {"subject": subject, "id": schema_id}
+            connection.execute(insert(schema_ids).values(row).on_conflict_do_nothing())
+        return frozenset(connection.scalars(select(of.id).where(of.subject == subject)))
