@@ -283,7 +283,7 @@ def test_row_9_who_is_in_the_way_is_asked_on_one_connection(
             with opened(sales, "lock table public.sales in access exclusive mode") as connection:
                 call = threading.Thread(target=database.ask, args=("select count(*) from public.sales",))
                 call.start()
-                sales.wait(lambda: expected in str(WAITS.current()))
+                sales.wait(lambda expected=expected: expected in str(WAITS.current()))
                 sales.run(f"alter role {name} nologin")
                 if not looks[2:]:
                     sales.wait(lambda: looks[2:])
