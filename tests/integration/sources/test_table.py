@@ -221,6 +221,7 @@ def test_row_6_a_sampled_sale_that_the_stream_shows_changed_proves_nothing(
     looking.keep()
     looking.look([(True, (b"1",)), (False, (b"1",))])
     looking.start(shown=[(True, (b"1",))])
+    looking.keep()
     # And the sample goes on to prove.
     looking.run(alter.format("bigint using quantity + 1"))
     assert "some of its values are others" in looking.refusal()
