@@ -101,8 +101,8 @@ CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
             "integration/sources/test_changed_table.py::test_row_2_a_rewrite_and_a_change_behind_it",
             "integration/sources/test_table.py::test_row_2_what_may_change_values_without_a_change_event_is_noticed",
         ),
-        "`VACUUM FULL`, `CLUSTER`, other columns, an integer of another size, and a type that PostgreSQL changes without "
-        "writing the table anew": (
+        "`VACUUM FULL`, `CLUSTER`, other columns, an integer of another size, and a type that PostgreSQL changes "
+        "without writing the table anew": (
             "integration/sources/test_table.py::test_row_2_what_keeps_the_values_stops_nothing",
         ),
         "both are refused, also while it runs": (
