@@ -179,7 +179,7 @@ def test_every_process_tells_metrics_as_prometheus_wants_them(prometheus: Promet
         assert (checked.returncode, checked.stderr) == (0, b""), f"{process}: {checked.stderr.decode()}"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_each_cause_raises_its_alert(platform: Platform, prometheus: Prometheus) -> None:
     """What takes long goes on beside the rest."""
     with ExitStack() as causes:
