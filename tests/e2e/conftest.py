@@ -26,6 +26,8 @@ from stack.ports import Ports, is_free
 
 COMMAND = [sys.executable, "-m", "stack.cli"]
 PROJECT = Path(__file__).resolve().parent.parent.parent
+# Only a hang takes longer: a start or a replay is a minute on two cores to themselves, and four on two busy slow ones.
+HANGS_SECONDS = 480
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Platform:
     # What a person would have exported.
     settings: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = HANGS_SECONDS) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, *arguments, "--state-dir", str(self.folder)]
         told = {**environment(), **self.settings}
         return subprocess.run(command, cwd=PROJECT, env=told, capture_output=True, text=True, timeout=timeout)

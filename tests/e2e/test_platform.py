@@ -25,7 +25,16 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from contracts.topics import OPENLINEAGE_EVENTS
 from stack import orphans
-from tests.e2e.conftest import COMMAND, PROJECT, Platform, environment, new_platform, remove, until
+from tests.e2e.conftest import (
+    COMMAND,
+    HANGS_SECONDS,
+    PROJECT,
+    Platform,
+    environment,
+    new_platform,
+    remove,
+    until,
+)
 from tests.e2e.oracle import assert_exact, wait_for_watermark
 from tests.e2e.runs import end_of, last_materialization, last_words, launch, launch_backfill
 from tests.unit.observability import validity
@@ -373,7 +382,11 @@ def test_a_second_stack_in_the_foreground_runs_beside_it_and_ends_with_ctrl_c(pl
             stderr=subprocess.STDOUT,
             text=True,
         ) as foreground:
-            until(lambda: "up" in other.run("status", "--json").stdout and other.status()["up"], 240, "up")
+            until(
+                lambda: "up" in other.run("status", "--json").stdout and other.status()["up"],
+                HANGS_SECONDS,
+                "up",
+            )
             assert assert_exact_eventually(other)
             foreground.send_signal(signal.SIGINT)
             output, _ = foreground.communicate(timeout=120)

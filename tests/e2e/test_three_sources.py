@@ -220,7 +220,7 @@ def _across(platform: Platform, service: Service, choose: random.Random) -> list
     ]
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(900)
 def test_answers_are_a_plain_recomputation_of_three_sources_while_processes_are_killed(
     platform: Platform, service: Service
 ) -> None:
