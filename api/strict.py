@@ -1,4 +1,4 @@
-"""What a request's address may hold: one rule for all parameters, so that none is read as what nobody meant.
+"""What a request's address may hold: one rule for all parameters, so that each has one reading.
 
 A parameter comes once, is one that the route has, and is percent-encoded UTF-8; a number is its plain digits, a day a
 date like 2026-11-22. Anything else is refused with 422.
