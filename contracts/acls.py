@@ -130,8 +130,7 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
         # A replay asks for all topics that it needs to be made, and finds that these are there.
         *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS), "Write", "Create"),
         *_topics((SOURCE_POSITIONS,), "Write"),
-        *_topics((DEAD_LETTERS,), "Read"),
-        *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS, DEAD_LETTERS, SOURCE_POSITIONS), "DescribeConfigs"),
+        *_topics((DEAD_LETTERS,), "Read", "DescribeConfigs"),
         *_topics(_SHOWN, "Describe"),
         *_generations("topic", "Read", "Write", "Create", "Delete", "DescribeConfigs"),
         *_generations("group", "Read", "Delete"),

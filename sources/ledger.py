@@ -26,7 +26,6 @@ from contracts.topics import Topic
 from contracts.writers import LostSchema, Undecodable
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
-from observability.waits import WAITS
 from sources.errors import Fenced, Interrupted, Refused, SourceError
 from sources.log import Held, held, last
 
@@ -406,7 +405,6 @@ def registry_answers() -> Iterator[None]:
     """Turn a registry that is away, or still starting, into Interrupted; what it would refuse again into Refused."""
     try:
         yield
-        WAITS.end("registry")
     except (Unreachable, SchemaRegistryError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, SchemaRegistryError) and error.http_status_code in _REGISTRY_REFUSALS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from types import FrameType
 from uuid import uuid4
 
 import pytest
+import structlog
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
@@ -44,6 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = config.getoption("--openlineage-spec")
     if folder is not None:
         validity.specification = validity.Specification.read(folder)
+
+    # As the product's: not into what a test reads as a command's answer.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
+import psutil
 import psycopg2
 import pytest
 import yaml
@@ -419,8 +420,10 @@ def test_everything_killed_at_once_recovers_with_nothing_lost(platform: Platform
     supervisor = int((platform.folder / "supervisord.pid").read_text())
     os.kill(supervisor, signal.SIGKILL)
     for process in orphans.find(platform.folder.resolve()):
-        if process.name() == "java":
-            process.kill()
+        # A process may have ended since it was listed.
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == "java":
+                process.kill()
     platform.up("--no-simulate")
     with closing(platform.connect()) as connection:
         _sell(connection.cursor(), "Oslo", "NO", "2.0000")

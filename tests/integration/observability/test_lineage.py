@@ -127,7 +127,7 @@ def _asked_by_command(url: str, csv: CsvSettings, monkeypatch: pytest.MonkeyPatc
     def ran(*arguments: str) -> str:
         done = CliRunner().invoke(app, ["lineage", *arguments], env={"COLUMNS": "400"})
         assert done.exit_code == 0, done.output
-        return done.output
+        return done.stdout
 
     found = set(ends(json.loads(ran("top_sales_by_city.total", "--json"))["step"]))
     inbox = (str(csv.csv_inbox), "amount")

@@ -73,11 +73,12 @@ def till(url: str) -> Iterator[Till]:
 
 def test_a_history_is_loaded_fast_and_only_into_an_empty_table(till: Till, url: str) -> None:
     end = START + timedelta(days=90)
-    before = time.thread_time()
-    assert till.load(history(1, START, end, 40_000)) == 40_000
-    assert 40_000 / (time.thread_time() - before) >= 20_000, (
-        "rows per second of this thread's work; clients that other tests left have threads of their own"
-    )
+    began = time.thread_time()
+    sales = list(history(1, START, end, 40_000))
+    drawn = time.thread_time()
+    assert till.load(sales) == 40_000
+    # This thread's work, as a share: machines differ, and clients that other tests left have threads of their own.
+    assert time.thread_time() - drawn < (drawn - began) * 0.75, "writing costs as much as drawing"
     assert rows(url) == expected(history(1, START, end, 40_000))
     assert till.load(history(2, START, end, 10)) == 0
     assert len(rows(url)) == 40_000
