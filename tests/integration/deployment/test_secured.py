@@ -51,7 +51,9 @@ JOBS = {
     *(f"{pipeline}.publisher" for pipeline in PIPELINES),
     "csv-take",
 }
-LOOKS = {"kafka", "ledger", "lineage", "groups", "topics", "results", "slot", "dagster", "inbox", "disk"}
+LOOKS = {
+    "kafka", "ledger", "lineage", "groups", "topics", "results", "totals", "slot", "dagster", "inbox", "disk",
+}  # fmt: skip
 GROUPED = """
     select country, city, currency, {total} from {table}
     where {when} >= date_trunc('day', now() at time zone 'utc') at time zone 'utc' group by 1, 2, 3
