@@ -25,6 +25,9 @@ WORKDIR /opt/electrored
 COPY pyproject.toml dagster.yaml workspace.yaml ./
 COPY contracts ./contracts
 COPY observability ./observability
+COPY kafka_client ./kafka_client
+COPY lineage ./lineage
+COPY observer ./observer
 COPY sources ./sources
 COPY streaming ./streaming
 COPY api ./api

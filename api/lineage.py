@@ -1,4 +1,4 @@
-"""Lineage from what the jobs told last; `observability/lineage/kept.py` keeps that."""
+"""Lineage from what the jobs told last; `lineage/store.py` keeps that."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from api.lineage_schemas import JobSaid, Lineage, LineageStep, Transformation
-from observability.lineage.facts import FACET
-from observability.lineage.graph import Direction, Graph, Step
+from lineage.graph import Direction, Graph, Step
+from lineage.run import FACET
 
 # A job runs if any of its runs does, and is as far as the one of them that is behind the others. Without any: as it
 # said last. A job of a generation that is gone is history, and so is a replay whose generation workers keep now.

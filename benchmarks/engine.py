@@ -31,8 +31,6 @@ from prometheus_client import Counter
 
 from benchmarks.figures import Figure
 from benchmarks.servers import servers
-from contracts import kafka as connect
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, LogSettings
 from contracts.topics import (
@@ -43,12 +41,14 @@ from contracts.topics import (
     GenerationTopics,
     Topic,
 )
+from kafka_client import clients as connect
+from kafka_client.registry import Registry
 from observability import logs
 from observability.metrics import EVENTS
 from streaming.engine.pipeline import Parameters, Pipeline
 from streaming.engine.transactions import TRANSACTIONS
-from streaming.engine.worker import Worker
-from streaming.generations import Generation, TopicIdentity
+from streaming.generations.catalog import Generation, TopicIdentity
+from streaming.generations.worker import Worker
 from streaming.pipelines import CURRENT, PIPELINES
 
 TARGET_PER_CPU_SECOND = 383_000

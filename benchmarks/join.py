@@ -14,9 +14,9 @@ from confluent_kafka import Producer
 
 from benchmarks.engine import PRELOAD_TRANSACTION, Ground, in_child, kafka_of_its_own, measure, preload
 from benchmarks.figures import Figure
-from contracts import kafka as connect
-from contracts.registry import Registry
 from contracts.schemas import load
+from kafka_client import clients as connect
+from kafka_client.registry import Registry
 
 
 def preload_payments(ground: Ground, count: int) -> None:

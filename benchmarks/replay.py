@@ -30,9 +30,8 @@ from contracts.settings import KafkaSettings, LogSettings
 from observability import logs
 from stack import databases
 from stack.embedded import Embedded
-from streaming import generations
 from streaming.engine.pipeline import Parameters
-from streaming.generations import Generation, load
+from streaming.generations.catalog import Generation, catalog, load
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.replay import building, retirement
 from streaming.replay.building import Slice
@@ -80,7 +79,7 @@ def _runs(sizes: Sequence[int]) -> Iterator[Replayed]:
         engine = create_engine(url, poolclass=NullPool)
         pipeline = PIPELINES[NAME, CURRENT[NAME]]
         parameters = Parameters("UTC", timedelta(hours=1), "1-day")
-        generations.create(stack.kafka, engine, pipeline, parameters, reason="bench", created_by="bench")
+        catalog.create(stack.kafka, engine, pipeline, parameters, reason="bench", created_by="bench")
         there = 0
         for events in sizes:
             preload_by_two(Ground(stack.kafka, pipeline, f"replay-{events}"), events, first=there)

@@ -27,7 +27,7 @@ from benchmarks.servers import servers
 from contracts.settings import LogSettings
 from observability import logs
 from observability.metrics import EVENTS
-from streaming.engine.worker import Worker
+from streaming.generations.worker import Worker
 
 PIPELINE = "top-sales-by-city"
 PARTITIONS = 8

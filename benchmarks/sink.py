@@ -25,12 +25,12 @@ from sqlalchemy.pool import NullPool
 from benchmarks.figures import Figure
 from benchmarks.replay import NAME, ROOT, prepared
 from benchmarks.servers import servers
-from contracts import kafka as connect
-from contracts.registry import Registry
 from contracts.settings import KafkaSettings, LogSettings
+from kafka_client import clients as connect
+from kafka_client.registry import Registry
 from observability import logs
-from streaming import generations
 from streaming.engine.pipeline import Parameters
+from streaming.generations import catalog
 from streaming.pipelines import CURRENT, PIPELINES
 
 PRELOAD_TRANSACTION = 20_000
@@ -68,15 +68,13 @@ def _runs(rows: int) -> Iterator[Run]:
         engine = create_engine(url, poolclass=NullPool)
         parameters = Parameters("UTC", timedelta(hours=1), "1-day")
         pipeline = PIPELINES[NAME, CURRENT[NAME]]
-        made = generations.create(
-            stack.kafka, engine, pipeline, parameters, reason="bench", created_by="bench"
-        )
+        made = catalog.create(stack.kafka, engine, pipeline, parameters, reason="bench", created_by="bench")
         for kind, round_number in (("new", 1), ("changed", 2)):
             _fill(stack.kafka, made, rows, round_number)
             yield _sunk(stack.kafka, engine, url, server, kind, rows)
 
 
-def _fill(kafka: KafkaSettings, made: generations.Generation, rows: int, round_number: int) -> None:
+def _fill(kafka: KafkaSettings, made: catalog.Generation, rows: int, round_number: int) -> None:
     """A total of each group, as merge would write them."""
     topic = made.names.state
     codec = Registry(kafka).codec(topic.subject, PIPELINES[made.pipeline, made.version].state_schema())

@@ -11,13 +11,13 @@ from confluent_kafka import KafkaException
 from sqlalchemy import create_engine, select
 from sqlalchemy.pool import NullPool
 
-from contracts import acls, keeping
-from contracts.kafka import admin, ensure_topics
 from contracts.migrate import NewerDatabase, upgrade
-from contracts.registry import Registry
 from contracts.settings import KafkaSettings, LineageSettings, ResultsDbSettings, from_environment
 from contracts.tables import LIVE, generations
 from contracts.topics import OPENLINEAGE_EVENTS, PUBLIC, GenerationTopics
+from kafka_client import acls, topic_settings
+from kafka_client.clients import admin, ensure_topics
+from kafka_client.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="The nouns every room shares.")
 
@@ -50,11 +50,11 @@ def _keep(kafka: KafkaSettings, results: str) -> None:
     internal = [topic for row in live for topic in GenerationTopics(row.pipeline, row.number).all]
     try:
         # One that is gone is for its worker to say, which knows what that means.
-        there = keeping.existing(kafka, internal)
-        for found in keeping.mend(kafka, (*PUBLIC, *there)):
+        there = topic_settings.existing(kafka, internal)
+        for found in topic_settings.mend(kafka, (*PUBLIC, *there)):
             typer.echo(f"put right: {found}", err=True)
-        lost = keeping.losses(admin(kafka), PUBLIC)
-    except keeping.NotKept as error:
+        lost = topic_settings.losses(admin(kafka), PUBLIC)
+    except topic_settings.NotKept as error:
         raise SystemExit(f"error: {error}") from error
     except KafkaException as error:
         raise SystemExit(
@@ -62,7 +62,7 @@ def _keep(kafka: KafkaSettings, results: str) -> None:
             "the rights that this needs (`python -m contracts acls`)"
         ) from error
     if lost and not live:
-        raise SystemExit(f"error: {keeping.explained(lost)}")
+        raise SystemExit(f"error: {topic_settings.explained(lost)}")
     for loss in lost:
         # Generations that are there have counted what is gone: they stay right, and no other can be made.
         typer.echo(f"warning: {loss}; no generation can be computed from it any more", err=True)

@@ -109,7 +109,8 @@ active_generations = Table(
     ),
 )
 
-# Where generations of a pipeline rest at one input position, so that they can be compared; see streaming/barriers.py.
+# Input positions at which generations of a pipeline pause, so that they can be compared: see
+# streaming/generations/barriers.py.
 barriers = Table(
     "barriers",
     metadata,
@@ -270,7 +271,8 @@ joined_sales = Table(
     postgresql_with=HOT,
 )
 
-# Ids that the registry has ever given to our schema of an input, for when it lost them; see streaming/schema_ids.py.
+# Ids that the registry has ever given to our schema of an input, for when it lost them: see
+# streaming/generations/schema_ids.py.
 schema_ids = Table(
     "schema_ids",
     metadata,

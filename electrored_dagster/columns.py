@@ -29,12 +29,20 @@ from electrored_dagster.outcomes import settings
 from observability import logs
 
 if TYPE_CHECKING:
-    from observability.lineage import hops
-    from observability.lineage.hops import Made
+    from lineage import model
+    from lineage.model import Made
 
 FILE = Path(__file__).with_name("columns.json")
 # The rooms whose code says where columns come from.
-ROOMS = ("contracts", "observability", "sources", "streaming", "electrored_dagster")
+ROOMS = (
+    "contracts",
+    "observability",
+    "kafka_client",
+    "lineage",
+    "sources",
+    "streaming",
+    "electrored_dagster",
+)
 SUFFIXES = (".py", ".avsc", ".wsdl")
 DERIVED_WITHIN_SECONDS = 120
 # Asset key, column, type and subtype of the transformation.
@@ -166,7 +174,7 @@ def derive() -> dict[str, Any]:
     return {"code": code_digest(), "columns": found}
 
 
-def _origins(origins: Iterable[hops.Origin]) -> list[Origin]:
+def _origins(origins: Iterable[model.Origin]) -> list[Origin]:
     return [
         (one.dataset.key, one.column, *one.kind.value)
         for one in dict.fromkeys(replace(one, said="") for one in origins)
@@ -178,7 +186,7 @@ def _made() -> Iterator[Made]:
     from sources import lineage as of_sources
     from streaming import lineage
     from streaming.pipelines import CURRENT, PIPELINES
-    from streaming.shown import answered
+    from streaming.view_columns import answered
 
     for job in (of_sources.capture(datasets.SALES.name), of_sources.csv(), of_sources.soap()):
         yield from job.outputs
@@ -194,7 +202,7 @@ def _made() -> Iterator[Made]:
 
 
 def _called(made: Made, roles: Mapping[Dataset, Dataset]) -> Made:
-    def called(origins: Iterable[hops.Origin]) -> tuple[hops.Origin, ...]:
+    def called(origins: Iterable[model.Origin]) -> tuple[model.Origin, ...]:
         return tuple(replace(one, dataset=roles.get(one.dataset, one.dataset)) for one in origins)
 
     return replace(

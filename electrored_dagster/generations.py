@@ -23,8 +23,8 @@ from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
 from contracts.topics import TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from contracts.zones import ZoneRules
 from electrored_dagster.outcomes import settings
-from observability.lineage.hops import Job
-from observability.lineage.runs import UNTOLD, Saying
+from lineage.emitter import UNTOLD, Saying
+from lineage.model import Job
 
 if TYPE_CHECKING:
     from streaming.replay.building import Done
@@ -87,7 +87,7 @@ def connected() -> Iterator[tuple[KafkaSettings, Engine, ReplaySettings]]:
 
 def windows(results: Engine, pipeline: str, first: str, last: str) -> Range:
     """The windows that hold these civil days, by the calendar and zone of the active generation."""
-    from streaming.generations import load_live
+    from streaming.generations.catalog import load_live
     from streaming.replay.errors import Refused
     from streaming.replay.request import Range
 
@@ -101,7 +101,7 @@ def windows(results: Engine, pipeline: str, first: str, last: str) -> Range:
 
 def pieces(results: Engine, made: Made, *, merge: bool) -> list[Piece]:
     """The slices of combine, or of merge; none of a generation that is built already."""
-    from streaming.generations import load
+    from streaming.generations.catalog import load
     from streaming.replay.building import slices
 
     generation = load(results, made.pipeline, made.number)
@@ -123,7 +123,7 @@ def run_piece(
     Raises what `run_slice` raises.
     """
     from streaming import lineage as lineage_of
-    from streaming.generations import load
+    from streaming.generations.catalog import load
     from streaming.pipelines import PIPELINES
     from streaming.replay import building
 
@@ -222,7 +222,7 @@ def proven(
     Raises Refused while another replay of the pipeline is under way or waits. What an earlier call left when it was
     killed goes first.
     """
-    from streaming.generations import load_live
+    from streaming.generations.catalog import load_live
     from streaming.replay import building, retirement
     from streaming.replay.request import Request
 

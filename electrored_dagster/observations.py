@@ -14,7 +14,7 @@ from contracts import datasets
 from contracts.datasets import ROLES, Dataset
 from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from electrored_dagster.graph import evaluation, key
-from observability.standing import Future, NegativeGroups, Overlap, PipelineStanding, Standing
+from observer.platform_status import Future, NegativeGroups, Overlap, PipelineStanding, Standing
 
 # How often a result is reported when only its watermark moved; its freshness policy allows for three of them.
 HEARTBEAT = timedelta(minutes=10)

@@ -22,9 +22,10 @@ from contracts.settings import (
     SoapSettings,
 )
 from electrored_dagster.outcomes import NotSet, settings
-from observability.lineage.facts import Facts, Parent, RunOf
-from observability.lineage.hops import BATCH, Job, Read
-from observability.lineage.runs import ABORT, COMPLETE, FAIL, START, Known, Lineage, Telling, telling
+from lineage.emitter import ABORT, COMPLETE, FAIL, START, Known, Lineage, Telling, telling
+from lineage.model import BATCH, Job, Read
+from lineage.run import Parent, RunOf
+from observability.progress_report import ProgressReport
 
 if TYPE_CHECKING:
     from dagster._core.storage.dagster_run import RunRecord
@@ -87,7 +88,7 @@ def tell_end(lineage: Lineage, instance: dg.DagsterInstance, record: RunRecord) 
     if ended != COMPLETE:
         lineage.end_left(run.run_id, ended, f"{error}, and this with it")
     lineage.tell(of, lambda: job, START, at=_moment(record.start_time) or end)
-    lineage.tell(of, lambda: job, ended, Facts(assertions=checked, error=error), at=end)
+    lineage.tell(of, lambda: job, ended, ProgressReport(assertions=checked, error=error), at=end)
 
 
 def tell_checks(lineage: Lineage, sensor: str, found: Sequence[dg.AssetCheckEvaluation]) -> None:
@@ -98,7 +99,7 @@ def tell_checks(lineage: Lineage, sensor: str, found: Sequence[dg.AssetCheckEval
     job = _checking(sensor, checked)
     run = RunOf(str(uuid4()))
     lineage.tell(run, lambda: job, START)
-    lineage.tell(run, lambda: job, COMPLETE, Facts(assertions=checked))
+    lineage.tell(run, lambda: job, COMPLETE, ProgressReport(assertions=checked))
 
 
 def _checking(name: str, checked: Iterable[Dataset]) -> Job:

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from contracts.settings import KafkaSettings, ObserverSettings, from_environment
 from observability import logs, metrics
-from observability.observer import observer
+from observer.collector import observer
 
 
 def main() -> None:

@@ -31,6 +31,10 @@ KINDS = ("stall", "wait", "hint")
 TURN_SECONDS = 60.0
 
 
+class Cancelled(Exception):
+    """A wait was ended because the process, or this part of it, stops. No failure: its thread ends quietly."""
+
+
 @dataclass(frozen=True)
 class Wait:
     """One wait. `since` is in seconds of the Unix epoch, from the first report on; `detail` is the newest sentence."""

@@ -23,8 +23,8 @@ from contracts.settings import (
     from_environment,
 )
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS
+from lineage.emitter import Saying, telling
 from observability import logs, metrics
-from observability.lineage.runs import Saying, telling
 from sources import lineage as lineage_of
 from sources.errors import SourceError
 from sources.postgres.capture import Capture

@@ -18,12 +18,12 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import OffsetSpec
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from contracts import kafka, keeping
-from contracts.registry import Codec, Registry, Unreachable
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
-from contracts.writers import LostSchema, Undecodable
+from kafka_client import clients, topic_settings
+from kafka_client.registry import Codec, Registry, Unreachable
+from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
 from sources.errors import Fenced, Interrupted, Refused, SourceError
@@ -32,7 +32,7 @@ from sources.log import Held, held, last
 _log = logs.get(__name__)
 
 # Reading back starts with the broker's answer; an open transaction of another source may hold it back this long.
-READ_BACK_SECONDS = 4 * kafka.TRANSACTION_TIMEOUT_MS / 1_000
+READ_BACK_SECONDS = 4 * clients.TRANSACTION_TIMEOUT_MS / 1_000
 
 
 FileState = Literal["TAKING", "DONE", "REJECTED", "LOST", "RETRACTING", "RETRACTED"]
@@ -134,11 +134,11 @@ class Ledger:
                     self._codec = Registry(self._settings).codec(
                         self._topic.subject, load(self._topic.schema)
                     )
-            self._limits = kafka.record_limits(self._settings, self._names)
-            self._producer = kafka.transactional_producer(
+            self._limits = clients.record_limits(self._settings, self._names)
+            self._producer = clients.transactional_producer(
                 self._settings, self._transactional_id, min(self._limits.values())
             )
-            self._producer.init_transactions(kafka.TIMEOUT_SECONDS)
+            self._producer.init_transactions(clients.TIMEOUT_SECONDS)
             self._read_back(self._codec)
             self.next_seq = self.position.next_seq if self.position is not None else 1
             if self.position is None:
@@ -226,7 +226,7 @@ class Ledger:
             _produce(producer, self._topic.name, own)
             for key in gone:
                 producer.produce(self._topic.name, None, key)
-            producer.commit_transaction(kafka.TIMEOUT_SECONDS)
+            producer.commit_transaction(clients.TIMEOUT_SECONDS)
         except (KafkaException, BufferError) as error:
             # Not even an abort is tried: the next producer's `init_transactions` settles it, whatever it was.
             self.close()
@@ -246,7 +246,7 @@ class Ledger:
     def _are_limits_others(self) -> bool:
         """Whether the topics take records of other sizes than when this was opened."""
         try:
-            return kafka.record_limits(self._settings, self._names) != self._limits
+            return clients.record_limits(self._settings, self._names) != self._limits
         except KafkaException as error:
             _log.warning("the topics' limits could not be asked for", reason=str(error))
             return False
@@ -344,23 +344,23 @@ class Ledger:
     def _end_offset(self) -> int:
         partition = TopicPartition(self._topic.name, 0)
         # Named, because its answer would never come if the client went before.
-        client = kafka.admin(self._settings)
+        client = clients.admin(self._settings)
         future = client.list_offsets(
             {partition: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
             isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=kafka.TIMEOUT_SECONDS,
+            request_timeout=clients.TIMEOUT_SECONDS,
         )[partition]
         return int(future.result().offset)
 
     def _committed_below(self, end: int) -> Iterable[tuple[bytes, bytes | None]]:
         # Neither joins a group nor commits; the client asks for a name nevertheless. The end shows after a fetch that
         # waited in vain, so it does not wait long.
-        consumer = kafka.consumer(
+        consumer = clients.consumer(
             self._settings, f"sources.{self._source}", subscribed=False, overrides={"fetch.wait.max.ms": 20}
         )
         try:
             first, _ = consumer.get_watermark_offsets(
-                TopicPartition(self._topic.name, 0), kafka.TIMEOUT_SECONDS
+                TopicPartition(self._topic.name, 0), clients.TIMEOUT_SECONDS
             )
             consumer.assign([TopicPartition(self._topic.name, 0, first)])
             yield from _until(consumer, first, end)
@@ -420,12 +420,12 @@ def meaning(error: Exception) -> SourceError:
     """What Kafka's failure is to a source."""
     cause = error.args[0] if error.args else None
     # First: a producer that may not be is called fatal too.
-    if isinstance(cause, KafkaError) and kafka.is_forbidden(cause):
+    if isinstance(cause, KafkaError) and clients.is_forbidden(cause):
         return Refused(
             f"Kafka refuses ({cause.str()}): give the user of ELECTRORED_KAFKA_SASL_USERNAME the right (`python -m "
             "contracts acls` lists them), or mend ELECTRORED_KAFKA_SASL_PASSWORD"
         )
-    if isinstance(cause, KafkaError) and kafka.is_fenced(cause):
+    if isinstance(cause, KafkaError) and clients.is_fenced(cause):
         return Fenced("another process has taken over this source; this one ends")
     if isinstance(cause, KafkaError) and cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
         return Refused(
@@ -441,8 +441,8 @@ def check_kept(settings: KafkaSettings, topic: Topic, *, whole: bool = False) ->
     Raises Interrupted when Kafka does not answer.
     """
     try:
-        keeping.check(settings, [topic], whole=[topic] if whole else ())
-    except keeping.NotKept as error:
+        topic_settings.check(settings, [topic], whole=[topic] if whole else ())
+    except topic_settings.NotKept as error:
         raise Refused(str(error)) from error
     except KafkaException as error:
         raise meaning(error) from error
@@ -484,7 +484,7 @@ def _record(codec: Codec, value: bytes, kind: str) -> dict[str, Any]:
 class DeadLetters:
     """Encoder of what cannot be taken, cut to `room`: the bytes of a record in the topic."""
 
-    def __init__(self, settings: KafkaSettings, topic: Topic, room: int = kafka.MOST_RECORD_BYTES) -> None:
+    def __init__(self, settings: KafkaSettings, topic: Topic, room: int = clients.MOST_RECORD_BYTES) -> None:
         self._room = room
         with registry_answers():
             self._codec = Registry(settings).codec(topic.subject, load(topic.schema))

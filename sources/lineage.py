@@ -10,7 +10,7 @@ from contracts.datasets import Dataset
 from contracts.schemas import load
 from contracts.tables import csv_sales
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS, Topic
-from observability.lineage.hops import (
+from lineage.model import (
     BATCH,
     STREAMING,
     Column,

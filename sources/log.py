@@ -14,13 +14,12 @@ from typing import Any, cast
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from contracts import kafka
-from contracts.registry import Codec, header
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
-from contracts.writers import LostSchema, Undecodable
+from kafka_client import avro, clients
+from kafka_client.registry import Codec, header
+from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
-from sources import avro
 from sources.errors import Interrupted, Refused
 
 _log = logs.get(__name__)
@@ -64,9 +63,9 @@ def _offsets(
 ) -> dict[int, int]:
     places = [TopicPartition(topic, number) for number in range(partitions)]
     # Named, because its answer would never come if the client went before.
-    client = kafka.admin(settings)
+    client = clients.admin(settings)
     futures = client.list_offsets(
-        dict.fromkeys(places, spec), isolation_level=isolation, request_timeout=kafka.TIMEOUT_SECONDS
+        dict.fromkeys(places, spec), isolation_level=isolation, request_timeout=clients.TIMEOUT_SECONDS
     )
     return {place.partition: int(future.result().offset) for place, future in futures.items()}
 
@@ -79,18 +78,18 @@ def batches(
     until: Mapping[int, int],
 ) -> Iterator[Batch]:
     """What is committed from the offsets on and below the ends. Raises KafkaException or Interrupted."""
-    reader = kafka.consumer(
+    reader = clients.consumer(
         settings, f"sources.{source}", subscribed=False, overrides={"fetch.wait.max.ms": 20}
     )
     with closing(reader):
         reached = {}
         for number in until:
-            low, _ = reader.get_watermark_offsets(TopicPartition(topic, number), kafka.TIMEOUT_SECONDS)
+            low, _ = reader.get_watermark_offsets(TopicPartition(topic, number), clients.TIMEOUT_SECONDS)
             reached[number] = max(low, offsets.get(number, low))
         reader.assign([TopicPartition(topic, number, at) for number, at in reached.items()])
         while any(reached[number] < end for number, end in until.items()):
             values = []
-            first = reader.poll(kafka.TIMEOUT_SECONDS)
+            first = reader.poll(clients.TIMEOUT_SECONDS)
             if first is None:
                 raise Interrupted(f"{topic} stands still at {reached} of {dict(until)}")
             for message in (first, *reader.consume(BATCH, 0)):
@@ -154,7 +153,7 @@ def last(settings: KafkaSettings, codec: Codec, source: str, topic: Topic) -> in
 
 
 def _partitions(settings: KafkaSettings, topic: Topic) -> int:
-    return kafka.describe_topics(settings, [topic.name])[topic.name][1]
+    return clients.describe_topics(settings, [topic.name])[topic.name][1]
 
 
 class Own:

@@ -14,14 +14,14 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings, ResultsDbSettings, WindowSettings, from_environment
+from lineage.emitter import telling
 from observability import logs, metrics
-from observability.lineage.runs import telling
-from streaming import generations, lost_schemas
 from streaming.engine.errors import EngineError
 from streaming.engine.pipeline import Parameters
+from streaming.generations import catalog, lost_schemas
+from streaming.generations.instance_id import free_slot
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.replay import commands
-from streaming.slots import free_slot
 
 app = typer.Typer(no_args_is_help=True, help="From the log to totals, and from totals to where people look.")
 app.add_typer(commands.app)
@@ -40,7 +40,7 @@ def init() -> None:
             windows.salesman_calendar if pipeline.calendar == "30-days" else pipeline.calendar or "1-day"
         )
         parameters = Parameters(windows.time_zone, windows.grace, calendar)
-        generation = generations.create(
+        generation = catalog.create(
             from_environment(KafkaSettings),
             results,
             pipeline,
@@ -92,7 +92,7 @@ def work(
     ] = Path(".electrored"),
 ) -> None:
     """Combine and merge of the generations of a pipeline: active, candidate, standby, as they come and go."""
-    from streaming import working
+    from streaming.generations import supervisor
 
     state_dir /= "state"
     with nullcontext(str(slot)) if slot is not None else free_slot(state_dir, pipeline) as own:
@@ -102,7 +102,7 @@ def work(
             metrics.serve()
             kafka, results = _settings()
             with telling(f"work {pipeline} {own}", kafka, results) as lineage:
-                working.run(kafka, results, pipeline, own, state_dir, stop, lineage)
+                supervisor.run(kafka, results, pipeline, own, state_dir, stop, lineage)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from contracts.datasets import Dataset
 from contracts.schemas import load
 from contracts.tables import metadata
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, GenerationTopics
-from observability.lineage.hops import (
+from lineage.model import (
     BATCH,
     STREAMING,
     Column,

@@ -13,8 +13,8 @@ from sqlalchemy import Engine, NullPool, create_engine
 from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
 from electrored_dagster.generations import replaying, window_days
 from electrored_dagster.outcomes import settings
-from observability.lookalikes import LookAlikes, look_alikes
-from observability.standing import (
+from observer.lookalikes import LookAlikes, look_alikes
+from observer.platform_status import (
     Future,
     NegativeGroups,
     Overlap,

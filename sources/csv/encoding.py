@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from contracts.registry import header
-from sources import avro
+from kafka_client import avro
+from kafka_client.registry import header
 
 _BITS = 14
 _MASK = (1 << _BITS) - 1

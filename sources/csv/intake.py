@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
+from lineage.emitter import Say, unheard
 from observability import logs
-from observability.lineage.runs import Say, unheard
 from sources.csv import reading
 from sources.csv.entries import Writers, counts_of, detail, disagreements_of, place_of, spans_of
 from sources.csv.inbox import Inbox, Unfinished, Waiting

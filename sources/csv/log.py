@@ -9,11 +9,11 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
-from contracts.writers import LostSchema
+from kafka_client.registry import Registry
+from kafka_client.writer_schemas import LostSchema
 from sources.csv.rows import EPOCH, MICROSECOND
 from sources.errors import Refused
 from sources.ledger import meaning, registry_answers

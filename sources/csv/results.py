@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from contracts import datasets
 from contracts.topics import SALES_EVENTS
-from observability.lineage.facts import Facts
+from observability.progress_report import ProgressReport
 
 # How many rows a preview shows.
 PREVIEW_ROWS = 5
@@ -62,7 +62,7 @@ class Counts:
         return {currency: Decimal(value).scaleb(-4) for currency, value in sorted(self.amount.items())}
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> ProgressReport:
         """What a run says that has written this."""
         # A correction is a reversal and a sale.
         events = self.accepted + self.corrections + self.reversals
@@ -72,7 +72,7 @@ class Counts:
             "duplicates": self.duplicates,
             "dead": self.rejected,
         }
-        return Facts(counts={"csv": said}, rows={datasets.topic(SALES_EVENTS): events})
+        return ProgressReport(counts={"csv": said}, rows={datasets.topic(SALES_EVENTS): events})
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
+from lineage.emitter import Say, unheard
 from observability import logs
-from observability.lineage.runs import Say, unheard
 from sources.csv.content import Cut, Damaged, sha256_of
 from sources.csv.entries import spans_of
 from sources.csv.inbox import Inbox

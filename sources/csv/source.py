@@ -9,10 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
+from kafka_client.registry import Registry
 from observability import metrics
 from sources.csv.encoding import Encoder
 from sources.csv.lines import Bad

@@ -13,7 +13,7 @@ from prometheus_client import Gauge
 
 from contracts.settings import KafkaSettings, SalesDbSettings
 from observability import logs
-from observability.lineage.facts import Facts
+from observability.progress_report import ProgressReport
 from observability.waits import WAITS, On
 from sources.errors import Interrupted
 from sources.ledger import Ledger
@@ -68,9 +68,9 @@ class Capture:
     def _written(self) -> int:
         return 0 if self._session is None else self._session.written
 
-    def facts(self) -> Facts:
+    def facts(self) -> ProgressReport:
         """How far it is; may be asked from any thread."""
-        return Facts() if self._session is None else self._session.facts()
+        return ProgressReport() if self._session is None else self._session.facts()
 
     def run(self, stop: threading.Event) -> None:
         """Capture until `stop`. Raises Refused or Fenced; what is Interrupted is gone on with from the ledger."""
@@ -126,7 +126,7 @@ class Session:
         """Events that are in the log, of the sessions before too."""
         return self._writer.written
 
-    def facts(self) -> Facts:
+    def facts(self) -> ProgressReport:
         """What was handed to the log last."""
         return self._writer.facts()
 

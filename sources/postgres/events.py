@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from confluent_kafka import KafkaException
 
-from contracts import kafka
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from kafka_client import clients
 from sources.errors import Refused
 from sources.ledger import check_kept, meaning
 
@@ -29,7 +29,7 @@ class EventsTopic:
 
     def _described(self) -> tuple[str, int]:
         try:
-            return kafka.describe_topics(self._settings, [self._name])[self._name]
+            return clients.describe_topics(self._settings, [self._name])[self._name]
         except KafkaException as error:
             raise meaning(error) from error
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from contracts import texts
 from contracts.columns import SALE_COLUMNS
-from contracts.registry import header
-from sources import avro
+from kafka_client import avro
+from kafka_client.registry import header
 from sources.postgres.pgoutput import EPOCH_MICROS
 
 # The columns that capture needs, in the order in which a row is handed around.

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from contracts.datasets import KAFKA, Dataset
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from kafka_client.registry import Registry
 from observability import metrics
-from observability.lineage.facts import Facts
+from observability.progress_report import ProgressReport
 from sources.ledger import DeadLetters, Ledger, Position, Range, Record, registry_answers
 from sources.postgres.rows import EPOCH, MAX_BYTES, Encoder, Half, as_json
 from sources.postgres.stream import Segment
@@ -79,11 +79,11 @@ class Writer:
         self._next_seq = position.next_seq
         self.frontier = 0 if position.frontier is None else (position.frontier - EPOCH) // _MICROSECOND
 
-    def facts(self) -> Facts:
+    def facts(self) -> ProgressReport:
         """How far the source is; may be asked from any thread, and knows nothing before the start."""
         if self._next_seq == 1 and not self.frontier:
-            return Facts()
-        return Facts(
+            return ProgressReport()
+        return ProgressReport(
             watermark=EPOCH + self.frontier * _MICROSECOND if self.frontier else None,
             counts={SOURCE: {"events": self._next_seq - 1}},
             checkpoints={SOURCE: {0: self.where.place.lsn}},

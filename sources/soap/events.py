@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from contracts.registry import header
-from sources import avro
+from kafka_client import avro
+from kafka_client.registry import header
 from sources.ledger import Record
 from sources.soap.confirmation import Confirmation
 

@@ -27,13 +27,13 @@ from tenacity import (
 )
 
 from contracts import datasets
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
 from contracts.topics import PAYMENT_CONFIRMATIONS, Topic
+from kafka_client.registry import Registry
+from lineage.emitter import Say, unheard
 from observability import logs
-from observability.lineage.facts import Facts
-from observability.lineage.runs import Say, unheard
+from observability.progress_report import ProgressReport
 from sources.errors import Refused
 from sources.ledger import DeadLetters, Ledger, Position, Record, registry_answers
 from sources.postgres.events import EventsTopic
@@ -228,9 +228,9 @@ class _Poll:
         self._say(self._facts())
         _log.debug("page", cursor=page.next_cursor, confirmations=len(events), dead=len(dead))
 
-    def _facts(self) -> Facts:
+    def _facts(self) -> ProgressReport:
         tally, frontier = self._tally, self._position.frontier
-        return Facts(
+        return ProgressReport(
             watermark=None if frontier == EPOCH else frontier,
             counts={SOURCE: {"events": tally.confirmations, "dead": tally.dead}},
             rows={datasets.topic(PAYMENT_CONFIRMATIONS): tally.confirmations},

@@ -11,8 +11,8 @@ from typing import cast
 
 import polars as pl
 
-from contracts.registry import Codec, header
-from streaming.engine import age
+from kafka_client import latency_header
+from kafka_client.registry import Codec, header
 from streaming.engine.blocks import encode_rows, zigzag
 from streaming.engine.decoding import Decoder
 from streaming.engine.pipeline import Input, Parameters, Pipeline
@@ -128,7 +128,7 @@ class Combine:
             frame = self._input.normal(frame)
         frame = frame.with_columns(self._looked_at)
         frame = self._without_invalid(frame, messages, dead)
-        self._oldest_micros = age.older(self._oldest_micros, self._oldest(frame))
+        self._oldest_micros = latency_header.older(self._oldest_micros, self._oldest(frame))
         late = self._group(frame, messages)
         future = _counted(frame, _AHEAD)
         for partition, row in last_row.items():

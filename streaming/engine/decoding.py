@@ -12,8 +12,8 @@ from typing import Any
 import fastavro
 import polars as pl
 
-from contracts.registry import HEADER_BYTES, header, is_record, schema_id_of
-from contracts.writers import LostSchema, Undecodable, UnknownSchema, one_line
+from kafka_client.registry import HEADER_BYTES, header, is_record, schema_id_of
+from kafka_client.writer_schemas import LostSchema, Undecodable, UnknownSchema, one_line
 from streaming.engine.blocks import Records, attempt
 from streaming.engine.resolution import difference, is_decimal, is_timestamp
 from streaming.engine.windows import to_micros

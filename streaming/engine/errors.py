@@ -8,8 +8,6 @@ EngineError
 
 from __future__ import annotations
 
-from observability.lineage.runs import ToldToStop
-
 # Where a message ends that asks for more than fits into one line.
 RESTORING = 'see "Backup and restore" in docs/operations.md'
 # Of a generation's own topics: what was mixed into them cannot be taken out again, but all can be computed again.
@@ -33,7 +31,3 @@ class Abortable(EngineError):
 
 class Fatal(EngineError):
     """Going on could lose or double something; the message says what and what to do."""
-
-
-class Stopping(ToldToStop):
-    """Told to stop while waiting for a server that is away. Not an error: whoever runs the thread ends it quietly."""

@@ -16,12 +16,12 @@ from typing import cast
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from contracts.registry import Codec
+from kafka_client.failures import is_end, is_lost
+from kafka_client.registry import Codec
 from observability import logs
 from observability.waits import WAITS
 from streaming.engine.counting import Counting
 from streaming.engine.errors import Abortable, Fatal
-from streaming.engine.failures import is_end, is_lost
 from streaming.engine.partitions import Partitions
 from streaming.engine.progress import progress_key
 from streaming.engine.restore import Positions, Restorer, State

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from contracts.registry import HEADER_BYTES, header
-from streaming.engine import age
+from kafka_client import latency_header
+from kafka_client.registry import HEADER_BYTES, header
 from streaming.engine.blocks import Records, attempt, encode_rows, read_zigzag, zigzag
 from streaming.engine.combine import group_keys
 from streaming.engine.errors import ALIEN, Fatal
@@ -94,7 +94,7 @@ class Merge:
             if isinstance(frame, BaseException):
                 raise Fatal(f"{self.input_topic} holds groups that combine never writes: {ALIEN}") from frame
             self._partials.append(frame.hstack([pl.Series(_PARTITION, partitions, dtype=pl.Int32)]))
-        self._oldest_micros = age.older(self._oldest_micros, age.oldest(messages))
+        self._oldest_micros = latency_header.older(self._oldest_micros, latency_header.oldest(messages))
         return sum(counts)
 
     def _advance(self, message: Message, watermarks: Mapping[str, datetime], count: int) -> None:

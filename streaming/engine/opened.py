@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from contracts.kafka import consumer
-from contracts.producers import open_producers
 from contracts.settings import KafkaSettings
+from kafka_client.clients import consumer
+from kafka_client.open_producers import open_producers
 from observability import logs
 from observability.waits import WAITS
 from streaming.engine.loop import Attendant, Loop

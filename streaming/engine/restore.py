@@ -26,17 +26,17 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Counter, Gauge
 
-from contracts.kafka import committed_offsets
-from contracts.registry import Codec
-from contracts.writers import LostSchema, Undecodable
+from kafka_client.clients import committed_offsets
+from kafka_client.failures import is_end, is_lost
+from kafka_client.offsets import ask_ends
+from kafka_client.registry import Codec
+from kafka_client.watchdog import watching
+from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
-from observability.waits import WAITS
+from observability.waits import WAITS, Cancelled
 from streaming.engine.errors import ALIEN, Fatal
-from streaming.engine.failures import is_end, is_lost
-from streaming.engine.offsets import ask_ends
 from streaming.engine.progress import Progress, progress_key
 from streaming.engine.state import StateStore
-from streaming.engine.watchdog import watching
 
 # An answer takes milliseconds; without one the question is put again.
 REQUEST_SECONDS = 5.0
@@ -87,10 +87,6 @@ class State:
 
     topic: str
     store: StateStore
-
-
-class Stopped(Exception):
-    """The worker stops, so the answer is not needed."""
 
 
 class Restorer:
@@ -204,7 +200,7 @@ class Restorer:
                 return answer
             self._stopping.wait(RETRY_SECONDS)
         self._waited()
-        raise Stopped
+        raise Cancelled
 
     def _wait(self, detail: str) -> None:
         WAITS.begin("kafka", detail, f"{self._at.flow}, restoring")
@@ -268,7 +264,7 @@ class Restorer:
         while position < end:
             if self._stopping.is_set():
                 self._waited()
-                raise Stopped
+                raise Cancelled
             records, position = self._taken(self._consumer.consume(BATCH, 0.1), position)
             if records or position >= end:
                 RESTORED.labels(self._at.flow).inc(len(records))

@@ -12,12 +12,12 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_exponential
 
-from contracts.registry import Registry, Unreachable
 from contracts.settings import KafkaSettings
-from contracts.writers import LostSchema
+from kafka_client.registry import Registry, Unreachable
+from kafka_client.writer_schemas import LostSchema
 from observability import logs
-from observability.waits import WAITS
-from streaming.engine.errors import Fatal, Stopping
+from observability.waits import WAITS, Cancelled
+from streaming.engine.errors import Fatal
 
 # A registry that starts answers so, or what stands before it does.
 _STARTING = frozenset({408, 425, 429})
@@ -32,7 +32,7 @@ _log = logs.get(__name__)
 class PatientRegistry(Registry):
     """Asks until there is an answer or `stop` is set.
 
-    Raises Stopping when told to stop while it is away, Fatal for what it would refuse again, and Undecodable for an id
+    Raises Cancelled when told to stop while it is away, Fatal for what it would refuse again, and Undecodable for an id
     that it does not know or that is of something else, because that is an answer about a record.
     """
 
@@ -67,7 +67,7 @@ class PatientRegistry(Registry):
         try:
             return retrying(call)
         except RetryError as error:
-            raise Stopping from error
+            raise Cancelled from error
         except SchemaRegistryError as error:
             raise Fatal(
                 f"the schema registry at {self._url} refuses {what} ({reason(error)}): is "
@@ -89,14 +89,14 @@ class PatientRegistry(Registry):
             _log.warning("the schema registry does not answer, retried", url=self._url, reason=error)
 
     def wait_for(self, error: LostSchema, is_found: Callable[[], bool]) -> None:
-        """Wait until the id was put back. Raises Stopping when told to stop."""
+        """Wait until the id was put back. Raises Cancelled when told to stop."""
         _log.error("values are held back", reason=str(error))
         try:
             while not is_found():
                 # Each time: another thread may have waited for the registry's answer, and got it.
                 WAITS.begin("registry", str(error))
                 if self.stop.wait(LOST_SECONDS):
-                    raise Stopping
+                    raise Cancelled
         finally:
             WAITS.end("registry")
         _log.info("the schema registry knows the id again")

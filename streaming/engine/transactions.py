@@ -13,15 +13,15 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from contracts.kafka import is_fenced
+from kafka_client import latency_header
+from kafka_client.clients import is_fenced
+from kafka_client.failures import is_too_large
+from kafka_client.watchdog import watching
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
 from observability.waits import WAITS
-from streaming.engine import age
 from streaming.engine.errors import Abortable, Fatal
-from streaming.engine.failures import is_too_large
 from streaming.engine.step import OutRecord
-from streaming.engine.watchdog import watching
 
 # One call's wait for the broker; a broker that restarts is back in about 5 s.
 CALL_SECONDS = 10.0
@@ -63,7 +63,7 @@ class Transactions:
     ) -> Delivered:
         """All records and the consumed offsets in one transaction; Kafka keeps `metadata` beside each offset.
 
-        `oldest_micros` goes with the last record to each explicitly chosen partition, see `streaming/engine/age.py`.
+        `oldest_micros` goes with the last record to each explicitly chosen partition: kafka_client/latency_header.py.
         Gives the offset after the last record that went to each explicitly chosen partition. Raises Abortable when
         it was aborted, OutcomeUnknown when the answer did not come, Fatal when this producer was fenced or a record
         is too large for Kafka.
@@ -207,7 +207,7 @@ def _send(
 ) -> None:
     arguments: dict[str, Any] = {"key": record.key}
     if oldest_micros is not None:
-        arguments["headers"] = age.headers(oldest_micros)
+        arguments["headers"] = latency_header.headers(oldest_micros)
     if record.partition is not None:
         arguments["partition"] = record.partition
     if on_delivery is not None:

@@ -11,10 +11,10 @@ from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
+from kafka_client.failures import is_lost
 from observability import logs
 from observability.waits import WAITS
 from streaming.engine.errors import RESTORING, Fatal
-from streaming.engine.failures import is_lost
 from streaming.engine.loop import Attendant, Loop
 from streaming.engine.state import StateStore
 

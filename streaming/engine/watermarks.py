@@ -17,13 +17,13 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
-from contracts.registry import Codec
-from contracts.writers import LostSchema, Undecodable
+from kafka_client.failures import is_end, is_lost
+from kafka_client.offsets import Asked, ask_ends
+from kafka_client.registry import Codec
+from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
 from streaming.engine.errors import Fatal
-from streaming.engine.failures import is_end, is_lost
 from streaming.engine.loop import Attendant, Loop
-from streaming.engine.offsets import Asked, ask_ends
 
 # Sources publish about once a second.
 INTERVAL_SECONDS = 1.0

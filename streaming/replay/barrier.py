@@ -1,7 +1,7 @@
 """The coordinator of a barrier: asks generations to rest at one position, waits until they do, lets them go.
 
 Merge and sink are behind everything that combine wrote when they have passed the ends of their topics, asked for after
-every combine was at rest. See `streaming/barriers.py` for who takes part.
+every combine was at rest. See `streaming/generations/barriers.py` for who takes part.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from confluent_kafka.admin import AdminClient
 from sqlalchemy import Connection, Engine, Interval, cast, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from contracts import kafka as connect
 from contracts.settings import KafkaSettings
 from contracts.tables import barrier_reports, barriers
+from kafka_client import clients as connect
+from kafka_client.offsets import ends
 from observability import logs
-from streaming.barriers import OPEN, STANDING_SECONDS
-from streaming.engine.offsets import ends
-from streaming.generations import Generation, load
+from streaming.generations.barriers import OPEN, STANDING_SECONDS
+from streaming.generations.catalog import Generation, load
 from streaming.pipelines import PIPELINES
 from streaming.replay.errors import Busy, NotInTime
 from streaming.replay.failpoints import failpoint

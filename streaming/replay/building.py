@@ -22,22 +22,22 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from contracts import kafka as connect
 from contracts.datasets import KAFKA, Dataset
 from contracts.settings import KafkaSettings
 from contracts.tables import generations
+from kafka_client import clients as connect
+from kafka_client.offsets import ends
 from observability import logs
-from observability.lineage.facts import Facts
+from observability.progress_report import ProgressReport
 from streaming.engine.loop import REPLAY, Loop
-from streaming.engine.offsets import ends
-from streaming.engine.worker import COLLECT_SECONDS, Worker
-from streaming.generations import Generation, check_kept, lay_out, load, load_live, with_rules
+from streaming.generations.catalog import Generation, check_kept, lay_out, load, load_live, with_rules
+from streaming.generations.schema_ids import keep, keep_inputs
+from streaming.generations.worker import COLLECT_SECONDS, Worker
 from streaming.pipelines import PIPELINES
 from streaming.replay.errors import Refused
 from streaming.replay.failpoints import failpoint
 from streaming.replay.presence import is_worked_on, working_on
 from streaming.replay.request import Range, Request
-from streaming.schema_ids import keep, keep_inputs
 
 # Behind everything that people wait for.
 NICE = 10
@@ -78,9 +78,9 @@ class Done:
     restored: int = field(default=0, compare=False)
     written: Mapping[str, int] = field(default_factory=dict, compare=False)
 
-    def facts(self, step: str, partition: int) -> Facts:
+    def facts(self, step: str, partition: int) -> ProgressReport:
         """What the slice's run says."""
-        return Facts(
+        return ProgressReport(
             counts={step: {"events": self.events, "restored": self.restored}},
             checkpoints={step: {partition: self.next_offset}},
             rows={Dataset(KAFKA, (name,)): count for name, count in self.written.items()},

@@ -24,11 +24,11 @@ from sqlalchemy.pool import NullPool
 from contracts import tables
 from contracts.differences import changes, csv_of
 from contracts.settings import KafkaSettings, ResultsDbSettings, from_environment
+from lineage.emitter import Saying, telling
 from observability import logs
-from observability.lineage.runs import Saying, telling
 from streaming import lineage as lineage_of
 from streaming.engine.errors import EngineError
-from streaming.generations import load
+from streaming.generations.catalog import load
 from streaming.pipelines import PIPELINES
 from streaming.replay import building, display, promotion, retirement, running
 from streaming.replay.barrier import held

@@ -17,15 +17,15 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from sqlalchemy import Connection, Engine, delete, func, select, text, update
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from contracts.kafka import TIMEOUT_SECONDS, admin
-from contracts.registry import Registry, Unreachable
 from contracts.settings import KafkaSettings
 from contracts.tables import barrier_reports, barriers, differences, generations, sink_positions
 from contracts.topics import GenerationTopics
+from kafka_client.clients import TIMEOUT_SECONDS, admin
+from kafka_client.registry import Registry, Unreachable
 from observability import logs
-from streaming.barriers import OPEN
 from streaming.engine.errors import Retriable
 from streaming.engine.schemas import may_pass, reason
+from streaming.generations.barriers import OPEN
 from streaming.pipelines import PIPELINES
 from streaming.replay.errors import Busy, Refused
 from streaming.replay.failpoints import failpoint

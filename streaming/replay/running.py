@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from streaming.engine.errors import Fatal
-from streaming.generations import Generation
+from streaming.generations.catalog import Generation
 from streaming.replay.building import Slice, slices
 
 # How soon a slice ends whose replay was killed.

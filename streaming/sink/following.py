@@ -17,11 +17,11 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_exponential
 
-from contracts.kafka import is_forbidden
 from contracts.settings import ResultsDbSettings
+from kafka_client.clients import is_forbidden
 from observability import logs
-from observability.waits import WAITS
-from streaming.engine.errors import Fatal, Stopping
+from observability.waits import WAITS, Cancelled
+from streaming.engine.errors import Fatal
 
 # How soon a new generation is followed, and a retired one left.
 TICK_SECONDS = 1.0
@@ -57,7 +57,7 @@ def connect(results: ResultsDbSettings, name: str, poolclass: type[Pool] | None 
 def retried(call: Callable[[], T], stop: threading.Event) -> T:
     """The call's result; a server that is away is waited for.
 
-    Raises Stopping if told to stop meanwhile, Fatal if the results database or Kafka would refuse the same call again.
+    Raises Cancelled if told to stop meanwhile, Fatal if the results database or Kafka would refuse the same call again.
     """
     reporter = f"retrying {threading.get_ident()}"
     retrying = Retrying(
@@ -70,7 +70,7 @@ def retried(call: Callable[[], T], stop: threading.Event) -> T:
     try:
         return retrying(call)
     except RetryError as error:
-        raise Stopping from error
+        raise Cancelled from error
     except DBAPIError as error:
         if not _is_refused(error):
             raise
@@ -133,7 +133,7 @@ class _Thread:
     def _main(self) -> None:
         try:
             self.run(self.stop)
-        except Stopping:
+        except Cancelled:
             pass
         except BaseException as error:
             # Handed to the main thread, which raises it.
@@ -170,7 +170,7 @@ def follow(wanted: Callable[[], Mapping[K, Follower]], stop: threading.Event) ->
             for key in now.keys() - threads.keys():
                 threads[key] = _Thread(now[key])
             stop.wait(TICK_SECONDS)
-    except Stopping:
+    except Cancelled:
         pass
     finally:
         WAITS.leave("following")

@@ -13,21 +13,21 @@ from prometheus_client import Histogram
 from sqlalchemy import Engine
 
 from contracts import datasets
-from contracts.registry import Registry
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import GenerationTopics
+from kafka_client.registry import Registry
+from lineage.consumer import Keeper
+from lineage.emitter import UNTOLD, Teller
+from lineage.model import Job
 from observability import logs
-from observability.lineage.facts import Facts
-from observability.lineage.hops import Job
-from observability.lineage.keeping import Keeper
-from observability.lineage.runs import UNTOLD, Teller
 from observability.metrics import EVENTS
+from observability.progress_report import ProgressReport
+from observability.waits import Cancelled
 from streaming import lineage as lineage_of
-from streaming.barriers import STANDING_SECONDS, Barriers, Reports
-from streaming.engine.errors import Fatal, Stopping
+from streaming.engine.errors import Fatal
 from streaming.engine.schemas import PatientRegistry
-from streaming.generations import LIVE, load
-from streaming.sink.followed import Entry, Followed, live
+from streaming.generations.barriers import STANDING_SECONDS, Barriers, Reports
+from streaming.generations.catalog import LIVE, load
 from streaming.sink.following import Follower, connect, follow, retried
 from streaming.sink.rows import Rows
 from streaming.sink.state_topic import (
@@ -39,6 +39,7 @@ from streaming.sink.state_topic import (
     check,
     decoded,
 )
+from streaming.sink.targets import Entry, Followed, live
 
 # From the beginning of one transaction to that of the next: what came meanwhile shares it.
 PAUSE_SECONDS = 0.02
@@ -90,7 +91,7 @@ class StateSink:
         self._reader = Reader(kafka, followed.topic, topics.group_id("sink"))
         self._progress = Progress(followed.partitions)
 
-    def facts(self) -> Facts:
+    def facts(self) -> ProgressReport:
         """How far it is; may be asked from any thread."""
         return self._progress.facts("sink", datasets.table(self._followed.pipeline.table))
 
@@ -201,7 +202,7 @@ def run(
 
 def _shown(view: str) -> Job:
     # In the thread that tells: it reads the views' SQL, which the sink's start need not wait for.
-    from streaming.shown import shown
+    from streaming.view_columns import shown
 
     return shown(view)
 
@@ -217,7 +218,7 @@ def kept_following(engine: Engine, entry: Entry, work: Callable[[], None], stop:
         try:
             work()
             return
-        except Stopping:
+        except Cancelled:
             raise
         # A defect of a new version too, as in a worker.
         except Exception as error:

@@ -19,23 +19,23 @@ from hashlib import blake2b
 from itertools import islice
 
 from contracts import datasets
-from contracts.kafka import admin, committed, committed_offsets, transactional_producer
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
+from kafka_client.clients import admin, committed, committed_offsets, transactional_producer
+from kafka_client.offsets import beginnings, ends
+from kafka_client.registry import Registry
+from lineage.emitter import UNTOLD, Teller
 from observability import logs
-from observability.lineage.facts import Facts
-from observability.lineage.runs import UNTOLD, Teller
 from observability.metrics import EVENTS
+from observability.progress_report import ProgressReport
 from streaming import lineage as lineage_of
 from streaming.engine.errors import Abortable
-from streaming.engine.offsets import beginnings, ends
 from streaming.engine.schemas import PatientRegistry
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
-from streaming.sink.followed import Followed, active
 from streaming.sink.following import Follower, connect, follow, retried
 from streaming.sink.state_topic import CHECK_SECONDS, Batch, Progress, Reader, check, decoded
+from streaming.sink.targets import Followed, active
 
 # A transaction of about 50 ms: readers of the public topic wait for no more than that.
 TRANSACTION_RECORDS = 5_000
@@ -64,7 +64,7 @@ class Publisher:
         self._admin = admin(kafka)
         self._progress = Progress(followed.partitions)
 
-    def facts(self) -> Facts:
+    def facts(self) -> ProgressReport:
         """How far it is; may be asked from any thread."""
         return self._progress.facts("publisher", datasets.topic(self._output))
 

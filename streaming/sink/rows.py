@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 
 from contracts.tables import metadata, sink_positions
 from streaming.engine.errors import RESTORING, Fatal
-from streaming.sink.followed import Followed
+from streaming.sink.targets import Followed
 
 # What the sink itself, or the table, adds to the columns that come from the state topic.
 _OWN = ("generation", "updated_at", "apply_number", "is_negative")

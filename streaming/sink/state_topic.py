@@ -13,20 +13,20 @@ from typing import Any, Self, cast
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from contracts.datasets import Dataset
-from contracts.kafka import admin, consumer, describe_topics
-from contracts.registry import Codec
 from contracts.settings import KafkaSettings
-from contracts.writers import LostSchema, Undecodable
+from kafka_client import latency_header
+from kafka_client.clients import admin, consumer, describe_topics
+from kafka_client.failures import is_end, is_lost
+from kafka_client.registry import Codec
+from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
-from observability.lineage.facts import Facts
 from observability.metrics import LAG
-from observability.waits import WAITS
-from streaming.engine import age
-from streaming.engine.errors import ALIEN, RESTORING, Fatal, Stopping
-from streaming.engine.failures import is_end, is_lost
+from observability.progress_report import ProgressReport
+from observability.waits import WAITS, Cancelled
+from streaming.engine.errors import ALIEN, RESTORING, Fatal
 from streaming.engine.merge import WATERMARK_KEY
 from streaming.engine.opened import OpenTransactions
-from streaming.sink.followed import Followed
+from streaming.sink.targets import Followed
 
 # A topic made anew is noticed by its offsets at once, or by this check of its id; so is a Kafka that is away.
 CHECK_SECONDS = 10.0
@@ -68,8 +68,8 @@ class Batch:
             else:
                 self.totals[key] = value
         if carriers:
-            found = age.oldest(cast(Sequence[age.Carrier], carriers))
-            self.oldest_micros = age.older(self.oldest_micros, found)
+            found = latency_header.oldest(cast(Sequence[latency_header.Carrier], carriers))
+            self.oldest_micros = latency_header.older(self.oldest_micros, found)
 
 
 def decoded(codec: Codec, topic: str, value: bytes) -> dict[str, Any]:
@@ -98,10 +98,10 @@ class Progress:
         # Anew, and not changed: who asks from another thread sees one or the other.
         self.watermarks = self.watermarks | watermarks
 
-    def facts(self, step: str, output: Dataset) -> Facts:
+    def facts(self, step: str, output: Dataset) -> ProgressReport:
         """What the run says; may be asked from any thread. A watermark is that of all partitions."""
         marks = list(self.watermarks.values())
-        return Facts(
+        return ProgressReport(
             watermark=min(marks) if len(marks) == self.partitions else None,
             counts={step: {"records": self.read}},
             checkpoints={step: dict(self.positions)},
@@ -163,7 +163,7 @@ class Reader:
         """Committed records until every assigned partition's position has reached its end."""
         while any(position < ends[partition] for partition, position in self.positions.items()):
             if stop.is_set():
-                raise Stopping
+                raise Cancelled
             yield self.take()
 
     def show_lag(self, flow: str) -> None:

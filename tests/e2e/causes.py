@@ -25,9 +25,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from contracts.kafka import client_config, consumer
 from contracts.settings import KafkaSettings, StackSettings
 from contracts.topics import GenerationTopics
+from kafka_client.clients import client_config, consumer
 from stack import databases, ports
 from stack.kafka import Kafka
 from stack.layout import Layout

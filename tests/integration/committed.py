@@ -8,11 +8,11 @@ from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
 
-from contracts import kafka
-from contracts.registry import Codec, Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from kafka_client import clients
+from kafka_client.registry import Codec, Registry
 
 PATIENCE_SECONDS = 60.0
 
@@ -31,7 +31,7 @@ def codec(settings: KafkaSettings, topic: Topic) -> Codec:
 
 def values(settings: KafkaSettings, topic: Topic) -> list[tuple[bytes, bytes | None]]:
     """Keys and values, partition by partition."""
-    consumer = kafka.consumer(settings, "test", subscribed=False, overrides={"fetch.wait.max.ms": 20})
+    consumer = clients.consumer(settings, "test", subscribed=False, overrides={"fetch.wait.max.ms": 20})
     try:
         return list(_below_the_ends(consumer, topic))
     finally:

@@ -7,17 +7,17 @@ from typing import cast
 
 from confluent_kafka import Message
 
-from streaming.engine import age
-from streaming.engine.driver import Driver
+from kafka_client import latency_header
 from streaming.engine.windows import to_micros
 from streaming.sink.state_topic import Batch
+from streaming.testing import Driver
 from tests.pipelines.test_pipelines import NOON, city_driver, event
 
 SECOND = timedelta(seconds=1)
 
 
 def told(driver: Driver) -> set[int | None]:
-    return {age.oldest([record]) for records in driver.state.records for record in records}
+    return {latency_header.oldest([record]) for records in driver.state.records for record in records}
 
 
 def recorded(driver: Driver, *moments: datetime) -> None:
@@ -56,7 +56,7 @@ def test_a_sink_that_is_behind_takes_many_commits_at_once_and_tells_the_oldest_o
         driver.event(event(seq, recorded_at=NOON + seconds * SECOND), 0)
         driver.run()
     (records,) = driver.state.records
-    assert age.oldest(records[-1:]) == to_micros(NOON + 8 * SECOND)
+    assert latency_header.oldest(records[-1:]) == to_micros(NOON + 8 * SECOND)
     batch = Batch.of(cast(list[Message], records))
     assert batch.oldest_micros == to_micros(NOON + SECOND)
     batch.add(cast(list[Message], records[-1:]))

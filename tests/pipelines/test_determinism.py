@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from contracts.registry import Codec
 from contracts.schemas import load
-from streaming.engine.driver import Driver, canonical
+from kafka_client.registry import Codec
 from streaming.engine.pipeline import Parameters
 from streaming.engine.step import Step
 from streaming.pipelines import top_sales_by_city, top_salesman_by_country
+from streaming.testing import Driver, canonical
 from tests.pipelines.histories import CITIES, NOON, Source
 
 EVENTS, PARTITIONS, REPLAYS = 1_500, 4, 20

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.topics import PAYMENT_CONFIRMATIONS
-from streaming.engine.driver import Driver
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines.enriched_sales import V1
+from streaming.testing import Driver
 from tests.pipelines.histories import AMOUNTS, CITIES, MOMENTS, NOON, ROWS, Source
 
 SALES, PAYMENTS = 0, 1

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.registry import header
-from streaming.engine.driver import Driver
+from kafka_client.registry import header
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines import CURRENT, PIPELINES
+from streaming.testing import Driver
 from tests.pipelines.test_pipelines import event
 
 EDGES = [

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from streaming.engine.driver import Driver, canonical
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines import PIPELINES
+from streaming.testing import Driver, canonical
 from tests.pipelines.histories import CITIES, Source
 
 GOLDEN = {

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from streaming.engine.driver import Driver
 from streaming.engine.errors import Fatal
 from streaming.engine.pipeline import Parameters
 from streaming.engine.step import Output, Step
 from streaming.pipelines import PIPELINES
+from streaming.testing import Driver
 
 CITY = PIPELINES[("top-sales-by-city", 1)]
 SALESMAN = PIPELINES[("top-salesman-by-country", 1)]

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts import texts
-from streaming.engine.driver import Driver
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.pipelines.normal_texts import FEW, normal
+from streaming.testing import Driver
 from tests.pipelines.histories import NOON, Source
 
 SALE = {

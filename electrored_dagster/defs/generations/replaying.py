@@ -175,7 +175,7 @@ def compare(
 ) -> Iterator[dg.Output[None]]:
     """Makes it a candidate, and tells what differs from the active generation."""
     with own_words(), connected() as (kafka, results, _):
-        from streaming.generations import load
+        from streaming.generations.catalog import load
         from streaming.replay import building
 
         building.finish(results, load(results, made.pipeline, made.number))

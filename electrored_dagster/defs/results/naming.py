@@ -8,7 +8,7 @@ from contracts import datasets
 from contracts.topics import TOP_SALES_BY_CITY
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.graph import key
-from observability.lookalikes import DAYS
+from observer.lookalikes import DAYS
 
 NAME = "cities_that_look_alike"
 

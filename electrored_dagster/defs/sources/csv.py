@@ -16,7 +16,7 @@ from electrored_dagster.graph import described, evaluation, key
 from electrored_dagster.inbox import CHECK, MOST_DOUBLINGS, NAMES_CHECK, Memory, Runs, look, reason_to_wait
 from electrored_dagster.outcomes import NotSet, own_words, settings
 from electrored_dagster.telling import of_server, tell_checks, told
-from observability.lineage.runs import Saying
+from lineage.emitter import Saying
 from sources import lineage as lineage_of
 
 SALES = key(datasets.CSV_SALES)

@@ -17,7 +17,7 @@ from electrored_dagster.columns import came_from
 from electrored_dagster.graph import avro_columns, described, key
 from electrored_dagster.outcomes import RECORDS_CHECK, NotSet, own_words, settings
 from electrored_dagster.telling import told
-from observability.lineage.runs import Saying
+from lineage.emitter import Saying
 from sources import lineage as lineage_of
 
 CONFIRMATIONS = datasets.topic(PAYMENT_CONFIRMATIONS)

@@ -33,7 +33,7 @@ def assets() -> dg.Definitions:
         _aside(
             LATE_EVENTS,
             [LOG],
-            "Facts that came after the end of their window and its grace: counted, and told here.",
+            "ProgressReport that came after the end of their window and its grace: counted, and told here.",
         ),
         _aside(
             DEAD_LETTERS,

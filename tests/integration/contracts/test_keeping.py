@@ -23,8 +23,6 @@ from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner
 
 import contracts.__main__ as command
-from contracts import kafka as connect
-from contracts import keeping
 from contracts.settings import ResultsDbSettings
 from contracts.topics import (
     DEAD_LETTERS,
@@ -33,16 +31,18 @@ from contracts.topics import (
     SOURCE_POSITIONS,
     Topic,
 )
-from observability import looks
+from kafka_client import clients as connect
+from kafka_client import topic_settings
+from observer import probes
 from sources.csv.log import Log
 from sources.errors import Refused
 from sources.ledger import Ledger
 from sources.postgres.events import EventsTopic
 from stack.embedded import Embedded
-from streaming import generations
 from streaming.engine.errors import Fatal
-from streaming.engine.worker import Worker
-from streaming.schema_ids import keep
+from streaming.generations import catalog
+from streaming.generations.schema_ids import keep
+from streaming.generations.worker import Worker
 from tests.integration.streaming.ground import Ground
 
 WEEK = str(7 * 24 * 3600 * 1000)
@@ -103,9 +103,9 @@ def topics(stack: Embedded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Topics]
     ]
     made = Topics(stack, connect.admin(stack.kafka), *four)
     monkeypatch.setattr(command, "PUBLIC", made.all)
-    monkeypatch.setattr(looks, "PUBLIC", made.all)
+    monkeypatch.setattr(probes, "PUBLIC", made.all)
     yield made
-    there = keeping.existing(stack.kafka, made.all)
+    there = topic_settings.existing(stack.kafka, made.all)
     if there:
         for future in made.admin.delete_topics([topic.name for topic in there]).values():
             future.exception()
@@ -124,7 +124,7 @@ def not_kept(topics: Topics, results_db: ResultsDbSettings) -> set[tuple[str, st
     results = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
     return {
         (sample.labels["topic"], sample.labels["setting"])
-        for sample in looks.of_topics(topics.stack.kafka, results)
+        for sample in probes.of_topics(topics.stack.kafka, results)
     }
 
 
@@ -218,7 +218,7 @@ def test_row_24_no_generation_is_computed_from_what_is_left_and_the_live_one_goe
             ground.settled()
         topics.delete(ground.source.name)
         with pytest.raises(Fatal, match=f"{ground.source.name} partition 0 begins at offset 1"):
-            generations.lay_out(stack.kafka, ground.pipeline, after=1)
+            catalog.lay_out(stack.kafka, ground.pipeline, after=1)
         # It has counted what is gone, so it is right; partials are deleted by design.
         partials, state, _ = ground.generation.names.all
         topics.delete(partials.name)

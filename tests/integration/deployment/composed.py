@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from contracts.acls import USER_PREFIX
+from kafka_client.acls import USER_PREFIX
 from stack import databases, ports
 from stack.postgres import SUPERUSER
 from tests.integration.deployment.conftest import Secured

@@ -18,7 +18,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from sqlalchemy import URL
 
-from contracts.acls import GRANTS, USER_PREFIX
+from kafka_client.acls import GRANTS, USER_PREFIX
 from stack import databases
 from stack.embedded import Embedded, child, until_ready
 from stack.kafka import Kafka

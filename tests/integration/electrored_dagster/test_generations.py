@@ -17,9 +17,9 @@ from electrored_dagster import generations
 from electrored_dagster.definitions import definitions
 from electrored_dagster.defs.generations.checking import NAME
 from electrored_dagster.graph import key
-from observability.lineage.hops import Job
-from observability.lineage.runs import Saying
-from streaming.generations import load
+from lineage.emitter import Saying
+from lineage.model import Job
+from streaming.generations.catalog import load
 from streaming.replay import building
 from streaming.replay.building import Slice
 from streaming.replay.request import Request

@@ -21,14 +21,14 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget, GrpcServerTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
-from contracts.kafka import ensure_topics
 from contracts.settings import ResultsDbSettings
 from contracts.topics import PUBLIC
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.defs.upkeep.observing import observe_platform
 from electrored_dagster.defs.upkeep.pruning import prune_history
 from electrored_dagster.pruning import KEEP_EVENTS, prune
-from observability import looks
+from kafka_client.clients import ensure_topics
+from observer import probes
 from stack.embedded import Embedded
 from stack.ports import Ports
 from tests.integration.electrored_dagster import saying as saying_module
@@ -92,7 +92,7 @@ def test_a_nightly_job_has_failed_until_its_next_success(instance: dg.DagsterIns
     def seen() -> dict[str, float]:
         return {
             sample.name.removeprefix("electrored_nightly_"): sample.value
-            for sample in looks.of_dagster(dagster)
+            for sample in probes.of_dagster(dagster)
             if sample.labels.get("dagster_job") == "prune_history" and "outcome" not in sample.labels
         }
 
@@ -106,9 +106,9 @@ def test_a_nightly_job_has_failed_until_its_next_success(instance: dg.DagsterIns
     assert seen()["failed"] == 0
     nightly.execute_in_process(instance=instance, raise_on_error=False)
     assert seen() == {"failed": 1, "success_timestamp_seconds": succeeded_at}
-    never = [one for one in looks.of_dagster(dagster) if one.labels.get("dagster_job") == "check_replays"]
+    never = [one for one in probes.of_dagster(dagster) if one.labels.get("dagster_job") == "check_replays"]
     assert [one.value for one in never] == [0, record.start_time], "one that never ran is late one day"
-    ended = [one for one in looks.of_dagster(dagster) if one.name == "electrored_runs_last_hour"]
+    ended = [one for one in probes.of_dagster(dagster) if one.name == "electrored_runs_last_hour"]
     assert {one.labels["outcome"]: one.value for one in ended} == {"failure": 2, "success": 1}
 
 

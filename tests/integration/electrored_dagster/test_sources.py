@@ -24,12 +24,12 @@ from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRe
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 import sources.csv.intake
-from contracts import kafka
 from contracts.settings import CsvSettings, ResultsDbSettings, SoapSettings
 from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from electrored_dagster.definitions import definitions
 from electrored_dagster.defs.sources.csv import csv_inbox
-from observability.lineage.runs import COMPLETE, FAIL, START
+from kafka_client import clients
+from lineage.emitter import COMPLETE, FAIL, START
 from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
 from sources.csv.inbox import Inbox
@@ -105,7 +105,7 @@ def platform(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Platform:
-    kafka.ensure_topics(stack.kafka, PUBLIC)
+    clients.ensure_topics(stack.kafka, PUBLIC)
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     for name, value in {

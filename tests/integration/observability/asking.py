@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, make_url
 
 from api.main import create_app
 from contracts.settings import ApiSettings, ResultsDbSettings
-from observability.lineage.keeping import Keeper
+from lineage.consumer import Keeper
 from stack.embedded import Embedded
 from tests.integration.streaming.ground import wait_until
 

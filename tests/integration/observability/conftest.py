@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from contracts.kafka import ensure_topics
 from contracts.settings import CsvSettings, LineageSettings, ResultsDbSettings, SalesDbSettings
 from contracts.topics import OPENLINEAGE_EVENTS
-from observability.lineage.runs import Known
+from kafka_client.clients import ensure_topics
+from lineage.emitter import Known
 from stack.embedded import Embedded
 
 

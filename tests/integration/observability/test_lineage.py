@@ -19,7 +19,6 @@ from sqlalchemy import create_engine, insert
 from typer.testing import CliRunner
 
 from contracts import datasets
-from contracts.kafka import admin, consumer, ensure_topics
 from contracts.settings import (
     CsvSettings,
     KafkaSettings,
@@ -28,13 +27,14 @@ from contracts.settings import (
 )
 from contracts.tables import generations
 from contracts.topics import OPENLINEAGE_EVENTS, TOP_SALES_BY_CITY
-from observability.lineage.facts import Facts
-from observability.lineage.runs import Known, Lineage, telling
+from kafka_client.clients import admin, consumer, ensure_topics
+from lineage.emitter import Known, Lineage, telling
+from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
 from stack.cli import app
 from stack.embedded import Embedded
 from streaming import lineage as of_streaming
-from streaming import shown as of_views
+from streaming import view_columns as of_views
 from streaming.pipelines import CURRENT, PIPELINES
 from tests.integration.observability.asking import answering, ends, serving, way
 from tests.integration.streaming.ground import wait_until
@@ -169,7 +169,7 @@ def test_a_run_is_told_from_its_start_to_its_end_and_how_far_it_is_between(
     stack: Embedded, known: tuple[Known, ...], settings: LineageSettings
 ) -> None:
     job = of_streaming.worker(CITY, 71)
-    facts = Facts(watermark=datetime(2026, 11, 23, tzinfo=UTC), counts={"combine": {"events": 3}})
+    facts = ProgressReport(watermark=datetime(2026, 11, 23, tzinfo=UTC), counts={"combine": {"events": 3}})
     with telling("test", *known, settings=settings) as lineage:
         with lineage.told(lambda: job, lambda: facts):
             wait_until(lambda: "RUNNING" in states(told(stack.kafka, job.name)), what="RUNNING")
@@ -289,7 +289,7 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(
 ) -> None:
     job, topic = of_streaming.worker(CITY, 74), "lineage-later"
     later = replace(OPENLINEAGE_EVENTS, name=topic)
-    monkeypatch.setattr("observability.lineage.transports.OPENLINEAGE_EVENTS", later)
+    monkeypatch.setattr("lineage.transports.OPENLINEAGE_EVENTS", later)
     with telling("later", *known, settings=settings) as lineage:
         with lineage.told(lambda: job):
             pass

@@ -16,9 +16,10 @@ from api.lineage import traced
 from api.lineage_schemas import JobSaid, Lineage
 from contracts.settings import ResultsDbSettings
 from contracts.tables import lineage_runs
-from observability.lineage.facts import FACET, Facts
-from observability.lineage.kept import SILENT, keep
-from observability.lineage.runs import ABORT, COMPLETE, FAIL, RUNNING, START
+from lineage.emitter import ABORT, COMPLETE, FAIL, RUNNING, START
+from lineage.run import FACET
+from lineage.store import SILENT, keep
+from observability.progress_report import ProgressReport
 from streaming import lineage as of_streaming
 from streaming.pipelines import PIPELINES
 from tests.unit.observability.told import told
@@ -30,7 +31,7 @@ A, B, C = (f"0192c7b7-2b0c-7a30-8f6e-2f4f0e0a000{number}" for number in (1, 2, 3
 
 def said(run_id: str, state: str, minute: float = 0, watermark: float | None = None) -> bytes:
     """An event of a worker's run, so many minutes after `NOW`; so is its watermark."""
-    made = told(WORKER, state, Facts())
+    made = told(WORKER, state, ProgressReport())
     made["run"]["runId"] = run_id
     made["eventTime"] = (NOW + timedelta(minutes=minute)).isoformat()
     if watermark is not None:

@@ -11,13 +11,13 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 from openlineage.client.transport.kafka import KafkaConfig, KafkaTransport
 
-from contracts.kafka import admin, client_config, consumer
 from contracts.settings import LineageSettings, ResultsDbSettings
 from contracts.topics import OPENLINEAGE_EVENTS
-from observability.lineage import transports
-from observability.lineage.facts import Facts
-from observability.lineage.outbox import Refused, restored
-from observability.lineage.runs import START, Known, telling
+from kafka_client.clients import admin, client_config, consumer
+from lineage import transports
+from lineage.emitter import START, Known, telling
+from lineage.outbox import Refused, restored
+from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
 from stack.embedded import Embedded
 from tests.integration.observability.asking import answering, direct
@@ -76,9 +76,10 @@ def test_what_others_tell_is_passed_over_or_shown_and_the_way_is_answered(
 
 def test_what_the_broker_refuses_is_said_and_what_it_takes_arrives(stack: Embedded) -> None:
     """With settings of a user's own, whose client would give up in silence."""
-    events = [restored(made(job, START, Facts())) for job in JOBS]
+    events = [restored(made(job, START, ProgressReport())) for job in JOBS]
     sizes = {
-        len(json.dumps(made(job, START, Facts()))): event for job, event in zip(JOBS, events, strict=True)
+        len(json.dumps(made(job, START, ProgressReport()))): event
+        for job, event in zip(JOBS, events, strict=True)
     }
     small, large = sizes[min(sizes)], sizes[max(sizes)]
     topic = f"told-{uuid4().hex[:8]}"

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, insert
 from contracts import tables
 from contracts.settings import ResultsDbSettings
 from contracts.topics import TOP_SALES_BY_CITY, GenerationTopics
-from observability.lookalikes import LookAlikes, look_alikes
+from observer.lookalikes import LookAlikes, look_alikes
 from tests.integration.observability.test_standing import activate
 
 

@@ -14,13 +14,13 @@ from confluent_kafka import Producer
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from contracts.kafka import client_config, ensure_topics
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import ResultsDbSettings
 from contracts.topics import DEAD_LETTERS, PUBLIC, SOURCE_POSITIONS, GenerationTopics
-from observability import looks
-from observability.looks import Ledger, Sample
+from kafka_client.clients import client_config, ensure_topics
+from kafka_client.registry import Registry
+from observer import probes
+from observer.probes import Ledger, Sample
 from sources.ledger import FileEntry, FileState
 from stack import databases
 from stack.embedded import Embedded
@@ -89,7 +89,7 @@ def test_a_source_that_was_never_read_to_its_end_has_no_frontier(stack: Embedded
         }
 
     with closing(ledger):
-        assert seen(looks.EPOCH) == {"records_total": 7, "first_reading_active": 1}
+        assert seen(probes.EPOCH) == {"records_total": 7, "first_reading_active": 1}
         read = {"records_total": 7, "first_reading_active": 0}
         assert seen(AT) == read | {"frontier_timestamp_seconds": AT.timestamp()}
         assert seen(None) == read, "one that waits for nothing holds nothing back"
@@ -144,7 +144,7 @@ def test_a_slot_is_looked_at_by_who_may_only_connect_and_while_nobody_captures(s
 
     def seen() -> dict[str, float | str]:
         found = {
-            sample.name.removeprefix("electrored_slot_"): sample for sample in looks.of_slot(sales, slot)
+            sample.name.removeprefix("electrored_slot_"): sample for sample in probes.of_slot(sales, slot)
         }
         return {name: one.labels.get("status", one.value) for name, one in found.items()}
 
@@ -174,7 +174,7 @@ def test_who_never_got_a_watermark_is_complete_up_to_its_beginning(stack: Embedd
         connection.execute(text("UPDATE generations SET created_at = created_at - interval '1 hour'"))
     found = {
         (sample.labels["pipeline"], sample.labels["partition"]): sample.value
-        for sample in looks.of_results(engine)
+        for sample in probes.of_results(engine)
         if sample.name == "electrored_results_watermark_timestamp_seconds"
     }
     beginning = AT.timestamp() - 3600
@@ -189,7 +189,7 @@ def test_watermarks_and_lags_are_those_of_the_active_generation(stack: Embedded,
     with engine.begin() as connection:
         activate(connection, topics)
     produce(stack.kafka, topics.state, [b"x"] * 5)
-    found = [*looks.of_results(engine), *looks.of_kafka(stack.kafka, engine)]
+    found = [*probes.of_results(engine), *probes.of_kafka(stack.kafka, engine)]
     watermarks = {
         sample.labels["partition"]: sample.value
         for sample in found

@@ -16,14 +16,14 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from contracts import tables
 from contracts.datasets import PIPELINES
-from contracts.kafka import consumer, ensure_topics, transactional_producer
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import ENRICHED_SALES, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, GenerationTopics, Topic
 from contracts.zones import ZoneRules
-from observability import looks
-from observability.standing import Future, NegativeGroups, Overlap, future, negative_groups, overlap, take
+from kafka_client.clients import consumer, ensure_topics, transactional_producer
+from kafka_client.registry import Registry
+from observer import probes
+from observer.platform_status import Future, NegativeGroups, Overlap, future, negative_groups, overlap, take
 from stack.embedded import Embedded
 from streaming.engine.progress import Progress, progress_key
 
@@ -252,7 +252,7 @@ def test_groups_below_zero_are_those_of_the_active_generation(engine: Engine) ->
             sale = joined(generation, sale_id, "csv", False) | {"sales_count": count}
             connection.execute(insert(tables.joined_sales).values(sale))
     found = negative_groups(engine)
-    shown = {s.labels["pipeline"]: s.value for s in looks.of_totals(engine)}
+    shown = {s.labels["pipeline"]: s.value for s in probes.of_totals(engine)}
     assert shown == {name: negative.count for name, negative in found.items()}
     assert found[ENRICHED_SALES.name] == NegativeGroups(2, ("csv a", "csv b"))
     assert {name for name, negative in found.items() if negative.count} == {ENRICHED_SALES.name}

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from contracts.kafka import ensure_topics
-from contracts.registry import Registry, Unreachable, header
 from contracts.schemas import load
 from contracts.topics import DEAD_LETTERS, PUBLIC, Topic
-from observability import letters, looks
-from observability.looks import Ledger
-from observability.tail import Tail
+from kafka_client.clients import ensure_topics
+from kafka_client.registry import Registry, Unreachable, header
+from kafka_client.tail import Tail
+from observer import dead_letters, probes
+from observer.probes import Ledger
 from stack import ports
 from stack.embedded import Embedded
 from tests.integration.observability.test_standing import produce
@@ -95,8 +95,8 @@ def test_of_many_dead_letters_the_newest_are_read_and_known_again(
     stack: Embedded, topic: Topic, letter: Callable[[str], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensure_topics(stack.kafka, PUBLIC)
-    monkeypatch.setattr(looks, "DEAD_LETTERS", topic)
-    monkeypatch.setattr(looks, "MOST_LETTERS", 500)
+    monkeypatch.setattr(probes, "DEAD_LETTERS", topic)
+    monkeypatch.setattr(probes, "MOST_LETTERS", 500)
     many = [letter("amount")] * 2_000
     produce(stack.kafka, topic, many, prefix="a")
 
@@ -118,13 +118,13 @@ def test_of_many_dead_letters_the_newest_are_read_and_known_again(
 def test_the_newest_letters_are_shown_the_oldest_of_them_first(
     stack: Embedded, topic: Topic, letter: Callable[[str], bytes]
 ) -> None:
-    assert letters.newest(stack.kafka, 2, topic) == []
+    assert dead_letters.newest(stack.kafka, 2, topic) == []
     # Each in a transaction of its own, as a source writes them.
     for reason in ("first", "second", "third"):
         produce(stack.kafka, topic, [letter(reason)])
-    found = letters.newest(stack.kafka, 2, topic)
+    found = dead_letters.newest(stack.kafka, 2, topic)
     assert [one["reason"] for one in found] == ["second", "third"]
-    assert list(letters.lines(found[0] | {"value": b"\xffbody"})) == [
+    assert list(dead_letters.lines(found[0] | {"value": b"\xffbody"})) == [
         "sales-events partition 0 offset 1: second",
         "    '\\\\xffbody'",
     ]

@@ -16,21 +16,21 @@ from confluent_kafka import KafkaException, Producer
 from sqlalchemy import Engine, create_engine, insert, text
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 
-from contracts.kafka import admin, describe_topics, ensure_topics, transactional_producer
-from contracts.registry import Codec, Registry
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import active_generations, generations
 from contracts.topics import GenerationTopics
-from observability.lineage.facts import Facts
-from observability.lineage.hops import Job
-from observability.lineage.runs import Untold
+from kafka_client import latency_header
+from kafka_client.clients import admin, describe_topics, ensure_topics, transactional_producer
+from kafka_client.registry import Codec, Registry
+from lineage.emitter import Untold
+from lineage.model import Job
+from observability.progress_report import ProgressReport
 from stack.embedded import Embedded
-from streaming.engine import age
 from streaming.engine.pipeline import Pipeline
 from streaming.engine.windows import to_micros
 from streaming.pipelines import PIPELINES
 from streaming.pipelines.top_sales_by_city import V1
-from streaming.sink.followed import Followed
+from streaming.sink.targets import Followed
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -39,15 +39,15 @@ class Heard(Untold):
     """What a process's runs say of themselves whenever they are asked, by job."""
 
     def __init__(self) -> None:
-        self._asked: list[tuple[Callable[[], Job], Callable[[], Facts]]] = []
+        self._asked: list[tuple[Callable[[], Job], Callable[[], ProgressReport]]] = []
 
     def told(
-        self, job: Callable[[], Job], facts: Callable[[], Facts] = Facts, **_: Any
+        self, job: Callable[[], Job], facts: Callable[[], ProgressReport] = ProgressReport, **_: Any
     ) -> AbstractContextManager[None]:
         self._asked.append((job, facts))
         return nullcontext()
 
-    def of(self, name: str) -> Facts:
+    def of(self, name: str) -> ProgressReport:
         (facts,) = (facts for job, facts in self._asked if job().name == name)
         return facts()
 
@@ -99,7 +99,9 @@ class HandMade:
                 self.codec.encode(("electrored.Total", total)),
                 key.encode(),
                 partition=zlib.crc32(key.encode()) % partitions,
-                headers=age.headers(to_micros(oldest)) if oldest and number == len(totals) else None,
+                headers=latency_header.headers(to_micros(oldest))
+                if oldest and number == len(totals)
+                else None,
             )
         for partition in range(partitions) if watermark else ():
             value = self.codec.encode(("electrored.Watermark", {"watermark": watermark}))

@@ -17,9 +17,9 @@ from sqlalchemy import Engine, create_engine, text
 from structlog.testing import capture_logs
 
 from contracts import datasets
-from contracts.registry import Registry
 from contracts.settings import KafkaSettings, ResultsDbSettings
-from observability.lineage.runs import UNTOLD, Teller
+from kafka_client.registry import Registry
+from lineage.emitter import UNTOLD, Teller
 from stack.embedded import Embedded
 from streaming.engine.errors import Fatal
 from streaming.sink import rows as rows_module

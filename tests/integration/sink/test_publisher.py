@@ -14,14 +14,14 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from contracts import datasets
-from contracts.kafka import admin, committed_offsets, consumer
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
-from observability.lineage.runs import UNTOLD, Teller
+from kafka_client.clients import admin, committed_offsets, consumer
+from kafka_client.offsets import ends
+from kafka_client.registry import Registry
+from lineage.emitter import UNTOLD, Teller
 from stack.embedded import Embedded
 from streaming.engine.errors import Fatal
-from streaming.engine.offsets import ends
 from streaming.engine.pipeline import Pipeline
 from streaming.engine.transactions import Transactions
 from streaming.sink.publisher import Publisher, run

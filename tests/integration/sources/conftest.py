@@ -22,9 +22,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from contracts import kafka
 from contracts.settings import SalesDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
+from kafka_client import clients
 from sources.ledger import Ledger, Position
 from sources.postgres.capture import Capture
 from sources.postgres.writer import Topics
@@ -220,5 +220,5 @@ def sales(stack: Embedded, sales_db: SalesDbSettings) -> Sales:
     topics = Topics(
         *(replace(t, name=f"{t.name}-{suffix}") for t in (SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS))
     )
-    kafka.ensure_topics(stack.kafka, (topics.events, topics.positions, topics.dead_letters))
+    clients.ensure_topics(stack.kafka, (topics.events, topics.positions, topics.dead_letters))
     return Sales(stack, sales_db, topics)

@@ -13,9 +13,9 @@ from uuid import uuid4
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from contracts import kafka
 from contracts.settings import SalesDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS
+from kafka_client import clients
 from sources.postgres.writer import Topics
 from stack import databases
 from stack.embedded import Embedded, child, until_ready
@@ -88,7 +88,7 @@ class Server:
         topics = Topics(
             *(replace(t, name=f"{t.name}-{suffix}") for t in (SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS))
         )
-        kafka.ensure_topics(stack.kafka, (topics.events, topics.positions, topics.dead_letters))
+        clients.ensure_topics(stack.kafka, (topics.events, topics.positions, topics.dead_letters))
         url = self.url if role is None else self.postgres.url("sales", role, PASSWORD)
         settings = SalesDbSettings(
             sales_db_url=SecretStr(url.render_as_string(hide_password=False)), sales_slot=f"slot_{suffix}"

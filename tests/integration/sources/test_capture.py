@@ -19,7 +19,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import NewPartitions
 
-from contracts import kafka
+from kafka_client import clients
 from sources.errors import Refused
 from sources.ledger import Position
 from sources.postgres import capture
@@ -160,7 +160,7 @@ def test_a_row_that_kafka_would_not_take_is_a_dead_letter(sales: Sales) -> None:
 def test_a_record_that_is_too_large_needs_a_person(sales: Sales, size: int) -> None:
     """For the broker or already for the client: to try again would end in the same place for ever."""
     topic = replace(sales.topics.events, name=f"small-{uuid4().hex}", config={"max.message.bytes": "5000"})
-    kafka.ensure_topics(sales.stack.kafka, [topic])
+    clients.ensure_topics(sales.stack.kafka, [topic])
     ledger = sales.ledger()
     ledger.open()
     with pytest.raises(Refused, match="larger than Kafka takes"):
@@ -281,7 +281,7 @@ def test_row_21_without_its_position_capture_reads_no_table_a_second_time(
     sales.run(SALE.format("a", 1))
     with sales.capturing() as running:
         captured(sales, running)
-    producer = Producer(kafka.client_config(sales.stack.kafka))
+    producer = Producer(clients.client_config(sales.stack.kafka))
     producer.produce(sales.topics.positions.name, None, key=b"postgres")
     assert producer.flush(30) == 0
     if is_gone:
@@ -549,11 +549,11 @@ def test_another_topic_of_events_stops_capture(
     if at == "at a start":
         running.stop()
     name, count = sales.topics.events.name, sales.topics.events.partitions
-    admin = kafka.admin(sales.stack.kafka)
+    admin = clients.admin(sales.stack.kafka)
     if change == "made again":
         admin.delete_topics([name])[name].result()
-        sales.wait(lambda: name not in kafka.admin(sales.stack.kafka).list_topics(timeout=10).topics)
-        kafka.ensure_topics(sales.stack.kafka, [sales.topics.events])
+        sales.wait(lambda: name not in clients.admin(sales.stack.kafka).list_topics(timeout=10).topics)
+        clients.ensure_topics(sales.stack.kafka, [sales.topics.events])
     else:
         admin.create_partitions([NewPartitions(name, count + 1)])[name].result()
     reason = "was made again" if change == "made again" else f"had {count} partitions and has {count + 1}"

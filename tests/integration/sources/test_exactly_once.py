@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from contracts import kafka
+from kafka_client import clients
 from sources.errors import Fenced
 from sources.ledger import Ledger, Position
 from sources.postgres import capture
@@ -102,7 +102,7 @@ def test_an_unknown_outcome_is_settled_by_the_position(
 ) -> None:
     """A commit that was not answered may have counted or not: the producer is replaced and the position tells."""
     lost: list[int] = []
-    make = kafka.transactional_producer
+    make = clients.transactional_producer
 
     class Unanswered:
         """A producer whose every third commit seems to time out."""
@@ -124,7 +124,7 @@ def test_an_unknown_outcome_is_settled_by_the_position(
             lost.append(self._commits)
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
-    monkeypatch.setattr(kafka, "transactional_producer", Unanswered)
+    monkeypatch.setattr(clients, "transactional_producer", Unanswered)
     monkeypatch.setattr(capture, "BACKOFF_SECONDS", (0.01,))
     with sales.capturing() as running:
         for number in range(12):

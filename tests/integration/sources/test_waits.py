@@ -19,8 +19,8 @@ from pydantic import SecretStr
 from sqlalchemy import NullPool, create_engine, make_url
 from structlog.testing import capture_logs
 
-from observability import looks
 from observability.waits import WAITS
+from observer import probes
 from sources.postgres import watch
 from sources.postgres.database import Database
 from stack import databases
@@ -115,7 +115,7 @@ def test_rows_7_and_11_what_the_server_has_no_room_for(stack: Embedded, made: Se
         )
         sales.wait(lambda: sales.run("checkpoint", status) == [("lost",)])
         assert "(idle_replication_slot_timeout)" in refused(sales, sales.start())
-        (seen, *_) = looks.of_slot(create_engine(made.url, poolclass=NullPool), sales.settings.sales_slot)
+        (seen, *_) = probes.of_slot(create_engine(made.url, poolclass=NullPool), sales.settings.sales_slot)
         assert (seen.labels["status"], seen.labels["reason"]) == ("lost", "idle_timeout")
     finally:
         made.stop()
@@ -275,7 +275,7 @@ def test_row_9_who_is_in_the_way_is_asked_on_one_connection(
     """Which is kept while a call waits. Where none is to be had, that is reported; others' waits stay."""
     monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.3)
     looks, look = [], watch.holders
-    monkeypatch.setattr(watch, "holders", lambda *pids: looks.append(pids) or look(*pids))
+    monkeypatch.setattr(watch, "holders", lambda *pids: probes.append(pids) or look(*pids))
     WAITS.begin("transaction", "a chunk's", watch.CHUNK)
     with role(sales, "") as (name, limited), closing(Database(limited.settings)) as database:
         watcher = watch.Watcher(database, threading.Event())

@@ -13,9 +13,9 @@ from uuid import uuid4
 
 import psutil
 
-from contracts.kafka import describe_topics, ensure_topics, transactional_producer
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS
+from kafka_client.clients import describe_topics, ensure_topics, transactional_producer
 from stack.kafka import Kafka
 from stack.ports import Ports
 from tests.integration.streaming.ground import wait_until

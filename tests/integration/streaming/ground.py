@@ -25,17 +25,17 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from contracts import kafka as connect
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SALES_EVENTS, SOURCE_POSITIONS
-from streaming import generations
+from kafka_client import clients as connect
+from kafka_client.registry import Registry
 from streaming.engine.loop import Loop
 from streaming.engine.pipeline import Parameters
-from streaming.engine.worker import Worker
+from streaming.generations import catalog
+from streaming.generations.schema_ids import keep
+from streaming.generations.worker import Worker
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.schema_ids import keep
 
 ROOT = Path(__file__).parents[3]
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -84,7 +84,7 @@ class Ground:
         self.positions_codec = self.registry.codec(self.positions.subject, load(self.positions.schema))
         self.results = create_engine(self.results_url, poolclass=NullPool)
         parameters = Parameters("UTC", timedelta(hours=1), "1-day")
-        self.generation = generations.create(
+        self.generation = catalog.create(
             self.kafka, self.results, self.pipeline, parameters, reason="test", created_by="test"
         )
         self.state_codec = self.registry.codec(

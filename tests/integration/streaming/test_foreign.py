@@ -15,16 +15,16 @@ import pytest
 from confluent_kafka.schema_registry import Schema
 from typer.testing import CliRunner
 
-from contracts.registry import Registry, header
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
+from kafka_client.registry import Registry, header
 from observability.waits import WAITS
 from stack import databases, embedded, ports
 from stack.embedded import Embedded
 from stack.registry import Registry as RegistryServer
-from streaming import generations, lost_schemas
 from streaming.__main__ import app
 from streaming.engine.errors import Fatal
+from streaming.generations import catalog, lost_schemas
 from tests.integration.streaming.ground import START, Ground, wait_until
 from tests.unit.streaming.test_foreign_values import BODIES, SCHEMAS
 
@@ -158,11 +158,11 @@ def test_row_23_a_registry_without_its_schemas_stops_with_a_way_on(
     assert ground.logged(0, "FATAL", "schema registry does not give schema id", "Restore it")
     # A replay has nothing to stumble over but the log.
     former = ground.generation
-    number, topics, starts = generations.lay_out(empty_registry, ground.pipeline, after=former.number)
+    number, topics, starts = catalog.lay_out(empty_registry, ground.pipeline, after=former.number)
     ground.generation = replace(
         former,
         number=number,
-        topics={name: generations.TopicIdentity(**topic) for name, topic in topics.items()},
+        topics={name: catalog.TopicIdentity(**topic) for name, topic in topics.items()},
         start_offsets={int(partition): offset for partition, offset in starts.items()},
     )
     combine, merge = ground.loops(1, "elsewhere")
@@ -203,7 +203,7 @@ def test_row_23_schemas_are_put_back_under_their_ids(
         names.state.name: pipeline.state_schema(),
         names.progress.name: load(names.progress.schema),
     }
-    monkeypatch.setattr("streaming.lost_schemas.ours", lambda _: ours)
+    monkeypatch.setattr("streaming.generations.catalog.lost_schemas.ours", lambda _: ours)
     for name, value in {
         "KAFKA_BOOTSTRAP": empty_registry.kafka_bootstrap,
         "SCHEMA_REGISTRY_URL": empty_registry.schema_registry_url,

@@ -16,17 +16,16 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.pool import NullPool
 from structlog.testing import capture_logs
 
-from contracts import kafka as connect
 from contracts.settings import ResultsDbSettings
 from contracts.tables import active_generations
 from contracts.tables import generations as table
 from contracts.topics import SALES_EVENTS
 from contracts.zones import ZoneRules
+from kafka_client import clients as connect
 from stack import databases
 from stack.embedded import Embedded
-from streaming import generations
 from streaming.engine.pipeline import Parameters, Pipeline
-from streaming.generations import Generation
+from streaming.generations.catalog import Generation, catalog
 from streaming.pipelines import CURRENT, PIPELINES
 from tests.integration.streaming.ground import wait_until
 
@@ -44,13 +43,13 @@ def pipeline() -> Pipeline:
 
 def create(stack: Embedded, results_db: ResultsDbSettings, pipeline: Pipeline) -> Generation:
     results = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
-    return generations.create(stack.kafka, results, pipeline, PARAMETERS, reason="test", created_by="test")
+    return catalog.create(stack.kafka, results, pipeline, PARAMETERS, reason="test", created_by="test")
 
 
 def test_is_loaded_as_it_was_made(stack: Embedded, results_db: ResultsDbSettings, pipeline: Pipeline) -> None:
     made = create(stack, results_db, pipeline)
     results = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
-    assert generations.load_live(results, pipeline.name) == [made]
+    assert catalog.load_live(results, pipeline.name) == [made]
     assert made.parameters == PARAMETERS
     assert made.start_offsets == dict.fromkeys(range(SALES_EVENTS.partitions), 0)
     found = connect.describe_topics(stack.kafka, made.topics)
@@ -66,7 +65,7 @@ def test_a_crash_before_the_row_is_completed_by_the_next_call(
     stack: Embedded, results_db: ResultsDbSettings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(generations, "_insert", _crash)
+        patched.setattr(catalog, "_insert", _crash)
         with pytest.raises(InterruptedError):
             create(stack, results_db, pipeline)
     first = create(stack, results_db, pipeline)
@@ -92,18 +91,18 @@ def test_row_30_a_generation_from_before_takes_over_the_rules_of_whoever_comes_f
     assert of_a == ZoneRules.of_machine("Europe/Berlin"), "a new one has them from the start"
     with results.begin() as connection:
         connection.execute(table.update().values(zone_rules=None))
-    before = generations.load(results, pipeline.name, 1)
+    before = catalog.load(results, pipeline.name, 1)
     assert before.parameters.rules is None
 
     with capture_logs() as logged:
-        assert generations.with_rules(results, before).parameters.rules == of_a
+        assert catalog.with_rules(results, before).parameters.rules == of_a
     assert "replay" not in str(logged)
     of_b = ZoneRules("Europe/Berlin", (1,), (3600,))
     monkeypatch.setattr("contracts.zones._of_machine", lambda _: of_b)
     day = date(2026, 7, 1)
     assert before.parameters.windows.window_of(day).start.hour == 23, "what B would have counted by"
     with capture_logs() as logged:
-        kept = generations.with_rules(results, before).parameters
+        kept = catalog.with_rules(results, before).parameters
     assert (kept.rules, kept.windows.window_of(day).start.hour) == (of_a, 22)
     assert f"electrored replay {pipeline.name} --time-zone Europe/Berlin --reason" in str(logged)
 
@@ -119,7 +118,7 @@ def test_setup_and_init_may_run_any_number_of_times(stack: Embedded) -> None:
         assert done.returncode == 0, done.stderr
     results = create_engine(url, poolclass=NullPool)
     for pipeline in CURRENT:
-        assert [found.number for found in generations.load_live(results, pipeline)] == [1]
+        assert [found.number for found in catalog.load_live(results, pipeline)] == [1]
     databases.drop_database(stack.postgres(), name)
 
 

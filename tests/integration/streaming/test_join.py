@@ -22,20 +22,20 @@ from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from contracts import kafka as connect
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import ResultsDbSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS
+from kafka_client import clients as connect
+from kafka_client.registry import Registry
+from observability.waits import Cancelled
 from stack.embedded import Embedded
-from streaming import generations
-from streaming.engine.errors import Stopping
 from streaming.engine.pipeline import Parameters
+from streaming.generations import catalog
 from streaming.pipelines import PIPELINES
 from streaming.pipelines.enriched_sales import V1
-from streaming.sink.followed import active, live
 from streaming.sink.postgres import StateSink
 from streaming.sink.publisher import Publisher
+from streaming.sink.targets import active, live
 from tests.integration.streaming.ground import ROOT, wait_until
 from tests.pipelines.test_enriched_sales import oracle
 
@@ -69,7 +69,7 @@ class JoinGround:
         self.codecs = [self.registry.codec(topic.subject, load(topic.schema)) for topic in sources]
         self.positions = self.registry.codec(self.sides[0].subject, load(self.sides[0].schema))
         self.public = self.registry.codec(output.subject, load(output.schema))
-        generations.create(
+        catalog.create(
             self.kafka,
             self.engine,
             self.pipeline,
@@ -101,7 +101,7 @@ class JoinGround:
     def _guarded(self, run: Any) -> None:
         try:
             run(self.stop)
-        except Stopping:
+        except Cancelled:
             pass
         except BaseException as error:
             self.failures.append(error)

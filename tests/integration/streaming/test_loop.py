@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from contracts import kafka as connect
 from contracts.topics import SALES_EVENTS
+from kafka_client import clients as connect
 from streaming.engine import upkeep
 from streaming.engine.errors import Fatal
 from streaming.engine.loop import Loop

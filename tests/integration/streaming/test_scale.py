@@ -18,13 +18,13 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from contracts import kafka as connect
 from contracts import topics
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import ResultsDbSettings
+from kafka_client import clients as connect
+from kafka_client.offsets import ends
+from kafka_client.registry import Registry
 from stack.embedded import Embedded
-from streaming.engine.offsets import ends
 from tests.integration.streaming.ground import START, Ground, wait_until
 
 PARTITIONS = 8

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from contracts.kafka import consumer, ensure_topics, transactional_producer
 from contracts.topics import LATE_EVENTS
+from kafka_client.clients import consumer, ensure_topics, transactional_producer
 from stack.embedded import Embedded
 from streaming.engine.errors import Fatal
 from streaming.engine.step import OutRecord

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Producer
 
-from contracts import kafka as connect
-from contracts.producers import open_producers
+from kafka_client import clients as connect
+from kafka_client.open_producers import open_producers
 from observability.waits import WAITS, On
 from streaming.engine import opened, upkeep
 from streaming.sink.state_topic import Reader

@@ -11,8 +11,8 @@ from datetime import timedelta
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
-from contracts import kafka as connect
 from contracts.topics import INTERNAL_PARTITIONS
+from kafka_client import clients as connect
 from tests.integration.streaming.ground import START, Ground, wait_until
 
 FRONTIER = START + timedelta(days=30)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api.lineage import _unknown
-from observability.lineage.graph import Graph
+from lineage.graph import Graph
 
 SCHEMA = {"schema": {"fields": [{"name": "total"}, {"name": "city"}]}}
 GRAPH = Graph.of(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner
 
-from contracts import acls
 from contracts.__main__ import app
+from kafka_client import acls
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from hashlib import sha256
 from typing import Any
 
-from contracts import apicurio
+from kafka_client import apicurio
 
 
 def entries(schemas: Mapping[str, Collection[tuple[int, str]]]) -> dict[str, Any]:

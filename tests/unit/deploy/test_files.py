@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
-from contracts import acls
 from contracts.settings import StackSettings
 from contracts.topics import OPENLINEAGE_EVENTS
 from electrored_dagster.columns import code_digest
+from kafka_client import acls
 from stack import java
 from stack.kafka import JMX_RULES, Kafka
 from stack.layout import Layout, Options

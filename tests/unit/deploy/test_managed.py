@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from contracts import acls
+from kafka_client import acls
 from tests.integration.deployment.composed import KINDS
 
 ROOT = Path(__file__).parents[3]

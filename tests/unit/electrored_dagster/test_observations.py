@@ -19,7 +19,7 @@ from electrored_dagster.observations import (
     Event,
     changed,
 )
-from observability.standing import (
+from observer.platform_status import (
     Future,
     NegativeGroups,
     Overlap,

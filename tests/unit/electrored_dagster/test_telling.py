@@ -24,10 +24,10 @@ from contracts.settings import LineageSettings
 from electrored_dagster import telling as of_dagster
 from electrored_dagster.graph import evaluation
 from electrored_dagster.observations import overlap_result
-from observability.lineage.facts import Naming, RunOf
-from observability.lineage.hops import BATCH, Job
-from observability.lineage.runs import ABORT, COMPLETE, FAIL, START, Lineage, Saying, telling
-from observability.standing import Overlap
+from lineage.emitter import ABORT, COMPLETE, FAIL, START, Lineage, Saying, telling
+from lineage.model import BATCH, Job
+from lineage.run import Naming, RunOf
+from observer.platform_status import Overlap
 from tests.unit.observability.told import PLACES
 from tests.unit.observability.validity import check
 

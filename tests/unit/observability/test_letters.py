@@ -7,7 +7,7 @@ from typing import NoReturn
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from observability import letters
+from observer import dead_letters
 
 
 def test_row_28_a_letter_is_shown_once_though_every_pipeline_writes_it() -> None:
@@ -23,7 +23,7 @@ def test_row_28_a_letter_is_shown_once_though_every_pipeline_writes_it() -> None
         (key, dict(first)),
         (another, None),
     ]
-    assert letters.distinct(written) == [first, second, other]
+    assert dead_letters.distinct(written) == [first, second, other]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_no_answer_has_a_reason(monkeypatch: pytest.MonkeyPatch, code: int, said
     def refuse(*_: object) -> NoReturn:
         raise KafkaException(KafkaError(code))
 
-    monkeypatch.setattr(letters, "newest", refuse)
+    monkeypatch.setattr(dead_letters, "newest", refuse)
     with pytest.raises(SystemExit) as ended:
-        letters.main(1)
+        dead_letters.main(1)
     assert said in str(ended.value)

@@ -9,10 +9,11 @@ import jsonschema
 import pytest
 from openlineage.client.serde import Serde
 
-from observability.lineage.facts import FACET, Facts
-from observability.lineage.hops import Job
-from observability.lineage.outbox import restored
-from observability.lineage.runs import ABORT, COMPLETE, FAIL, RUNNING, START
+from lineage.emitter import ABORT, COMPLETE, FAIL, RUNNING, START
+from lineage.model import Job
+from lineage.outbox import restored
+from lineage.run import FACET
+from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
 from streaming import lineage as of_streaming
 from streaming.pipelines import PIPELINES
@@ -23,7 +24,7 @@ from tests.unit.observability.validity import check, custom_schema
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
 @pytest.mark.parametrize("state", [START, RUNNING, COMPLETE, FAIL, ABORT])
 def test_every_event_is_made_of_the_spec_s_own_fields(job: Job, state: str) -> None:
-    facts = Facts(error=ValueError("it broke")) if state in (FAIL, ABORT) else FACTS
+    facts = ProgressReport(error=ValueError("it broke")) if state in (FAIL, ABORT) else FACTS
     made = told(job, state, facts)
     check(made)
     assert (FAIL in state or ABORT in state) == ("errorMessage" in made["run"]["facets"])

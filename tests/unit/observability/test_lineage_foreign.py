@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observability.lineage.kept import _row
+from lineage.store import _row
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

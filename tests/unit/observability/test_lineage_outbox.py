@@ -12,10 +12,10 @@ from openlineage.client.event_v2 import RunEvent
 from openlineage.client.serde import Serde
 from prometheus_client import REGISTRY
 
-from observability.lineage import outbox
-from observability.lineage.facts import Facts
-from observability.lineage.outbox import Outbox, Refused, restored
-from observability.lineage.runs import COMPLETE, RUNNING, START
+from lineage import outbox
+from lineage.emitter import COMPLETE, RUNNING, START
+from lineage.outbox import Outbox, Refused, restored
+from observability.progress_report import ProgressReport
 from tests.unit.observability.told import JOBS, told
 
 # Longer than any of them takes on a busy machine; reached only by a defect.
@@ -41,7 +41,7 @@ class Backend:
 
 
 def events(*states: str, job: int = 0) -> list[RunEvent]:
-    return [restored(told(JOBS[job], state, Facts())) for state in states]
+    return [restored(told(JOBS[job], state, ProgressReport())) for state in states]
 
 
 def put(lanes: dict[str, Backend], folder: Path | None, *given: RunEvent) -> bool:
@@ -137,4 +137,4 @@ def test_what_a_killed_process_had_not_finished_goes(tmp_path: Path) -> None:
 
 def test_a_restored_event_is_the_one_that_was_put_in() -> None:
     (event,) = events(START)
-    assert json.loads(Serde.to_json(event)) == told(JOBS[0], START, Facts())
+    assert json.loads(Serde.to_json(event)) == told(JOBS[0], START, ProgressReport())

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from observability.lineage.facts import Facts, Naming
-from observability.lineage.hops import BATCH, Job
-from observability.lineage.notes import Begun, Notes
-from observability.lineage.outbox import Outbox
-from observability.lineage.runs import ABORT, COMPLETE, FAIL, KILLED, RUNNING, START, Lineage, ToldToStop
-from streaming.engine.errors import Stopping
+from lineage.emitter import ABORT, COMPLETE, FAIL, KILLED, RUNNING, START, Lineage
+from lineage.model import BATCH, Job
+from lineage.open_runs import Begun, Notes
+from lineage.outbox import Outbox
+from lineage.run import Naming
+from observability.progress_report import ProgressReport
+from observability.waits import Cancelled
 from tests.unit.observability.told import PLACES
 
 # Longer than any of them takes on a busy machine; reached only by a defect.
@@ -59,7 +60,7 @@ def job(name: str = "a-job") -> Callable[[], Job]:
     ("error", "end"),
     [
         (ValueError("it broke"), FAIL),
-        (Stopping("told to stop while the database was away"), ABORT),
+        (Cancelled("told to stop while the database was away"), ABORT),
         (KeyboardInterrupt("Ctrl-C"), ABORT),
     ],
 )
@@ -76,8 +77,8 @@ def test_what_failed_is_told_from_what_was_stopped(tmp_path: Path, error: BaseEx
 def test_an_error_is_told_without_values_and_secrets(tmp_path: Path) -> None:
     teller = lineage(backend := Backend(), tmp_path)
     words = "no way to postgresql://u:s3cr3t@db/results\n[SQL: insert …]\n[parameters: {'city': 'Berlin'}]"
-    with pytest.raises(ToldToStop), teller.told(job()):
-        raise ToldToStop(words)
+    with pytest.raises(Cancelled), teller.told(job()):
+        raise Cancelled(words)
     teller.close()
     message = backend.events[-1].run.facets["errorMessage"]["message"]
     assert message.startswith("no way to postgresql://u:")
@@ -142,12 +143,12 @@ def test_nothing_is_told_of_a_run_behind_its_end(tmp_path: Path) -> None:
     teller = lineage(backend, tmp_path, every_seconds=0.01)
     asked = threading.Event()
 
-    def slow() -> Facts:
+    def slow() -> ProgressReport:
         # The one who ticks is in here when the run ends.
         if threading.current_thread() is not threading.main_thread():
             asked.set()
             threading.Event().wait(0.2)
-        return Facts()
+        return ProgressReport()
 
     with teller.told(job(), slow):
         assert asked.wait(SECONDS)

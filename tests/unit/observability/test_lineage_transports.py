@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import requests
 
-from observability.lineage.outbox import Refused, restored
-from observability.lineage.runs import START, Facts
-from observability.lineage.transports import lanes
+from lineage.emitter import START, ProgressReport
+from lineage.outbox import Refused, restored
+from lineage.transports import lanes
 from tests.unit.observability.told import JOBS, told
 
 TRANSFORMER = (
@@ -77,7 +77,7 @@ def test_an_event_that_an_asynchronous_backend_does_not_take_is_kept(
     for name, value in settings(f"http://127.0.0.1:{backend.server_port}")[where].items():
         monkeypatch.setenv(name, value)
     (send,) = lanes(None).values()
-    event = restored(told(JOBS[0], START, Facts()))
+    event = restored(told(JOBS[0], START, ProgressReport()))
     # Nobody is there, as far as this answer goes; the library does not ask again by itself.
     backend.status = 404
     with pytest.raises(requests.HTTPError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from observability.lookalikes import alike, ascii_shown
+from observer.lookalikes import alike, ascii_shown
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from observability.lineage.notes import Begun, Notes
-from observability.looks import Inbox, Sample, kind_of, of_lineage
-from observability.observer import HELP, Observer
+from lineage.open_runs import Begun, Notes
 from observability.waits import WAITS
+from observer.collector import HELP, Observer
+from observer.probes import Inbox, Sample, kind_of, of_lineage
 
 
 def test_what_a_look_found_is_shown_until_it_gets_no_answer() -> None:

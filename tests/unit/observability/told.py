@@ -12,12 +12,13 @@ from contracts import datasets
 from contracts.datasets import Places
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings, SalesDbSettings, SoapSettings
 from contracts.topics import SALES_EVENTS
-from observability.lineage.events import event
-from observability.lineage.facts import Facts, Naming, Parent, RunOf
-from observability.lineage.hops import Job
+from lineage.events import event
+from lineage.model import Job
+from lineage.run import Naming, Parent, RunOf
+from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
 from streaming import lineage as of_streaming
-from streaming import shown as of_views
+from streaming import view_columns as of_views
 from streaming.pipelines import PIPELINES
 
 PLACES = Places(
@@ -48,7 +49,7 @@ JOBS: list[Job] = [
         for make in (of_streaming.worker, of_streaming.sink, of_streaming.publisher)
     ),
 ]
-FACTS = Facts(
+FACTS = ProgressReport(
     watermark=AT,
     counts={"combine": {"events": 5, "late": 1}},
     checkpoints={"combine": {0: 7}},
@@ -57,7 +58,7 @@ FACTS = Facts(
 )
 
 
-def told(job: Job, state: str, facts: Facts) -> dict[str, Any]:
+def told(job: Job, state: str, facts: ProgressReport) -> dict[str, Any]:
     run = RunOf(RUN_ID, Parent("electrored", "csv_take", RUN_ID), (AT, AT))
     made: dict[str, Any] = json.loads(Serde.to_json(event(NAMING, run, job, state, AT, facts)))
     return made

@@ -21,8 +21,8 @@ from openlineage.client import facet_v2
 from openlineage.client.event_v2 import RunEvent
 from referencing import Registry, Resource
 
-from observability.lineage.facts import FACET
-from observability.lineage.outbox import restored
+from lineage.outbox import restored
+from lineage.run import FACET
 
 FACETS = {
     found._get_schema(): found

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from contracts.registry import Codec, header
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
+from kafka_client.registry import Codec, header
 from observability import logs
 from sources.csv.log import Log
 from sources.errors import Refused

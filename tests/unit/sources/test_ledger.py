@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from contracts.registry import Codec
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
-from sources import avro
+from kafka_client import avro
+from kafka_client.registry import Codec
 from sources.ledger import Ledger
 from sources.log import _seqs
 

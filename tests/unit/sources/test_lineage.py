@@ -6,7 +6,7 @@ from contracts import datasets
 from contracts.columns import SALE_COLUMNS
 from contracts.schemas import load
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SALES_EVENTS, Topic
-from observability.lineage.hops import Job, Kind, Made
+from lineage.model import Job, Kind, Made
 from sources import lineage
 
 # What each source gives its events by itself.

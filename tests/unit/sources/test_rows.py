@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import texts
-from contracts.registry import header
 from contracts.schemas import load
-from sources import avro
+from kafka_client import avro
+from kafka_client.registry import header
 from sources.postgres.rows import COLUMNS, MAX_BYTES, SHOWN_BYTES, Dead, Encoder, as_json, unscaled
 from tests.unit.sources import wire
 

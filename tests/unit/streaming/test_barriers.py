@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from streaming import barriers
-from streaming.barriers import Barriers, Reports
+from streaming.generations import barriers
+from streaming.generations.barriers import Barriers, Reports
 
 
 class Database:

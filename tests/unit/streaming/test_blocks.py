@@ -10,16 +10,16 @@ from typing import Any
 import fastavro
 import polars as pl
 import pytest
+from contracts.registry import header
+from contracts.writers import UnknownSchema
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from streaming.engine.driver import MemoryRegistry
 
-from contracts.registry import header
 from contracts.schemas import load
-from contracts.writers import UnknownSchema
 from streaming.engine.aggregates import money
 from streaming.engine.blocks import Records, encode_rows, read_zigzag, zigzag
 from streaming.engine.decoding import Decoder
-from streaming.engine.driver import MemoryRegistry
 
 SCHEMA = load("sale_event")
 COLUMNS = ("source", "seq", "city", "amount", "sold_at")

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.registry import Codec, header
 from contracts.schemas import load
-from contracts.writers import MOST_CHARACTERS, Undecodable, UnknownSchema, parse
+from kafka_client.registry import Codec, header
+from kafka_client.writer_schemas import MOST_CHARACTERS, Undecodable, UnknownSchema, parse
 from streaming.engine.blocks import Records, zigzag
 from streaming.engine.decoding import Decoder
 from tests.unit.streaming.test_blocks import COLUMNS, SCHEMA, event

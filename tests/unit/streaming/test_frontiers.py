@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Message
 
-from contracts.writers import LostSchema, Undecodable
+from kafka_client.writer_schemas import LostSchema, Undecodable
 from streaming.engine.errors import Fatal
 from streaming.engine.watermarks import Frontiers
 

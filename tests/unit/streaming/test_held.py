@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from contracts import kafka as connect
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS
+from kafka_client import clients as connect
 from streaming.engine.pipeline import Parameters
-from streaming.generations import Generation, TopicIdentity
+from streaming.generations.catalog import Generation, TopicIdentity
 from streaming.pipelines import PIPELINES
 from streaming.replay.barrier import Committed, Held
 from streaming.replay.errors import Refused

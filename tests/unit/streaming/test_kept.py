@@ -7,18 +7,18 @@ import threading
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from contracts import keeping
 from contracts.settings import KafkaSettings
-from observability.waits import WAITS
-from streaming import generations
-from streaming.engine.errors import Fatal, Stopping
-from streaming.generations import check_kept
+from kafka_client import topic_settings
+from observability.waits import WAITS, Cancelled
+from streaming.engine.errors import Fatal
+from streaming.generations import catalog
+from streaming.generations.catalog import check_kept
 
 KAFKA = KafkaSettings(kafka_bootstrap="broker:9092", schema_registry_url="http://registry")
 
 
 def test_kafka_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generations, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(catalog, "AGAIN_SECONDS", 0.01)
     seen: list[list[str]] = []
     stop = threading.Event()
 
@@ -27,7 +27,7 @@ def test_kafka_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
         if len(seen) < 3:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT, "broker down"))
 
-    monkeypatch.setattr(keeping, "check", check)
+    monkeypatch.setattr(topic_settings, "check", check)
     check_kept(KAFKA, [], whole=[], stop=stop)
     said = ["Kafka does not say how topics are kept: broker down"]
     assert seen == [[], said, said]
@@ -37,7 +37,7 @@ def test_kafka_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
         check_kept(KAFKA, [], whole=[])
     stop.set()
     seen.clear()
-    with pytest.raises(Stopping):
+    with pytest.raises(Cancelled):
         check_kept(KAFKA, [], whole=[], stop=stop)
     assert WAITS.current() == []
 
@@ -46,6 +46,6 @@ def test_a_right_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*_: object, whole: object) -> None:
         raise KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "no"))
 
-    monkeypatch.setattr(keeping, "check", refuse)
+    monkeypatch.setattr(topic_settings, "check", refuse)
     with pytest.raises(Fatal, match="DescribeConfigs its topics"):
         check_kept(KAFKA, [], whole=[], stop=threading.Event())

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from streaming.engine.errors import Fatal
 from streaming.sink import postgres
-from streaming.sink.followed import Entry
+from streaming.sink.targets import Entry
 
 ENTRY = Entry("city", 2, 1, "city.g2.state", "id", 2)
 

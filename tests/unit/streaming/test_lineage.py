@@ -19,8 +19,8 @@ from contracts.topics import (
     TOP_SALES_BY_CITY,
     TOP_SALESMAN_BY_COUNTRY,
 )
-from observability.lineage.hops import Kind, Made
-from streaming import lineage, shown
+from lineage.model import Kind, Made
+from streaming import lineage, view_columns
 from streaming.engine.aggregates import Sum
 from streaming.engine.pipeline import Pipeline
 from streaming.pipelines import PIPELINES
@@ -129,7 +129,7 @@ def test_a_group_without_a_fact_that_stands_is_not_published(pipeline: Pipeline)
 def test_two_transformations_come_to_what_the_specification_s_own_integrations_say(
     earlier: Kind, later: Kind
 ) -> None:
-    found = shown._through(later, earlier)
+    found = view_columns._through(later, earlier)
     indirect = [one for one in (later, earlier) if one.value[0] == "INDIRECT"]
     if indirect:
         assert found == indirect[0]
@@ -154,7 +154,7 @@ def test_every_column_of_every_hop_comes_from_one_that_the_hop_before_has(pipeli
     assert set(lineage.published(pipeline, state).columns) >= {
         field["name"] for field in load(pipeline.output.schema)["fields"] if _is_plain(field["type"])
     }
-    for origins in shown.view(datasets.view_name(pipeline.name)).columns.values():
+    for origins in view_columns.view(datasets.view_name(pipeline.name)).columns.values():
         for one in origins:
             if one.dataset == rows.dataset:
                 assert one.column in set(rows.columns) | set(lineage.OWN)
@@ -199,7 +199,7 @@ def test_another_pipeline_has_another_lineage() -> None:
 
 def test_the_view_of_the_cities_is_the_sum_of_amounts_ranked() -> None:
     pipeline = PIPELINES[TOP_SALES_BY_CITY.name, 1]
-    made = shown.answered(pipeline, datasets.internal(pipeline.name, "state"))
+    made = view_columns.answered(pipeline, datasets.internal(pipeline.name, "state"))
     assert [(one.column, one.kind) for one in made.columns["total"]] == [("total", Kind.IDENTITY)]
     assert {one.kind for one in made.columns["rank"]} == {Kind.WINDOW}
     assert "total" in {one.column for one in made.columns["rank"]}

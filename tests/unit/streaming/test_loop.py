@@ -13,9 +13,9 @@ from confluent_kafka import KafkaError, Message, TopicPartition
 
 from streaming.engine.errors import Abortable, Fatal
 from streaming.engine.loop import IDLE_SECONDS, LIVE, Loop, Parts
+from streaming.engine.loop_status import Standing
 from streaming.engine.progress import Progress
 from streaming.engine.restore import Positions
-from streaming.engine.standing import Standing
 from streaming.engine.step import Output
 from streaming.engine.transactions import OutcomeUnknown
 

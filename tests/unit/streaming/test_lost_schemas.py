@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from streaming.generations.catalog.lost_schemas import _meaning
 
-from contracts.registry import Codec, Reader, Registry, header
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
-from contracts.writers import LostSchema, Undecodable, UnknownSchema
+from kafka_client.registry import Codec, Reader, Registry, header
+from kafka_client.writer_schemas import LostSchema, Undecodable, UnknownSchema
 from streaming.engine.blocks import zigzag
 from streaming.engine.decoding import Decoder
-from streaming.lost_schemas import _meaning
 from tests.unit.streaming.test_blocks import COLUMNS, SCHEMA, event
 from tests.unit.streaming.test_foreign_values import OWN, Registered, own_values
 

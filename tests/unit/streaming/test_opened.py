@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from contracts import producers
 from contracts.settings import KafkaSettings
+from kafka_client import open_producers
 from streaming.engine import opened
 
 KAFKA = KafkaSettings(kafka_bootstrap="127.0.0.1:1", schema_registry_url="http://127.0.0.1:1")
@@ -34,7 +34,9 @@ def leads(monkeypatch: pytest.MonkeyPatch, leader: int, port: int) -> None:
     topic = SimpleNamespace(partitions={3: SimpleNamespace(leader=leader)})
     brokers = {1: SimpleNamespace(host="127.0.0.1", port=port)}
     cluster = SimpleNamespace(topics={"log": topic}, brokers=brokers)
-    monkeypatch.setattr(producers, "admin", lambda _: SimpleNamespace(list_topics=lambda *_, **__: cluster))
+    monkeypatch.setattr(
+        open_producers, "admin", lambda _: SimpleNamespace(list_topics=lambda *_, **__: cluster)
+    )
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def test_a_partition_without_a_leader_leaves_a_sentence_without_details(
 ) -> None:
     leads(monkeypatch, -1, 1)
     with pytest.raises(OSError, match="topic log partition 3 has no leader"):
-        producers.open_producers(KAFKA, "log", 3)
+        open_producers.open_producers(KAFKA, "log", 3)
     assert "a transaction is open, and" in described()
 
 

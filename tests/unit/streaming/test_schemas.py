@@ -13,13 +13,13 @@ import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from contracts.registry import Registry
 from contracts.settings import KafkaSettings
-from contracts.writers import LostSchema, UnknownSchema
-from observability.waits import WAITS
+from kafka_client.registry import Registry
+from kafka_client.writer_schemas import LostSchema, UnknownSchema
+from observability.waits import WAITS, Cancelled
 from sources.errors import Interrupted
 from sources.ledger import registry_answers
-from streaming.engine.errors import Fatal, Stopping
+from streaming.engine.errors import Fatal
 from streaming.engine.schemas import PatientRegistry
 
 URL = "http://registry:8081"
@@ -100,7 +100,7 @@ def test_nobody_there_is_away_as_the_client_itself_says_it(monkeypatch: pytest.M
     patient = PatientRegistry(nowhere, stop)
     # Its own attempts would take seconds.
     monkeypatch.setattr(patient._client._rest_client, "max_retries", 0)
-    with pytest.raises(Stopping):
+    with pytest.raises(Cancelled):
         patient.register("sales-events-value", {"type": "string"})
     assert len(warned) == 1
 
@@ -109,7 +109,7 @@ def test_told_to_stop_it_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> Non
     stop = threading.Event()
     stop.set()
     answering(monkeypatch, *[httpx2.ConnectError("connection refused")] * 3)
-    with pytest.raises(Stopping):
+    with pytest.raises(Cancelled):
         registry(stop).register("sales-events-value", {"type": "string"})
 
 
@@ -124,7 +124,7 @@ def silent() -> Iterator[KafkaSettings]:
 def test_row_25_a_registry_that_says_nothing_is_waited_for_with_a_word(
     silent: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contracts.registry.ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr("kafka_client.registry.ANSWER_SECONDS", 0.05)
     stop = threading.Event()
     patient = PatientRegistry(silent, stop)
     monkeypatch.setattr(patient._client._rest_client, "max_retries", 0)
@@ -136,7 +136,7 @@ def test_row_25_a_registry_that_says_nothing_is_waited_for_with_a_word(
             details |= {wait.detail for wait in WAITS.current()}
             time.sleep(0.01)
         stop.set()
-        with pytest.raises(Stopping):
+        with pytest.raises(Cancelled):
             asked.result(30)
     (detail,) = details
     assert silent.schema_registry_url in detail
@@ -146,7 +146,7 @@ def test_row_25_a_registry_that_says_nothing_is_waited_for_with_a_word(
 
 def test_row_25_a_source_reports_the_same(silent: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its error: capture waits for what that names."""
-    monkeypatch.setattr("contracts.registry.ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr("kafka_client.registry.ANSWER_SECONDS", 0.05)
     with pytest.raises(Interrupted, match="the schema registry does not answer") as error, registry_answers():
         Registry(silent).register("sales-events-value", {"type": "string"})
     assert error.value.on == "registry"
@@ -168,6 +168,6 @@ def test_row_23_a_lost_id_is_waited_for_until_it_is_put_back_or_the_process_stop
     assert "schema id 11 to SaleEvent" in said[0]
     assert WAITS.current() == []
     stop.set()
-    with pytest.raises(Stopping):
+    with pytest.raises(Cancelled):
         patient.wait_for(LostSchema(11, "SaleEvent"), lambda: False)
     assert WAITS.current() == []

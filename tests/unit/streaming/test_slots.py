@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from streaming.slots import free_slot
+from streaming.generations.instance_id import free_slot
 
 ROOT = Path(__file__).parents[3]
 HOLD = """
 import sys
 from pathlib import Path
-from streaming.slots import free_slot
+from streaming.generations.instance_id import free_slot
 with free_slot(Path(sys.argv[1]), "top-sales-by-city") as slot:
     print(slot, flush=True)
     sys.stdin.read()

@@ -10,9 +10,9 @@ import pytest
 
 from contracts import datasets
 from contracts.topics import DEAD_LETTERS, GenerationTopics
-from streaming.engine import standing
+from streaming.engine import loop_status
+from streaming.engine.loop_status import Standing, facts
 from streaming.engine.progress import Progress
-from streaming.engine.standing import Standing, facts
 
 NAMES = GenerationTopics("top-sales-by-city", 1)
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -25,7 +25,7 @@ def loop(progress: dict[int, Progress], **written: int) -> Any:
 
 @pytest.fixture(autouse=True)
 def _always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standing, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(loop_status, "LOOK_SECONDS", 0.0)
 
 
 def test_a_worker_says_its_watermark_counts_checkpoints_and_what_it_wrote() -> None:

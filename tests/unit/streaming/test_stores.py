@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from streaming.stores import folder, sweep
+from streaming.generations.stores import folder, sweep
 
 
 def test_only_stores_of_this_slot_and_of_slices_go_and_only_of_what_is_over(tmp_path: Path) -> None:

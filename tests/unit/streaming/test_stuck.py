@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import Producer
 
-from streaming.engine import watchdog
+from kafka_client import watchdog
 from streaming.engine.errors import Fatal
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions

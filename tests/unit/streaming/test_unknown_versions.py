@@ -8,10 +8,9 @@ import pytest
 
 from contracts.topics import TOP_SALES_BY_CITY
 from observability.waits import WAITS
-from streaming import working
 from streaming.engine.errors import Fatal
 from streaming.engine.pipeline import Parameters
-from streaming.generations import Generation
+from streaming.generations.catalog import Generation, supervisor
 from streaming.pipelines import PIPELINES
 
 PIPELINE = TOP_SALES_BY_CITY.name
@@ -28,7 +27,7 @@ def test_a_candidate_that_needs_another_release_is_a_wait_until_it_is_gone() -> 
     active = generation(1, VERSION, "active")
     candidate, standby = generation(2, VERSION + 1, "candidate"), generation(3, VERSION + 2, "standby")
     logged: set[int] = set()
-    assert working._known([active, candidate, standby], logged) == [active]
+    assert supervisor._known([active, candidate, standby], logged) == [active]
     (wait,) = WAITS.current()
     assert (wait.on, wait.kind) == ("version", "wait")
     assert wait.detail == (
@@ -36,12 +35,12 @@ def test_a_candidate_that_needs_another_release_is_a_wait_until_it_is_gone() -> 
         f"{PIPELINE}.g3 needs version {VERSION + 2} of {PIPELINE}, which this code does not have"
     )
     assert logged == {2, 3}
-    assert working._known([active, standby], logged) == [active]
+    assert supervisor._known([active, standby], logged) == [active]
     assert "g2" not in WAITS.current()[0].detail
-    assert working._known([active], logged) == [active]
+    assert supervisor._known([active], logged) == [active]
     assert WAITS.current() == []
 
 
 def test_an_active_one_that_needs_another_release_is_an_end() -> None:
     with pytest.raises(Fatal, match=r"g1 needs version"):
-        working._known([generation(1, VERSION + 1, "active")], set())
+        supervisor._known([generation(1, VERSION + 1, "active")], set())

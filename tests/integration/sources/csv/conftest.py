@@ -18,9 +18,9 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url
 
-from contracts import kafka
 from contracts.settings import CsvSettings, ResultsDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
+from kafka_client import clients
 from sources.csv.checking import check
 from sources.csv.intake import take
 from sources.csv.results import Check, Retraction, Taking
@@ -179,5 +179,5 @@ def desk(stack: Embedded, results_db: ResultsDbSettings, tmp_path: Path) -> Desk
     topics = Topics(
         *(replace(t, name=f"{t.name}-{suffix}") for t in (SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS))
     )
-    kafka.ensure_topics(stack.kafka, (topics.events, topics.positions, topics.dead_letters))
+    clients.ensure_topics(stack.kafka, (topics.events, topics.positions, topics.dead_letters))
     return Desk(stack, results_db, CsvSettings(csv_inbox=tmp_path, csv_settle_seconds=0), topics)

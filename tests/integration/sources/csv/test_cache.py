@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer
 from sqlalchemy import make_url
 
-from contracts import kafka
+from kafka_client import clients
 from sources.csv import taken
 from sources.csv.log import Events, Log
 from sources.csv.taken import Taken
@@ -64,7 +64,7 @@ def test_row_21_without_its_position_the_source_goes_on_above_the_log(desk: Desk
     """The cache knows what was taken, from the log: what comes again is a duplicate, and no seq is given twice."""
     desk.put("sales_1.csv", [row(number) for number in range(1, 6)])
     desk.take()
-    producer = Producer(kafka.client_config(desk.stack.kafka))
+    producer = Producer(clients.client_config(desk.stack.kafka))
     producer.produce(desk.topics.positions.name, None, key=b"csv")
     assert producer.flush(30) == 0
     desk.put("sales_2.csv", [row(number) for number in range(3, 9)])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from contracts.kafka import ensure_topics
+from kafka_client.clients import ensure_topics
 from sources.csv import lines, retracting
 from sources.csv.rows import EPOCH, MICROSECOND
 from sources.csv.source import Source
@@ -136,11 +136,11 @@ def test_a_cache_that_does_not_fit_the_log_is_made_again(desk: Desk) -> None:
 def test_a_topic_made_anew_is_refused(desk: Desk) -> None:
     from confluent_kafka import KafkaException
 
-    from contracts import kafka
+    from kafka_client import clients
 
     desk.put("sales_1.csv", [row(1)])
     desk.take()
-    client = kafka.admin(desk.stack.kafka)
+    client = clients.admin(desk.stack.kafka)
     client.delete_topics([desk.topics.events.name])[desk.topics.events.name].result()
     deadline = time.monotonic() + 60
     while True:

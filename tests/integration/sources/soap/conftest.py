@@ -20,9 +20,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from contracts import kafka
 from contracts.settings import SalesDbSettings, SoapSettings
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, Topic
+from kafka_client import clients
 from simulators.payments import envelope
 from sources.ledger import Position
 from sources.soap.poll import Result, Topics, poll
@@ -196,7 +196,7 @@ def polls(stack: Embedded) -> Polls:
             for topic in (PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
         )
     )
-    kafka.ensure_topics(stack.kafka, (topics.confirmations, topics.positions, topics.dead_letters))
+    clients.ensure_topics(stack.kafka, (topics.confirmations, topics.positions, topics.dead_letters))
     return Polls(stack, topics)
 
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[4]))
 from confluent_kafka import Producer
 
 import sources.__main__ as process
-from contracts import kafka
+from kafka_client import clients
 from sources.soap import poll
 
 if told := os.environ.get("TEST_KILL"):
@@ -35,7 +35,7 @@ if told := os.environ.get("TEST_KILL"):
             if self.left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    kafka.Producer = Killing  # type: ignore[misc]
+    clients.Producer = Killing  # type: ignore[misc]
 if rows := os.environ.get("TEST_PAGE"):
     poll.poll.__kwdefaults__["page"] = int(rows)
 confirmations, positions, dead_letters = os.environ["TEST_TOPICS"].split(",")

@@ -11,10 +11,10 @@ from decimal import Decimal
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
-from contracts import kafka
-from contracts.registry import header
 from contracts.topics import PAYMENT_CONFIRMATIONS
-from observability.lineage.facts import Facts
+from kafka_client import clients
+from kafka_client.registry import header
+from observability.progress_report import ProgressReport
 from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
 from sources.errors import Fenced, Refused
@@ -40,7 +40,7 @@ def ids(*numbers: int) -> list[str]:
 
 def test_a_poll_reads_to_the_end_and_says_what_it_did(polls: Polls, server: Server) -> None:
     server.has([entry(1), entry(2, currency="USD"), entry(3, status="REFUNDED")])
-    said: list[Facts] = []
+    said: list[ProgressReport] = []
     result = polls.poll(server.settings(), page=2, now=at(NOON), say=said.append)
     # After each page: the frontier moves with the last one.
     assert [facts.counts for facts in said] == [{"soap": {"events": n, "dead": 0}} for n in (2, 3)]
@@ -230,14 +230,14 @@ def test_a_topic_that_was_made_again_stops_the_poll(polls: Polls, server: Server
     server.has([entry(1)])
     polls.poll(server.settings())
     other = replace(PAYMENT_CONFIRMATIONS, name=f"{polls.topics.confirmations.name}-again")
-    kafka.ensure_topics(polls.stack.kafka, [other])
+    clients.ensure_topics(polls.stack.kafka, [other])
     with pytest.raises(Refused, match="was made again"):
         Polls(polls.stack, replace(polls.topics, confirmations=other)).poll(server.settings())
 
 
 def forget(polls: Polls, position: bytes | None = None) -> None:
     """The position becomes another one, or none."""
-    producer = Producer(kafka.client_config(polls.stack.kafka))
+    producer = Producer(clients.client_config(polls.stack.kafka))
     producer.produce(polls.topics.positions.name, position, key=b"soap")
     assert producer.flush(30) == 0
 
@@ -264,7 +264,7 @@ def test_row_21_a_poll_without_its_position_goes_on_above_every_seq_of_the_log(
     polls.poll(server.settings(), page=4)
     forget(polls, None if is_gone else before)
     # Something that is no event, and one of another source's in the same log: neither hinders nor counts.
-    producer = Producer(kafka.client_config(polls.stack.kafka))
+    producer = Producer(clients.client_config(polls.stack.kafka))
     other = next(
         value for _, value in committed.values(polls.stack.kafka, polls.topics.confirmations) if value
     )
@@ -296,7 +296,7 @@ def test_row_21_a_log_that_lost_its_beginning_with_the_position_is_refused(
     polls.poll(server.settings())
     forget(polls)
     name = polls.topics.confirmations.name
-    client = kafka.admin(polls.stack.kafka)
+    client = clients.admin(polls.stack.kafka)
     all_of_it = [TopicPartition(name, number, -1) for number in range(polls.topics.confirmations.partitions)]
     for future in client.delete_records(all_of_it).values():
         future.result()
@@ -362,7 +362,7 @@ def test_row_20_a_topic_that_was_made_again_is_filled_from_the_beginning(
     server.has([entry(1), entry(2)])
     polls.poll(server.settings())
     other = replace(PAYMENT_CONFIRMATIONS, name=f"{polls.topics.confirmations.name}-again")
-    kafka.ensure_topics(polls.stack.kafka, [other])
+    clients.ensure_topics(polls.stack.kafka, [other])
     again = Polls(polls.stack, replace(polls.topics, confirmations=other))
     with pytest.raises(Refused, match="--from ''"):
         again.poll(server.settings())

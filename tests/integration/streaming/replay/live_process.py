@@ -56,9 +56,9 @@ def main(role: str, name: str, suffix: str, folder: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if role == "worker":
-        from streaming import working
+        from streaming.generations import supervisor
 
-        working.run(kafka, results, mended.name, 0, Path(folder), stop)
+        supervisor.run(kafka, results, mended.name, 0, Path(folder), stop)
     else:
         from streaming.sink import postgres
 

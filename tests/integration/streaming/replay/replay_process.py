@@ -16,10 +16,11 @@ from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS
-from streaming.engine import loop, worker
+from streaming.engine import loop
 from streaming.engine.loop import Pace
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Delivered, Transactions
+from streaming.generations import worker
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.replay import building
 from streaming.replay.barrier import held

@@ -17,10 +17,10 @@ from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS
-from streaming.engine import loop, worker
+from streaming.engine import loop
 from streaming.engine.loop import Pace
 from streaming.engine.transactions import Transactions
-from streaming.generations import load
+from streaming.generations.catalog import load, worker
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.replay import building
 

@@ -16,14 +16,14 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from sqlalchemy import Connection, create_engine, insert, select, text
 
-from contracts import kafka as connect
 from contracts.tables import barrier_reports, barriers, city_totals, generations
+from kafka_client import clients as connect
 from stack.embedded import Embedded
-from streaming import barriers as participants
-from streaming import working
-from streaming.barriers import Barriers
 from streaming.engine.merge import Merge
 from streaming.engine.step import Message
+from streaming.generations import barriers as participants
+from streaming.generations import supervisor
+from streaming.generations.barriers import Barriers
 from streaming.replay.barrier import Committed, Held, held
 from streaming.replay.errors import Refused
 from tests.integration.streaming.ground import Ground, Totals, wait_until
@@ -89,7 +89,7 @@ def another_worker(live: Live) -> Iterator[None]:
     stop, ground = threading.Event(), live.ground
     with ThreadPoolExecutor(1) as threads:
         ended = threads.submit(
-            working.run, ground.kafka, live.results, ground.pipeline.name, 1, live.folder / "1", stop
+            supervisor.run, ground.kafka, live.results, ground.pipeline.name, 1, live.folder / "1", stop
         )
         try:
             yield
@@ -243,7 +243,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return add(self, messages)
 
     monkeypatch.setattr(Merge, "add", added)
-    monkeypatch.setattr(working, "AGAIN_SECONDS", (0.1, 0.1, 0.1))
+    monkeypatch.setattr(supervisor, "AGAIN_SECONDS", (0.1, 0.1, 0.1))
     return left
 
 
@@ -281,4 +281,4 @@ def test_what_fails_in_the_active_one_ends_the_worker(live: Live, failing: dict[
     failing[partials] = 1
     ground = live.ground
     with pytest.raises(ZeroDivisionError, match="a defect"):
-        working.run(ground.kafka, live.results, ground.pipeline.name, 0, live.folder, threading.Event())
+        supervisor.run(ground.kafka, live.results, ground.pipeline.name, 0, live.folder, threading.Event())

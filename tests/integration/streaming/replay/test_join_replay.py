@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from contracts import kafka as connect
 from contracts.settings import ResultsDbSettings
 from contracts.tables import active_generations, joined_sales
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS
-from streaming import pipelines, working
-from streaming.generations import Generation
+from kafka_client import clients as connect
+from streaming import pipelines
+from streaming.generations.catalog import Generation, supervisor
 from streaming.replay import barrier as coordinator
 from streaming.replay import building, difference, promotion
 from streaming.replay.request import Request
@@ -46,7 +46,7 @@ def followed(
     with ThreadPoolExecutor(2) as threads:
         ended = [
             threads.submit(
-                working.run, join.kafka, results_db, join.pipeline.name, 0, tmp_path / "live", stop
+                supervisor.run, join.kafka, results_db, join.pipeline.name, 0, tmp_path / "live", stop
             ),
             threads.submit(postgres.run, join.kafka, results_db, stop),
         ]

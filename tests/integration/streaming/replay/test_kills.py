@@ -14,9 +14,9 @@ from typing import Any
 from confluent_kafka import KafkaException
 from sqlalchemy import func, select
 
-from contracts import kafka as connect
 from contracts.tables import barrier_reports, barriers, generations
-from streaming.generations import load
+from kafka_client import clients as connect
+from streaming.generations.catalog import load
 from streaming.replay.failpoints import VARIABLE
 from tests.integration.streaming.ground import wait_until
 from tests.integration.streaming.replay.test_replay import Live, expire, live

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts.kafka import admin
+from kafka_client.clients import admin
 from streaming.replay import retirement
 from tests.integration.streaming.replay.test_replay import Live, live
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from sqlalchemy import select
 
-from contracts.kafka import admin
 from contracts.tables import city_totals
 from contracts.topics import LATE_EVENTS
-from streaming.engine.offsets import ends
-from streaming.generations import Generation
+from kafka_client.clients import admin
+from kafka_client.offsets import ends
+from streaming.generations.catalog import Generation
 from streaming.replay import building, retirement
 from streaming.sink import postgres
 from tests.integration.streaming.ground import ROOT, wait_until

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, select, update
 
-from contracts import kafka as connect
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import barriers, city_totals, generations
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS
-from streaming import pipelines, working
-from streaming.generations import Generation
+from kafka_client import clients as connect
+from streaming import pipelines
+from streaming.generations.catalog import Generation, supervisor
 from streaming.replay import barrier as coordinator
 from streaming.replay import building, difference, promotion
 from streaming.replay.barrier import Held, held
@@ -68,7 +68,7 @@ class Live:
         with ThreadPoolExecutor(2) as threads:
             ended = [
                 threads.submit(
-                    working.run, ground.kafka, self.results, ground.pipeline.name, 0, self.folder, stop
+                    supervisor.run, ground.kafka, self.results, ground.pipeline.name, 0, self.folder, stop
                 ),
                 threads.submit(postgres.run, ground.kafka, self.results, stop),
             ]
@@ -335,7 +335,7 @@ def test_a_version_that_this_code_lacks_is_left_to_others(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a new release is rolled out, workers of the old one give up nothing that others run well."""
-    monkeypatch.setattr(working, "AGAIN_SECONDS", ())
+    monkeypatch.setattr(supervisor, "AGAIN_SECONDS", ())
     ground = live.ground
     ground.feed(100)
     live.candidate()

@@ -15,15 +15,15 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import make_url, select
 
-from contracts import kafka as connect
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.tables import city_totals
+from kafka_client import clients as connect
+from kafka_client.registry import Registry
 from stack import databases
 from stack.embedded import Embedded
-from streaming import generations, pipelines, working
+from streaming import pipelines
 from streaming.engine.errors import Fatal
-from streaming.generations import Generation
+from streaming.generations.catalog import Generation, catalog, supervisor
 from streaming.replay import building, retirement
 from streaming.sink import postgres, publisher
 from tests.integration.sink.test_publisher import publishing
@@ -71,7 +71,7 @@ class Restorable:
         """An empty results database, and what `init` makes in it."""
         self.restore(self.template)
         ground = self.live.ground
-        return generations.create(
+        return catalog.create(
             ground.kafka,
             ground.results,
             ground.pipeline,
@@ -247,7 +247,7 @@ def test_an_active_generation_that_kafka_has_no_more_is_named_and_an_empty_datab
     )
     stop = threading.Event()
     with pytest.raises(Fatal, match=gone):
-        working.run(kafka, live.results, ground.pipeline.name, 0, live.folder, stop)
+        supervisor.run(kafka, live.results, ground.pipeline.name, 0, live.folder, stop)
     for run in (postgres.run, publisher.run):
         with pytest.raises(Fatal, match=gone):
             run(kafka, live.results, stop)
@@ -261,7 +261,7 @@ def test_an_active_generation_that_kafka_has_no_more_is_named_and_an_empty_datab
 def test_a_standby_that_kafka_has_no_more_is_given_up_and_can_be_retired(
     restorable: Restorable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(working, "AGAIN_SECONDS", ())
+    monkeypatch.setattr(supervisor, "AGAIN_SECONDS", ())
     live, ground = restorable.live, restorable.live.ground
     ground.feed(300)
     with live.running():

@@ -17,11 +17,11 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from sqlalchemy import Engine, func, insert, select, text
 
-from contracts.kafka import admin, consumer, ensure_topics
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.tables import barriers, city_totals, difference_rows, differences, sink_positions
 from contracts.topics import GenerationTopics
+from kafka_client.clients import admin, consumer, ensure_topics
+from kafka_client.registry import Registry
 from stack.embedded import Embedded
 from streaming.engine.errors import Retriable
 from streaming.pipelines import PIPELINES

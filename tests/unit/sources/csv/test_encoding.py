@@ -12,9 +12,9 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.registry import header
 from contracts.schemas import load
-from sources import avro
+from kafka_client import avro
+from kafka_client.registry import header
 from sources.csv.encoding import Encoder, decimals, longs
 from sources.csv.rows import COLUMNS, EPOCH, SCHEMA
 

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from observability.lineage.facts import Facts
+from observability.progress_report import ProgressReport
 from sources.csv import lines, retracting
 from sources.csv.encoding import Encoder
 from sources.csv.inbox import Inbox
@@ -70,7 +70,7 @@ class Desk(Source):
         self.cache = self.taken = Taken()  # type: ignore[assignment]
         self._topics, self._clock = Topics(), utc_now
         self._encoder = Encoder(1, SOURCE)
-        self.said: list[Facts] = []
+        self.said: list[ProgressReport] = []
         self._position = Position(1, None, {"topic": "x", "partitions": 1, "recorded": 0})
 
     @property
@@ -173,7 +173,7 @@ def test_a_run_says_what_is_committed_while_it_goes_on(desk: Desk, tmp_path: Pat
     assert counts == [30, 60, 90, 100]
 
 
-def _events(facts: Facts) -> int:
+def _events(facts: ProgressReport) -> int:
     (written,) = facts.rows.values()
     assert facts.counts["csv"]["events"] == written
     return written

@@ -14,10 +14,10 @@ from openlineage.client.transport.composite import CompositeTransport
 from openlineage.client.transport.kafka import KafkaConfig, KafkaTransport
 from openlineage.client.transport.noop import NoopConfig, NoopTransport
 
-from contracts.kafka import client_config
 from contracts.settings import KafkaSettings
 from contracts.topics import OPENLINEAGE_EVENTS
-from observability.lineage.outbox import Refused, Send
+from kafka_client.clients import client_config
+from lineage.outbox import Refused, Send
 
 # The backend answers within it, or it is away and asked again.
 ANSWER_SECONDS = 5.0

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from contracts.registry import Codec
 from contracts.schemas import load
-from contracts.writers import UnknownSchema, parse
-from streaming.engine import age
+from kafka_client import latency_header
+from kafka_client.registry import Codec
+from kafka_client.writer_schemas import UnknownSchema, parse
 from streaming.engine.combine import Combine, CombineOutputs
 from streaming.engine.decoding import Decoder
 from streaming.engine.merge import WATERMARK_KEY, Merge, MergeTopics
@@ -287,7 +287,7 @@ class Driver:
 
     def _commit(self, step: Step, output: Output) -> None:
         oldest = output.oldest_micros
-        headers = None if oldest is None else age.headers(oldest)
+        headers = None if oldest is None else latency_header.headers(oldest)
         for record in output.records:
             self._topics[record.topic].append(record.partition, record.key, record.value, headers)
         step.accept()

@@ -19,16 +19,16 @@ from typing import Any
 
 from sqlalchemy import Engine, select, text
 
-from contracts import keeping
 from contracts.inbox import listing, unrecognised_reason
-from contracts.kafka import admin
 from contracts.settings import KafkaSettings
 from contracts.tables import LIVE, generations
 from contracts.topics import DEAD_LETTERS, PUBLIC, SOURCE_POSITIONS, GenerationTopics
-from observability import standing
-from observability.lineage.notes import OPEN
-from observability.tail import Tail
+from kafka_client import topic_settings
+from kafka_client.clients import admin
+from kafka_client.tail import Tail
+from lineage.open_runs import OPEN
 from observability.waits import WAITS
+from observer import platform_status
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 # Runs that ended in this time are shown.
@@ -142,7 +142,7 @@ def kind_of(reason: str) -> str:
 
 def of_kafka(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
     """How far the consumer groups of the active generations are behind, asked by a client of our own."""
-    found = standing.take(settings, results, positions=False)
+    found = platform_status.take(settings, results, positions=False)
     for pipeline, stands in found.pipelines.items():
         for (step, topic, partition), behind in stands.lags.items():
             labels = {"pipeline": pipeline, "step": step, "topic": topic, "partition": str(partition)}
@@ -163,11 +163,11 @@ def of_topics(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
         live = [GenerationTopics(row.pipeline, row.number) for row in connection.execute(_LIVE)]
     # Named, because its answers would never come if the client went before.
     client = admin(settings)
-    topics = [*PUBLIC, *keeping.existing(settings, [topic for names in live for topic in names.all])]
-    for found in keeping.deviations(client, topics):
+    topics = [*PUBLIC, *topic_settings.existing(settings, [topic for names in live for topic in names.all])]
+    for found in topic_settings.deviations(client, topics):
         labels = {"topic": found.topic.name, "setting": found.setting}
         yield Sample("electrored_topic_not_kept", 1, labels)
-    for topic in sorted({loss.topic.name for loss in keeping.losses(client, topics)}):
+    for topic in sorted({loss.topic.name for loss in topic_settings.losses(client, topics)}):
         yield Sample("electrored_topic_not_kept", 1, {"topic": topic, "setting": "beginning"})
 
 
@@ -200,7 +200,7 @@ def of_results(results: Engine) -> Iterator[Sample]:
 
 def of_totals(results: Engine) -> Iterator[Sample]:
     """Groups below 0. A look of its own: it waits for whoever has locked the totals."""
-    for pipeline, negative in standing.negative_groups(results).items():
+    for pipeline, negative in platform_status.negative_groups(results).items():
         yield Sample("electrored_negative_groups", negative.count, {"pipeline": pipeline})
 
 

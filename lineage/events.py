@@ -25,10 +25,11 @@ from openlineage.client.facet_v2 import (
 )
 
 from contracts.datasets import Dataset
+from lineage import model
+from lineage.model import Made, Origin
+from lineage.run import FACET, Naming, RunOf
 from observability import logs
-from observability.lineage import hops
-from observability.lineage.facts import FACET, Facts, Naming, RunOf
-from observability.lineage.hops import Made, Origin
+from observability.progress_report import ProgressReport
 
 PRODUCER = f"urn:electrored:{version('electrored')}"
 FACET_SCHEMA = (
@@ -55,10 +56,10 @@ class WatermarkFacet(RunFacet):
 
 
 def event(
-    naming: Naming, run: RunOf, job: hops.Job, state: str, at: datetime, facts: Facts | None = None
+    naming: Naming, run: RunOf, job: model.Job, state: str, at: datetime, facts: ProgressReport | None = None
 ) -> RunEvent:
     """What is told of a run at one moment, inputs and outputs with all their columns."""
-    facts = facts or Facts()
+    facts = facts or ProgressReport()
     return RunEvent(
         eventType=RunState(state),
         eventTime=_moment(at),
@@ -90,7 +91,7 @@ def _moment(at: datetime) -> str:
     return at.astimezone(UTC).isoformat()
 
 
-def _run_facets(run: RunOf, job: hops.Job, facts: Facts) -> dict[str, Any]:
+def _run_facets(run: RunOf, job: model.Job, facts: ProgressReport) -> dict[str, Any]:
     facets: dict[str, Any] = {}
     if job.generation or facts.watermark or facts.counts or facts.checkpoints:
         facets[FACET] = WatermarkFacet(
@@ -124,7 +125,7 @@ def _words(error: BaseException | str) -> str:
     return logs.mask(text)[:MOST_CHARACTERS]
 
 
-def _job_facets(naming: Naming, job: hops.Job) -> dict[str, Any]:
+def _job_facets(naming: Naming, job: model.Job) -> dict[str, Any]:
     base = naming.source_url.rstrip("/") + "/" if naming.source_url else "urn:electrored:code:"
     if not job.code:
         return {}
@@ -138,7 +139,7 @@ def _job_facets(naming: Naming, job: hops.Job) -> dict[str, Any]:
     }
 
 
-def _described(naming: Naming, dataset: Dataset, schema: Sequence[hops.Column]) -> dict[str, Any]:
+def _described(naming: Naming, dataset: Dataset, schema: Sequence[model.Column]) -> dict[str, Any]:
     namespace, _ = naming.places.name(dataset)
     uri = namespace if ":" in namespace else f"{namespace}:"
     facets: dict[str, Any] = {
@@ -190,7 +191,7 @@ def _inputs(naming: Naming, origins: Sequence[Origin]) -> list[column_lineage_da
     ]
 
 
-def _asserted(facts: Facts, dataset: Dataset) -> dict[str, Any]:
+def _asserted(facts: ProgressReport, dataset: Dataset) -> dict[str, Any]:
     said = facts.assertions.get(dataset)
     if not said:
         return {}
@@ -202,7 +203,7 @@ def _asserted(facts: Facts, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _counted(facts: Facts, dataset: Dataset) -> dict[str, Any]:
+def _counted(facts: ProgressReport, dataset: Dataset) -> dict[str, Any]:
     rows = facts.rows.get(dataset)
     if rows is None:
         return {}

@@ -18,31 +18,32 @@ from typing import Any
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
-from contracts import kafka as connect
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, Topic
-from contracts.writers import LostSchema
-from observability.lineage.facts import Facts
-from streaming import stores
-from streaming.barriers import Barriers, Resting, Told
+from kafka_client import clients as connect
+from kafka_client.offsets import ends
+from kafka_client.writer_schemas import LostSchema
+from observability.progress_report import ProgressReport
+from observability.waits import Cancelled
 from streaming.engine.combine import Combine, CombineOutputs
 from streaming.engine.decoding import Decoder, OnLost
-from streaming.engine.errors import Fatal, Stopping
+from streaming.engine.errors import Fatal
 from streaming.engine.loop import LIVE, Attendant, Loop, Pace, Parts
+from streaming.engine.loop_status import Standing, facts
 from streaming.engine.merge import Merge, MergeTopics
-from streaming.engine.offsets import ends
 from streaming.engine.opened import Looking, OpenTransactions
 from streaming.engine.pipeline import Input, Pipeline
 from streaming.engine.restore import Positions, Restorer, State
 from streaming.engine.schemas import PatientRegistry
-from streaming.engine.standing import Standing, facts
 from streaming.engine.state import StateStore
 from streaming.engine.step import Step
 from streaming.engine.transactions import Transactions
 from streaming.engine.upkeep import Assignment, Deletion, StateSize, TopicGuard
 from streaming.engine.watermarks import Frontiers, Watermarks
-from streaming.generations import Generation, check_kept
+from streaming.generations import stores
+from streaming.generations.barriers import Barriers, Resting, Told
+from streaming.generations.catalog import Generation, check_kept
 
 # Room for what arrives while a transaction commits.
 READING = {
@@ -108,7 +109,7 @@ class Worker:
         """Raise Fatal if a topic is not the one that the generation was made with, or does not keep what is in it.
 
         Of the logs it has counted what was there: if that is gone, it is a new generation that would be wrong. Kafka
-        that does not answer is waited for until `stop`, which raises Stopping; KafkaException without it.
+        that does not answer is waited for until `stop`, which raises Cancelled; KafkaException without it.
         """
         TopicGuard(self._admin, self._topics).check()
         own = self._generation.names.all
@@ -119,7 +120,7 @@ class Worker:
     def _topics(self) -> dict[str, tuple[str, int]]:
         return {name: (topic.id, topic.partitions) for name, topic in self._generation.topics.items()}
 
-    def facts(self) -> Facts:
+    def facts(self) -> ProgressReport:
         """How far its loops are; may be asked from any thread."""
         return facts(self._standings)
 
@@ -132,7 +133,7 @@ class Worker:
         self._registry.stop = stop
         try:
             loops = self.loops()
-        except Stopping:
+        except Cancelled:
             return
         self._registry.stop = ended = threading.Event()
         threads = [
@@ -158,7 +159,7 @@ class Worker:
     def _guarded(self, loop: Loop, ended: threading.Event) -> None:
         try:
             loop.run(ended)
-        except Stopping:
+        except Cancelled:
             pass
         except BaseException as error:
             # `run` raises it: from here it would only be printed, with the way it came.

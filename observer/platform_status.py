@@ -21,8 +21,6 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from sqlalchemy import Engine, text
 
 from contracts.datasets import PIPELINES, combine_groups
-from contracts.kafka import admin, committed_offsets, consumer
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import (
@@ -36,8 +34,10 @@ from contracts.topics import (
     GenerationTopics,
     Topic,
 )
-from contracts.writers import Undecodable
 from contracts.zones import fingerprint_here
+from kafka_client.clients import admin, committed_offsets, consumer
+from kafka_client.registry import Registry
+from kafka_client.writer_schemas import Undecodable
 
 # An answer that takes longer is no observation any more; Dagster gives a sensor 60 s.
 TIMEOUT_SECONDS = 10.0

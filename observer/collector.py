@@ -15,11 +15,12 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
-from contracts.kafka import admin
 from contracts.settings import KafkaSettings, ObserverSettings
-from observability import logs, looks
-from observability.looks import Sample
+from kafka_client.clients import admin
+from observability import logs
 from observability.waits import WAITS, On
+from observer import probes
+from observer.probes import Sample
 
 # A look costs some ten milliseconds; Prometheus asks every 15 s.
 LOOK_SECONDS = 5.0
@@ -144,7 +145,7 @@ def observer(kafka: KafkaSettings, settings: ObserverSettings) -> Observer:
     """What there is to look at, by the settings."""
     results = _engine(settings.results_db_url.get_secret_value())
     client = admin(kafka)
-    ledger = looks.Ledger(kafka)
+    ledger = probes.Ledger(kafka)
 
     def broker() -> Iterator[Sample]:
         client.list_topics(timeout=PING_SECONDS)
@@ -153,25 +154,25 @@ def observer(kafka: KafkaSettings, settings: ObserverSettings) -> Observer:
     chosen: dict[str, Look] = {
         "kafka": broker,
         "ledger": ledger.look,
-        "groups": lambda: looks.of_kafka(kafka, results),
-        "topics": lambda: looks.of_topics(kafka, results),
-        "results": lambda: looks.of_results(results),
-        "totals": lambda: looks.of_totals(results),
+        "groups": lambda: probes.of_kafka(kafka, results),
+        "topics": lambda: probes.of_topics(kafka, results),
+        "results": lambda: probes.of_results(results),
+        "totals": lambda: probes.of_totals(results),
     }
     if settings.sales_db_url is not None:
         sales = _engine(settings.sales_db_url.get_secret_value())
-        chosen["slot"] = lambda: looks.of_slot(sales, settings.sales_slot)
+        chosen["slot"] = lambda: probes.of_slot(sales, settings.sales_slot)
     if settings.dagster_db_url is not None:
         dagster = _engine(settings.dagster_db_url.get_secret_value())
-        chosen["dagster"] = lambda: looks.of_dagster(dagster)
+        chosen["dagster"] = lambda: probes.of_dagster(dagster)
     if settings.csv_inbox is not None:
-        chosen["inbox"] = looks.Inbox(settings.csv_inbox).look
+        chosen["inbox"] = probes.Inbox(settings.csv_inbox).look
     if settings.lineage_dir is not None:
         outboxes = settings.lineage_dir
-        chosen["lineage"] = lambda: looks.of_lineage(outboxes)
+        chosen["lineage"] = lambda: probes.of_lineage(outboxes)
     if settings.state_dir is not None:
         folder = settings.state_dir
-        chosen["disk"] = lambda: looks.of_disk(folder)
+        chosen["disk"] = lambda: probes.of_disk(folder)
     return Observer(chosen)
 
 

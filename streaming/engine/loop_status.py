@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from contracts.datasets import KAFKA, Dataset
-from observability.lineage.facts import Facts
+from observability.progress_report import ProgressReport
 from streaming.engine.loop import Attendant, Loop
 
 LOOK_SECONDS = 1.0
@@ -60,13 +60,13 @@ class Standing(Attendant):
         )
 
 
-def facts(standings: Iterable[Standing]) -> Facts:
+def facts(standings: Iterable[Standing]) -> ProgressReport:
     """What a worker says of its run: the watermark is that of its last step."""
     found = {standing.step: standing.seen for standing in standings}
     written = Counter[str]()
     for seen in found.values():
         written.update(seen.written)
-    return Facts(
+    return ProgressReport(
         watermark=found["merge"].watermark if "merge" in found else None,
         counts={step: seen.counts for step, seen in found.items()},
         checkpoints={step: seen.checkpoints for step, seen in found.items()},

@@ -24,7 +24,7 @@ from contracts.views import (
     Source,
     views,
 )
-from observability.lineage.hops import BATCH, Column, Job, Kind, Made, Origin, Read, table_schema
+from lineage.model import BATCH, Column, Job, Kind, Made, Origin, Read, table_schema
 from streaming.engine.pipeline import Pipeline
 from streaming.lineage import rows
 

@@ -13,12 +13,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
-from contracts.kafka import consumer, describe_topics
 from contracts.settings import KafkaSettings
 from contracts.tables import lineage_positions
 from contracts.topics import OPENLINEAGE_EVENTS
+from kafka_client.clients import consumer, describe_topics
+from lineage.store import keep
 from observability import logs
-from observability.lineage.kept import keep
 
 AT_ONCE = 500
 POLL_SECONDS = 1.0

@@ -8,10 +8,10 @@ from __future__ import annotations
 from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.tables import schema_ids
+from kafka_client.registry import Registry
 from streaming.engine.pipeline import Pipeline
 
 

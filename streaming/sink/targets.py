@@ -12,7 +12,7 @@ from contracts.tables import active_generations, generations
 from contracts.topics import GenerationTopics
 from streaming.engine.errors import Fatal
 from streaming.engine.pipeline import Pipeline
-from streaming.generations import LIVE
+from streaming.generations.catalog import LIVE
 from streaming.pipelines import PIPELINES
 
 

@@ -19,9 +19,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from contracts.kafka import TIMEOUT_SECONDS, admin
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from kafka_client.clients import TIMEOUT_SECONDS, admin
 
 MEND = "`python -m contracts setup` puts it right, `electrored up` does that first"
 

@@ -16,8 +16,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, DBAPIError
 
 from contracts.tables import generations, lineage_jobs, lineage_runs
+from lineage.run import FACET
 from observability import logs
-from observability.lineage.facts import FACET
 
 # States of a generation whose jobs are history.
 GONE = ("retired", "failed")

@@ -10,8 +10,8 @@ import struct
 from contextlib import closing
 from dataclasses import dataclass
 
-from contracts.kafka import TIMEOUT_SECONDS, admin
 from contracts.settings import KafkaSettings
+from kafka_client.clients import TIMEOUT_SECONDS, admin
 
 _DESCRIBE_PRODUCERS, _VERSION = 61, 0
 # A broker that lives answers in milliseconds.

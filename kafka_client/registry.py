@@ -12,11 +12,11 @@ import httpx2
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from contracts import apicurio
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import PUBLIC
-from contracts.writers import LostSchema, Undecodable, UnknownSchema, one_line, parse
+from kafka_client import apicurio
+from kafka_client.writer_schemas import LostSchema, Undecodable, UnknownSchema, one_line, parse
 
 MAGIC = b"\x00"
 HEADER_BYTES = 5

@@ -21,7 +21,6 @@ from confluent_kafka.admin import (
 )
 
 from contracts.datasets import PIPELINES
-from contracts.kafka import TIMEOUT_SECONDS, admin
 from contracts.settings import KafkaSettings
 from contracts.topics import (
     DEAD_LETTERS,
@@ -36,6 +35,7 @@ from contracts.topics import (
     TOP_SALESMAN_BY_COUNTRY,
     Topic,
 )
+from kafka_client.clients import TIMEOUT_SECONDS, admin
 
 Resource = Literal["topic", "group", "transactional-id"]
 Operation = Literal["Read", "Write", "Create", "Delete", "Describe", "DescribeConfigs", "AlterConfigs"]
@@ -66,7 +66,7 @@ def _generations(resource: Resource, *operations: Operation) -> tuple[Grant, ...
 
 
 _SHOWN = (TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY, ENRICHED_SALES)
-# DescribeConfigs: what is not kept as it has to be is refused at a start, see contracts/keeping.py.
+# DescribeConfigs: what is not kept as it has to be is refused at a start, see kafka_client/topic_settings.py.
 _WORK = (
     *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS), "Read", "DescribeConfigs"),
     *_topics((LATE_EVENTS, DEAD_LETTERS), "Write"),

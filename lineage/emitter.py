@@ -28,13 +28,15 @@ from contracts.settings import (
     SalesDbSettings,
     SoapSettings,
 )
+from lineage.model import BATCH, Job
+from lineage.open_runs import Begun, Notes, orphans
+from lineage.run import Naming, Parent, RunOf
 from observability import logs
-from observability.lineage.facts import Facts, Naming, Parent, RunOf
-from observability.lineage.hops import BATCH, Job
-from observability.lineage.notes import Begun, Notes, orphans
+from observability.progress_report import ProgressReport
+from observability.waits import Cancelled
 
 if TYPE_CHECKING:
-    from observability.lineage.outbox import Outbox
+    from lineage.outbox import Outbox
 
 START, RUNNING, COMPLETE, FAIL, ABORT = "START", "RUNNING", "COMPLETE", "FAIL", "ABORT"
 # Who ends waits so long for a backend that answers; the rest is a successor's.
@@ -47,7 +49,7 @@ _log = logs.get(__name__)
 
 
 Making = Callable[[], Job]
-Telling = Callable[[], Facts]
+Telling = Callable[[], ProgressReport]
 
 
 @dataclass(frozen=True)
@@ -56,26 +58,26 @@ class _Told:
     job: Making
     state: str
     at: datetime
-    facts: Facts
+    facts: ProgressReport
 
 
-Say = Callable[[Facts], None]
+Say = Callable[[ProgressReport], None]
 
 
-def unheard(_: Facts) -> None:
+def unheard(_: ProgressReport) -> None:
     """For who runs without anybody who asks how far."""
 
 
 class Saying:
-    """Facts that the one who runs sets, and the one who tells asks for."""
+    """ProgressReport that the one who runs sets, and the one who tells asks for."""
 
     def __init__(self) -> None:
-        self.facts = Facts()
+        self.facts = ProgressReport()
 
-    def __call__(self) -> Facts:
+    def __call__(self) -> ProgressReport:
         return self.facts
 
-    def say(self, facts: Facts) -> None:
+    def say(self, facts: ProgressReport) -> None:
         """As good as an assignment, for who is given a function."""
         self.facts = facts
 
@@ -83,15 +85,11 @@ class Saying:
 class Untold:
     """For who runs without anybody being told."""
 
-    def told(self, job: Making, facts: Telling = Facts, **_: Any) -> AbstractContextManager[None]:
+    def told(self, job: Making, facts: Telling = ProgressReport, **_: Any) -> AbstractContextManager[None]:
         return nullcontext()
 
 
 UNTOLD = Untold()
-
-
-class ToldToStop(Exception):
-    """Raised by who was told to stop while it waited for a server: no failure, and told as ABORT."""
 
 
 class Lineage:
@@ -120,7 +118,7 @@ class Lineage:
     def told(
         self,
         job: Making,
-        facts: Telling = Facts,
+        facts: Telling = ProgressReport,
         *,
         parent: Parent | None = None,
         nominal: tuple[datetime, datetime | None] | None = None,
@@ -142,23 +140,28 @@ class Lineage:
         except BaseException as error:
             end()
             # What is no Exception interrupts: a signal, or Dagster's run is canceled.
-            failed = isinstance(error, Exception) and not isinstance(error, ToldToStop)
+            failed = isinstance(error, Exception) and not isinstance(error, Cancelled)
             self._tell(run, job, FAIL if failed else ABORT, facts, error)
             raise
         end()
         self._tell(run, job, COMPLETE, facts)
 
     def tell(
-        self, run: RunOf, job: Making, state: str, facts: Facts | None = None, at: datetime | None = None
+        self,
+        run: RunOf,
+        job: Making,
+        state: str,
+        facts: ProgressReport | None = None,
+        at: datetime | None = None,
     ) -> None:
         """Tell of one moment of a run, this process's or another's."""
-        self._queue.put(_Told(run, job, state, at or datetime.now(UTC), facts or Facts()))
+        self._queue.put(_Told(run, job, state, at or datetime.now(UTC), facts or ProgressReport()))
 
     def end_left(self, parent_run_id: str, state: str, error: str) -> int:
         """End the runs that a run had started and that were killed with it; gives how many."""
         left = [begun for begun in self._notes.all() if begun.parent == parent_run_id]
         for begun in left:
-            self.tell(RunOf(begun.run_id), partial(_nameless, begun.job), state, Facts(error=error))
+            self.tell(RunOf(begun.run_id), partial(_nameless, begun.job), state, ProgressReport(error=error))
         return len(left)
 
     def close(self) -> None:
@@ -177,7 +180,7 @@ class Lineage:
             said = facts()
         except Exception as failure:
             _log.warning("a run could not say how far it is", run=run.id, reason=repr(failure))
-            said = Facts()
+            said = ProgressReport()
         self.tell(run, job, state, said if error is None else replace(said, error=error))
 
     def _main(self) -> None:
@@ -229,14 +232,14 @@ class Lineage:
             self._notes.end(told.run.id)
 
     def _put(self, outbox: Outbox, told: _Told, job: Job) -> None:
-        from observability.lineage import events
+        from lineage import events
 
         outbox.put(events.event(self._naming, told.run, job, told.state, told.at, told.facts))
 
     def _abort(self, outbox: Outbox, notes: Notes, left: Iterable[Begun]) -> None:
         """End what a process that is gone had begun."""
         for begun in left:
-            make, facts = partial(_nameless, begun.job), Facts(error=KILLED)
+            make, facts = partial(_nameless, begun.job), ProgressReport(error=KILLED)
             self._put(outbox, _Told(RunOf(begun.run_id), make, ABORT, datetime.now(UTC), facts), make())
             notes.end(begun.run_id)
 
@@ -271,8 +274,8 @@ def telling(
     kafka = next((found for found in known if isinstance(found, KafkaSettings)), None)
 
     def make_outbox() -> Outbox:
-        from observability.lineage.outbox import Outbox
-        from observability.lineage.transports import lanes
+        from lineage.outbox import Outbox
+        from lineage.transports import lanes
 
         return Outbox(lanes(kafka), folder)
 

@@ -12,20 +12,20 @@ from confluent_kafka import KafkaException
 from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from contracts import kafka as connect
-from contracts import keeping
-from contracts.registry import Registry
 from contracts.schemas import load as load_schema
 from contracts.settings import KafkaSettings
 from contracts.tables import LIVE as LIVE
 from contracts.tables import active_generations, generations
 from contracts.topics import GenerationTopics, Topic
+from kafka_client import clients as connect
+from kafka_client import topic_settings
+from kafka_client.offsets import beginnings, ends
+from kafka_client.registry import Registry
 from observability import logs
-from observability.waits import WAITS
-from streaming.engine.errors import Fatal, Stopping
-from streaming.engine.offsets import beginnings, ends
+from observability.waits import WAITS, Cancelled
+from streaming.engine.errors import Fatal
 from streaming.engine.pipeline import Parameters, Pipeline
-from streaming.schema_ids import keep_inputs
+from streaming.generations.schema_ids import keep_inputs
 
 # Between two questions to a broker that does not answer, each of which waited for it.
 AGAIN_SECONDS = 1.0
@@ -136,14 +136,14 @@ def check_kept(
 ) -> None:
     """Raise Fatal if a topic is not kept as it has to be, or some of the `whole` ones is gone.
 
-    Kafka that does not answer is waited for until `stop`, which raises Stopping; KafkaException without it.
+    Kafka that does not answer is waited for until `stop`, which raises Cancelled; KafkaException without it.
     """
     reporter = f"topics {threading.get_ident()}"
     while True:
         try:
-            keeping.check(kafka, topics, whole=whole)
+            topic_settings.check(kafka, topics, whole=whole)
             break
-        except keeping.NotKept as error:
+        except topic_settings.NotKept as error:
             WAITS.end("kafka", reporter)
             raise Fatal(str(error)) from error
         except KafkaException as error:
@@ -160,7 +160,7 @@ def check_kept(
             WAITS.begin("kafka", f"Kafka does not say how topics are kept: {reason}", reporter)
         if stop.wait(AGAIN_SECONDS):
             WAITS.end("kafka", reporter)
-            raise Stopping
+            raise Cancelled
     WAITS.end("kafka", reporter)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from contracts.kafka import consumer
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
-from contracts.writers import Undecodable
+from kafka_client.clients import consumer
+from kafka_client.registry import Registry
+from kafka_client.writer_schemas import Undecodable
 from observability import logs
 
 AT_ONCE = 10_000

@@ -16,17 +16,17 @@ from sqlalchemy import Engine, update
 
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import generations
+from lineage.emitter import UNTOLD, Teller
 from observability import logs
-from observability.lineage.runs import UNTOLD, Teller
-from observability.waits import WAITS
+from observability.waits import WAITS, Cancelled
 from streaming import lineage as lineage_of
-from streaming import stores
-from streaming.barriers import Barriers
-from streaming.engine.errors import Fatal, Stopping
-from streaming.engine.worker import Worker
-from streaming.generations import LIVE, Generation, load, load_live, with_rules
+from streaming.engine.errors import Fatal
+from streaming.generations import stores
+from streaming.generations.barriers import Barriers
+from streaming.generations.catalog import LIVE, Generation, load, load_live, with_rules
+from streaming.generations.schema_ids import keep
+from streaming.generations.worker import Worker
 from streaming.pipelines import PIPELINES
-from streaming.schema_ids import keep
 from streaming.sink.following import Follower, connect, follow, retried
 
 # A building one is the slices' until it is whole.
@@ -144,7 +144,7 @@ def _kept_running(
         try:
             work()
             return
-        except Stopping:
+        except Cancelled:
             raise
         # A defect of a new version too: it is here that one shows, and nobody reads its result yet.
         except Exception as error:

@@ -15,14 +15,14 @@ import fastavro
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from sqlalchemy import Engine
 
-from contracts.kafka import TIMEOUT_SECONDS, admin, consumer
-from contracts.registry import Registry, is_record, schema_id_of
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import PUBLIC
-from contracts.writers import Undecodable
-from streaming.engine.failures import is_end
-from streaming.generations import load_live
+from kafka_client.clients import TIMEOUT_SECONDS, admin, consumer
+from kafka_client.failures import is_end
+from kafka_client.registry import Registry, is_record, schema_id_of
+from kafka_client.writer_schemas import Undecodable
+from streaming.generations.catalog import load_live
 from streaming.pipelines import PIPELINES
 
 # At each end of a partition.
