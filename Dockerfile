@@ -36,7 +36,7 @@ COPY simulators ./simulators
 COPY stack ./stack
 COPY deploy ./deploy
 RUN /opt/venv/bin/python -m compileall -q . \
-    && /opt/venv/bin/python -m electrored_dagster.columns > electrored_dagster/columns.json \
+    && /opt/venv/bin/python -m electrored_dagster.column_lineage > electrored_dagster/columns.json \
     && ln -s /opt/electrored/dagster.yaml /var/lib/electrored/dagster/dagster.yaml
 
 ENV PATH=/opt/venv/bin:$PATH \

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Header, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from api.answers import Answers
+from api.conditional import Answers
 from api.queries import Results
 from api.strict import Whole
 from contracts import texts

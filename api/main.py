@@ -13,9 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from starlette.responses import RedirectResponse
 
 from api import problems
-from api.answers import Answers
+from api.conditional import Answers
 from api.headed import Headed
-from api.measured import Measured, expect
+from api.metrics_middleware import Measured, expect
 from api.queries import CONNECTIONS, Results
 from api.routes import generations, health, lineage, payments, top_sales, top_salesmen
 from api.strict import plain_address

@@ -28,7 +28,7 @@ from benchmarks.figures import Figure, at_most, percentile, table
 from contracts.settings import KafkaSettings, LogSettings
 from observability import logs
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.replay.building import SHARE
+from streaming.replay.build import SHARE
 
 NAME = "top-sales-by-city"
 # Moderate: a shop that sells 17 million times a day.

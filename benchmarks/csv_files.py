@@ -24,7 +24,7 @@ import psycopg2
 from benchmarks.figures import Figure
 from benchmarks.servers import servers
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
-from sources.csv.intake import take
+from sources.csv.ingest import take
 from stack import databases
 from stack.embedded import Embedded
 from stack.postgres import connect

@@ -33,8 +33,8 @@ from stack.embedded import Embedded
 from streaming.engine.pipeline import Parameters
 from streaming.generations.catalog import Generation, catalog, load
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.replay import building, retirement
-from streaming.replay.building import Slice
+from streaming.replay import build, retirement
+from streaming.replay.build import Slice
 from streaming.replay.request import Request
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +84,7 @@ def _runs(sizes: Sequence[int]) -> Iterator[Replayed]:
         for events in sizes:
             preload_by_two(Ground(stack.kafka, pipeline, f"replay-{events}"), events, first=there)
             there = events
-            made = building.begin(stack.kafka, engine, Request(NAME, "bench", "bench"))
+            made = build.begin(stack.kafka, engine, Request(NAME, "bench", "bench"))
             yield _replayed(stack.kafka, url, made, events, folder)
             retirement.retire(stack.kafka, engine, NAME, made.number)
 
@@ -92,7 +92,7 @@ def _runs(sizes: Sequence[int]) -> Iterator[Replayed]:
 def _replayed(kafka: KafkaSettings, url: str, made: Generation, events: int, folder: str) -> Replayed:
     started, cpu, memory = time.perf_counter(), 0.0, 0.0
     before: list[float] = []
-    for pieces in building.slices(made):
+    for pieces in build.slices(made):
         for piece in pieces:
             begun, of_slice, peak = in_child(_run, kafka, url, made.number, piece, folder)
             before.append(begun)
@@ -120,7 +120,7 @@ def _run(
 ) -> tuple[float, float, float]:
     """CPU-seconds of the process before the slice, of the slice, and MiB."""
     results, begun = create_engine(url, poolclass=NullPool), time.process_time()
-    building.run_slice(
+    build.run_slice(
         kafka, results, load(results, NAME, number), piece, Path(folder), share=1.0, stop=threading.Event()
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

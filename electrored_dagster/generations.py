@@ -22,12 +22,12 @@ from contracts.calendar import Calendar
 from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
 from contracts.topics import TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from contracts.zones import ZoneRules
-from electrored_dagster.outcomes import settings
+from electrored_dagster.metadata import settings
 from lineage.emitter import UNTOLD, Saying
 from lineage.model import Job
 
 if TYPE_CHECKING:
-    from streaming.replay.building import Done
+    from streaming.replay.build import Done
     from streaming.replay.difference import Difference
     from streaming.replay.request import Range
 
@@ -102,7 +102,7 @@ def windows(results: Engine, pipeline: str, first: str, last: str) -> Range:
 def pieces(results: Engine, made: Made, *, merge: bool) -> list[Piece]:
     """The slices of combine, or of merge; none of a generation that is built already."""
     from streaming.generations.catalog import load
-    from streaming.replay.building import slices
+    from streaming.replay.build import slices
 
     generation = load(results, made.pipeline, made.number)
     if generation.state != "building":
@@ -125,7 +125,7 @@ def run_piece(
     from streaming import lineage as lineage_of
     from streaming.generations.catalog import load
     from streaming.pipelines import PIPELINES
-    from streaming.replay import building
+    from streaming.replay import build
 
     generation = load(results, piece.made.pipeline, piece.made.number)
     progress, saying, ended = Progress(piece.name, tell), Saying(), threading.Event()
@@ -140,13 +140,13 @@ def run_piece(
 
     pipeline = PIPELINES[generation.pipeline, generation.version]
     with told(partial(lineage_of.replay, pipeline, generation.number), saying):
-        done = building.run_slice(
+        done = build.run_slice(
             kafka,
             results,
             generation,
-            building.find_slice(generation, piece.step, piece.partition),
+            build.find_slice(generation, piece.step, piece.partition),
             replay.state_dir / "state",
-            share=replay.replay_share or building.SHARE,
+            share=replay.replay_share or build.SHARE,
             stop=ended,
             on_progress=note,
         )
@@ -193,7 +193,7 @@ def caught_up(
     kafka: KafkaSettings, results: Engine, made: Made, waiting: Callable[[str], None]
 ) -> Difference:
     """The difference of a candidate, as soon as workers have brought it to where the active one is. Raises Refused."""
-    from streaming.replay import waiting as patience
+    from streaming.replay import catch_up as patience
     from streaming.replay.barrier import held
 
     return patience.caught_up(
@@ -223,7 +223,7 @@ def proven(
     killed goes first.
     """
     from streaming.generations.catalog import load_live
-    from streaming.replay import building, retirement
+    from streaming.replay import build, retirement
     from streaming.replay.request import Request
 
     live = load_live(results, pipeline)
@@ -231,15 +231,15 @@ def proven(
     for number in _made_by(results, pipeline, by):
         retirement.retire(kafka, results, pipeline, number)
         tell(f"{pipeline} g{number} was left by an earlier check, and is retired")
-    begun = building.begin(kafka, results, Request(pipeline, "is a replay identical?", by, version=version))
+    begun = build.begin(kafka, results, Request(pipeline, "is a replay identical?", by, version=version))
     made = Made(pipeline, begun.number)
     try:
-        building.be_nice()
+        build.be_nice()
         for merge in (False, True):
             for piece in pieces(results, made, merge=merge):
                 worked = run_piece(kafka, results, replay, piece, lambda progress: tell(str(progress)), told)
                 tell(f"{piece.name}: {worked.events:,} events in {worked.seconds:.1f} s")
-        building.finish(results, begun)
+        build.finish(results, begun)
         return caught_up(kafka, results, made, tell)
     finally:
         retirement.retire(kafka, results, pipeline, made.number)

@@ -13,7 +13,7 @@ import dagster as dg
 from contracts import datasets
 from contracts.datasets import ROLES, Dataset
 from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, Topic
-from electrored_dagster.graph import evaluation, key
+from electrored_dagster.asset_specs import evaluation, key
 from observer.platform_status import Future, NegativeGroups, Overlap, PipelineStanding, Standing
 
 # How often a result is reported when only its watermark moved; its freshness policy allows for three of them.

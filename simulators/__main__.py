@@ -19,7 +19,7 @@ import typer
 from contracts.settings import CsvSettings, SalesDbSettings, SoapCredentials, from_environment
 from simulators import csv_files as branch
 from simulators import sales as world
-from simulators.till import Till, run, utc_now
+from simulators.sales_writer import Till, run, utc_now
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 _log = logging.getLogger("simulators")

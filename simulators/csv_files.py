@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from simulators.sales import Sale, Shops
-from simulators.till import COLUMNS
+from simulators.sales_writer import COLUMNS
 
 # Of the rows of a file: what was in an earlier one as it is, and what is another sum now.
 DUPLICATE_SHARE, CORRECTION_SHARE = 0.04, 0.04

@@ -123,7 +123,7 @@ def _one_line() -> Iterator[None]:
 @csv.command("take")
 def csv_take() -> None:
     """Take every file that waits in the inbox and is complete, and end."""
-    from sources.csv.intake import take
+    from sources.csv.ingest import take
 
     logs.configure("sources-csv")
     kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
@@ -146,7 +146,7 @@ def csv_take() -> None:
 @csv.command("check")
 def csv_check(file: Path) -> None:
     """Say what would become of a file, without taking it; exit code 1 if any row would be refused."""
-    from sources.csv.checking import check
+    from sources.csv.dry_run import check
 
     with _one_line():
         found = check(from_environment(ResultsDbSettings), from_environment(CsvSettings), file)
@@ -175,7 +175,7 @@ def csv_check(file: Path) -> None:
 @csv.command("retract")
 def csv_retract(file: str) -> None:
     """Take a file back: FILE is a path to its content, the name it was taken under, or its hash."""
-    from sources.csv.retracting import retract
+    from sources.csv.retract import retract
 
     logs.configure("sources-csv")
     kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)

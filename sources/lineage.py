@@ -49,7 +49,7 @@ def capture(table: str) -> Job:
 def csv() -> Job:
     """Files of sales → sales-events, and what they say by now, which a correction reverses."""
     # polars takes a second to import: who takes files has it, who only asks for the other sources need not.
-    from sources.csv.rows import CELLS, CONTENT, OPERATION
+    from sources.csv.validate import CELLS, CONTENT, OPERATION
 
     inbox, kept = datasets.CSV_INBOX, datasets.CSV_SALES
     read = Read(inbox, tuple(Column(name, str(dtype).lower()) for name, dtype in CELLS.items()))
@@ -71,7 +71,7 @@ def csv() -> Job:
     return Job(
         "csv-take",
         BATCH,
-        "sources/csv/intake.py",
+        "sources/csv/ingest.py",
         (read, Read(kept, table_schema(csv_sales))),
         (
             _events(SALES_EVENTS, columns, (*refused, *joined, *news)),
@@ -91,7 +91,7 @@ def retraction() -> Job:
     return Job(
         "csv-retract",
         BATCH,
-        "sources/csv/retracting.py",
+        "sources/csv/retract.py",
         (read,),
         (events, _positions(), Made(kept, {}, (), read.schema)),
     )

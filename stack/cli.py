@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts.settings import StackSettings
-from stack import answers, display, doctor, orphans, status
-from stack.addresses import GIVEN
+from stack import commands, display, doctor, orphans, status
+from stack.endpoints import GIVEN
 from stack.errors import StackError
-from stack.found import DEFAULT_STATE_DIR, StateDir, layout_in, platform_in
 from stack.layout import Layout, Options
+from stack.lifecycle import Stack
+from stack.locate import DEFAULT_STATE_DIR, StateDir, layout_in, platform_in
 from stack.programs import Platform
 from stack.supervisor import Supervisor, SupervisorGone
-from stack.up import Stack
 
 # `down` waits for a foreground stack to end: every layer may take its whole time.
 DOWN_TIMEOUT_SECONDS = 120
@@ -154,7 +154,7 @@ def logs(
 
 
 # Beside the others, not below a name of their own.
-app.add_typer(answers.app)
+app.add_typer(commands.app)
 
 
 @app.command("doctor")

@@ -14,10 +14,10 @@ from pathlib import Path
 from stack import java, postgres
 from stack.errors import StackError
 from stack.layout import Layout
+from stack.lifecycle import NEEDED_BYTES
 from stack.ports import require_free
 from stack.programs import Platform
 from stack.supervisor import Supervisor
-from stack.up import NEEDED_BYTES
 
 OLDEST_PYTHON = (3, 11)
 

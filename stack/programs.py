@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contracts.settings import LogSettings, StackSettings
 from stack import databases, probes
-from stack.addresses import Addresses
+from stack.endpoints import Addresses
 from stack.layout import Layout, Options
 from stack.ports import LOOPBACK, answers
 from stack.postgres import system_user

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, NullPool, create_engine
 
 from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
 from electrored_dagster.generations import replaying, window_days
-from electrored_dagster.outcomes import settings
+from electrored_dagster.metadata import settings
 from observer.lookalikes import LookAlikes, look_alikes
 from observer.platform_status import (
     Future,

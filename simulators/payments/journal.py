@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from simulators.payments.fates import Entry
+from simulators.payments.payment_outcomes import Entry
 
 _TABLES = """
 create table if not exists sales (sale_id text primary key, sold_at text not null) without rowid;

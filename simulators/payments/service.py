@@ -17,7 +17,7 @@ from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
 from simulators.payments.failures import XML, Failure, Failures, answered, faulted
 from simulators.payments.journal import Journal, UnknownCursor
-from simulators.payments.ticks import Clockwork
+from simulators.payments.payment_scheduler import Clockwork
 
 
 def utc_now() -> datetime:

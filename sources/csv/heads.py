@@ -7,9 +7,9 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-from sources.csv.lines import MAX_RECORD_BYTES, Place
 from sources.csv.quoting import SEPARATORS, Dialect
-from sources.csv.rows import CELLS, COLUMNS, OPERATION
+from sources.csv.records import MAX_RECORD_BYTES, Place
+from sources.csv.validate import CELLS, COLUMNS, OPERATION
 from sources.csv.verdicts import BOM
 
 # By their first bytes, the longer ones first.

@@ -7,11 +7,11 @@ import os
 import re
 from collections.abc import Iterator
 
-from sources.csv import reading
+from sources.csv import parse
 from sources.csv.content import raw
 from sources.csv.heads import Head, NoCsv
-from sources.csv.lines import MAX_RECORD_BYTES
-from sources.csv.rows import COLUMNS
+from sources.csv.records import MAX_RECORD_BYTES
+from sources.csv.validate import COLUMNS
 
 # A single row that is wrong is a slip in that row.
 _FEWEST_ROWS = 2
@@ -24,7 +24,7 @@ _VARIES = re.compile(r"'[^']*'|\"[^\"]*\"|(?<=^has )\d+")
 
 def judge(fd: int, decimal_comma: bool) -> Head:
     """Read the first lines, and look over all others. Raises NoCsv."""
-    found = reading.head(fd)
+    found = parse.head(fd)
     other = utf8 = number = 0
     for lines in _whole_lines(fd):
         if not lines.isascii():
@@ -90,7 +90,7 @@ def _check_rows(fd: int, found: Head, decimal_comma: bool) -> None:
 
     A larger one is taken row by row, and reported if it was in vain.
     """
-    part = next(reading.parts(fd, found, found.body, decimal_comma), None)
+    part = next(parse.parts(fd, found, found.body, decimal_comma), None)
     if part is None or part.good.height or part.rows < _FEWEST_ROWS:
         return
     if os.pread(fd, 1, part.end.offset):

@@ -14,14 +14,14 @@ from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from kafka_client.registry import Registry
 from observability import metrics
+from sources.csv.changes import Plan
 from sources.csv.encoding import Encoder
-from sources.csv.lines import Bad
-from sources.csv.log import Log
-from sources.csv.plan import Plan
-from sources.csv.rows import EPOCH, MICROSECOND
-from sources.csv.taken import Taken
+from sources.csv.own_events import Log
+from sources.csv.records import Bad
+from sources.csv.sale_index import Taken
+from sources.csv.validate import EPOCH, MICROSECOND
 from sources.errors import Refused
-from sources.ledger import DeadLetters, FileEntry, Ledger, Position, Record, registry_answers
+from sources.position_store import DeadLetters, FileEntry, Ledger, Position, Record, registry_answers
 from sources.postgres.events import EventsTopic
 
 SOURCE = "csv"

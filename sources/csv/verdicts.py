@@ -12,7 +12,7 @@ from sources.csv.quoting import Dialect
 from sources.csv.wholeness import DOS_END
 
 if TYPE_CHECKING:
-    from sources.csv.lines import Places, Records
+    from sources.csv.records import Places, Records
 
 BOM = b"\xef\xbb\xbf"
 _LF, _CR = 10, 13

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from sources.csv.lines import Bad
-from sources.csv.plan import Plan
+from sources.csv.changes import Plan
+from sources.csv.records import Bad
 from sources.csv.source import Source
-from sources.ledger import FileEntry
+from sources.position_store import FileEntry
 
 
 class Writing:

@@ -16,8 +16,8 @@ from observability import logs
 from observability.progress_report import ProgressReport
 from observability.waits import WAITS, On
 from sources.errors import Interrupted
-from sources.ledger import Ledger
-from sources.postgres import opening
+from sources.position_store import Ledger
+from sources.postgres import startup
 from sources.postgres.database import Database
 from sources.postgres.events import EventsTopic
 from sources.postgres.failures import translated
@@ -25,7 +25,7 @@ from sources.postgres.frontier import PERIOD_SECONDS, Frontier
 from sources.postgres.history import History
 from sources.postgres.lag import LAG
 from sources.postgres.lsn import lsn_text
-from sources.postgres.published import Published
+from sources.postgres.publication import Published
 from sources.postgres.snapshot import Snapshot
 from sources.postgres.stream import Stream
 from sources.postgres.watch import CHUNK, SESSION, Watcher, report_unseen
@@ -158,7 +158,7 @@ class Session:
 
     def _start(self) -> None:
         database = self._database
-        position, where, confirmed = opening.begin(self._ledger, database, self._published, self._events)
+        position, where, confirmed = startup.begin(self._ledger, database, self._published, self._events)
         self._writer.start(position, where)
         self._frontier = Frontier(self._writer.frontier)
         history = History(where.place, where.witness, confirmed)

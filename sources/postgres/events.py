@@ -8,7 +8,7 @@ from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from kafka_client import clients
 from sources.errors import Refused
-from sources.ledger import check_kept, meaning
+from sources.position_store import check_kept, meaning
 
 
 class EventsTopic:

@@ -18,7 +18,7 @@ from typing import cast
 
 from psycopg2 import sql
 
-from sources.ledger import Range
+from sources.position_store import Range
 from sources.postgres.database import Database
 from sources.postgres.rows import COLUMNS, Half, Values
 from sources.postgres.stream import Segment

@@ -14,10 +14,10 @@ from contracts.topics import Topic
 from kafka_client.registry import Registry
 from observability import metrics
 from observability.progress_report import ProgressReport
-from sources.ledger import DeadLetters, Ledger, Position, Range, Record, registry_answers
+from sources.position_store import DeadLetters, Ledger, Position, Range, Record, registry_answers
+from sources.postgres.capture_state import Where
 from sources.postgres.rows import EPOCH, MAX_BYTES, Encoder, Half, as_json
 from sources.postgres.stream import Segment
-from sources.postgres.where import Where
 
 SOURCE = "postgres"
 _MICROSECOND = timedelta(microseconds=1)

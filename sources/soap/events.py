@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from kafka_client import avro
 from kafka_client.registry import header
-from sources.ledger import Record
+from sources.position_store import Record
 from sources.soap.confirmation import Confirmation
 
 SOURCE = "soap"

@@ -35,7 +35,7 @@ from lineage.emitter import Say, unheard
 from observability import logs
 from observability.progress_report import ProgressReport
 from sources.errors import Refused
-from sources.ledger import DeadLetters, Ledger, Position, Record, registry_answers
+from sources.position_store import DeadLetters, Ledger, Position, Record, registry_answers
 from sources.postgres.events import EventsTopic
 from sources.soap.client import PaymentService
 from sources.soap.errors import Unavailable

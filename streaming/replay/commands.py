@@ -30,14 +30,14 @@ from streaming import lineage as lineage_of
 from streaming.engine.errors import EngineError
 from streaming.generations.catalog import load
 from streaming.pipelines import PIPELINES
-from streaming.replay import building, display, promotion, retirement, running
+from streaming.replay import build, display, local_executor, promotion, retirement
 from streaming.replay.barrier import held
+from streaming.replay.catch_up import caught_up
 from streaming.replay.difference import Difference
 from streaming.replay.errors import Refused
 from streaming.replay.promotion import Promoted
 from streaming.replay.request import Range, Request
 from streaming.replay.request import grace as grace_given
-from streaming.replay.waiting import caught_up
 from streaming.sink.following import connect
 from streaming.sink.following import reason as first_line
 
@@ -112,7 +112,7 @@ def replay(
         ),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Slices at a time.")] = 1,
-    share: Share = building.SHARE,
+    share: Share = build.SHARE,
     state_dir: StateDir = Path(".electrored"),
 ) -> None:
     """Compute a pipeline again from the whole log, beside the live one, for `diff` and `promote`.
@@ -134,13 +134,13 @@ def replay(
             range=windows,
         )
         kafka, results, console = from_environment(KafkaSettings), _results(), _console()
-        made = building.begin(kafka, results, request)
+        made = build.begin(kafka, results, request)
         if made.state == "building":
             console.print(f"building {made}")
-            events = running.run(
+            events = local_executor.run(
                 made, state_dir / "state", processes=processes, share=share, console=Console(stderr=True)
             )
-            building.finish(results, made)
+            build.finish(results, made)
             console.print(f"{events:,} events")
         console.print(f"{made} is a candidate; `electrored diff {pipeline} {made.number}` compares it")
 
@@ -151,7 +151,7 @@ def run_slice(
     generation: Number,
     step: str,
     partition: int,
-    share: Share = building.SHARE,
+    share: Share = build.SHARE,
     state_dir: StateDir = Path(".electrored/state"),
     parent: Annotated[int | None, typer.Option(help="The process with which it ends.")] = None,
 ) -> None:
@@ -160,19 +160,19 @@ def run_slice(
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         if parent is not None:
-            running.end_with(parent, stop)
-        building.be_nice()
+            local_executor.end_with(parent, stop)
+        build.be_nice()
         kafka, results = from_environment(KafkaSettings), _results()
         made = load(results, pipeline, generation)
-        found, saying = building.find_slice(made, step, partition), Saying()
+        found, saying = build.find_slice(made, step, partition), Saying()
 
-        def progress(done: building.Done) -> None:
+        def progress(done: build.Done) -> None:
             saying.say(done.facts(found.step, found.partition))
             typer.echo(json.dumps(asdict(done)))
 
         job = partial(lineage_of.replay, PIPELINES[made.pipeline, made.version], made.number)
         with telling(f"replay {made} {found}", kafka) as lineage, lineage.told(job, saying):
-            building.run_slice(
+            build.run_slice(
                 kafka, results, made, found, state_dir, share=share, stop=stop, on_progress=progress
             )
 

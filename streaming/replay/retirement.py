@@ -27,9 +27,9 @@ from streaming.engine.errors import Retriable
 from streaming.engine.schemas import may_pass, reason
 from streaming.generations.barriers import OPEN
 from streaming.pipelines import PIPELINES
+from streaming.replay.advisory_lock import is_worked_on
 from streaming.replay.errors import Busy, Refused
 from streaming.replay.failpoints import failpoint
-from streaming.replay.presence import is_worked_on
 
 # Long enough to notice that a promotion was a mistake.
 STANDBY_KEPT = timedelta(days=7)

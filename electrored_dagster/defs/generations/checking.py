@@ -14,12 +14,12 @@ import dagster as dg
 from contracts import datasets
 from contracts.datasets import PIPELINES
 from electrored_dagster import differences, generations
+from electrored_dagster.asset_specs import key
 from electrored_dagster.defs.generations.replaying import POOL
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.generations import connected
-from electrored_dagster.graph import key
-from electrored_dagster.outcomes import own_words
-from electrored_dagster.telling import told
+from electrored_dagster.metadata import own_words
+from electrored_dagster.openlineage import told
 
 NAME = "replay_is_identical"
 

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from contracts.settings import KafkaSettings
 from electrored_dagster.generations import connected
-from electrored_dagster.outcomes import own_words
+from electrored_dagster.metadata import own_words
 
 
 class Promotion(dg.Config):

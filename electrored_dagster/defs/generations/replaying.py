@@ -18,10 +18,10 @@ from contracts import datasets
 from contracts.datasets import INPUTS
 from contracts.topics import ENRICHED_SALES, SALES_EVENTS, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from electrored_dagster import differences, generations
+from electrored_dagster.asset_specs import described, key
 from electrored_dagster.generations import Made, Piece, Worked, connected
-from electrored_dagster.graph import described, key
-from electrored_dagster.outcomes import own_words
-from electrored_dagster.telling import told
+from electrored_dagster.metadata import own_words
+from electrored_dagster.openlineage import told
 
 # One replay at a time, whatever the pipeline: it is given what live traffic leaves of a machine.
 POOL = "replay"
@@ -74,7 +74,7 @@ def _moment(text: str, name: str) -> datetime:
 def begin(context: dg.OpExecutionContext, config: Replay) -> Made:
     """Makes the generation, or finds what a dead run left of the same request."""
     with own_words(), connected() as (kafka, results, _):
-        from streaming.replay import building
+        from streaming.replay import build
         from streaming.replay.errors import Refused
         from streaming.replay.request import Range, Request, grace
 
@@ -95,7 +95,7 @@ def begin(context: dg.OpExecutionContext, config: Replay) -> Made:
             time_zone=config.time_zone,
             range=windows,
         )
-        made = building.begin(kafka, results, request)
+        made = build.begin(kafka, results, request)
         context.log.info("building %s", made)
         return Made(made.pipeline, made.number)
 
@@ -106,7 +106,7 @@ def _begin_windows(pipeline: str) -> dg.OpDefinition:
     def begin_windows(context: dg.OpExecutionContext, config: Backfill) -> Made:
         """Makes the generation for these partitions; the runs of one backfill share theirs."""
         with own_words(), connected() as (kafka, results, _):
-            from streaming.replay import building
+            from streaming.replay import build
             from streaming.replay.request import Request
 
             # Windows are known in the order in which they were added.
@@ -118,7 +118,7 @@ def _begin_windows(pipeline: str) -> dg.OpDefinition:
                 range=generations.windows(results, pipeline, first, last),
                 backfill=context.run.tags.get(BACKFILL_ID_TAG),
             )
-            made = building.begin(kafka, results, request)
+            made = build.begin(kafka, results, request)
             context.log.info("%s is asked for the windows of %s to %s", made, first, last)
             return Made(made.pipeline, made.number)
 
@@ -147,9 +147,9 @@ def merge_slices(made: Made, combined: list[Worked]) -> Iterator[dg.DynamicOutpu
 def run_slice(context: dg.OpExecutionContext, piece: Piece) -> Worked:
     """Runs a slice; one that was ended goes on where it was."""
     with own_words(), connected() as (kafka, results, replay):
-        from streaming.replay import building
+        from streaming.replay import build
 
-        building.be_nice()
+        build.be_nice()
         asset = key(datasets.difference(piece.made.pipeline))
 
         def tell(progress: dict[str, Any]) -> None:
@@ -176,9 +176,9 @@ def compare(
     """Makes it a candidate, and tells what differs from the active generation."""
     with own_words(), connected() as (kafka, results, _):
         from streaming.generations.catalog import load
-        from streaming.replay import building
+        from streaming.replay import build
 
-        building.finish(results, load(results, made.pipeline, made.number))
+        build.finish(results, load(results, made.pipeline, made.number))
         found = generations.caught_up(kafka, results, made, context.log.info)
         metadata = differences.described(results, found)
         # What a slice found done by an earlier run counts as events, not as time.

@@ -6,8 +6,8 @@ import dagster as dg
 
 from contracts import datasets
 from contracts.topics import TOP_SALES_BY_CITY
+from electrored_dagster.asset_specs import key
 from electrored_dagster.defs.instance import Platform
-from electrored_dagster.graph import key
 from observer.lookalikes import DAYS
 
 NAME = "cities_that_look_alike"

@@ -7,8 +7,8 @@ import dagster as dg
 from contracts import datasets
 from contracts.schemas import load
 from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
-from electrored_dagster.columns import came_from
-from electrored_dagster.graph import avro_columns, described
+from electrored_dagster.asset_specs import avro_columns, described
+from electrored_dagster.column_lineage import came_from
 
 GROUP = "sources"
 

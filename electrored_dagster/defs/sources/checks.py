@@ -8,8 +8,8 @@ import dagster as dg
 from contracts import datasets
 from contracts.datasets import PIPELINES
 from contracts.topics import SALES_EVENTS, Topic
+from electrored_dagster.asset_specs import key
 from electrored_dagster.defs.instance import Platform
-from electrored_dagster.graph import key
 from electrored_dagster.observations import (
     DUPLICATES_CHECK,
     FUTURE_CHECK,

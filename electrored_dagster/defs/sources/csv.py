@@ -10,12 +10,20 @@ from pydantic import Field
 
 from contracts import datasets
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
-from electrored_dagster import outcomes
-from electrored_dagster.columns import came_from
-from electrored_dagster.graph import described, evaluation, key
-from electrored_dagster.inbox import CHECK, MOST_DOUBLINGS, NAMES_CHECK, Memory, Runs, look, reason_to_wait
-from electrored_dagster.outcomes import NotSet, own_words, settings
-from electrored_dagster.telling import of_server, tell_checks, told
+from electrored_dagster import metadata
+from electrored_dagster.asset_specs import described, evaluation, key
+from electrored_dagster.column_lineage import came_from
+from electrored_dagster.csv_policy import (
+    CHECK,
+    MOST_DOUBLINGS,
+    NAMES_CHECK,
+    Memory,
+    Runs,
+    look,
+    reason_to_wait,
+)
+from electrored_dagster.metadata import NotSet, own_words, settings
+from electrored_dagster.openlineage import of_server, tell_checks, told
 from lineage.emitter import Saying
 from sources import lineage as lineage_of
 
@@ -62,7 +70,7 @@ RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL,
 )
 def csv_sales(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
     # pandas and polars take seconds to import, and the code server needs neither.
-    from sources.csv.intake import take
+    from sources.csv.ingest import take
 
     saying = Saying()
     with own_words(), told(context, lineage_of.csv, saying):
@@ -74,12 +82,12 @@ def csv_sales(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResul
     found = look(inbox)
     context.log_event(found.observation(now))
     checks = [
-        outcomes.reject_rate(taking),
-        outcomes.files_agree(taking),
+        metadata.reject_rate(taking),
+        metadata.files_agree(taking),
         found.check(now),
         found.names_check(),
     ]
-    yield dg.MaterializeResult(asset_key=SALES, metadata=outcomes.taken(taking), check_results=checks)
+    yield dg.MaterializeResult(asset_key=SALES, metadata=metadata.taken(taking), check_results=checks)
 
 
 csv_take = dg.define_asset_job(
@@ -137,7 +145,7 @@ class WrongFile(dg.Config):
 @dg.op(pool=POOL, retry_policy=RETRIES)
 def retract_file(context: dg.OpExecutionContext, config: WrongFile) -> None:
     """Reverses what the file said and still counts; what was corrected since is left."""
-    from sources.csv.retracting import retract
+    from sources.csv.retract import retract
 
     saying = Saying()
     with own_words(), told(context, lineage_of.retraction, saying):
@@ -148,7 +156,7 @@ def retract_file(context: dg.OpExecutionContext, config: WrongFile) -> None:
             config.file,
             say=saying.say,
         )
-    context.log_event(dg.AssetObservation(SALES, metadata=outcomes.retracted(done)))
+    context.log_event(dg.AssetObservation(SALES, metadata=metadata.retracted(done)))
 
 
 @dg.job(executor_def=dg.in_process_executor, description="Takes a wrong file back, by reversals.")

@@ -12,11 +12,11 @@ from contracts import datasets
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS
-from electrored_dagster import outcomes
-from electrored_dagster.columns import came_from
-from electrored_dagster.graph import avro_columns, described, key
-from electrored_dagster.outcomes import RECORDS_CHECK, NotSet, own_words, settings
-from electrored_dagster.telling import told
+from electrored_dagster import metadata
+from electrored_dagster.asset_specs import avro_columns, described, key
+from electrored_dagster.column_lineage import came_from
+from electrored_dagster.metadata import RECORDS_CHECK, NotSet, own_words, settings
+from electrored_dagster.openlineage import told
 from lineage.emitter import Saying
 from sources import lineage as lineage_of
 
@@ -82,14 +82,14 @@ def payment_confirmations(
                 say=saying.say,
             )
         except MostlyBad as error:
-            yield outcomes.page_is_bad(error)
+            yield metadata.page_is_bad(error)
             raise
-    metadata: dict[str, Any] = {"cursor": result.cursor_after, "pages": result.pages}
-    context.log_event(dg.AssetObservation(key(datasets.PAYMENT_SERVICE), metadata=metadata))
+    read: dict[str, Any] = {"cursor": result.cursor_after, "pages": result.pages}
+    context.log_event(dg.AssetObservation(key(datasets.PAYMENT_SERVICE), metadata=read))
     yield dg.MaterializeResult(
         asset_key=key(CONFIRMATIONS),
-        metadata=outcomes.polled(result),
-        check_results=[outcomes.records_are_good(result)],
+        metadata=metadata.polled(result),
+        check_results=[metadata.records_are_good(result)],
     )
 
 

@@ -17,8 +17,8 @@ from contracts.topics import (
     TOP_SALESMAN_BY_COUNTRY,
     Topic,
 )
-from electrored_dagster.columns import came_from
-from electrored_dagster.graph import avro_columns, described
+from electrored_dagster.asset_specs import avro_columns, described
+from electrored_dagster.column_lineage import came_from
 
 GROUP = "streams"
 LOG = datasets.topic(SALES_EVENTS)

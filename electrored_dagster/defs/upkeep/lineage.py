@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from electrored_dagster.telling import ENDS, of_server, tell_end
+from electrored_dagster.openlineage import ENDS, of_server, tell_end
 
 # A run costs seconds to start; nobody waits to read that it is over.
 INTERVAL_SECONDS = 30

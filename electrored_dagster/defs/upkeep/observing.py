@@ -9,7 +9,7 @@ import dagster as dg
 from electrored_dagster.defs.generations.replaying import WINDOWS
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.observations import changed
-from electrored_dagster.telling import of_server, tell_checks
+from electrored_dagster.openlineage import of_server, tell_checks
 
 INTERVAL_SECONDS = 60
 

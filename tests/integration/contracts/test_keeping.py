@@ -34,9 +34,9 @@ from contracts.topics import (
 from kafka_client import clients as connect
 from kafka_client import topic_settings
 from observer import probes
-from sources.csv.log import Log
+from sources.csv.own_events import Log
 from sources.errors import Refused
-from sources.ledger import Ledger
+from sources.position_store import Ledger
 from sources.postgres.events import EventsTopic
 from stack.embedded import Embedded
 from streaming.engine.errors import Fatal

@@ -14,14 +14,14 @@ import pytest
 from contracts import datasets
 from contracts.settings import KafkaSettings, ReplaySettings
 from electrored_dagster import generations
+from electrored_dagster.asset_specs import key
 from electrored_dagster.definitions import definitions
 from electrored_dagster.defs.generations.checking import NAME
-from electrored_dagster.graph import key
 from lineage.emitter import Saying
 from lineage.model import Job
 from streaming.generations.catalog import load
-from streaming.replay import building
-from streaming.replay.building import Slice
+from streaming.replay import build
+from streaming.replay.build import Slice
 from streaming.replay.request import Request
 from tests.integration.streaming.conftest import ground
 from tests.integration.streaming.replay.test_replay import Live, live
@@ -42,7 +42,7 @@ def environment(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELECTRORED_RESULTS_DB_URL", live.results.results_db_url.get_secret_value())
     monkeypatch.setenv("ELECTRORED_STATE_DIR", str(live.folder / "platform"))
     # Slices run in this process, which is not theirs alone.
-    monkeypatch.setattr(building, "be_nice", lambda: None)
+    monkeypatch.setattr(build, "be_nice", lambda: None)
 
 
 def run(instance: dg.DagsterInstance, job: str, op: str, **config: Any) -> dg.ExecuteInProcessResult:
@@ -152,7 +152,7 @@ def test_a_replay_of_what_is_active_is_proven_identical_and_leaves_nothing(live:
         live.settled(1)
         assert generations.replaying(live.ground.results, but="somebody") == []
         request = Request(pipeline, "left by a check that was killed", NAME)
-        left = building.begin(live.ground.kafka, live.ground.results, request)
+        left = build.begin(live.ground.kafka, live.ground.results, request)
         assert generations.replaying(live.ground.results, but="somebody") == [pipeline]
         assert generations.replaying(live.ground.results, but=NAME) == []
         assert proven().is_empty
@@ -184,4 +184,4 @@ def _shown(instance: dg.DagsterInstance, pipeline: str) -> dict[str, Any]:
 
 
 def _slices(live: Live, number: int) -> tuple[list[Slice], list[Slice]]:
-    return building.slices(load(live.ground.results, live.ground.pipeline.name, number))
+    return build.slices(load(live.ground.results, live.ground.pipeline.name, number))

@@ -23,7 +23,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-import sources.csv.intake
+import sources.csv.ingest
 from contracts.settings import CsvSettings, ResultsDbSettings, SoapSettings
 from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from electrored_dagster.definitions import definitions
@@ -245,14 +245,14 @@ def test_taking_a_file_back_is_a_run_as_taking_it_is_by_dagster_and_by_hand(
 def test_what_may_pass_is_tried_again_within_the_run(
     platform: Platform, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, left = sources.csv.intake.take, [Interrupted("Kafka: away")]
+    real, left = sources.csv.ingest.take, [Interrupted("Kafka: away")]
 
     def take(*arguments: Any, **named: Any) -> Any:
         if left:
             raise left.pop()
         return real(*arguments, **named)
 
-    monkeypatch.setattr(sources.csv.intake, "take", take)
+    monkeypatch.setattr(sources.csv.ingest, "take", take)
     platform.desk.put(f"sales_{mark}.csv", rows(mark, range(2)))
     result = platform.run("csv_take")
     assert result.success

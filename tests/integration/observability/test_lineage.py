@@ -122,7 +122,7 @@ def test_a_column_s_way_is_answered_to_its_sources_and_back(
 
 def _asked_by_command(url: str, csv: CsvSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """`electrored lineage`, as JSON and as a tree, there and back."""
-    monkeypatch.setattr("stack.answers.running_in", lambda _: SimpleNamespace(api_url=url))
+    monkeypatch.setattr("stack.commands.running_in", lambda _: SimpleNamespace(api_url=url))
 
     def ran(*arguments: str) -> str:
         done = CliRunner().invoke(app, ["lineage", *arguments], env={"COLUMNS": "400"})

@@ -21,7 +21,7 @@ from kafka_client.clients import client_config, ensure_topics
 from kafka_client.registry import Registry
 from observer import probes
 from observer.probes import Ledger, Sample
-from sources.ledger import FileEntry, FileState
+from sources.position_store import FileEntry, FileState
 from stack import databases
 from stack.embedded import Embedded
 from stack.postgres import connect

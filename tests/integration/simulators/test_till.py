@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 
 from contracts.settings import SalesDbSettings
 from simulators.sales import Change, Sale, history, live
-from simulators.till import Till, run, utc_now
+from simulators.sales_writer import Till, run, utc_now
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 

@@ -25,7 +25,7 @@ from sqlalchemy import make_url
 from contracts.settings import SalesDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from kafka_client import clients
-from sources.ledger import Ledger, Position
+from sources.position_store import Ledger, Position
 from sources.postgres.capture import Capture
 from sources.postgres.writer import Topics
 from stack import databases

@@ -21,7 +21,7 @@ from confluent_kafka.admin import NewPartitions
 
 from kafka_client import clients
 from sources.errors import Refused
-from sources.ledger import Position
+from sources.position_store import Position
 from sources.postgres import capture
 from sources.postgres.capture import Session
 from sources.postgres.lsn import lsn_number

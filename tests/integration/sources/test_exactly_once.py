@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from kafka_client import clients
 from sources.errors import Fenced
-from sources.ledger import Ledger, Position
+from sources.position_store import Ledger, Position
 from sources.postgres import capture
 from sources.postgres.lsn import lsn_number
 from tests.integration.sources.conftest import Sales

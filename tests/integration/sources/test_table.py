@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from contracts.settings import SalesDbSettings
 from sources.errors import Refused
 from sources.postgres.database import Database
-from sources.postgres.published import Published
+from sources.postgres.publication import Published
 from sources.postgres.rows import Half
 from sources.postgres.shape import Shape
 from stack import databases

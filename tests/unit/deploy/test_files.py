@@ -19,7 +19,7 @@ import yaml
 
 from contracts.settings import StackSettings
 from contracts.topics import OPENLINEAGE_EVENTS
-from electrored_dagster.columns import code_digest
+from electrored_dagster.column_lineage import code_digest
 from kafka_client import acls
 from stack import java
 from stack.kafka import JMX_RULES, Kafka

@@ -15,7 +15,7 @@ from electrored_dagster import generations
 from electrored_dagster.defs.generations.promoting import promote
 from electrored_dagster.differences import _chart, launchpad, summary
 from electrored_dagster.generations import Made, Piece, Progress
-from streaming.replay.building import Done
+from streaming.replay.build import Done
 from streaming.replay.difference import Difference
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from contracts.settings import CsvSettings
-from electrored_dagster.inbox import MOST_DOUBLINGS, OLD, Found, Memory, Runs, look, reason_to_wait
+from electrored_dagster.csv_policy import MOST_DOUBLINGS, OLD, Found, Memory, Runs, look, reason_to_wait
 from sources.csv.inbox import Inbox
 from sources.csv.wholeness import UNENDED_SECONDS
 

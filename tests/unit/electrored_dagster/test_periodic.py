@@ -15,7 +15,7 @@ import pytest
 from contracts.settings import KafkaSettings
 from electrored_dagster.defs.sources.csv import csv_inbox
 from electrored_dagster.defs.sources.soap import poll_payments
-from electrored_dagster.outcomes import NotSet, files_agree, own_words, polled, reject_rate, settings, taken
+from electrored_dagster.metadata import NotSet, files_agree, own_words, polled, reject_rate, settings, taken
 from sources.csv.results import Counts, FileResult, Taking
 from sources.errors import Fenced, Interrupted, Refused, SourceError
 from sources.soap.poll import Result
@@ -78,7 +78,7 @@ def test_a_file_that_waits_for_long_is_told_once(
 ) -> None:
     heard: list[tuple[str, bool]] = []
     monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))
-    monkeypatch.setattr("electrored_dagster.inbox.OLD", -datetime.resolution)
+    monkeypatch.setattr("electrored_dagster.csv_policy.OLD", -datetime.resolution)
     monkeypatch.setattr(
         "electrored_dagster.defs.sources.csv.tell_checks",
         lambda _, sensor, checks: heard.extend((f"{sensor}.{one.check_name}", one.passed) for one in checks),

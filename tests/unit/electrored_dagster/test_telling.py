@@ -21,8 +21,8 @@ from openlineage.client.serde import Serde
 
 from contracts.datasets import CSV_SALES, Dataset
 from contracts.settings import LineageSettings
-from electrored_dagster import telling as of_dagster
-from electrored_dagster.graph import evaluation
+from electrored_dagster import openlineage as of_dagster
+from electrored_dagster.asset_specs import evaluation
 from electrored_dagster.observations import overlap_result
 from lineage.emitter import ABORT, COMPLETE, FAIL, START, Lineage, Saying, telling
 from lineage.model import BATCH, Job

@@ -13,10 +13,10 @@ from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
 from kafka_client.registry import Codec, header
 from observability import logs
-from sources.csv.log import Log
+from sources.csv.own_events import Log
 from sources.errors import Refused
-from sources.ledger import Ledger, Position
 from sources.log import MOST_SEQ, Own, _seqs
+from sources.position_store import Ledger, Position
 from tests.unit.streaming.test_blocks import event
 from tests.unit.streaming.test_foreign_values import Registered
 

@@ -11,11 +11,11 @@ from functools import partial
 import pytest
 
 from sources.errors import Refused
+from sources.postgres.capture_state import Where
 from sources.postgres.database import Identity
 from sources.postgres.history import NONE, History, Place, Witness
 from sources.postgres.pgoutput import Begin, begin
 from sources.postgres.stream import Stream
-from sources.postgres.where import Where
 from tests.unit.sources import wire
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

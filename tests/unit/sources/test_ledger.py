@@ -14,8 +14,8 @@ from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
 from kafka_client import avro
 from kafka_client.registry import Codec
-from sources.ledger import Ledger
 from sources.log import _seqs
+from sources.position_store import Ledger
 
 AT = datetime(2026, 11, 2, 12, tzinfo=UTC)
 

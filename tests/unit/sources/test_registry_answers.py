@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from sources.errors import Interrupted, Refused
-from sources.ledger import registry_answers
+from sources.position_store import registry_answers
 
 
 @pytest.mark.parametrize(

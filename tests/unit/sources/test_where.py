@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
+from sources.postgres.capture_state import Where
 from sources.postgres.database import Identity
 from sources.postgres.shape import Column, Shape
 from sources.postgres.stream import Place
-from sources.postgres.where import Where
 
 SHAPE = Shape(
     16_400,

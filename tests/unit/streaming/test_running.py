@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from streaming.engine.errors import Fatal
-from streaming.replay import running
-from streaming.replay.building import Slice
+from streaming.replay import local_executor
+from streaming.replay.build import Slice
 
 # Of a slice that nobody should wait for.
 LONG_SECONDS = 60
@@ -33,28 +33,32 @@ def command(_generation: Any, piece: Slice, *_: Any) -> list[str]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_slice_that_fails_is_told_at_once(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
-    monkeypatch.setattr(running, "_command", command)
+    monkeypatch.setattr(local_executor, "_command", command)
     pieces = [Slice("combine", 0, partition) for partition in range(6)]
     began = time.monotonic()
     with pytest.raises(Fatal, match=r"slice combine\.0 failed: out of order"):
-        running._side_by_side(SimpleNamespace(), pieces, None, processes, 1.0, SimpleNamespace(note=print))  # type: ignore[arg-type]
+        local_executor._side_by_side(
+            SimpleNamespace(), pieces, None, processes, 1.0, SimpleNamespace(note=print)
+        )  # type: ignore[arg-type]
     assert time.monotonic() - began < LONG_SECONDS / 2
 
 
 def test_progress_is_that_of_all_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"events": 3, "offsets": 4, "of_offsets": 4}
     monkeypatch.setattr(
-        running, "_command", lambda *_: [sys.executable, "-c", f"print('''{json.dumps(said)}''')"]
+        local_executor, "_command", lambda *_: [sys.executable, "-c", f"print('''{json.dumps(said)}''')"]
     )
     noted: list[tuple[Any, ...]] = []
     total = SimpleNamespace(note=lambda *told: noted.append(told))
-    running._side_by_side(SimpleNamespace(), [Slice("merge", None, p) for p in range(3)], None, 2, 1.0, total)  # type: ignore[arg-type]
+    local_executor._side_by_side(
+        SimpleNamespace(), [Slice("merge", None, p) for p in range(3)], None, 2, 1.0, total
+    )  # type: ignore[arg-type]
     assert sorted(noted) == [(f"merge.{p}", 3, 4, 4) for p in range(3)]
 
 
 def test_row_28_a_slice_ends_with_the_replay_that_was_killed() -> None:
     child = (
-        "import os, sys, threading; from streaming.replay.running import end_with; stop = threading.Event();"
+        "import os, sys, threading; from streaming.replay.local_executor import end_with; stop = threading.Event();"
         "end_with(int(sys.argv[1]), stop); print(os.getpid(), flush=True); stop.wait(60)"
     )
     replay = (
@@ -67,5 +71,5 @@ def test_row_28_a_slice_ends_with_the_replay_that_was_killed() -> None:
     started.wait(LONG_SECONDS / 2)
     # One that begins too late to see its parent has none.
     stop = threading.Event()
-    running.end_with(started.pid, stop)
+    local_executor.end_with(started.pid, stop)
     assert stop.wait(LONG_SECONDS / 2)

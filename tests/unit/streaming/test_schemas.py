@@ -18,7 +18,7 @@ from kafka_client.registry import Registry
 from kafka_client.writer_schemas import LostSchema, UnknownSchema
 from observability.waits import WAITS, Cancelled
 from sources.errors import Interrupted
-from sources.ledger import registry_answers
+from sources.position_store import registry_answers
 from streaming.engine.errors import Fatal
 from streaming.engine.schemas import PatientRegistry
 

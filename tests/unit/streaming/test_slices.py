@@ -10,8 +10,8 @@ import pytest
 
 from contracts.datasets import KAFKA, Dataset
 from streaming.engine.progress import Progress
-from streaming.replay import building
-from streaming.replay.building import Done
+from streaming.replay import build
+from streaming.replay.build import Done
 from streaming.replay.errors import Refused
 
 TARGET = 10
@@ -56,12 +56,12 @@ class Slow:
 
 
 def drive(loop: Any) -> Done:
-    return building._drive(loop, 0, 0, TARGET, 1.0, threading.Event(), lambda _: None)
+    return build._drive(loop, 0, 0, TARGET, 1.0, threading.Event(), lambda _: None)
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr(build, "STALLED_SECONDS", 0.3)
 
 
 def test_state_that_is_read_back_is_progress() -> None:

@@ -21,12 +21,12 @@ from sqlalchemy import make_url
 from contracts.settings import CsvSettings, ResultsDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from kafka_client import clients
-from sources.csv.checking import check
-from sources.csv.intake import take
+from sources.csv.dry_run import check
+from sources.csv.ingest import take
 from sources.csv.results import Check, Retraction, Taking
-from sources.csv.retracting import retract
+from sources.csv.retract import retract
 from sources.csv.source import Topics
-from sources.ledger import FileEntry, Ledger, Position
+from sources.position_store import FileEntry, Ledger, Position
 from stack.embedded import Embedded
 from tests.integration import committed
 

@@ -10,9 +10,9 @@ from confluent_kafka import Producer
 from sqlalchemy import make_url
 
 from kafka_client import clients
-from sources.csv import taken
-from sources.csv.log import Events, Log
-from sources.csv.taken import Taken
+from sources.csv import sale_index
+from sources.csv.own_events import Events, Log
+from sources.csv.sale_index import Taken
 from sources.errors import Interrupted
 from tests.integration import committed
 from tests.integration.sources.csv.conftest import Desk, row
@@ -42,7 +42,7 @@ def test_a_cache_that_ends_where_the_ledger_says_reads_no_log(
 def test_a_database_that_is_cut_off_or_locked_is_not_waited_for_for_ever(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(taken, "STATEMENT_SECONDS", 1)
+    monkeypatch.setattr(sale_index, "STATEMENT_SECONDS", 1)
     url = make_url(desk.results.results_db_url.get_secret_value()).set(drivername="postgresql")
     other = psycopg2.connect(url.render_as_string(hide_password=False))
     cache = Taken(desk.results)

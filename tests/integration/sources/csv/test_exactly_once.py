@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from kafka_client.clients import ensure_topics
-from sources.csv import lines, retracting
-from sources.csv.rows import EPOCH, MICROSECOND
+from sources.csv import records, retract
 from sources.csv.source import Source
+from sources.csv.validate import EPOCH, MICROSECOND
 from sources.errors import Interrupted, Refused
 from tests.integration.sources.csv.conftest import Desk, Row, oracle, row
 
@@ -24,11 +24,11 @@ PLACES = (
     ("sources.csv.source:Source.enter", 1, True),
     ("sources.csv.source:Source.enter", 1, False),
     ("sources.csv.inbox:Inbox.let_go", 1, False),
-    ("sources.ledger:Ledger.write", 3, True),
-    ("sources.ledger:Ledger.write", 3, False),
-    ("sources.ledger:Ledger.write", 6, False),
-    ("sources.csv.taken:Taken.apply", 2, True),
-    ("sources.csv.taken:Taken.apply", 2, False),
+    ("sources.position_store:Ledger.write", 3, True),
+    ("sources.position_store:Ledger.write", 3, False),
+    ("sources.position_store:Ledger.write", 6, False),
+    ("sources.csv.sale_index:Taken.apply", 2, True),
+    ("sources.csv.sale_index:Taken.apply", 2, False),
     ("sources.csv.inbox:Inbox.finish", 1, True),
     ("sources.csv.inbox:Inbox.finish", 1, False),
 )
@@ -90,8 +90,8 @@ def test_rows_of_a_file_are_recorded_together_and_after_what_was_published(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The frontier rests just before a file that is being taken, and holds nothing back afterwards."""
-    monkeypatch.setattr(lines, "BLOCK_BYTES", 8_000)
-    monkeypatch.setattr(lines, "MAX_RECORD_BYTES", 1_000)
+    monkeypatch.setattr(records, "BLOCK_BYTES", 8_000)
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 1_000)
     for name in ("a", "b"):
         desk.put(f"sales_{name}.csv", [row(f"{name}{n}") for n in range(400)])
     desk.take()
@@ -160,7 +160,7 @@ def test_a_file_whose_copy_went_ends_clearly_and_may_be_put_in_again(desk: Desk)
     path = desk.put("sales_1.csv", rows)
     content = path.read_bytes()
     process = desk.process(
-        TEST_KILL="sources.csv.taken:Taken.apply", TEST_KILL_AT="2", TEST_BLOCK_BYTES="8000"
+        TEST_KILL="sources.csv.sale_index:Taken.apply", TEST_KILL_AT="2", TEST_BLOCK_BYTES="8000"
     )
     assert process.wait(120) == -signal.SIGKILL
     for copy in (desk.inbox / ".taking").glob("?" * 64):
@@ -204,7 +204,7 @@ def test_taking_back_what_was_cut_off_is_ended_before_the_frontier_is_let_go(
         real(self, *arguments, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(retracting, "BATCH", 3)
+        patch.setattr(retract, "BATCH", 3)
         patch.setattr(Source, "write", write)
         with pytest.raises(Interrupted):
             desk.retract("sales_1.csv")

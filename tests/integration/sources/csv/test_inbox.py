@@ -9,9 +9,9 @@ from decimal import Decimal
 
 import pytest
 
-from sources.csv import retracting
+from sources.csv import retract
 from sources.csv.inbox import Inbox
-from sources.csv.intake import waiting
+from sources.csv.ingest import waiting
 from sources.errors import Refused
 from tests.integration.sources.csv.conftest import Desk, oracle, row
 
@@ -284,7 +284,7 @@ def test_retracting_holds_the_frontier_until_its_last_reversal(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of several transactions; a window that was called final meanwhile would be wrong."""
-    monkeypatch.setattr(retracting, "BATCH", 3)
+    monkeypatch.setattr(retract, "BATCH", 3)
     desk.put("sales_1.csv", [row(n) for n in range(8)])
     desk.take()
     before = len(desk.positions())

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from sources.csv import originals, wholeness
-from sources.csv.intake import waiting
+from sources.csv.ingest import waiting
 from tests.integration.sources.csv.conftest import Desk, Row, oracle, row
 from tests.slow_writer import writer
 

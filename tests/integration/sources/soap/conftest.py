@@ -24,7 +24,7 @@ from contracts.settings import SalesDbSettings, SoapSettings
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, Topic
 from kafka_client import clients
 from simulators.payments import envelope
-from sources.ledger import Position
+from sources.position_store import Position
 from sources.soap.poll import Result, Topics, poll
 from stack import ports
 from stack.embedded import Embedded

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
-from simulators.payments.fates import Entry, Paid, fate
+from simulators.payments.payment_outcomes import Entry, Paid, fate
 from simulators.sales import history
 from sources.soap.client import PaymentService
 from sources.soap.errors import Faulted

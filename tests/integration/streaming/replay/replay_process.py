@@ -22,7 +22,7 @@ from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Delivered, Transactions
 from streaming.generations import worker
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.replay import building
+from streaming.replay import build
 from streaming.replay.barrier import held
 from streaming.replay.request import Request
 
@@ -83,7 +83,7 @@ def main(
     )
     PIPELINES[own.name, own.version] = own
     CURRENT[own.name] = own.version
-    loop.POLL_EVENTS, building.REPLAY = POLL_EVENTS, PACE
+    loop.POLL_EVENTS, build.REPLAY = POLL_EVENTS, PACE
     kafka, results = KafkaSettings(), create_engine(results_url, poolclass=NullPool)
     if holding:
         with held(kafka, results, own.name, holding, 600.0):
@@ -91,13 +91,13 @@ def main(
     if death is not None:
         Deadly.death = Death(**death)  # type: ignore[arg-type]
         worker.Transactions = Deadly  # type: ignore[misc]
-    generation = building.begin(kafka, results, Request(own.name, "a test", "test"))
-    for pieces in building.slices(generation):
+    generation = build.begin(kafka, results, Request(own.name, "a test", "test"))
+    for pieces in build.slices(generation):
         for piece in pieces:
-            building.run_slice(
+            build.run_slice(
                 kafka, results, generation, piece, Path(folder), share=1.0, stop=threading.Event()
             )
-    building.finish(results, generation)
+    build.finish(results, generation)
 
 
 if __name__ == "__main__":

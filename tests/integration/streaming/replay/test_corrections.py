@@ -22,7 +22,7 @@ from contracts.tables import metadata
 from stack.embedded import Embedded
 from streaming import pipelines
 from streaming.engine.pipeline import Check, Parameters
-from streaming.replay import building
+from streaming.replay import build
 from streaming.replay.errors import Refused
 from streaming.replay.request import Range
 from tests.integration.streaming.ground import START, Ground, Totals, wait_until
@@ -199,5 +199,5 @@ def test_bad_requests_are_refused_in_one_line_and_make_nothing(live: Live) -> No
     }
     for line, request in refused.items():
         with pytest.raises(Refused, match=line):
-            building.begin(live.ground.kafka, live.ground.results, request)
+            build.begin(live.ground.kafka, live.ground.results, request)
     assert live.numbers() == [1]

@@ -19,7 +19,8 @@ from kafka_client import clients as connect
 from streaming import pipelines
 from streaming.generations.catalog import Generation, supervisor
 from streaming.replay import barrier as coordinator
-from streaming.replay import building, difference, promotion
+from streaming.replay import build as building
+from streaming.replay import difference, promotion
 from streaming.replay.request import Request
 from streaming.sink import postgres
 from tests.integration.streaming.ground import wait_until

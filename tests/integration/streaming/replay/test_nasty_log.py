@@ -23,7 +23,7 @@ from contracts.topics import LATE_EVENTS
 from kafka_client.clients import admin
 from kafka_client.offsets import ends
 from streaming.generations.catalog import Generation
-from streaming.replay import building, retirement
+from streaming.replay import build, retirement
 from streaming.sink import postgres
 from tests.integration.streaming.ground import ROOT, wait_until
 from tests.integration.streaming.replay.test_replay import Live, live
@@ -121,8 +121,8 @@ def run(live: Live, generation: Generation, places: Sequence[str], chance: rando
 def replay(live: Live, processes: int, chance: random.Random) -> tuple[int, int]:
     """Number of the generation, and how many processes were killed."""
     ground, killed = live.ground, 0
-    generation = building.begin(ground.kafka, ground.results, live.request())
-    for pieces in building.slices(generation):
+    generation = build.begin(ground.kafka, ground.results, live.request())
+    for pieces in build.slices(generation):
         places = [str(piece) for piece in pieces]
         chance.shuffle(places)
         with ThreadPoolExecutor(processes) as threads:
@@ -132,7 +132,7 @@ def replay(live: Live, processes: int, chance: random.Random) -> tuple[int, int]
                     [(places[k::processes], random.Random(chance.random())) for k in range(processes)],
                 )
             )
-    building.finish(ground.results, generation)
+    build.finish(ground.results, generation)
     return generation.number, killed
 
 

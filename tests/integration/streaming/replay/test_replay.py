@@ -21,7 +21,7 @@ from kafka_client import clients as connect
 from streaming import pipelines
 from streaming.generations.catalog import Generation, supervisor
 from streaming.replay import barrier as coordinator
-from streaming.replay import building, difference, promotion
+from streaming.replay import build, difference, promotion
 from streaming.replay.barrier import Held, held
 from streaming.replay.errors import Refused
 from streaming.replay.request import Request
@@ -84,20 +84,20 @@ class Live:
 
     def build(self, request: Request | None = None) -> Generation:
         ground = self.ground
-        generation = building.begin(ground.kafka, ground.results, request or self.request())
-        for pieces in building.slices(generation):
+        generation = build.begin(ground.kafka, ground.results, request or self.request())
+        for pieces in build.slices(generation):
             for piece in pieces:
                 self.run(generation, piece)
-        return building.finish(ground.results, generation)
+        return build.finish(ground.results, generation)
 
     def candidate(self) -> Generation:
         """One of which nothing is computed yet: all is left to the workers."""
         ground = self.ground
-        return building.finish(ground.results, building.begin(ground.kafka, ground.results, self.request()))
+        return build.finish(ground.results, build.begin(ground.kafka, ground.results, self.request()))
 
-    def run(self, generation: Generation, piece: building.Slice) -> building.Done:
+    def run(self, generation: Generation, piece: build.Slice) -> build.Done:
         ground = self.ground
-        return building.run_slice(
+        return build.run_slice(
             ground.kafka,
             ground.results,
             generation,
@@ -260,15 +260,15 @@ def test_a_promoted_generation_answers_and_the_former_is_kept_up_to_date(live: L
 
 def test_a_slice_that_was_ended_goes_on_where_it_was(live: Live) -> None:
     live.ground.feed(4000)
-    generation = building.begin(live.ground.kafka, live.ground.results, live.request())
-    combines, merges = building.slices(generation)
+    generation = build.begin(live.ground.kafka, live.ground.results, live.request())
+    combines, merges = build.slices(generation)
     first = live.run(generation, combines[0])
     # Again from the beginning, as a job that was killed is run again.
-    assert building.begin(live.ground.kafka, live.ground.results, live.request()).number == 2
+    assert build.begin(live.ground.kafka, live.ground.results, live.request()).number == 2
     assert live.run(generation, combines[0]) == first
     for piece in [*combines[1:], *merges, *merges]:
         live.run(generation, piece)
-    building.finish(live.ground.results, generation)
+    build.finish(live.ground.results, generation)
     with live.running():
         live.settled(1)
         live.settled(2)
@@ -279,8 +279,8 @@ def test_a_second_replay_is_refused_while_one_waits(live: Live) -> None:
     live.ground.feed(100)
     live.candidate()
     with pytest.raises(Refused, match="waits: promote or retire it first"):
-        building.begin(live.ground.kafka, live.ground.results, live.request("another"))
-    same = building.begin(live.ground.kafka, live.ground.results, live.request())
+        build.begin(live.ground.kafka, live.ground.results, live.request("another"))
+    same = build.begin(live.ground.kafka, live.ground.results, live.request())
     assert (same.number, same.state) == (2, "candidate"), "to be compared once more"
 
 
@@ -288,10 +288,10 @@ def test_what_somebody_else_left_is_not_gone_on_with(live: Live) -> None:
     """The nightly check takes away what it made, and whatever it took over would go as well."""
     ground = live.ground
     ground.feed(100)
-    building.begin(ground.kafka, ground.results, live.request())
+    build.begin(ground.kafka, ground.results, live.request())
     asked = Request(ground.pipeline.name, "a test", "somebody else")
     with pytest.raises(Refused, match="'a test' by test, is being built: the same request again goes on"):
-        building.begin(ground.kafka, ground.results, asked)
+        build.begin(ground.kafka, ground.results, asked)
 
 
 def test_without_workers_a_barrier_is_refused_in_time_and_leaves_nothing_held(live: Live) -> None:

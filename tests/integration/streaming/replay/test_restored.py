@@ -24,7 +24,7 @@ from stack.embedded import Embedded
 from streaming import pipelines
 from streaming.engine.errors import Fatal
 from streaming.generations.catalog import Generation, catalog, supervisor
-from streaming.replay import building, retirement
+from streaming.replay import build, retirement
 from streaming.sink import postgres, publisher
 from tests.integration.sink.test_publisher import publishing
 from tests.integration.streaming.ground import wait_until
@@ -174,8 +174,8 @@ def test_a_replay_that_the_backup_knows_is_gone_on_with(restorable: Restorable) 
     """Kafka is further than the row says, with the same computation."""
     live = restorable.live
     live.ground.feed(1500)
-    begun = building.begin(live.ground.kafka, live.ground.results, live.request())
-    live.run(begun, building.slices(begun)[0][0])
+    begun = build.begin(live.ground.kafka, live.ground.results, live.request())
+    live.run(begun, build.slices(begun)[0][0])
     backup = restorable.backup()
     assert live.build().number == 2
     live.ground.feed(200)

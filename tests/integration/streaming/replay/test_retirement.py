@@ -26,8 +26,8 @@ from stack.embedded import Embedded
 from streaming.engine.errors import Retriable
 from streaming.pipelines import PIPELINES
 from streaming.replay import difference, retirement
+from streaming.replay.advisory_lock import is_worked_on, working_on
 from streaming.replay.errors import Refused
-from streaming.replay.presence import is_worked_on, working_on
 from streaming.replay.retirement import Retired
 from tests.integration.streaming.replay.filled import Filled, Holding, city
 

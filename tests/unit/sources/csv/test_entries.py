@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sources.csv.entries import Writers
-from sources.ledger import FileEntry
+from sources.csv.file_detail import Writers
+from sources.position_store import FileEntry
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
 SECOND = 1_000_000_000

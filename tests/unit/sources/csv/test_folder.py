@@ -13,11 +13,11 @@ from typing import cast
 import pytest
 
 from sources.csv.inbox import Copy, Inbox
-from sources.csv.intake import Intake
+from sources.csv.ingest import Intake
 from sources.csv.results import FileResult
 from sources.csv.source import Source
 from sources.errors import Refused
-from sources.ledger import FileEntry
+from sources.position_store import FileEntry
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
 # As long as a name may be; and one whose bytes become three each when it is shown.

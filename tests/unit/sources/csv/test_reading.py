@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts import texts
-from sources.csv import lines, reading
-from sources.csv.reading import NoCsv
-from sources.csv.rows import COLUMNS, EPOCH, MICROSECOND
+from sources.csv import parse, records
+from sources.csv.parse import NoCsv
+from sources.csv.validate import COLUMNS, EPOCH, MICROSECOND
 
 GOOD = {
     "sale_id": "a1", "sold_at": "2026-11-22T10:00:00Z", "city": "Berlin", "country": "DE", "salesman_id": "s1",
@@ -37,8 +37,8 @@ def opened(content: bytes) -> Iterator[int]:
 
 def read(content: bytes, decimal_comma: bool = False) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
     with opened(content) as fd:
-        head = reading.head(fd)
-        parts = list(reading.parts(fd, head, head.body, decimal_comma))
+        head = parse.head(fd)
+        parts = list(parse.parts(fd, head, head.body, decimal_comma))
     good = [row for part in parts for row in part.good.iter_rows(named=True)]
     return good, [(bad.line, bad.reason) for part in parts for bad in part.bad]
 
@@ -63,8 +63,8 @@ def reason(**changes: str) -> str:
 def test_every_column_that_is_wrong_is_told_the_first_as_the_reason() -> None:
     content = written(GOOD, GOOD | {"city": "", "quantity": "1.5", "amount": "ten", "currency": "euro"})
     with opened(content) as fd:
-        head = reading.head(fd)
-        (bad,) = [one for part in reading.parts(fd, head, head.body, False) for one in part.bad]
+        head = parse.head(fd)
+        (bad,) = [one for part in parse.parts(fd, head, head.body, False) for one in part.bad]
     assert bad.reason == "column city: is empty"
     assert bad.more == (
         "column quantity: is no whole number",
@@ -75,7 +75,7 @@ def test_every_column_that_is_wrong_is_told_the_first_as_the_reason() -> None:
 
 def refusal(content: bytes) -> str:
     with opened(content) as fd, pytest.raises(NoCsv) as refused:
-        reading.head(fd)
+        parse.head(fd)
     return str(refused.value)
 
 
@@ -91,9 +91,9 @@ HEADS = [",".join(COLUMNS), ";".join(COLUMNS)]
 def test_whatever_a_file_holds_blocks_change_nothing(head: str, pieces: list[str], block_bytes: int) -> None:
     content = f"{head}\n{''.join(pieces)}".encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "MAX_RECORD_BYTES", 400)
+        patch.setattr(records, "MAX_RECORD_BYTES", 400)
         whole = read(content)
-        patch.setattr(lines, "BLOCK_BYTES", block_bytes)
+        patch.setattr(records, "BLOCK_BYTES", block_bytes)
         assert read(content) == whole
 
 
@@ -258,7 +258,7 @@ def test_line_numbers_count_lines_within_quotes() -> None:
 
 def test_unknown_columns_are_named_and_passed_over() -> None:
     with opened(written(GOOD | {"till": "7"})) as fd:
-        assert reading.head(fd).unknown == ("till",)
+        assert parse.head(fd).unknown == ("till",)
     assert len(read(written(GOOD | {"till": "7"}))[0]) == 1
 
 
@@ -290,8 +290,8 @@ def test_a_huge_line_is_refused_in_flat_memory() -> None:
         os.lseek(fd, 0, os.SEEK_END)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         os.ftruncate(fd, 1 << 30)
-        head = reading.head(fd)
-        parts = list(reading.parts(fd, head, head.body, False))
+        head = parse.head(fd)
+        parts = list(parse.parts(fd, head, head.body, False))
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert sum(part.good.height for part in parts) == 1
     assert [(bad.line, bad.reason) for part in parts for bad in part.bad] == [
@@ -306,8 +306,8 @@ def test_row_26_a_row_that_no_record_could_hold_is_bad_and_the_others_are_good()
     rows = [GOOD | {"sale_id": f"a{n}", "product": "ü" * n} for n in (10, 500, 20)]
     content = "\n".join([header, *(",".join(row.values()) for row in rows), ""]).encode()
     with opened(content) as fd:
-        head = reading.head(fd)
-        (part,) = reading.parts(fd, head, head.body, False)
+        head = parse.head(fd)
+        (part,) = parse.parts(fd, head, head.body, False)
         texts = (
             "sale_id",
             "sale_id",

@@ -10,16 +10,16 @@ import polars as pl
 import pytest
 
 from observability.progress_report import ProgressReport
-from sources.csv import lines, retracting
+from sources.csv import records, retract
 from sources.csv.encoding import Encoder
 from sources.csv.inbox import Inbox
-from sources.csv.intake import Intake
+from sources.csv.ingest import Intake
 from sources.csv.results import FileResult
-from sources.csv.rows import COLUMNS
+from sources.csv.sale_index import STORED_SCHEMA
 from sources.csv.source import SOURCE, Source, Topics, utc_now
-from sources.csv.taken import STORED_SCHEMA
+from sources.csv.validate import COLUMNS
 from sources.errors import Interrupted
-from sources.ledger import FileEntry, Position, Record
+from sources.position_store import FileEntry, Position, Record
 
 
 class Ledger:
@@ -101,9 +101,9 @@ class Desk(Source):
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Of small blocks, so that a file is several transactions."""
-    monkeypatch.setattr(lines, "BLOCK_BYTES", 1_500)
-    monkeypatch.setattr(lines, "MAX_RECORD_BYTES", 400)
-    monkeypatch.setattr(retracting, "BATCH", 30)
+    monkeypatch.setattr(records, "BLOCK_BYTES", 1_500)
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 400)
+    monkeypatch.setattr(retract, "BATCH", 30)
     return Desk()
 
 
@@ -128,7 +128,7 @@ def test_all_parts_of_a_file_that_was_lost_and_put_in_again_are_taken_back(
     (again,) = desk.take(tmp_path)
     assert (again.counts.accepted, again.counts.duplicates) == (100 - first, first)
     (entry,) = (one for one in desk.files.values() if one.name == "sales_1.csv")
-    done = retracting.reverse(desk, entry)
+    done = retract.reverse(desk, entry)
     assert (done.taken_back, done.left) == (100, 0)
     assert set(desk.cache.rows) == {"other"}
 
@@ -139,7 +139,7 @@ def test_taking_back_that_was_cut_off_is_ended_by_the_next_run(desk: Desk, tmp_p
     (entry,) = desk.files.values()
     desk.ledger.writes_left = 2
     with pytest.raises(Interrupted):
-        retracting.reverse(desk, entry)
+        retract.reverse(desk, entry)
     assert desk.files[entry.sha256].state == "RETRACTING"
     assert desk.is_held
     assert 0 < (left := len(desk.cache.rows)) < 100
@@ -169,7 +169,7 @@ def test_a_run_says_what_is_committed_while_it_goes_on(desk: Desk, tmp_path: Pat
     assert _events(desk.said[-1]) == 100 - entry.rows
     counts: list[int] = []
     (entry,) = desk.files.values()
-    retracting.reverse(desk, entry, lambda written: counts.append(_events(written.facts)))
+    retract.reverse(desk, entry, lambda written: counts.append(_events(written.facts)))
     assert counts == [30, 60, 90, 100]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from sources.csv.results import Counts
-from sources.csv.rows import COLUMNS, CONTENT
+from sources.csv.validate import COLUMNS, CONTENT
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from contracts import datasets
 from contracts.inbox import PATTERN, listing
 from contracts.settings import CsvSettings
-from electrored_dagster.graph import key
+from electrored_dagster.asset_specs import key
 from sources.csv.inbox import Inbox, Waiting
 from sources.csv.wholeness import UNENDED_SECONDS
 

@@ -12,17 +12,17 @@ import polars as pl
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
 from lineage.emitter import Say, unheard
 from observability import logs
+from sources.csv.changes import Plan
 from sources.csv.content import Cut, Damaged, sha256_of
-from sources.csv.entries import spans_of
+from sources.csv.file_detail import spans_of
 from sources.csv.inbox import Inbox
-from sources.csv.plan import Plan
 from sources.csv.regular import open_regular
 from sources.csv.results import Counts, Retraction
-from sources.csv.rows import COLUMNS
+from sources.csv.sale_index import STORED_SCHEMA
 from sources.csv.source import Source, Topics
-from sources.csv.taken import STORED_SCHEMA
+from sources.csv.validate import COLUMNS
 from sources.errors import Refused
-from sources.ledger import FileEntry
+from sources.position_store import FileEntry
 
 _log = logs.get(__name__)
 

@@ -15,21 +15,21 @@ from typing import Any
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
 from lineage.emitter import Say, unheard
 from observability import logs
-from sources.csv import reading
-from sources.csv.entries import Writers, counts_of, detail, disagreements_of, place_of, spans_of
+from sources.csv import parse
+from sources.csv.changes import Plan, plan
+from sources.csv.file_detail import Writers, counts_of, detail, disagreements_of, place_of, spans_of
 from sources.csv.inbox import Inbox, Unfinished, Waiting
 from sources.csv.judging import judge
-from sources.csv.lines import Bad
-from sources.csv.plan import Plan, plan
-from sources.csv.reading import NoCsv, Part
+from sources.csv.parse import NoCsv, Part
+from sources.csv.records import Bad
 from sources.csv.regular import Copy, open_regular
 from sources.csv.results import PREVIEW_ROWS, Counts, FileResult, Taking
-from sources.csv.retracting import reverse
-from sources.csv.rows import COLUMNS, EPOCH, MICROSECOND
+from sources.csv.retract import reverse
 from sources.csv.source import Source, Topics
+from sources.csv.validate import COLUMNS, EPOCH, MICROSECOND
 from sources.csv.writing import Writing
 from sources.errors import Refused
-from sources.ledger import FileEntry
+from sources.position_store import FileEntry
 
 _log = logs.get(__name__)
 
@@ -203,8 +203,8 @@ class Intake:
         """Take its rows from where the entry stands; a block is read while the one before it is written."""
         started = time.monotonic()
         with self._opened(entry) as fd, closing(Writing(self.source)) as writing:
-            head, place = reading.head(fd), place_of(entry)
-            parts = reading.parts(fd, head, place, self.decimal_comma)
+            head, place = parse.head(fd), place_of(entry)
+            parts = parse.parts(fd, head, place, self.decimal_comma)
             writers = Writers(self.source.files, entry)
             part = next(parts, None)
             while True:
@@ -242,7 +242,7 @@ class Intake:
 
     def _planned(self, part: Part | None) -> tuple[Plan, list[Bad], Counts]:
         if part is None:
-            return plan(reading.NO_ROWS, self.source.taken.find(reading.NO_ROWS["sale_id"])), [], Counts()
+            return plan(parse.NO_ROWS, self.source.taken.find(parse.NO_ROWS["sale_id"])), [], Counts()
         part = part.fitting(self.source.most_row_bytes)
         made = plan(part.good, self.source.taken.find(part.good["sale_id"].unique()))
         bad = part.bad + [Bad(line, UNKNOWN, part.shown(line)) for line in made.unknown]

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 import psycopg2
 from sqlalchemy import make_url
 
-from simulators.payments.fates import Entry, Paid, fate
 from simulators.payments.journal import Journal
+from simulators.payments.payment_outcomes import Entry, Paid, fate
 
 TICK_SECONDS = 1.0
 # How far back sales are looked for that were written after later ones; older ones are never confirmed.

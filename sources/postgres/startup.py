@@ -9,15 +9,15 @@ from dataclasses import replace
 
 from observability import logs
 from sources.errors import Refused
-from sources.ledger import Ledger, Position
+from sources.position_store import Ledger, Position
+from sources.postgres.capture_state import Where
 from sources.postgres.database import Database, Slot
 from sources.postgres.events import EventsTopic
 from sources.postgres.failures import gone
 from sources.postgres.history import Place, not_this_history
 from sources.postgres.lsn import lsn_text
-from sources.postgres.published import Published
+from sources.postgres.publication import Published
 from sources.postgres.rows import EPOCH
-from sources.postgres.where import Where
 
 _log = logs.get(__name__)
 

@@ -21,7 +21,7 @@ from contracts.settings import (
     SalesDbSettings,
     SoapSettings,
 )
-from electrored_dagster.outcomes import NotSet, settings
+from electrored_dagster.metadata import NotSet, settings
 from lineage.emitter import ABORT, COMPLETE, FAIL, START, Known, Lineage, Telling, telling
 from lineage.model import BATCH, Job, Read
 from lineage.run import Parent, RunOf

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from streaming.engine.errors import Fatal
 from streaming.generations.catalog import Generation
-from streaming.replay.building import Slice, slices
+from streaming.replay.build import Slice, slices
 
 # How soon a slice ends whose replay was killed.
 PARENT_SECONDS = 0.5

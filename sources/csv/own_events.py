@@ -14,10 +14,10 @@ from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from kafka_client.registry import Registry
 from kafka_client.writer_schemas import LostSchema
-from sources.csv.rows import EPOCH, MICROSECOND
+from sources.csv.validate import EPOCH, MICROSECOND
 from sources.errors import Refused
-from sources.ledger import meaning, registry_answers
 from sources.log import Own, batches, begins, ends
+from sources.position_store import meaning, registry_answers
 
 # Some of the source's events, and the offsets behind them by partition.
 Events = tuple[list[dict[str, Any]], dict[int, int]]

@@ -16,16 +16,16 @@ from psycopg2.extensions import cursor as Cursor
 
 from contracts.inbox import OWN_FOLDERS, is_sales_file, unrecognised_reason
 from contracts.settings import CsvSettings, ResultsDbSettings
-from sources.csv import reading, wholeness
+from sources.csv import parse, wholeness
+from sources.csv.changes import plan
 from sources.csv.content import Cut, Damaged, content
-from sources.csv.intake import UNKNOWN
+from sources.csv.ingest import UNKNOWN
 from sources.csv.judging import judge, kind_of
-from sources.csv.lines import Bad
-from sources.csv.plan import plan
-from sources.csv.reading import NoCsv
+from sources.csv.parse import NoCsv
+from sources.csv.records import Bad
 from sources.csv.regular import open_regular
 from sources.csv.results import Check, Counts, Refusal
-from sources.csv.taken import NAMES, Taken, copy_in, upsert
+from sources.csv.sale_index import NAMES, Taken, copy_in, upsert
 from sources.errors import Refused
 
 # What is shown; the others are counted.
@@ -99,7 +99,7 @@ def _check(packed: int, taken: Pretended, name: str, decimal_comma: bool) -> Che
     try:
         with _unpacked(packed) as fd:
             head = judge(fd, decimal_comma)
-            for part in reading.parts(fd, head, head.body, decimal_comma):
+            for part in parse.parts(fd, head, head.body, decimal_comma):
                 made = plan(part.good, taken.find(part.good["sale_id"].unique()))
                 taken.pretend(made.changed(1))
                 bad = sorted(

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from sources.csv import rows
+from sources.csv import validate
 from sources.csv.heads import Head, NoCsv, head
-from sources.csv.lines import Bad, Block, Place, blocks
-from sources.csv.rows import CELLS, SCHEMA
+from sources.csv.records import Bad, Block, Place, blocks
+from sources.csv.validate import CELLS, SCHEMA
 
 __all__ = ["NO_ROWS", "Head", "NoCsv", "Part", "head", "parts"]
 
@@ -25,7 +25,7 @@ NO_ROWS = pl.DataFrame(schema=SCHEMA)
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows: `good` as `rows.SCHEMA` has them, in the file's order; `end` is the place behind all of them."""
+    """Some rows: `good` as `validate.SCHEMA` has them, in the file's order; `end` is the place behind all of them."""
 
     good: pl.DataFrame
     bad: list[Bad]
@@ -63,8 +63,8 @@ def _part(block: Block, found: Head, decimal_comma: bool) -> Part:
     if texts.height != len(block.lines):
         # What is counted here and what pandas reads are the same by construction; a difference would be a row lost.
         raise AssertionError(f"pandas found {texts.height} rows in {len(block.lines)} records")
-    style = rows.style_of(found.dialect.separator, decimal_comma)
-    checked = rows.check(texts.with_columns(line=pl.Series(block.lines, dtype=pl.Int64)), style)
+    style = validate.style_of(found.dialect.separator, decimal_comma)
+    checked = validate.check(texts.with_columns(line=pl.Series(block.lines, dtype=pl.Int64)), style)
     bad = block.bad + [
         Bad(int(block.lines[row]), reason, block.shown(row), tuple(more))
         for row, (reason, *more) in checked.refused

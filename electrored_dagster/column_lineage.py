@@ -2,8 +2,8 @@
 
 What decides over all rows (a filter, a join, a group) is a dependency of each column, as for who answers from events.
 They are derived from the pipelines, which need polars, and the code server shall not hold that: so a process that ends,
-`python -m electrored_dagster.columns`, derives them, when columns.json is missing or was derived from other code. In
-an installation that cannot be written each process of Dagster's does that for itself.
+`python -m electrored_dagster.column_lineage`, derives them, when columns.json is missing or was derived from other
+code. In an installation that cannot be written each process of Dagster's does that for itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import dagster as dg
 from contracts import datasets
 from contracts.datasets import Dataset
 from contracts.settings import LineageSettings
-from electrored_dagster.outcomes import settings
+from electrored_dagster.metadata import settings
 from observability import logs
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _kept() -> dict[str, Any]:
 
 def _derived_elsewhere() -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "electrored_dagster.columns"],
+        [sys.executable, "-m", "electrored_dagster.column_lineage"],
         cwd=FILE.parents[1],
         stdout=subprocess.PIPE,
         check=True,

@@ -20,8 +20,8 @@ from sqlalchemy import make_url
 
 from contracts.settings import ResultsDbSettings
 from observability import logs
-from sources.csv.log import Log
-from sources.csv.rows import COLUMNS, SCHEMA
+from sources.csv.own_events import Log
+from sources.csv.validate import COLUMNS, SCHEMA
 from sources.errors import Fenced, Interrupted, Refused
 
 _log = logs.get(__name__)

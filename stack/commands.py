@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from stack import display, lineage
-from stack.found import DEFAULT_STATE_DIR, StateDir, running_in
+from stack.locate import DEFAULT_STATE_DIR, StateDir, running_in
 from stack.programs import PROJECT
 
 app = typer.Typer()

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
-from sources.csv.lines import Place
+from sources.csv.records import Place
 from sources.csv.results import Counts
-from sources.ledger import FileEntry
+from sources.position_store import FileEntry
 
 # First seq, the one behind the last, and how many sales were accepted between.
 Span = tuple[int, int, int]

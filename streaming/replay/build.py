@@ -34,9 +34,9 @@ from streaming.generations.catalog import Generation, check_kept, lay_out, load,
 from streaming.generations.schema_ids import keep, keep_inputs
 from streaming.generations.worker import COLLECT_SECONDS, Worker
 from streaming.pipelines import PIPELINES
+from streaming.replay.advisory_lock import is_worked_on, working_on
 from streaming.replay.errors import Refused
 from streaming.replay.failpoints import failpoint
-from streaming.replay.presence import is_worked_on, working_on
 from streaming.replay.request import Range, Request
 
 # Behind everything that people wait for.
