@@ -30,7 +30,7 @@ from observability import logs
 
 if TYPE_CHECKING:
     from lineage import model
-    from lineage.model import Made
+    from lineage.model import OutputDataset
 
 FILE = Path(__file__).with_name("columns.json")
 # The rooms whose code says where columns come from.
@@ -174,14 +174,14 @@ def derive() -> dict[str, Any]:
     return {"code": code_digest(), "columns": found}
 
 
-def _origins(origins: Iterable[model.Origin]) -> list[Origin]:
+def _origins(origins: Iterable[model.InputField]) -> list[Origin]:
     return [
         (one.dataset.key, one.column, *one.kind.value)
         for one in dict.fromkeys(replace(one, said="") for one in origins)
     ]
 
 
-def _made() -> Iterator[Made]:
+def _made() -> Iterator[OutputDataset]:
     """What the jobs write that lineage is told of. An internal topic is called by its role, as in the graph."""
     from sources import lineage as of_sources
     from streaming import lineage
@@ -201,8 +201,8 @@ def _made() -> Iterator[Made]:
         yield answered(pipeline, datasets.internal(name, "state"))
 
 
-def _called(made: Made, roles: Mapping[Dataset, Dataset]) -> Made:
-    def called(origins: Iterable[model.Origin]) -> tuple[model.Origin, ...]:
+def _called(made: OutputDataset, roles: Mapping[Dataset, Dataset]) -> OutputDataset:
+    def called(origins: Iterable[model.InputField]) -> tuple[model.InputField, ...]:
         return tuple(replace(one, dataset=roles.get(one.dataset, one.dataset)) for one in origins)
 
     return replace(

@@ -23,7 +23,7 @@ from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
 from contracts.topics import TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from contracts.zones import ZoneRules
 from electrored_dagster.metadata import settings
-from lineage.emitter import UNTOLD, Saying
+from lineage.emitter import NULL_EMITTER, ProgressCell
 from lineage.model import Job
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ TABLES = {TOP_SALES_BY_CITY.name: "city_totals", TOP_SALESMAN_BY_COUNTRY.name: "
 
 
 @dataclass(frozen=True)
-class Made:
+class GenerationRef:
     """A generation, as one step hands it to the next."""
 
     pipeline: str
@@ -49,10 +49,10 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Piece:
+class SliceRef:
     """A slice of it."""
 
-    made: Made
+    made: GenerationRef
     step: str
     partition: int
 
@@ -66,7 +66,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Worked:
+class SliceResult:
     """What a slice came to in this run."""
 
     events: int
@@ -99,7 +99,7 @@ def windows(results: Engine, pipeline: str, first: str, last: str) -> Range:
     return Range(calendar.window_of(days[0]).start, calendar.window_of(days[1]).end)
 
 
-def pieces(results: Engine, made: Made, *, merge: bool) -> list[Piece]:
+def pieces(results: Engine, made: GenerationRef, *, merge: bool) -> list[SliceRef]:
     """The slices of combine, or of merge; none of a generation that is built already."""
     from streaming.generations.catalog import load
     from streaming.replay.build import slices
@@ -107,17 +107,17 @@ def pieces(results: Engine, made: Made, *, merge: bool) -> list[Piece]:
     generation = load(results, made.pipeline, made.number)
     if generation.state != "building":
         return []
-    return [Piece(made, found.step, found.partition) for found in slices(generation)[1 if merge else 0]]
+    return [SliceRef(made, found.step, found.partition) for found in slices(generation)[1 if merge else 0]]
 
 
 def run_piece(
     kafka: KafkaSettings,
     results: Engine,
     replay: ReplaySettings,
-    piece: Piece,
+    piece: SliceRef,
     tell: Callable[[dict[str, Any]], None],
-    told: Callable[[Callable[[], Job], Saying], AbstractContextManager[None]] = UNTOLD.told,
-) -> Worked:
+    told: Callable[[Callable[[], Job], ProgressCell], AbstractContextManager[None]] = NULL_EMITTER.told,
+) -> SliceResult:
     """Run the slice to its end. `tell` is given its progress now and then, `told` tells lineage of it.
 
     Raises what `run_slice` raises.
@@ -128,7 +128,7 @@ def run_piece(
     from streaming.replay import build
 
     generation = load(results, piece.made.pipeline, piece.made.number)
-    progress, saying, ended = Progress(piece.name, tell), Saying(), threading.Event()
+    progress, saying, ended = Progress(piece.name, tell), ProgressCell(), threading.Event()
 
     def note(done: Done) -> None:
         saying.say(done.facts(piece.step, piece.partition))
@@ -150,7 +150,7 @@ def run_piece(
             stop=ended,
             on_progress=note,
         )
-    return Worked(done.events, round(progress.seconds, 3))
+    return SliceResult(done.events, round(progress.seconds, 3))
 
 
 class Progress:
@@ -190,7 +190,7 @@ class Progress:
 
 
 def caught_up(
-    kafka: KafkaSettings, results: Engine, made: Made, waiting: Callable[[str], None]
+    kafka: KafkaSettings, results: Engine, made: GenerationRef, waiting: Callable[[str], None]
 ) -> Difference:
     """The difference of a candidate, as soon as workers have brought it to where the active one is. Raises Refused."""
     from streaming.replay import catch_up as patience
@@ -214,7 +214,7 @@ def proven(
     pipeline: str,
     by: str,
     tell: Callable[[str], None],
-    told: Callable[[Callable[[], Job], Saying], AbstractContextManager[None]] = UNTOLD.told,
+    told: Callable[[Callable[[], Job], ProgressCell], AbstractContextManager[None]] = NULL_EMITTER.told,
 ) -> Difference:
     """The difference that a replay of what is active now makes; the replay is taken away again.
 
@@ -232,7 +232,7 @@ def proven(
         retirement.retire(kafka, results, pipeline, number)
         tell(f"{pipeline} g{number} was left by an earlier check, and is retired")
     begun = build.begin(kafka, results, Request(pipeline, "is a replay identical?", by, version=version))
-    made = Made(pipeline, begun.number)
+    made = GenerationRef(pipeline, begun.number)
     try:
         build.be_nice()
         for merge in (False, True):

@@ -14,7 +14,7 @@ from contracts import datasets
 from contracts.datasets import ROLES, Dataset
 from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from electrored_dagster.asset_specs import evaluation, key
-from observer.platform_status import Future, NegativeGroups, Overlap, PipelineStanding, Standing
+from observer.platform_status import Future, NegativeGroups, Overlap, PipelineStatus, PlatformStatus
 
 # How often a result is reported when only its watermark moved; its freshness policy allows for three of them.
 HEARTBEAT = timedelta(minutes=10)
@@ -53,7 +53,7 @@ class Observed:
         return dg.AssetObservation(key(self.dataset), metadata=metadata)
 
 
-def changed(standing: Standing, cursor: str | None, now: datetime) -> tuple[list[Event], str]:
+def changed(standing: PlatformStatus, cursor: str | None, now: datetime) -> tuple[list[Event], str]:
     """The events that are due, and the cursor that remembers them."""
     remembered: dict[str, dict[str, Any]] = json.loads(cursor) if cursor else {}
     events: list[Event] = []
@@ -114,7 +114,7 @@ def negative_result(pipeline: str, negative: NegativeGroups) -> dg.AssetCheckRes
     )
 
 
-def duplicates(standing: Standing, log: Topic) -> dict[str, int]:
+def duplicates(standing: PlatformStatus, log: Topic) -> dict[str, int]:
     """By pipeline that has dropped any: how many events of the log its active generation dropped as duplicates."""
     found = {name: one.duplicates.get(log.name, 0) for name, one in standing.pipelines.items()}
     return {name: count for name, count in found.items() if count}
@@ -149,7 +149,7 @@ def future_result(future: Future) -> dg.AssetCheckResult:
     )
 
 
-def rules_result(pipeline: str, found: PipelineStanding) -> dg.AssetCheckResult:
+def rules_result(pipeline: str, found: PipelineStatus) -> dg.AssetCheckResult:
     """Whether the active generation's windows are those that a new one would have."""
     said = "the active generation counts by the rules that its time zone has now"
     if found.is_outdated:
@@ -174,7 +174,7 @@ def _is_due(observed: Observed, last: Mapping[str, Any] | None, now: datetime) -
     return now - datetime.fromisoformat(last["at"]) >= HEARTBEAT
 
 
-def observations(standing: Standing) -> Iterator[Observed]:
+def observations(standing: PlatformStatus) -> Iterator[Observed]:
     """Every asset of which something is known."""
     source = standing.sources.get(POSTGRES_SOURCE)
     if source is not None:
@@ -194,7 +194,7 @@ def observations(standing: Standing) -> Iterator[Observed]:
         yield from _of_pipeline(standing, name, pipeline)
 
 
-def _of_pipeline(standing: Standing, name: str, pipeline: PipelineStanding) -> Iterator[Observed]:
+def _of_pipeline(standing: PlatformStatus, name: str, pipeline: PipelineStatus) -> Iterator[Observed]:
     # What may change all of it; rows are not asked, of which there may be very many.
     log_end = sum(standing.topics[source.name] for source in datasets.INPUTS[name])
     behind = {"partials": pipeline.combine_behind, "state": pipeline.merge_behind}

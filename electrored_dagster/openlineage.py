@@ -22,8 +22,8 @@ from contracts.settings import (
     SoapSettings,
 )
 from electrored_dagster.metadata import NotSet, settings
-from lineage.emitter import ABORT, COMPLETE, FAIL, START, Known, Lineage, Telling, telling
-from lineage.model import BATCH, Job, Read
+from lineage.emitter import ABORT, COMPLETE, FAIL, START, Known, LineageEmitter, Telling, telling
+from lineage.model import BATCH, InputDataset, Job
 from lineage.run import Parent, RunOf
 from observability.progress_report import ProgressReport
 
@@ -69,7 +69,7 @@ def told(
 
 
 @cache
-def of_server() -> Lineage:
+def of_server() -> LineageEmitter:
     """For sensors, which live as long as the code server: what they tell is handed over as it goes."""
     until_the_end = ExitStack()
     # Held by this, too: a stack that nobody holds closes what it was given.
@@ -77,7 +77,7 @@ def of_server() -> Lineage:
     return until_the_end.enter_context(telling(PROCESS, *_known(), is_alone=False))
 
 
-def tell_end(lineage: Lineage, instance: dg.DagsterInstance, record: RunRecord) -> None:
+def tell_end(lineage: LineageEmitter, instance: dg.DagsterInstance, record: RunRecord) -> None:
     """Tell of a run of Dagster's that is over: when it was, what its checks found; and end what it left open."""
     run, ended = record.dagster_run, ENDS[record.dagster_run.status]
     checked = _checked(instance, run.run_id)
@@ -91,7 +91,7 @@ def tell_end(lineage: Lineage, instance: dg.DagsterInstance, record: RunRecord) 
     lineage.tell(of, lambda: job, ended, ProgressReport(assertions=checked, error=error), at=end)
 
 
-def tell_checks(lineage: Lineage, sensor: str, found: Sequence[dg.AssetCheckEvaluation]) -> None:
+def tell_checks(lineage: LineageEmitter, sensor: str, found: Sequence[dg.AssetCheckEvaluation]) -> None:
     """Tell of the asset checks that a sensor evaluates: no run of Dagster's does, so that look is a run of its own."""
     if not found:
         return
@@ -103,7 +103,7 @@ def tell_checks(lineage: Lineage, sensor: str, found: Sequence[dg.AssetCheckEval
 
 
 def _checking(name: str, checked: Iterable[Dataset]) -> Job:
-    return Job(job_name(name), BATCH, CODE, tuple(Read(dataset) for dataset in checked), ())
+    return Job(job_name(name), BATCH, CODE, tuple(InputDataset(dataset) for dataset in checked), ())
 
 
 def _checked(instance: dg.DagsterInstance, run_id: str) -> dict[Dataset, list[tuple[str, bool]]]:

@@ -28,7 +28,7 @@ AGAIN_SECONDS = 10.0
 _log = logs.get(__name__)
 
 
-class Keeper(threading.Thread):
+class LineageConsumer(threading.Thread):
     """Follows the topic until `stop`."""
 
     def __init__(

@@ -29,7 +29,7 @@ from contracts.settings import (
     SoapSettings,
 )
 from lineage.model import BATCH, Job
-from lineage.open_runs import Begun, Notes, orphans
+from lineage.open_runs import OpenRun, OpenRuns, orphans
 from lineage.run import Naming, Parent, RunOf
 from observability import logs
 from observability.progress_report import ProgressReport
@@ -61,14 +61,14 @@ class _Told:
     facts: ProgressReport
 
 
-Say = Callable[[ProgressReport], None]
+OnProgress = Callable[[ProgressReport], None]
 
 
-def unheard(_: ProgressReport) -> None:
+def no_progress(_: ProgressReport) -> None:
     """For who runs without anybody who asks how far."""
 
 
-class Saying:
+class ProgressCell:
     """ProgressReport that the one who runs sets, and the one who tells asks for."""
 
     def __init__(self) -> None:
@@ -82,17 +82,17 @@ class Saying:
         self.facts = facts
 
 
-class Untold:
+class NullEmitter:
     """For who runs without anybody being told."""
 
     def told(self, job: Making, facts: Telling = ProgressReport, **_: Any) -> AbstractContextManager[None]:
         return nullcontext()
 
 
-UNTOLD = Untold()
+NULL_EMITTER = NullEmitter()
 
 
-class Lineage:
+class LineageEmitter:
     """The runs of one process. Jobs are made, and events and files written, in a thread of its own."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Lineage:
         self._naming = naming
         self._make_outbox = make_outbox
         self._folder = folder
-        self._notes = Notes(folder)
+        self._notes = OpenRuns(folder)
         self._is_alone, self._every_seconds = is_alone, every_seconds
         self._jobs: dict[str, Job] = {}
         self._queue: queue.SimpleQueue[_Told | None] = queue.SimpleQueue()
@@ -225,7 +225,7 @@ class Lineage:
         if told.state == START:
             self._jobs[told.run.id] = job
             parent = None if told.run.parent is None else told.run.parent.run_id
-            self._notes.begin(Begun(told.run.id, job.name, parent))
+            self._notes.begin(OpenRun(told.run.id, job.name, parent))
         self._put(outbox, told, job)
         if told.state in (COMPLETE, FAIL, ABORT):
             self._jobs.pop(told.run.id, None)
@@ -236,7 +236,7 @@ class Lineage:
 
         outbox.put(events.event(self._naming, told.run, job, told.state, told.at, told.facts))
 
-    def _abort(self, outbox: Outbox, notes: Notes, left: Iterable[Begun]) -> None:
+    def _abort(self, outbox: Outbox, notes: OpenRuns, left: Iterable[OpenRun]) -> None:
         """End what a process that is gone had begun."""
         for begun in left:
             make, facts = partial(_nameless, begun.job), ProgressReport(error=KILLED)
@@ -248,7 +248,7 @@ class Lineage:
         if self._folder is not None and self._is_alone:
             for folder in orphans(self._folder):
                 outbox.take_over(folder)
-                notes = Notes(folder)
+                notes = OpenRuns(folder)
                 self._abort(outbox, notes, notes.all())
 
 
@@ -257,14 +257,14 @@ def _nameless(name: str) -> Job:
     return Job(name, BATCH, "", (), ())
 
 
-Teller = Lineage | Untold
+Emitter = LineageEmitter | NullEmitter
 Known = KafkaSettings | SalesDbSettings | ResultsDbSettings | CsvSettings | SoapSettings
 
 
 @contextmanager
 def telling(
     process: str, *known: Known, settings: LineageSettings | None = None, is_alone: bool = True
-) -> Iterator[Lineage]:
+) -> Iterator[LineageEmitter]:
     """The lineage of a process with these settings, which name its datasets, for as long as the block lasts.
 
     Processes of one name share what waits, and one of them delivers; who `is_alone` ends what its predecessor left.
@@ -280,7 +280,7 @@ def telling(
         return Outbox(lanes(kafka), folder)
 
     naming = Naming(settings.lineage_namespace, Places(*known), settings.source_url)
-    lineage = Lineage(naming, make_outbox, folder, settings.lineage_every_seconds, is_alone=is_alone)
+    lineage = LineageEmitter(naming, make_outbox, folder, settings.lineage_every_seconds, is_alone=is_alone)
     try:
         yield lineage
     finally:

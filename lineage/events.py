@@ -26,7 +26,7 @@ from openlineage.client.facet_v2 import (
 
 from contracts.datasets import Dataset
 from lineage import model
-from lineage.model import Made, Origin
+from lineage.model import InputField
 from lineage.run import FACET, Naming, RunOf
 from observability import logs
 from observability.progress_report import ProgressReport
@@ -153,7 +153,7 @@ def _described(naming: Naming, dataset: Dataset, schema: Sequence[model.Column])
     return facets
 
 
-def _columns(naming: Naming, made: Made) -> dict[str, Any]:
+def _columns(naming: Naming, made: model.OutputDataset) -> dict[str, Any]:
     fields = {
         name: column_lineage_dataset.Fields(inputFields=_inputs(naming, origins))
         for name, origins in made.columns.items()
@@ -167,9 +167,9 @@ def _columns(naming: Naming, made: Made) -> dict[str, Any]:
     }
 
 
-def _inputs(naming: Naming, origins: Sequence[Origin]) -> list[column_lineage_dataset.InputField]:
+def _inputs(naming: Naming, origins: Sequence[InputField]) -> list[column_lineage_dataset.InputField]:
     """One for each column, with all that is made of it."""
-    grouped: dict[tuple[Dataset, str], list[Origin]] = {}
+    grouped: dict[tuple[Dataset, str], list[InputField]] = {}
     for origin in origins:
         if naming.places.knows(origin.dataset):
             grouped.setdefault((origin.dataset, origin.column), []).append(origin)

@@ -13,7 +13,7 @@ from contracts.datasets import Dataset
 from contracts.tables import sql_type
 
 
-class Kind(Enum):
+class Transformation(Enum):
     """Type and subtype of a transformation. Direct: the value comes from it. Indirect: it decides over it."""
 
     IDENTITY = ("DIRECT", "IDENTITY")
@@ -28,12 +28,12 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True)
-class Origin:
+class InputField:
     """A column that another one comes from; a column of a list's items is `list.column`."""
 
     dataset: Dataset
     column: str
-    kind: Kind
+    kind: Transformation
     said: str = ""
 
 
@@ -46,17 +46,17 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Made:
+class OutputDataset:
     """A dataset that a job writes: where each column comes from, and what decides over all of its rows."""
 
     dataset: Dataset
-    columns: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
-    whole: tuple[Origin, ...] = ()
+    columns: Mapping[str, tuple[InputField, ...]] = field(default_factory=dict)
+    whole: tuple[InputField, ...] = ()
     schema: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True)
-class Read:
+class InputDataset:
     """A dataset that a job reads."""
 
     dataset: Dataset
@@ -70,17 +70,17 @@ class Job:
     name: str
     processing: str
     code: str
-    inputs: tuple[Read, ...]
-    outputs: tuple[Made, ...]
+    inputs: tuple[InputDataset, ...]
+    outputs: tuple[OutputDataset, ...]
     generation: str | None = None
 
 
 STREAMING, BATCH = "STREAMING", "BATCH"
 
 
-def named_alike(dataset: Dataset, names: Iterable[str]) -> dict[str, tuple[Origin, ...]]:
+def named_alike(dataset: Dataset, names: Iterable[str]) -> dict[str, tuple[InputField, ...]]:
     """Every column comes from that of the same name, as it is."""
-    return {name: (Origin(dataset, name, Kind.IDENTITY),) for name in names}
+    return {name: (InputField(dataset, name, Transformation.IDENTITY),) for name in names}
 
 
 def table_schema(table: Table) -> tuple[Column, ...]:

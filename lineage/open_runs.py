@@ -21,7 +21,7 @@ OPEN = "open"
 
 
 @dataclass(frozen=True)
-class Begun:
+class OpenRun:
     """A run that has begun."""
 
     run_id: str
@@ -29,14 +29,14 @@ class Begun:
     parent: str | None = None
 
 
-class Notes:
+class OpenRuns:
     """Of the process whose folder this is; none are kept without a folder."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._lock: FileLock | None = None
 
-    def hold(self) -> list[Begun]:
+    def hold(self) -> list[OpenRun]:
         """Be alone here from now on; gives what predecessors left. Nothing if another process is here."""
         if self._folder is None:
             return []
@@ -53,7 +53,7 @@ class Notes:
         if self._lock is not None:
             self._lock.release()
 
-    def begin(self, begun: Begun) -> None:
+    def begin(self, begun: OpenRun) -> None:
         if (note := self._note(begun.run_id)) is not None:
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(json.dumps(asdict(begun)), encoding="utf-8")
@@ -62,7 +62,7 @@ class Notes:
         if (note := self._note(run_id)) is not None:
             note.unlink(missing_ok=True)
 
-    def all(self) -> list[Begun]:
+    def all(self) -> list[OpenRun]:
         found = [] if self._folder is None else sorted((self._folder / OPEN).glob("*.json"))
         return [begun for note in found if (begun := _read(note)) is not None]
 
@@ -86,9 +86,9 @@ def orphans(own: Path) -> Iterator[Path]:
                 lock.release()
 
 
-def _read(note: Path) -> Begun | None:
+def _read(note: Path) -> OpenRun | None:
     """None if it is no more, or was cut off as it was written."""
     try:
-        return Begun(**json.loads(note.read_text(encoding="utf-8")))
+        return OpenRun(**json.loads(note.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None

@@ -57,7 +57,7 @@ class SourcePosition:
 
 
 @dataclass(frozen=True)
-class PipelineStanding:
+class PipelineStatus:
     """The active generation of a pipeline. `…_behind` are offsets, which count transaction markers too.
 
     Nothing in it is counted from the rows: a reading costs the same however many there are.
@@ -103,12 +103,12 @@ class Future:
 
 
 @dataclass(frozen=True)
-class Standing:
+class PlatformStatus:
     """By name: the end of every topic (sum over partitions), each source, each pipeline with a generation."""
 
     topics: dict[str, int]
     sources: dict[str, SourcePosition]
-    pipelines: dict[str, PipelineStanding]
+    pipelines: dict[str, PipelineStatus]
     overlap: Overlap
     future: Future = Future()
     # By pipeline; not by `take`, which waits for nobody who has locked the totals.
@@ -127,7 +127,7 @@ class _Results:
     sink_offsets: dict[int, int]
 
 
-def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) -> Standing:
+def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) -> PlatformStatus:
     """Read it; without the positions of the sources, and without duplicates, if not asked for them.
 
     What was consumed is asked for before the ends, so nothing can seem to be ahead of its topic.
@@ -155,7 +155,7 @@ def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) ->
     for name, found in stored.items():
         state = topics[name].state.name
         sunk = {(state, p): offset for p, offset in found.sink_offsets.items()}
-        pipelines[name] = PipelineStanding(
+        pipelines[name] = PipelineStatus(
             generation=found.generation,
             promotion_number=found.promotion_number,
             apply_number=found.apply_number,
@@ -174,7 +174,7 @@ def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) ->
     sums: dict[str, int] = {}
     for (topic, _), end in ends.items():
         sums[topic] = sums.get(topic, 0) + end
-    return Standing(sums, sources, pipelines, overlap(results), future(results))
+    return PlatformStatus(sums, sources, pipelines, overlap(results), future(results))
 
 
 def overlap(results: Engine) -> Overlap:

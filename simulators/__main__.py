@@ -19,7 +19,7 @@ import typer
 from contracts.settings import CsvSettings, SalesDbSettings, SoapCredentials, from_environment
 from simulators import csv_files as branch
 from simulators import sales as world
-from simulators.sales_writer import Till, run, utc_now
+from simulators.sales_writer import SalesWriter, run, utc_now
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 _log = logging.getLogger("simulators")
@@ -111,9 +111,9 @@ def csv_files(
 
 
 @contextmanager
-def _opened_till(stop: threading.Event) -> Iterator[Till]:
+def _opened_till(stop: threading.Event) -> Iterator[SalesWriter]:
     """The till for the length of a command; a database that stays away is one clear line and exit code 1."""
-    till = Till(from_environment(SalesDbSettings).sales_db_url.get_secret_value(), stop)
+    till = SalesWriter(from_environment(SalesDbSettings).sales_db_url.get_secret_value(), stop)
     try:
         yield till
     except psycopg2.Error as error:

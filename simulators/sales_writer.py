@@ -40,7 +40,7 @@ BATCH = 5_000
 _log = logging.getLogger(__name__)
 
 
-class Till:
+class SalesWriter:
     """One connection to the sales database, made again when it breaks.
 
     A write whose outcome is unknown is repeated: sale ids are known beforehand, so no row is there twice.
@@ -114,7 +114,7 @@ def utc_now() -> datetime:
 
 
 def run(
-    till: Till, changes: Iterator[Change], stop: threading.Event, now: Callable[[], datetime] = utc_now
+    till: SalesWriter, changes: Iterator[Change], stop: threading.Event, now: Callable[[], datetime] = utc_now
 ) -> int:
     """Write every change when it is due, until `stop` or the end; gives how many were written.
 

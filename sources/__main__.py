@@ -23,7 +23,7 @@ from contracts.settings import (
     from_environment,
 )
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS
-from lineage.emitter import Saying, telling
+from lineage.emitter import ProgressCell, telling
 from observability import logs, metrics
 from sources import lineage as lineage_of
 from sources.errors import SourceError
@@ -88,7 +88,7 @@ def soap_poll(
     """Read everything that the payment service confirmed since the last poll, and end."""
     logs.configure("sources-soap")
     topics = payments.Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
-    kafka, service, saying = from_environment(KafkaSettings), from_environment(SoapSettings), Saying()
+    kafka, service, saying = from_environment(KafkaSettings), from_environment(SoapSettings), ProgressCell()
     try:
         with (
             telling("sources soap", kafka, service) as lineage,
@@ -127,7 +127,7 @@ def csv_take() -> None:
 
     logs.configure("sources-csv")
     kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
-    inbox, saying = from_environment(CsvSettings), Saying()
+    inbox, saying = from_environment(CsvSettings), ProgressCell()
     with (
         _one_line(),
         telling("sources csv", kafka, results, inbox) as lineage,
@@ -179,7 +179,7 @@ def csv_retract(file: str) -> None:
 
     logs.configure("sources-csv")
     kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
-    inbox, saying = from_environment(CsvSettings), Saying()
+    inbox, saying = from_environment(CsvSettings), ProgressCell()
     with (
         _one_line(),
         telling("sources csv retract", kafka, results, inbox) as lineage,

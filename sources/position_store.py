@@ -39,7 +39,7 @@ FileState = Literal["TAKING", "DONE", "REJECTED", "LOST", "RETRACTING", "RETRACT
 
 
 @dataclass(frozen=True)
-class Position:
+class SourceOffset:
     """Where a source stands. `frontier` None holds no window back, the epoch holds every window back."""
 
     next_seq: int = 1
@@ -57,7 +57,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class FileEntry:
+class FileRecord:
     """A file that the source knows by its content; the events of its rows have `first_seq` ≤ seq < `next_seq`.
 
     `rows` are done; `detail` is the place behind them and what became of them. `entered_at` is their recorded_at.
@@ -81,7 +81,7 @@ FRAMING_BYTES = 500
 Record = tuple[bytes, bytes]
 
 
-class Ledger:
+class PositionStore:
     """The position of one source and the transaction that moves it. Single-threaded.
 
     No seq is given twice, whatever became of the position: without one, `next_seq` is above every seq that the
@@ -113,10 +113,10 @@ class Ledger:
         for outcome in ("committed", *OUTCOMES.values()):
             TRANSACTIONS.labels(source, outcome)
         # Filled by `open`; no position: the source has never written, or it is lost.
-        self.position: Position | None = None
+        self.position: SourceOffset | None = None
         self.next_seq = 1
         self.ranges: tuple[Range, ...] = ()
-        self.files: dict[str, FileEntry] = {}
+        self.files: dict[str, FileRecord] = {}
 
     def open(self) -> None:
         """Fence any predecessor, end its transaction, and read the position back.
@@ -196,12 +196,12 @@ class Ledger:
 
     def write(
         self,
-        position: Position,
+        position: SourceOffset,
         records: Mapping[str, Sequence[Record]],
         ranges: Iterable[Range] = (),
         *,
         forget_ranges: bool = False,
-        files: Iterable[FileEntry] = (),
+        files: Iterable[FileRecord] = (),
     ) -> None:
         """Write records by topic, finished ranges, files and the position, all or nothing.
 
@@ -257,7 +257,7 @@ class Ledger:
     def _file_key(self, sha256: str) -> bytes:
         return f"{self._source}/file/{sha256}".encode()
 
-    def _encode_position(self, codec: Codec, position: Position) -> bytes:
+    def _encode_position(self, codec: Codec, position: SourceOffset) -> bytes:
         return codec.encode(
             (
                 "electrored.SourcePosition",
@@ -283,16 +283,16 @@ class Ledger:
             )
         )
 
-    def _encode_file(self, codec: Codec, found: FileEntry) -> bytes:
+    def _encode_file(self, codec: Codec, found: FileRecord) -> bytes:
         record = {**vars(found), "source": self._source, "detail": json.dumps(found.detail)}
         return codec.encode(("electrored.FileEntry", record))
 
     def _read_back(self, codec: Codec) -> None:
         """Everything below the end that any transaction, open ones included, had reached when this began."""
         end = self._end_offset()
-        position: Position | None = None
+        position: SourceOffset | None = None
         ranges: dict[bytes, Range] = {}
-        files: dict[str, FileEntry] = {}
+        files: dict[str, FileRecord] = {}
         passed_over: dict[bytes, str] = {}
         for key, value in self._committed_below(end):
             try:
@@ -320,7 +320,7 @@ class Ledger:
         self.ranges = tuple(sorted(ranges.values(), key=lambda r: r.number))
 
     def _check_passed_over(
-        self, reasons: Mapping[bytes, str], known: set[bytes], position: Position | None
+        self, reasons: Mapping[bytes, str], known: set[bytes], position: SourceOffset | None
     ) -> None:
         """What others wrote over a record of ours is passed over, if the record can be read still.
 
@@ -448,9 +448,9 @@ def check_kept(settings: KafkaSettings, topic: Topic, *, whole: bool = False) ->
         raise meaning(error) from error
 
 
-def _position(codec: Codec, value: bytes) -> Position:
+def _position(codec: Codec, value: bytes) -> SourceOffset:
     record = _record(codec, value, "electrored.SourcePosition")
-    return Position(record["next_seq"], record["frontier"], record["detail"])
+    return SourceOffset(record["next_seq"], record["frontier"], record["detail"])
 
 
 def _range(codec: Codec, value: bytes) -> Range:
@@ -458,9 +458,9 @@ def _range(codec: Codec, value: bytes) -> Range:
     return Range(record["number"], record["upper_key"], record["snapshot"])
 
 
-def _file(codec: Codec, value: bytes) -> FileEntry:
+def _file(codec: Codec, value: bytes) -> FileRecord:
     record = _record(codec, value, "electrored.FileEntry")
-    return FileEntry(**{each.name: record[each.name] for each in fields(FileEntry)})
+    return FileRecord(**{each.name: record[each.name] for each in fields(FileRecord)})
 
 
 def _record(codec: Codec, value: bytes, kind: str) -> dict[str, Any]:

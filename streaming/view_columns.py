@@ -24,59 +24,68 @@ from contracts.views import (
     Source,
     views,
 )
-from lineage.model import BATCH, Column, Job, Kind, Made, Origin, Read, table_schema
+from lineage.model import (
+    BATCH,
+    Column,
+    InputDataset,
+    InputField,
+    Job,
+    OutputDataset,
+    Transformation,
+    table_schema,
+)
 from streaming.engine.pipeline import Pipeline
 from streaming.lineage import rows
 
 _USES = {
-    AS_IS: Kind.IDENTITY,
-    COMPUTED: Kind.TRANSFORMATION,
-    AGGREGATED: Kind.AGGREGATION,
-    WINDOW: Kind.WINDOW,
-    CONDITION: Kind.CONDITIONAL,
-    JOINED: Kind.JOIN,
-    FILTERED: Kind.FILTER,
-    GROUPED: Kind.GROUP_BY,
-    SORTED: Kind.SORT,
+    AS_IS: Transformation.IDENTITY,
+    COMPUTED: Transformation.TRANSFORMATION,
+    AGGREGATED: Transformation.AGGREGATION,
+    WINDOW: Transformation.WINDOW,
+    CONDITION: Transformation.CONDITIONAL,
+    JOINED: Transformation.JOIN,
+    FILTERED: Transformation.FILTER,
+    GROUPED: Transformation.GROUP_BY,
+    SORTED: Transformation.SORT,
 }
 # Of two direct ones after each other the first of these says what they come to, as OpenLineage's own integrations say.
-_STRONGEST = (Kind.AGGREGATION, Kind.TRANSFORMATION, Kind.IDENTITY)
+_STRONGEST = (Transformation.AGGREGATION, Transformation.TRANSFORMATION, Transformation.IDENTITY)
 
 
 def shown(name: str) -> Job:
     """The result tables → a view that people and the API read, as the migration that last made it defines it."""
     made, found = view(name), views()[name]
     tables = sorted({origin.dataset for origin in (*made.whole, *sum(made.columns.values(), ()))})
-    read = tuple(Read(dataset, _schema(dataset.path[-1])) for dataset in tables)
+    read = tuple(InputDataset(dataset, _schema(dataset.path[-1])) for dataset in tables)
     return Job(f"views.{name}", BATCH, found.code, read, (made,))
 
 
-def view(name: str) -> Made:
+def view(name: str) -> OutputDataset:
     """Where the columns of a view come from."""
     found = views()[name]
     columns = {column: _origins(sources) for column, sources in found.columns.items()}
-    return Made(datasets.table(name), columns, _origins(found.rows), _schema(name))
+    return OutputDataset(datasets.table(name), columns, _origins(found.rows), _schema(name))
 
 
-def answered(pipeline: Pipeline, state: Dataset) -> Made:
+def answered(pipeline: Pipeline, state: Dataset) -> OutputDataset:
     """The view of a pipeline straight from its state: where Dagster's graph shows no table between.
 
     What a view shows or asks of other tables (which generation is active, up to when it has counted) has no state.
     """
     made, between = view(datasets.view_name(pipeline.name)), rows(pipeline, state)
 
-    def through(origins: Iterable[Origin]) -> Iterator[Origin]:
+    def through(origins: Iterable[InputField]) -> Iterator[InputField]:
         for origin in origins:
             if origin.dataset == between.dataset:
                 for found in between.columns.get(origin.column, ()):
                     yield replace(found, kind=_through(origin.kind, found.kind))
 
     columns = {column: tuple(through(origins)) for column, origins in made.columns.items()}
-    return Made(made.dataset, columns, (*through(made.whole), *between.whole), made.schema)
+    return OutputDataset(made.dataset, columns, (*through(made.whole), *between.whole), made.schema)
 
 
-def _origins(sources: Iterable[Source]) -> tuple[Origin, ...]:
-    return tuple(Origin(datasets.table(one.table), one.column, _USES[one.use]) for one in sources)
+def _origins(sources: Iterable[Source]) -> tuple[InputField, ...]:
+    return tuple(InputField(datasets.table(one.table), one.column, _USES[one.use]) for one in sources)
 
 
 def _schema(name: str) -> tuple[Column, ...]:
@@ -86,7 +95,7 @@ def _schema(name: str) -> tuple[Column, ...]:
     return tuple(Column(column, kind) for column, kind in views()[name].types.items())
 
 
-def _through(later: Kind, earlier: Kind) -> Kind:
+def _through(later: Transformation, earlier: Transformation) -> Transformation:
     """What two transformations after each other come to; once it only decides, it only decides."""
     if later in _STRONGEST and earlier in _STRONGEST:
         return min(later, earlier, key=_STRONGEST.index)

@@ -18,7 +18,7 @@ from observer.platform_status import (
     Future,
     NegativeGroups,
     Overlap,
-    Standing,
+    PlatformStatus,
     future,
     negative_groups,
     overlap,
@@ -29,7 +29,7 @@ from observer.platform_status import (
 class Platform:
     """Kafka and the results database, as any process of ours reaches them."""
 
-    def standing(self) -> Standing:
+    def standing(self) -> PlatformStatus:
         """One reading of where everything stands."""
         with self._results() as results:
             return replace(take(KafkaSettings(), results), negative=negative_groups(results))

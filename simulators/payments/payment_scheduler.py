@@ -23,7 +23,7 @@ BATCH = 1_000
 _log = logging.getLogger(__name__)
 
 
-class Clockwork:
+class PaymentScheduler:
     """Runs in a thread; an absent database is waited for."""
 
     def __init__(

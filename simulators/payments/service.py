@@ -17,7 +17,7 @@ from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
 from simulators.payments.failures import XML, Failure, Failures, answered, faulted
 from simulators.payments.journal import Journal, UnknownCursor
-from simulators.payments.payment_scheduler import Clockwork
+from simulators.payments.payment_scheduler import PaymentScheduler
 
 
 def utc_now() -> datetime:
@@ -29,7 +29,7 @@ def service(
 ) -> FastAPI:
     """The service; its clockwork runs as long as the server does."""
     journal = Journal(journal_file)
-    clockwork = Clockwork(sales.sales_db_url.get_secret_value(), journal, seed, delay, utc_now)
+    clockwork = PaymentScheduler(sales.sales_db_url.get_secret_value(), journal, seed, delay, utc_now)
     stop = threading.Event()
 
     @asynccontextmanager

@@ -25,14 +25,14 @@ from sources.csv.parse import NoCsv
 from sources.csv.records import Bad
 from sources.csv.regular import open_regular
 from sources.csv.results import Check, Counts, Refusal
-from sources.csv.sale_index import NAMES, Taken, copy_in, upsert
+from sources.csv.sale_index import NAMES, SaleIndex, copy_in, upsert
 from sources.errors import Refused
 
 # What is shown; the others are counted.
 MOST_REFUSALS = 1_000
 
 
-class Pretended(Taken):
+class Pretended(SaleIndex):
     """The cache as it would be: what the file says is kept beside it, and goes with the connection."""
 
     def __init__(self, settings: ResultsDbSettings) -> None:

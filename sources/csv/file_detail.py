@@ -12,18 +12,18 @@ from typing import Any
 
 from sources.csv.records import Place
 from sources.csv.results import Counts
-from sources.position_store import FileEntry
+from sources.position_store import FileRecord
 
 # First seq, the one behind the last, and how many sales were accepted between.
 Span = tuple[int, int, int]
 
 
-def place_of(entry: FileEntry) -> Place:
+def place_of(entry: FileRecord) -> Place:
     """Where the rows that are still to be taken begin."""
     return Place(entry.detail["offset"], entry.detail["line"])
 
 
-def counts_of(entry: FileEntry) -> Counts:
+def counts_of(entry: FileRecord) -> Counts:
     """What became of a file's rows so far."""
     return Counts(**entry.detail["counts"]) if "counts" in entry.detail else Counts()
 
@@ -33,12 +33,12 @@ def detail(place: Place, counts: Counts) -> dict[str, Any]:
     return {"offset": place.offset, "line": place.line, "counts": asdict(counts)}
 
 
-def earlier_of(entry: FileEntry) -> list[Span]:
+def earlier_of(entry: FileRecord) -> list[Span]:
     """The same content's events of other times: each time its copy was lost, a part of it had been taken."""
     return [(first, behind, accepted) for first, behind, accepted in entry.detail.get("earlier", ())]
 
 
-def disagreements_of(entry: FileEntry) -> dict[str, int]:
+def disagreements_of(entry: FileRecord) -> dict[str, int]:
     """Files of the same time that said something else of some sales, and of how many."""
     return dict(entry.detail.get("disagrees", {}))
 
@@ -49,7 +49,7 @@ class Writers:
     # What copies and unpacks files keeps whole seconds, or two of them; a copy of several takes less.
     SAME_TIME_NS = 2_000_000_000
 
-    def __init__(self, files: Mapping[str, FileEntry], entry: FileEntry) -> None:
+    def __init__(self, files: Mapping[str, FileRecord], entry: FileRecord) -> None:
         self._files, self._entry = files, entry
 
     @cached_property
@@ -74,6 +74,6 @@ class Writers:
         return found
 
 
-def spans_of(entry: FileEntry) -> list[Span]:
+def spans_of(entry: FileRecord) -> list[Span]:
     """All events that the content has made and that were not taken back as a whole."""
     return [*earlier_of(entry), (entry.first_seq, entry.next_seq, counts_of(entry).accepted)]

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
-from lineage.emitter import Say, unheard
+from lineage.emitter import OnProgress, no_progress
 from observability import logs
 from sources.csv import parse
 from sources.csv.changes import Plan, plan
@@ -29,7 +29,7 @@ from sources.csv.source import Source, Topics
 from sources.csv.validate import COLUMNS, EPOCH, MICROSECOND
 from sources.csv.writing import Writing
 from sources.errors import Refused
-from sources.position_store import FileEntry
+from sources.position_store import FileRecord
 
 _log = logs.get(__name__)
 
@@ -44,7 +44,7 @@ def take(
     settings: CsvSettings,
     topics: Topics | None = None,
     *,
-    say: Say = unheard,
+    say: OnProgress = no_progress,
 ) -> Taking:
     """Take all that waits and is complete; a file of which a part was taken goes on where it was left.
 
@@ -66,7 +66,7 @@ class Intake:
     inbox: Inbox
     source: Source
     decimal_comma: bool
-    say: Say = unheard
+    say: OnProgress = no_progress
     counts: Counts = field(default_factory=Counts)
     # Of retractions that had been cut off.
     reversed: Counts = field(default_factory=Counts)
@@ -122,7 +122,7 @@ class Intake:
     def _say(self) -> None:
         self.say((self.counts + self.reversed).facts)
 
-    def _go_on(self, entry: FileEntry) -> FileResult:
+    def _go_on(self, entry: FileRecord) -> FileResult:
         if self.inbox.path_of(entry.sha256).exists():
             return self._rows(entry)
         reason = (
@@ -171,8 +171,8 @@ class Intake:
             return FileResult(entry.name, "rejected", entry.sha256, entry.detail["reason"])
         return replace(self._rows(entry), reason=left)
 
-    def _enter(self, waiting: Waiting, copy: Copy, known: FileEntry | None) -> FileEntry:
-        entry = FileEntry(
+    def _enter(self, waiting: Waiting, copy: Copy, known: FileRecord | None) -> FileRecord:
+        entry = FileRecord(
             copy.sha256, waiting.shown, copy.size, EPOCH, "TAKING", self.source.next_seq, self.source.next_seq
         )
         try:
@@ -192,14 +192,14 @@ class Intake:
         return entry
 
     @contextmanager
-    def _opened(self, entry: FileEntry) -> Iterator[int]:
+    def _opened(self, entry: FileRecord) -> Iterator[int]:
         fd = open_regular(self.inbox.path_of(entry.sha256))
         try:
             yield fd
         finally:
             os.close(fd)
 
-    def _rows(self, entry: FileEntry) -> FileResult:
+    def _rows(self, entry: FileRecord) -> FileResult:
         """Take its rows from where the entry stands; a block is read while the one before it is written."""
         started = time.monotonic()
         with self._opened(entry) as fd, closing(Writing(self.source)) as writing:
@@ -257,7 +257,7 @@ class Intake:
             self.source.note_ends()
             self._noted_at = time.monotonic()
 
-    def _put_away(self, entry: FileEntry) -> None:
+    def _put_away(self, entry: FileRecord) -> None:
         """Move the copy to where a file in this state belongs."""
         if entry.state == "DONE":
             self.inbox.finish(entry.sha256, entry.name, entry.entered_at)

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
-from lineage.emitter import Say, unheard
+from lineage.emitter import OnProgress, no_progress
 from observability import logs
 from sources.csv.changes import Plan
 from sources.csv.content import Cut, Damaged, sha256_of
@@ -22,7 +22,7 @@ from sources.csv.sale_index import STORED_SCHEMA
 from sources.csv.source import Source, Topics
 from sources.csv.validate import COLUMNS
 from sources.errors import Refused
-from sources.position_store import FileEntry
+from sources.position_store import FileRecord
 
 _log = logs.get(__name__)
 
@@ -37,7 +37,7 @@ def retract(
     file: str,
     topics: Topics | None = None,
     *,
-    say: Say = unheard,
+    say: OnProgress = no_progress,
 ) -> Retraction:
     """Reverse every sale of the file that counts as the file has it; what was corrected since is left.
 
@@ -63,7 +63,7 @@ def retract(
     return done
 
 
-def _find(source: Source, file: str) -> FileEntry:
+def _find(source: Source, file: str) -> FileRecord:
     """The file's entry: by its content if there is a file of that name, else by the name or hash in the ledger."""
     found = [one for one in source.files.values() if file in (one.sha256, one.name)]
     if Path(file).is_file():
@@ -86,7 +86,7 @@ def _find(source: Source, file: str) -> FileEntry:
 
 
 def reverse(
-    source: Source, entry: FileEntry, written: Callable[[Counts], None] = lambda _: None
+    source: Source, entry: FileRecord, written: Callable[[Counts], None] = lambda _: None
 ) -> Retraction:
     """Reverse what the file said and still counts; goes on where it was cut off.
 
@@ -120,7 +120,7 @@ def reverse(
     return Retraction(entry.name, entry.sha256, taken_back, accepted - taken_back, so_far.amounts)
 
 
-def _batches(source: Source, entry: FileEntry) -> Iterator[pl.DataFrame]:
+def _batches(source: Source, entry: FileRecord) -> Iterator[pl.DataFrame]:
     """What counts of the file, some rows at a time, by seq."""
     for first, behind, _ in spans_of(entry):
         while (rows := source.taken.made_by(first, behind, BATCH)).height:

@@ -52,7 +52,7 @@ def database_answers() -> Iterator[None]:
         raise Interrupted(f"the results database: {str(error).strip()}") from error
 
 
-class Taken:
+class SaleIndex:
     """The cache, over one connection. Rows in and out are frames of `STORED_SCHEMA`."""
 
     def __init__(self, settings: ResultsDbSettings) -> None:

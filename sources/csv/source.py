@@ -18,10 +18,17 @@ from sources.csv.changes import Plan
 from sources.csv.encoding import Encoder
 from sources.csv.own_events import Log
 from sources.csv.records import Bad
-from sources.csv.sale_index import Taken
+from sources.csv.sale_index import SaleIndex
 from sources.csv.validate import EPOCH, MICROSECOND
 from sources.errors import Refused
-from sources.position_store import DeadLetters, FileEntry, Ledger, Position, Record, registry_answers
+from sources.position_store import (
+    DeadLetters,
+    FileRecord,
+    PositionStore,
+    Record,
+    SourceOffset,
+    registry_answers,
+)
 from sources.postgres.events import EventsTopic
 
 SOURCE = "csv"
@@ -56,8 +63,8 @@ class Source:
         self._clock = clock
         self._events = EventsTopic(kafka, topics.events)
         own, others = f"sources.{SOURCE}", (topics.dead_letters,)
-        self._ledger = Ledger(kafka, SOURCE, own, topics.positions, topics.events, others)
-        self.taken = Taken(results)
+        self._ledger = PositionStore(kafka, SOURCE, own, topics.positions, topics.events, others)
+        self.taken = SaleIndex(results)
 
     def __enter__(self) -> Source:
         """1. fence a predecessor  2. read the position  3. check the topic  4. catch the cache up."""
@@ -71,7 +78,7 @@ class Source:
             room = self._ledger.room(self._topics.dead_letters)
             self._dead_letters = DeadLetters(self._kafka, self._topics.dead_letters, room)
             topic_id, partitions = self._events.identity()
-            self._position = self._ledger.position or Position(
+            self._position = self._ledger.position or SourceOffset(
                 self._ledger.next_seq, None, {"topic": topic_id, "partitions": partitions, "recorded": 0}
             )
             self._check_topic(topic_id, partitions)
@@ -99,7 +106,7 @@ class Source:
             )
 
     @property
-    def files(self) -> dict[str, FileEntry]:
+    def files(self) -> dict[str, FileRecord]:
         """Every file that was ever entered, by hash."""
         return self._ledger.files
 
@@ -130,19 +137,19 @@ class Source:
         if self._position.frontier is not None:
             self._move(None)
 
-    def enter(self, entry: FileEntry) -> None:
+    def enter(self, entry: FileRecord) -> None:
         """Write a file's entry; one that is being taken holds the frontier just before its rows are recorded."""
         self._move(
             entry.entered_at - MICROSECOND if entry.state == "TAKING" else None, (entry,), entry.entered_at
         )
 
     def _move(
-        self, frontier: datetime | None, files: Iterable[FileEntry] = (), recorded_at: datetime | None = None
+        self, frontier: datetime | None, files: Iterable[FileRecord] = (), recorded_at: datetime | None = None
     ) -> None:
         newest = max(frontier or EPOCH, recorded_at or EPOCH)
         recorded = max(self._position.detail["recorded"], (newest - EPOCH) // MICROSECOND)
         detail = {**self._position.detail, "recorded": recorded}
-        position = Position(self._position.next_seq, frontier, detail)
+        position = SourceOffset(self._position.next_seq, frontier, detail)
         self._ledger.write(position, {}, files=files)
         self._position = position
 
@@ -153,7 +160,7 @@ class Source:
         keys: list[Any] = plan.events["sale_id"].cast(pl.Binary).to_list()
         return list(zip(keys, values, strict=True))
 
-    def dead_letters(self, entry: FileEntry, bad: Iterable[Bad]) -> list[Record]:
+    def dead_letters(self, entry: FileRecord, bad: Iterable[Bad]) -> list[Record]:
         """Records of rows that cannot be taken; named by content and line, so that reading again doubles none."""
         return [
             self._dead_letters.record(
@@ -167,14 +174,14 @@ class Source:
         ]
 
     def write(
-        self, plan: Plan, events: list[Record], dead: list[Record], entry: FileEntry, *, is_last: bool
+        self, plan: Plan, events: list[Record], dead: list[Record], entry: FileRecord, *, is_last: bool
     ) -> None:
         """Events, dead letters, position and the file's entry in one Kafka transaction; then the cache follows.
 
         Only the last one lets the frontier go: what is still to come has the same recorded_at.
         """
         frontier = None if is_last else self._position.frontier
-        position = Position(self.next_seq + len(events), frontier, self._position.detail)
+        position = SourceOffset(self.next_seq + len(events), frontier, self._position.detail)
         records = {self._topics.events.name: events, self._topics.dead_letters.name: dead}
         self._ledger.write(position, records, files=(entry,))
         changed = plan.changed(self.next_seq)

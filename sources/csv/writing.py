@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from sources.csv.changes import Plan
 from sources.csv.records import Bad
 from sources.csv.source import Source
-from sources.position_store import FileEntry
+from sources.position_store import FileRecord
 
 
 class Writing:
@@ -18,7 +18,7 @@ class Writing:
         self._thread = ThreadPoolExecutor(1, "csv")
         self._under_way: Future[None] | None = None
 
-    def start(self, made: Plan, bad: list[Bad], entry: FileEntry) -> None:
+    def start(self, made: Plan, bad: list[Bad], entry: FileRecord) -> None:
         """Encode here, outside of the transaction; write there."""
         events = self._source.encode(made, entry.entered_at)
         dead = self._source.dead_letters(entry, bad)

@@ -16,7 +16,7 @@ from observability import logs
 from observability.progress_report import ProgressReport
 from observability.waits import WAITS, On
 from sources.errors import Interrupted
-from sources.position_store import Ledger
+from sources.position_store import PositionStore
 from sources.postgres import startup
 from sources.postgres.database import Database
 from sources.postgres.events import EventsTopic
@@ -75,7 +75,9 @@ class Capture:
     def run(self, stop: threading.Event) -> None:
         """Capture until `stop`. Raises Refused or Fenced; what is Interrupted is gone on with from the ledger."""
         topics, own = self._topics, f"sources.{SOURCE}.{self._sales.sales_slot}"
-        ledger = Ledger(self._kafka, SOURCE, own, topics.positions, topics.events, (topics.dead_letters,))
+        ledger = PositionStore(
+            self._kafka, SOURCE, own, topics.positions, topics.events, (topics.dead_letters,)
+        )
         failures = 0
         try:
             while not stop.is_set():
@@ -106,7 +108,12 @@ class Session:
     """From the ledger's position until something breaks."""
 
     def __init__(
-        self, kafka: KafkaSettings, sales: SalesDbSettings, topics: Topics, ledger: Ledger, written: int = 0
+        self,
+        kafka: KafkaSettings,
+        sales: SalesDbSettings,
+        topics: Topics,
+        ledger: PositionStore,
+        written: int = 0,
     ) -> None:
         self._ledger = ledger
         self._writer = Writer(kafka, topics, ledger, sales.sales_table, written)

@@ -18,7 +18,7 @@ Phase = Literal["opening", "reading", "passing", "done"]
 
 
 @dataclass(frozen=True)
-class Where:
+class CaptureState:
     """Where capture stands on which server, and how far the snapshot is.
 
     `until`: the WAL position that ends the phase `passing`. `base`: the slot's own snapshot. `unseen`: transactions
@@ -66,7 +66,7 @@ class Where:
         }
 
     @classmethod
-    def from_json(cls, detail: Mapping[str, Any]) -> Where:
+    def from_json(cls, detail: Mapping[str, Any]) -> CaptureState:
         return cls(
             Identity(detail["system"], detail["timeline"]),
             detail["slot"],

@@ -14,7 +14,7 @@ from observability.waits import WAITS
 from sources.errors import Interrupted, Refused
 from sources.postgres import shape, table
 from sources.postgres.database import Database
-from sources.postgres.rows import COLUMNS, Half
+from sources.postgres.rows import COLUMNS, ChangeEvent
 from sources.postgres.shape import Shape
 from sources.postgres.snapshot import Visible, full_xid
 from sources.postgres.table import Condition
@@ -134,7 +134,7 @@ class Published:
             _log.info("the table was changed; its values are what they were", table=database.name)
         self._sample()
 
-    def passed(self, halves: Iterable[Half], lsn: int) -> None:
+    def passed(self, halves: Iterable[ChangeEvent], lsn: int) -> None:
         """The stream has shown these halves, and everything that was committed below `lsn`; before that is written.
 
         A sampled sale that was changed or deleted proves nothing any more. Raises Refused when the quantity of

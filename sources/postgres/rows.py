@@ -26,7 +26,7 @@ COLUMNS = SALE_COLUMNS
 # A row's values in that order, as they were sent; None is NULL.
 Values = Sequence[bytes | None]
 # One event to be: whether it is a reversal, and of what.
-Half = tuple[bool, Values]
+ChangeEvent = tuple[bool, Values]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -67,7 +67,7 @@ class Dead:
     """A half that cannot become an event: its place among the halves, and why."""
 
     index: int
-    half: Half
+    half: ChangeEvent
     reason: str
 
 
@@ -79,7 +79,11 @@ class Encoder:
         self._head = header(schema_id) + avro.string(source.encode())
 
     def encode(
-        self, halves: Iterable[Half], recorded_at: int | None, seq: int, records: list[tuple[bytes, bytes]]
+        self,
+        halves: Iterable[ChangeEvent],
+        recorded_at: int | None,
+        seq: int,
+        records: list[tuple[bytes, bytes]],
     ) -> tuple[int, list[Dead]]:
         """Append key and value of each half's event to `records`; gives the next seq and what cannot be an event.
 
@@ -113,7 +117,7 @@ class Encoder:
         return seq, dead
 
 
-def _are_plain(run: Iterable[Half]) -> bool:
+def _are_plain(run: Iterable[ChangeEvent]) -> bool:
     """Whether all texts of these rows are known to stand as they are."""
     found: list[bytes] = []
     for _, values in run:

@@ -20,8 +20,8 @@ from psycopg2 import sql
 
 from sources.position_store import Range
 from sources.postgres.database import Database
-from sources.postgres.rows import COLUMNS, Half, Values
-from sources.postgres.stream import Segment
+from sources.postgres.rows import COLUMNS, ChangeEvent, Values
+from sources.postgres.stream import TransactionChanges
 
 # About 100 ms of reading and writing: the stream rests that long.
 CHUNK_ROWS = 10_000
@@ -159,7 +159,7 @@ class Snapshot:
         # The chunk's snapshot saw them, so every later one does.
         self.unseen.clear()
 
-    def filter(self, segments: Sequence[Segment]) -> list[Segment]:
+    def filter(self, segments: Sequence[TransactionChanges]) -> list[TransactionChanges]:
         """The segments without what a chunk has or will have. Remembers what it left to a chunk."""
         keys = list({cast(bytes, values[0]) for segment in segments for _, values in segment.halves})
         if not keys:
@@ -167,11 +167,11 @@ class Snapshot:
         place, now = self._places(keys)
         # Transactions of the stream began before this was asked.
         self._near = now.xmax
-        kept = [Segment(s.begin, self._kept(s, place)) for s in segments]
+        kept = [TransactionChanges(s.begin, self._kept(s, place)) for s in segments]
         self.unseen = {xid for xid in self.unseen if not now.sees(xid)}
         return kept
 
-    def _kept(self, segment: Segment, place: dict[bytes, int]) -> list[Half]:
+    def _kept(self, segment: TransactionChanges, place: dict[bytes, int]) -> list[ChangeEvent]:
         xid = full_xid(segment.begin.xid, self._near)
         kept = []
         for half in segment.halves:

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from observability import logs
 from sources.errors import Refused
-from sources.position_store import Ledger, Position
-from sources.postgres.capture_state import Where
+from sources.position_store import PositionStore, SourceOffset
+from sources.postgres.capture_state import CaptureState
 from sources.postgres.database import Database, Slot
 from sources.postgres.events import EventsTopic
 from sources.postgres.failures import gone
@@ -23,8 +23,8 @@ _log = logs.get(__name__)
 
 
 def begin(
-    ledger: Ledger, database: Database, published: Published, events: EventsTopic
-) -> tuple[Position, Where, int]:
+    ledger: PositionStore, database: Database, published: Published, events: EventsTopic
+) -> tuple[SourceOffset, CaptureState, int]:
     """1. fence a predecessor  2. read the position  3. check it against the server and the topic of the events
     4. begin the stream.
 
@@ -49,11 +49,11 @@ def begin(
                 f"select pg_drop_replication_slot('{database.slot}');"
             )
         # Written first, so that a slot that is found after a crash is known to be ours.
-        position = Position(1, EPOCH, Where(identity, database.slot).to_json())
+        position = SourceOffset(1, EPOCH, CaptureState(identity, database.slot).to_json())
         ledger.write(position, {})
     else:
         position = ledger.position
-    where = Where.from_json(position.detail)
+    where = CaptureState.from_json(position.detail)
     if (where.identity, where.slot) != (identity, database.slot):
         raise Refused(
             f"the ledger's position is of slot {where.slot} on system {where.identity.system}, timeline "
@@ -80,7 +80,9 @@ def begin(
     return position, where, confirmed
 
 
-def _make_slot(ledger: Ledger, database: Database, slot: Slot | None, where: Where) -> tuple[Position, Where]:
+def _make_slot(
+    ledger: PositionStore, database: Database, slot: Slot | None, where: CaptureState
+) -> tuple[SourceOffset, CaptureState]:
     """The slot is there before the first chunk is read: what is not in the one is in the other."""
     if slot is not None:
         _free(database, slot)
@@ -88,12 +90,12 @@ def _make_slot(ledger: Ledger, database: Database, slot: Slot | None, where: Whe
     _log.info("making the slot; running transactions have to end first", slot=database.slot)
     lsn, base = database.create_slot()
     where = replace(where, place=Place(lsn), phase="reading", base=base)
-    position = Position(1, EPOCH, where.to_json())
+    position = SourceOffset(1, EPOCH, where.to_json())
     ledger.write(position, {})
     return position, where
 
 
-def _check_reach(where: Where, confirmed: int, flushed: int) -> None:
+def _check_reach(where: CaptureState, confirmed: int, flushed: int) -> None:
     """The slot must not be beyond the position, and the position not beyond the server."""
     place = where.place
     if confirmed > max(place.lsn, place.cut):

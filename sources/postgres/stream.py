@@ -16,7 +16,7 @@ from sources.postgres import pgoutput
 from sources.postgres.history import History, Place, Witness
 from sources.postgres.lsn import lsn_text
 from sources.postgres.pgoutput import UNCHANGED, Begin, Change, Relation, Row
-from sources.postgres.rows import COLUMNS, Half
+from sources.postgres.rows import COLUMNS, ChangeEvent
 
 _TEXTS = {25: "text", 1043: "varchar", 1042: "char"}
 # By column the types that are understood, by oid.
@@ -44,11 +44,11 @@ class Catalog(Protocol):
 
 
 @dataclass
-class Segment:
+class TransactionChanges:
     """What one source transaction adds to a batch; a cut one adds to several."""
 
     begin: Begin
-    halves: list[Half] = field(default_factory=list)
+    halves: list[ChangeEvent] = field(default_factory=list)
 
 
 class Stream:
@@ -70,8 +70,8 @@ class Stream:
         self._rows = 0
         # Changes of the open transaction that were in the log before this stream began.
         self._skip = 0
-        self._segments: list[Segment] = []
-        self._halves: list[Half] = []
+        self._segments: list[TransactionChanges] = []
+        self._halves: list[ChangeEvent] = []
         # Changes and commits since `take`: what a batch is measured by, and whether there is anything to commit.
         self.size = 0
         # When the last whole transaction was committed, in microseconds of the Unix epoch.
@@ -131,12 +131,12 @@ class Stream:
         elif kind not in (pgoutput.TYPE, pgoutput.ORIGIN):
             raise pgoutput.ProtocolError(f"unknown message {data[:1]!r}")
 
-    def take(self) -> list[Segment]:
+    def take(self) -> list[TransactionChanges]:
         """The halves since the last call, by transaction; an open transaction goes on in the next call's."""
         segments, self._segments = self._segments, []
         if self._begin is not None:
             if self._halves:
-                segments.append(Segment(self._begin, self._halves))
+                segments.append(TransactionChanges(self._begin, self._halves))
             self._halves = []
         self.size = 0
         return segments
@@ -160,7 +160,7 @@ class Stream:
         if self._rows:
             self._history.changed(self._begin, self._rows)
         if self._halves:
-            self._segments.append(Segment(self._begin, self._halves))
+            self._segments.append(TransactionChanges(self._begin, self._halves))
             self._halves = []
         self._begin = None
         self._lsn = max(self._lsn, commit.end_lsn)

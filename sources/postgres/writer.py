@@ -14,10 +14,10 @@ from contracts.topics import Topic
 from kafka_client.registry import Registry
 from observability import metrics
 from observability.progress_report import ProgressReport
-from sources.position_store import DeadLetters, Ledger, Position, Range, Record, registry_answers
-from sources.postgres.capture_state import Where
-from sources.postgres.rows import EPOCH, MAX_BYTES, Encoder, Half, as_json
-from sources.postgres.stream import Segment
+from sources.position_store import DeadLetters, PositionStore, Range, Record, SourceOffset, registry_answers
+from sources.postgres.capture_state import CaptureState
+from sources.postgres.rows import EPOCH, MAX_BYTES, ChangeEvent, Encoder, as_json
+from sources.postgres.stream import TransactionChanges
 
 SOURCE = "postgres"
 _MICROSECOND = timedelta(microseconds=1)
@@ -50,7 +50,7 @@ class Writer:
     """
 
     def __init__(
-        self, kafka: KafkaSettings, topics: Topics, ledger: Ledger, table: str, written: int = 0
+        self, kafka: KafkaSettings, topics: Topics, ledger: PositionStore, table: str, written: int = 0
     ) -> None:
         self._topics = topics
         self._ledger = ledger
@@ -66,10 +66,10 @@ class Writer:
         # Events that are in the log, of the sessions before too.
         self.written = written
         # As handed over, not as committed.
-        self.where: Where
+        self.where: CaptureState
         self.frontier = 0
 
-    def start(self, position: Position, where: Where) -> None:
+    def start(self, position: SourceOffset, where: CaptureState) -> None:
         """Go on from what the ledger says, which is open: so the topics' limits are known."""
         most = min(MAX_BYTES, self._ledger.room(self._topics.events))
         self._encoder = Encoder(self._schema_id, SOURCE, most)
@@ -94,7 +94,7 @@ class Writer:
     def is_busy(self) -> bool:
         return self._under_way is not None
 
-    def changes(self, segments: Sequence[Segment]) -> Batch:
+    def changes(self, segments: Sequence[TransactionChanges]) -> Batch:
         """Events of the stream: recorded when they were committed, and always after the frontier."""
         batch = Batch(self._next_seq)
         for segment in segments:
@@ -103,13 +103,13 @@ class Writer:
             )
         return batch
 
-    def rows(self, halves: Iterable[Half]) -> Batch:
+    def rows(self, halves: Iterable[ChangeEvent]) -> Batch:
         """Events of a snapshot's rows: recorded when they were sold."""
         batch = Batch(self._next_seq)
         self._encode(batch, halves, None, self.where.place.lsn)
         return batch
 
-    def _encode(self, batch: Batch, halves: Iterable[Half], recorded_at: int | None, lsn: int) -> None:
+    def _encode(self, batch: Batch, halves: Iterable[ChangeEvent], recorded_at: int | None, lsn: int) -> None:
         batch.seq, refused = self._encoder.encode(halves, recorded_at, batch.seq, batch.events)
         for found in refused:
             reversal, values = found.half
@@ -119,15 +119,15 @@ class Writer:
             batch.dead.append(self._dead_letters.record(key, self._table, lsn, reason, as_json(values)))
             batch.seq += 1
 
-    def write(self, batch: Batch, where: Where, frontier: int, ranges: Iterable[Range] = ()) -> None:
+    def write(self, batch: Batch, where: CaptureState, frontier: int, ranges: Iterable[Range] = ()) -> None:
         """Begin to write; waits for the transaction before. Raises what that one raised."""
         self.settle()
         done = where.phase == "done" and self.where.phase != "done"
-        position = Position(batch.seq, EPOCH + frontier * _MICROSECOND, where.to_json())
+        position = SourceOffset(batch.seq, EPOCH + frontier * _MICROSECOND, where.to_json())
         self.where, self.frontier, self._next_seq = where, frontier, batch.seq
         self._under_way = self._thread.submit(self._commit, batch, position, tuple(ranges), done)
 
-    def _commit(self, batch: Batch, position: Position, ranges: tuple[Range, ...], done: bool) -> None:
+    def _commit(self, batch: Batch, position: SourceOffset, ranges: tuple[Range, ...], done: bool) -> None:
         records = {self._topics.events.name: batch.events, self._topics.dead_letters.name: batch.dead}
         self._ledger.write(position, records, ranges, forget_ranges=done)
         _events.inc(len(batch.events))

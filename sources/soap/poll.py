@@ -31,11 +31,11 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
 from contracts.topics import PAYMENT_CONFIRMATIONS, Topic
 from kafka_client.registry import Registry
-from lineage.emitter import Say, unheard
+from lineage.emitter import OnProgress, no_progress
 from observability import logs
 from observability.progress_report import ProgressReport
 from sources.errors import Refused
-from sources.position_store import DeadLetters, Ledger, Position, Record, registry_answers
+from sources.position_store import DeadLetters, PositionStore, Record, SourceOffset, registry_answers
 from sources.postgres.events import EventsTopic
 from sources.soap.client import PaymentService
 from sources.soap.errors import Unavailable
@@ -109,7 +109,7 @@ def poll(
     page: int = PAGE,
     seconds: float = POLL_SECONDS,
     now: Callable[[], datetime] = utc_now,
-    say: Say = unheard,
+    say: OnProgress = no_progress,
 ) -> Result:
     """Read to the end of what the service has; blocks, up to some minutes.
 
@@ -122,7 +122,7 @@ def poll(
     """
     service = PaymentService(soap, limits)
     own, others = f"sources.{SOURCE}", (topics.dead_letters,)
-    ledger = Ledger(kafka, SOURCE, own, topics.positions, topics.confirmations, others)
+    ledger = PositionStore(kafka, SOURCE, own, topics.positions, topics.confirmations, others)
     try:
         return _Poll(kafka, topics, ledger, service, now, say, begin, set_aside).run(page, seconds)
     finally:
@@ -134,10 +134,10 @@ class _Poll:
         self,
         kafka: KafkaSettings,
         topics: Topics,
-        ledger: Ledger,
+        ledger: PositionStore,
         service: PaymentService,
         now: Callable[[], datetime],
-        say: Say,
+        say: OnProgress,
         begin: str | None,
         set_aside: bool,
     ) -> None:
@@ -156,7 +156,9 @@ class _Poll:
         if ledger.position is not None:
             ledger.pass_log(whole=begin is not None)
         # Until the first poll is complete, nothing can be said about any time.
-        position = ledger.position or Position(frontier=EPOCH, detail={"cursor": "", "topic": self._topic})
+        position = ledger.position or SourceOffset(
+            frontier=EPOCH, detail={"cursor": "", "topic": self._topic}
+        )
         if begin != "":
             _same_topic(topics.confirmations, position.detail["topic"], self._topic)
         self._begin = str(position.detail["cursor"]) if begin is None else begin
@@ -212,7 +214,7 @@ class _Poll:
         events = self._encoder.encode(page.good, self._recorded_at, position.next_seq)
         dead = [self._dead_letter(cursor, found) for found in page.bad]
         frontier = self._frontier if page.more else max(self._frontier, self._began_at)
-        moved = Position(
+        moved = SourceOffset(
             position.next_seq + len(events), frontier, {"cursor": page.next_cursor, "topic": self._topic}
         )
         records = {self._topics.confirmations.name: events, self._topics.dead_letters.name: dead}

@@ -106,7 +106,7 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Late:
+class LateStats:
     """What came late: how many facts, how much of `column`, and when the newest was recorded."""
 
     column: str
@@ -132,7 +132,7 @@ class Late:
 
 
 @dataclass(frozen=True)
-class GreatestBy:
+class ArgMax:
     """`column` of the event that is greatest by `by`, whose values are kept as `<prefix>_<name>`.
 
     `by` has to name an event uniquely, or the answer would depend on the order of arrival. A text is shown, not judged:
@@ -168,7 +168,7 @@ class GreatestBy:
 
 
 @dataclass(frozen=True)
-class Each:
+class NestedGroups:
     """The items of a group as a list: one for every value of `by`; a group of groups.
 
     Of an item's facts `sums` are added, and `latest` are those of the fact that is greatest by `order`, which has to
@@ -238,17 +238,21 @@ def _taken(events: pl.DataFrame, name: str) -> pl.Expr:
     return column
 
 
-def collect(events: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | Each]) -> pl.DataFrame:
+def collect(
+    events: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | NestedGroups]
+) -> pl.DataFrame:
     """Events → one row of fields for each group."""
-    plain = [expr for found in aggregates if not isinstance(found, Each) for expr in found.collect()]
-    parts = [found.collect(events, key) for found in aggregates if isinstance(found, Each)]
+    plain = [expr for found in aggregates if not isinstance(found, NestedGroups) for expr in found.collect()]
+    parts = [found.collect(events, key) for found in aggregates if isinstance(found, NestedGroups)]
     return _side_by_side([events.group_by(key).agg(plain)] if plain else [], parts, key)
 
 
-def join(groups: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | Each]) -> pl.DataFrame:
+def join(
+    groups: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | NestedGroups]
+) -> pl.DataFrame:
     """Partials and totals → one row for each group; without the fields that are null in all of them."""
-    plain = [expr for found in aggregates if not isinstance(found, Each) for expr in found.join()]
-    lists = [found for found in aggregates if isinstance(found, Each)]
+    plain = [expr for found in aggregates if not isinstance(found, NestedGroups) for expr in found.join()]
+    lists = [found for found in aggregates if isinstance(found, NestedGroups)]
     # One input's commits carry nothing of the other's.
     parts = [found.join(groups, key) for found in lists if groups[found.name].null_count() < groups.height]
     return _side_by_side([groups.group_by(key).agg(plain)] if plain else [], parts, key)

@@ -43,7 +43,7 @@ _log = logs.get(__name__)
 
 
 @dataclass(frozen=True)
-class Pace:
+class CommitPolicy:
     """When a loop commits. A poll takes all that has arrived: one that gave less than `trickle_events` shows that the
     input does not press, and then a commit is due at once.
 
@@ -57,16 +57,16 @@ class Pace:
     pause_seconds: float
 
 
-LIVE = Pace(seconds=0.1, events=50_000, trickle_events=1_000, pause_seconds=0.02)
+LIVE = CommitPolicy(seconds=0.1, events=50_000, trickle_events=1_000, pause_seconds=0.02)
 # Nobody waits for a replay, and the fewer its commits, the shorter the partials that merge has to read.
-REPLAY = Pace(seconds=2.0, events=200_000, trickle_events=0, pause_seconds=0.0)
+REPLAY = CommitPolicy(seconds=2.0, events=200_000, trickle_events=0, pause_seconds=0.0)
 
 
-class Attendant(ABC):
+class Punctuator(ABC):
     """Something periodic that a loop does between polls."""
 
     @abstractmethod
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         """Do what is due, without waiting; answers are looked at in a later turn."""
 
     def close(self, loop: Loop) -> None:  # noqa: B027 - most have nothing to close
@@ -74,7 +74,7 @@ class Attendant(ABC):
 
 
 @dataclass(frozen=True)
-class Parts:
+class LoopDeps:
     """What a loop is made of; whoever makes it closes nothing, the loop does."""
 
     step: Step
@@ -84,14 +84,14 @@ class Parts:
     positions: Positions
     progress_codec: Codec
     state: State | None = None
-    attendants: Sequence[Attendant] = ()
-    pace: Pace = LIVE
+    punctuators: Sequence[Punctuator] = ()
+    commit_policy: CommitPolicy = LIVE
 
 
 class Loop:
     """Drives one step over the partitions that the group gives it."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: LoopDeps) -> None:
         self.step = parts.step
         self.flow = parts.positions.flow
         self.parts = parts
@@ -99,7 +99,7 @@ class Loop:
         self.written = Counter[str]()
         self._consumer = parts.consumer
         self._at = parts.positions
-        self._pace = parts.pace
+        self._pace = parts.commit_policy
         self._counting = Counting(self.flow)
         self._partitions = Partitions(parts.step, parts.consumer, parts.restorer, parts.state)
         self._metadata: object = None
@@ -177,8 +177,8 @@ class Loop:
             if not self.step.pending():
                 self._filling_since = time.monotonic()
             self._events += self.step.add(cast(Sequence[Record], messages))
-        for attendant in self.parts.attendants:
-            attendant.attend(self)
+        for attendant in self.parts.punctuators:
+            attendant.punctuate(self)
         if self.step.pending() and self._is_due(len(messages)):
             self.commit()
         self._counting.measure(self._behind)
@@ -228,7 +228,7 @@ class Loop:
         WAITS.leave(self.flow)
         self.step.reset()
         self.parts.restorer.close()
-        for attendant in self.parts.attendants:
+        for attendant in self.parts.punctuators:
             attendant.close(self)
         self._consumer.close()
         for partition in sorted(self.ready):
@@ -357,10 +357,10 @@ class Loop:
         return self._filling_since + self._pace.seconds
 
     def _is_due(self, polled: int) -> bool:
-        now, pace = time.monotonic(), self._pace
-        if polled < pace.trickle_events and now >= self._committed_at + pace.pause_seconds:
+        now, commit_policy = time.monotonic(), self._pace
+        if polled < commit_policy.trickle_events and now >= self._committed_at + commit_policy.pause_seconds:
             return True
-        return self._events >= pace.events or now - self._filling_since >= pace.seconds
+        return self._events >= commit_policy.events or now - self._filling_since >= commit_policy.seconds
 
     # -- the rest
 

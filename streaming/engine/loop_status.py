@@ -10,14 +10,14 @@ from datetime import datetime
 
 from contracts.datasets import KAFKA, Dataset
 from observability.progress_report import ProgressReport
-from streaming.engine.loop import Attendant, Loop
+from streaming.engine.loop import Loop, Punctuator
 
 LOOK_SECONDS = 1.0
 COUNTS = ("events", "duplicates", "late", "dead", "future")
 
 
 @dataclass(frozen=True)
-class Seen:
+class LoopCounts:
     """One look. `watermark` is None while an input has none."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -26,16 +26,16 @@ class Seen:
     written: Mapping[str, int] = field(default_factory=dict)
 
 
-class Standing(Attendant):
+class LoopStatus(Punctuator):
     """Of one loop, whose partitions have a watermark when all `inputs` of them have told theirs."""
 
     def __init__(self, step: str, inputs: int) -> None:
         self.step = step
-        self.seen = Seen()
+        self.seen = LoopCounts()
         self._inputs = inputs
         self._looked_at = 0.0
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         if time.monotonic() < self._looked_at + LOOK_SECONDS:
             return
         self._looked_at = time.monotonic()
@@ -52,7 +52,7 @@ class Standing(Attendant):
             for found in progress.values()
         ]
         known = [mark for mark in marks if mark is not None]
-        self.seen = Seen(
+        self.seen = LoopCounts(
             {name: sum(getattr(found, name) for found in progress.values()) for name in COUNTS},
             {partition: found.next_offset for partition, found in progress.items()},
             min(known) if known and len(known) == len(marks) else None,
@@ -60,7 +60,7 @@ class Standing(Attendant):
         )
 
 
-def facts(standings: Iterable[Standing]) -> ProgressReport:
+def facts(standings: Iterable[LoopStatus]) -> ProgressReport:
     """What a worker says of its run: the watermark is that of its last step."""
     found = {standing.step: standing.seen for standing in standings}
     written = Counter[str]()

@@ -15,7 +15,7 @@ from kafka_client.clients import consumer
 from kafka_client.open_producers import open_producers
 from observability import logs
 from observability.waits import WAITS
-from streaming.engine.loop import Attendant, Loop
+from streaming.engine.loop import Loop, Punctuator
 
 # What is open at two looks with nothing committed in between is no transaction of a source, which lasts 50 ms.
 LOOK_SECONDS = 5.0
@@ -99,14 +99,14 @@ class OpenTransactions:
         return self._sentences.get(one) or self._thread.submit(described, self._kafka, self._group_id, *one)
 
 
-class Looking(Attendant):
+class Looking(Punctuator):
     """Of a loop: its input, and topics of one partition that it reads beside it."""
 
     def __init__(self, transactions: OpenTransactions, beside: Iterable[str]) -> None:
         self._transactions = transactions
         self._beside = [(topic, 0) for topic in beside]
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         own = [(loop.step.input_topic, partition) for partition in sorted(loop.ready)]
         self._transactions.look([*own, *self._beside])
 

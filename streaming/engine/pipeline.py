@@ -15,7 +15,7 @@ import polars as pl
 from contracts.calendar import Calendar, CalendarKind
 from contracts.topics import Topic, combine_step
 from contracts.zones import ZoneRules
-from streaming.engine.aggregates import Aggregate, Each, Field, collect, join, text, timestamp
+from streaming.engine.aggregates import Aggregate, Field, NestedGroups, collect, join, text, timestamp
 
 NAMESPACE = "electrored"
 
@@ -94,7 +94,7 @@ class Input:
     sources: Mapping[str, bool]
     events: EventColumns
     checks: tuple[Check, ...]
-    aggregates: tuple[Aggregate | Each, ...]
+    aggregates: tuple[Aggregate | NestedGroups, ...]
     normal: Callable[[pl.DataFrame], pl.DataFrame] | None = None
 
 
@@ -152,7 +152,7 @@ class Pipeline:
         return combine_step([each.source.name for each in self.inputs], found.source.name)
 
     @property
-    def aggregates(self) -> tuple[Aggregate | Each, ...]:
+    def aggregates(self) -> tuple[Aggregate | NestedGroups, ...]:
         return tuple(aggregate for found in self.inputs for aggregate in found.aggregates)
 
     @property

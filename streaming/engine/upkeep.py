@@ -15,7 +15,7 @@ from kafka_client.failures import is_lost
 from observability import logs
 from observability.waits import WAITS
 from streaming.engine.errors import RESTORING, Fatal
-from streaming.engine.loop import Attendant, Loop
+from streaming.engine.loop import Loop, Punctuator
 from streaming.engine.state import StateStore
 
 REQUEST_SECONDS = 10.0
@@ -36,7 +36,7 @@ BYTES = Gauge("electrored_state_bytes", "Size of the local store of the state", 
 _log = logs.get(__name__)
 
 
-class TopicGuard(Attendant):
+class TopicGuard(Punctuator):
     """Stops the loop when a topic was re-created or resized: offsets and owners would mean something else."""
 
     def __init__(self, admin: AdminClient, topics: Mapping[str, tuple[str, int]], reporter: str = "") -> None:
@@ -57,7 +57,7 @@ class TopicGuard(Attendant):
             future.exception()
         self._judge()
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         if self._asked:
             if all(future.done() for future in self._asked.values()):
                 self._judge()
@@ -100,14 +100,14 @@ class TopicGuard(Attendant):
             WAITS.end("kafka", self._reporter)
 
 
-class Assignment(Attendant):
+class Assignment(Punctuator):
     """Reports a loop that has nothing to read, because others have all partitions or the group gives none."""
 
     def __init__(self, group_id: str) -> None:
         self._group_id = group_id
         self._since: float | None = None
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         if loop.has_partitions:
             if self._since is not None:
                 self.close(loop)
@@ -127,7 +127,7 @@ class Assignment(Attendant):
         WAITS.end("partitions", loop.flow)
 
 
-class StateSize(Attendant):
+class StateSize(Punctuator):
     """Shows how large the state of each partition is."""
 
     def __init__(self, store: StateStore) -> None:
@@ -136,7 +136,7 @@ class StateSize(Attendant):
         self._flow = ""
         self._shown: frozenset[int] = frozenset()
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         if time.monotonic() - self._measured_at < MEASURE_SECONDS:
             return
         self._measured_at = time.monotonic()
@@ -156,7 +156,7 @@ class StateSize(Attendant):
             BYTES.remove(self._flow, str(partition))
 
 
-class Deletion(Attendant):
+class Deletion(Punctuator):
     """Deletes what merge has committed from its input; nobody else reads it."""
 
     def __init__(self, admin: AdminClient) -> None:
@@ -165,7 +165,7 @@ class Deletion(Attendant):
         self._asked: Mapping[TopicPartition, Future[Any]] = {}
         self._deleted: dict[int, int] = {}
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         if self._asked:
             self._judge()
         elif time.monotonic() - self._asked_at >= DELETE_SECONDS:

@@ -23,7 +23,7 @@ from kafka_client.registry import Codec
 from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
 from streaming.engine.errors import Fatal
-from streaming.engine.loop import Attendant, Loop
+from streaming.engine.loop import Loop, Punctuator
 
 # Sources publish about once a second.
 INTERVAL_SECONDS = 1.0
@@ -93,8 +93,8 @@ class Frontiers:
             if branch == "electrored.SourcePosition" and record["source"] == key.decode():
                 self._newest[record["source"]] = record["frontier"]
         held = [frontier for frontier in self._newest.values() if frontier is not None]
-        unheard = any(always and name not in self._newest for name, always in self._sources.items())
-        if self._position < self._end or unheard or not held or min(held) <= EPOCH:
+        no_progress = any(always and name not in self._newest for name, always in self._sources.items())
+        if self._position < self._end or no_progress or not held or min(held) <= EPOCH:
             return None
         return min(held)
 
@@ -120,7 +120,7 @@ class Frontiers:
         self._consumer.close()
 
 
-class Watermarks(Attendant):
+class Watermarks(Punctuator):
     """Gives combine the watermark of each partition about once a second, idle or not."""
 
     def __init__(self, frontiers: Frontiers, admin: AdminClient) -> None:
@@ -134,7 +134,7 @@ class Watermarks(Attendant):
         self._flow = ""
         self._shown: dict[int, datetime] = {}
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         self._ask(loop)
         self._take_answer()
         self._reach(loop)

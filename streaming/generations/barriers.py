@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import insert
 from contracts.tables import barrier_reports, barriers
 from observability import logs
 from observability.waits import WAITS
-from streaming.engine.loop import Attendant, Loop
+from streaming.engine.loop import Loop, Punctuator
 
 OPEN = ("requested", "targeted", "reached")
 # Live traffic rests while a barrier stands, so it is looked at often; otherwise it costs next to nothing.
@@ -163,7 +163,7 @@ def _line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 
-class Reports:
+class BarrierReports:
     """What a step has told a barrier; the same is not told twice."""
 
     def __init__(self, barriers: Barriers, generation: int, step: str) -> None:
@@ -180,7 +180,7 @@ class Reports:
             self._told = barrier.id, told | news
 
 
-class Resting(Attendant):
+class CombineGate(Punctuator):
     """Holds a combine at the barriers of its generation.
 
     `first` is the number of its input's first partition: those of all inputs are counted through.
@@ -191,10 +191,10 @@ class Resting(Attendant):
         self._pipeline = pipeline
         self._generation = generation
         self._first = first
-        self._reports = Reports(barriers, generation, "combine")
+        self._reports = BarrierReports(barriers, generation, "combine")
         self._held_for = 0
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         barrier = self._barriers.standing(self._pipeline, self._generation)
         if barrier is None:
             loop.release()
@@ -213,16 +213,16 @@ class Resting(Attendant):
             self._reports.tell(barrier, at)
 
 
-class Told(Attendant):
+class MergeReporter(Punctuator):
     """Tells the barriers of a generation how far its merge has come, everything committed."""
 
     def __init__(self, barriers: Barriers, pipeline: str, generation: int) -> None:
         self._barriers = barriers
         self._pipeline = pipeline
         self._generation = generation
-        self._reports = Reports(barriers, generation, "merge")
+        self._reports = BarrierReports(barriers, generation, "merge")
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         barrier = self._barriers.standing(self._pipeline, self._generation)
         if barrier is not None and barrier.targets and not loop.step.pending():
             self._reports.tell(barrier, {p: loop.consumed(p) for p in loop.ready})

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, update
 
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import generations
-from lineage.emitter import UNTOLD, Teller
+from lineage.emitter import NULL_EMITTER, Emitter
 from observability import logs
 from observability.waits import WAITS, Cancelled
 from streaming import lineage as lineage_of
@@ -46,7 +46,7 @@ def run(
     slot: int | str,
     state_dir: Path,
     stop: threading.Event,
-    lineage: Teller = UNTOLD,
+    lineage: Emitter = NULL_EMITTER,
 ) -> None:
     """Until told to stop. Raises Fatal if there is nothing to work on, or what ended the active generation."""
     engine = connect(results, f"electrored-worker-{pipeline}")

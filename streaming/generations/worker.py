@@ -29,8 +29,8 @@ from observability.waits import Cancelled
 from streaming.engine.combine import Combine, CombineOutputs
 from streaming.engine.decoding import Decoder, OnLost
 from streaming.engine.errors import Fatal
-from streaming.engine.loop import LIVE, Attendant, Loop, Pace, Parts
-from streaming.engine.loop_status import Standing, facts
+from streaming.engine.loop import LIVE, CommitPolicy, Loop, LoopDeps, Punctuator
+from streaming.engine.loop_status import LoopStatus, facts
 from streaming.engine.merge import Merge, MergeTopics
 from streaming.engine.opened import Looking, OpenTransactions
 from streaming.engine.pipeline import Input, Pipeline
@@ -42,7 +42,7 @@ from streaming.engine.transactions import Transactions
 from streaming.engine.upkeep import Assignment, Deletion, StateSize, TopicGuard
 from streaming.engine.watermarks import Frontiers, Watermarks
 from streaming.generations import stores
-from streaming.generations.barriers import Barriers, Resting, Told
+from streaming.generations.barriers import Barriers, CombineGate, MergeReporter
 from streaming.generations.catalog import Generation, check_kept
 
 # Room for what arrives while a transaction commits.
@@ -72,7 +72,7 @@ class Worker:
         kept_ids: KeptIds,
         *,
         barriers: Barriers | None = None,
-        pace: Pace = LIVE,
+        commit_policy: CommitPolicy = LIVE,
         positions: Topic = SOURCE_POSITIONS,
         late: Topic = LATE_EVENTS,
         dead: Topic = DEAD_LETTERS,
@@ -83,13 +83,13 @@ class Worker:
         self._slot = slot
         self._kept_ids = kept_ids
         self._barriers = barriers
-        self._pace = pace
+        self._pace = commit_policy
         self._folder = stores.folder(state_dir, str(generation), slot)
         self._source_positions, self._late, self._dead = positions, late, dead
         self._registry = PatientRegistry(kafka)
         self._admin: AdminClient = connect.admin(kafka)
         self._errors: list[BaseException] = []
-        self._standings: list[Standing] = []
+        self._standings: list[LoopStatus] = []
 
     def loops(self) -> tuple[Loop, ...]:
         """A combine for each input, and merge; not started. Raises Fatal if a topic is not the generation's."""
@@ -204,10 +204,12 @@ class Worker:
             pipeline, found, self._generation.parameters, self._generation.number, decoder, outputs
         )
         start = {p: starts[first + p] for p in range(topics[found.source.name][1])}
-        attendants: list[Attendant] = [self._watermarks(found)] if is_live else []
+        punctuators: list[Punctuator] = [self._watermarks(found)] if is_live else []
         if self._barriers is not None:
-            attendants.append(Resting(self._barriers, self._pipeline.name, self._generation.number, first))
-        return self._loop(step, topics, start, attendants)
+            punctuators.append(
+                CombineGate(self._barriers, self._pipeline.name, self._generation.number, first)
+            )
+        return self._loop(step, topics, start, punctuators)
 
     def merge(self) -> Loop:
         """The loop from partials to state."""
@@ -223,17 +225,17 @@ class Worker:
         )
         start = dict.fromkeys(range(topics[names.partials.name][1]), 0)
         state = State(names.state.name, store)
-        attendants: list[Attendant] = [Deletion(self._admin), StateSize(store)]
+        punctuators: list[Punctuator] = [Deletion(self._admin), StateSize(store)]
         if self._barriers is not None:
-            attendants.append(Told(self._barriers, pipeline.name, self._generation.number))
-        return self._loop(Merge(pipeline, store, merge_topics), topics, start, attendants, state)
+            punctuators.append(MergeReporter(self._barriers, pipeline.name, self._generation.number))
+        return self._loop(Merge(pipeline, store, merge_topics), topics, start, punctuators, state)
 
     def _loop(
         self,
         step: Step,
         topics: Mapping[str, tuple[str, int]],
         start_offsets: Mapping[int, int],
-        attendants: Sequence[Attendant],
+        punctuators: Sequence[Punctuator],
         state: State | None = None,
     ) -> Loop:
         names = self._generation.names
@@ -249,11 +251,11 @@ class Worker:
         )
         codec = self._registry.codec(names.progress.subject, load(names.progress.schema))
         inputs = sum(topics[each.source.name][1] for each in self._pipeline.inputs)
-        standing = Standing(step.name, inputs if step.name == "merge" else 1)
+        standing = LoopStatus(step.name, inputs if step.name == "merge" else 1)
         self._standings.append(standing)
         transactional_id = names.transactional_id(step.name, self._slot)
         return Loop(
-            Parts(
+            LoopDeps(
                 step=step,
                 # The producer first: it fences the process that it replaces before the group gives it a partition.
                 transactions=Transactions(
@@ -271,8 +273,8 @@ class Worker:
                 positions=positions,
                 progress_codec=codec,
                 state=state,
-                attendants=[
-                    *attendants,
+                punctuators=[
+                    *punctuators,
                     TopicGuard(self._admin, topics, flow),
                     Assignment(positions.group_id),
                     Looking(
@@ -282,7 +284,7 @@ class Worker:
                     ),
                     standing,
                 ],
-                pace=self._pace,
+                commit_policy=self._pace,
             )
         )
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from contracts.topics import ENRICHED_SALES, PAYMENT_CONFIRMATIONS, SALES_EVENTS
-from streaming.engine.aggregates import Each, text, whole
+from streaming.engine.aggregates import NestedGroups, text, whole
 from streaming.engine.pipeline import Input, Pipeline
 from streaming.pipelines import payment_confirmations, sale_events
 from streaming.pipelines.enriched_sale import public, rows
 
 # By currency too: where a correction changed it, the reversal of the old and the new sale never meet in one sum.
-SALES = Each(
+SALES = NestedGroups(
     "sales",
     by=(text("source"), text("currency")),
     count="sales_count",
@@ -27,7 +27,7 @@ SALES = Each(
     ),
 )
 # Confirmed twice is one payment; of what is said about it the newest counts.
-PAYMENTS = Each(
+PAYMENTS = NestedGroups(
     "payments",
     by=(text("payment_id"),),
     order=(whole("confirmed_at"), whole("seq"), text("source")),

@@ -71,7 +71,7 @@ class Committed:
 
 
 @dataclass(frozen=True)
-class Held:
+class ReachedBarrier:
     """A barrier that was reached: the generations rest at exactly `targets`."""
 
     id: int
@@ -105,7 +105,7 @@ class Held:
 @contextmanager
 def held(
     kafka: KafkaSettings, results: Engine, pipeline: str, numbers: Sequence[int], timeout: float
-) -> Iterator[Held]:
+) -> Iterator[ReachedBarrier]:
     """Hold the generations at one position while the context lasts, at most `timeout` seconds in all.
 
     Raises NotInTime if they do not get there, Busy if another barrier of the pipeline stands. Whatever becomes of
@@ -120,7 +120,7 @@ def held(
         deadline = time.monotonic() + timeout
         coordinator = _Coordinator(results, admin, number, generations, deadline)
         try:
-            barrier = Held(number, coordinator.gather(), committed)
+            barrier = ReachedBarrier(number, coordinator.gather(), committed)
             # Here already, because a client has to find its way before its first answer, and `check` may be asked by
             # somebody who holds locks.
             barrier.confirm(deadline - time.monotonic())

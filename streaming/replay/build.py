@@ -183,7 +183,7 @@ def run_slice(
         pipeline = PIPELINES[generation.pipeline, generation.version]
         # A transactional id of its own: a second run of the same slice fences the first.
         slot, kept_ids = f"slice{piece.partition}", partial(keep, results)
-        worker = Worker(kafka, pipeline, generation, slot, state_dir, kept_ids, pace=REPLAY)
+        worker = Worker(kafka, pipeline, generation, slot, state_dir, kept_ids, commit_policy=REPLAY)
         worker.check()
         if piece.number is None:
             loop = worker.merge()

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 from contracts import tables
 from contracts.differences import changes, csv_of
 from contracts.settings import KafkaSettings, ResultsDbSettings, from_environment
-from lineage.emitter import Saying, telling
+from lineage.emitter import ProgressCell, telling
 from observability import logs
 from streaming import lineage as lineage_of
 from streaming.engine.errors import EngineError
@@ -164,7 +164,7 @@ def run_slice(
         build.be_nice()
         kafka, results = from_environment(KafkaSettings), _results()
         made = load(results, pipeline, generation)
-        found, saying = build.find_slice(made, step, partition), Saying()
+        found, saying = build.find_slice(made, step, partition), ProgressCell()
 
         def progress(done: build.Done) -> None:
             saying.say(done.facts(found.step, found.partition))

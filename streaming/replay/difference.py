@@ -32,7 +32,7 @@ _ROWS_AT_ONCE = 5_000
 BARRIER_SECONDS = 20.0
 
 
-class Held(Protocol):
+class ReachedBarrier(Protocol):
     """A barrier that was reached: the listed generations rest at exactly these input positions."""
 
     @property
@@ -45,7 +45,7 @@ class Held(Protocol):
 # Kafka, results, pipeline, numbers of the generations, seconds: as `barrier.held` is called.
 Hold = Callable[
     [KafkaSettings, Engine, str, Sequence[int], float],
-    AbstractContextManager[Held],
+    AbstractContextManager[ReachedBarrier],
 ]
 
 
@@ -114,7 +114,7 @@ def take(kafka: KafkaSettings, results: Engine, pipeline: str, number: int, *, h
     return in_snapshot(results, pipeline, compare)
 
 
-def compute(connection: Connection, held: Held, pipeline: str, number: int) -> Difference:
+def compute(connection: Connection, held: ReachedBarrier, pipeline: str, number: int) -> Difference:
     """Compare the generation with the active one in the connection's snapshot, and store what differs.
 
     The connection is in a REPEATABLE READ transaction in which `held.check` was passed, and which the caller commits;

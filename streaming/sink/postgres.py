@@ -16,8 +16,8 @@ from contracts import datasets
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import GenerationTopics
 from kafka_client.registry import Registry
-from lineage.consumer import Keeper
-from lineage.emitter import UNTOLD, Teller
+from lineage.consumer import LineageConsumer
+from lineage.emitter import NULL_EMITTER, Emitter
 from lineage.model import Job
 from observability import logs
 from observability.metrics import EVENTS
@@ -26,7 +26,7 @@ from observability.waits import Cancelled
 from streaming import lineage as lineage_of
 from streaming.engine.errors import Fatal
 from streaming.engine.schemas import PatientRegistry
-from streaming.generations.barriers import STANDING_SECONDS, Barriers, Reports
+from streaming.generations.barriers import STANDING_SECONDS, BarrierReports, Barriers
 from streaming.generations.catalog import LIVE, load
 from streaming.sink.following import Follower, connect, follow, retried
 from streaming.sink.rows import Rows
@@ -39,7 +39,7 @@ from streaming.sink.state_topic import (
     check,
     decoded,
 )
-from streaming.sink.targets import Entry, Followed, live
+from streaming.sink.targets import GenerationRow, SinkTarget, live
 
 # From the beginning of one transaction to that of the next: what came meanwhile shares it.
 PAUSE_SECONDS = 0.02
@@ -78,12 +78,12 @@ class StateSink:
         kafka: KafkaSettings,
         engine: Engine,
         registry: Registry,
-        followed: Followed,
+        followed: SinkTarget,
         barriers: Barriers | None = None,
     ) -> None:
         self._kafka = kafka
         self._barriers = barriers
-        self._reports = None if barriers is None else Reports(barriers, followed.number, "sink")
+        self._reports = None if barriers is None else BarrierReports(barriers, followed.number, "sink")
         self._followed = followed
         self._rows = Rows(engine, followed)
         topics = GenerationTopics(followed.pipeline.name, followed.number)
@@ -159,7 +159,7 @@ class StateSink:
 
 
 def run(
-    kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event, lineage: Teller = UNTOLD
+    kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event, lineage: Emitter = NULL_EMITTER
 ) -> None:
     """Follow every live generation, the ones to come included, until told to stop.
 
@@ -170,7 +170,7 @@ def run(
 
     barriers = Barriers(engine)
 
-    def follower(entry: Entry) -> Follower:
+    def follower(entry: GenerationRow) -> Follower:
         def work(left: threading.Event) -> None:
             followed = entry.followed()
             made = StateSink(kafka, engine, registry, followed, barriers)
@@ -180,7 +180,7 @@ def run(
 
         return lambda left: kept_following(engine, entry, lambda: work(left), left)
 
-    def wanted() -> dict[Entry, Follower]:
+    def wanted() -> dict[GenerationRow, Follower]:
         with engine.connect() as connection:
             return {entry: follower(entry) for entry in live(connection)}
 
@@ -189,7 +189,7 @@ def run(
     for name in datasets.view_names():
         with lineage.told(partial(_shown, name)):
             pass
-    keeper = Keeper(kafka, engine, stop)
+    keeper = LineageConsumer(kafka, engine, stop)
     keeper.start()
     try:
         follow(wanted, stop)
@@ -207,7 +207,9 @@ def _shown(view: str) -> Job:
     return shown(view)
 
 
-def kept_following(engine: Engine, entry: Entry, work: Callable[[], None], stop: threading.Event) -> None:
+def kept_following(
+    engine: Engine, entry: GenerationRow, work: Callable[[], None], stop: threading.Event
+) -> None:
     """Do the work until told to stop, again after a while if it fails: that is no reason to leave the others.
 
     Raises what ended the work of the active one, which is what people look at.

@@ -24,7 +24,7 @@ from contracts.settings import KafkaSettings, ResultsDbSettings
 from kafka_client.clients import admin, committed, committed_offsets, transactional_producer
 from kafka_client.offsets import beginnings, ends
 from kafka_client.registry import Registry
-from lineage.emitter import UNTOLD, Teller
+from lineage.emitter import NULL_EMITTER, Emitter
 from observability import logs
 from observability.metrics import EVENTS
 from observability.progress_report import ProgressReport
@@ -35,7 +35,7 @@ from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
 from streaming.sink.following import Follower, connect, follow, retried
 from streaming.sink.state_topic import CHECK_SECONDS, Batch, Progress, Reader, check, decoded
-from streaming.sink.targets import Followed, active
+from streaming.sink.targets import SinkTarget, active
 
 # A transaction of about 50 ms: readers of the public topic wait for no more than that.
 TRANSACTION_RECORDS = 5_000
@@ -51,7 +51,7 @@ _log = logs.get(__name__)
 class Publisher:
     """The public topic of one pipeline for as long as a generation is active."""
 
-    def __init__(self, kafka: KafkaSettings, registry: Registry, followed: Followed) -> None:
+    def __init__(self, kafka: KafkaSettings, registry: Registry, followed: SinkTarget) -> None:
         self._kafka = kafka
         self._followed = followed
         pipeline = followed.pipeline
@@ -216,13 +216,13 @@ def _digest(value: bytes) -> bytes:
 
 
 def run(
-    kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event, lineage: Teller = UNTOLD
+    kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event, lineage: Emitter = NULL_EMITTER
 ) -> None:
     """Publish every pipeline's active generation, following promotions, until told to stop."""
     engine = connect(results, "electrored-publisher")
     registry = PatientRegistry(kafka, stop)
 
-    def publisher(followed: Followed) -> Follower:
+    def publisher(followed: SinkTarget) -> Follower:
         def run(stop: threading.Event) -> None:
             made = Publisher(kafka, registry, followed)
             job = partial(lineage_of.publisher, followed.pipeline, followed.number)
@@ -231,7 +231,7 @@ def run(
 
         return run
 
-    def wanted() -> dict[Followed, Follower]:
+    def wanted() -> dict[SinkTarget, Follower]:
         with engine.connect() as connection:
             return {followed: publisher(followed) for followed in active(connection).values()}
 

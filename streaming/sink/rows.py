@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 
 from contracts.tables import metadata, sink_positions
 from streaming.engine.errors import RESTORING, Fatal
-from streaming.sink.targets import Followed
+from streaming.sink.targets import SinkTarget
 
 # What the sink itself, or the table, adds to the columns that come from the state topic.
 _OWN = ("generation", "updated_at", "apply_number", "is_negative")
@@ -42,7 +42,7 @@ class Rows:
     somebody else wrote, and going on would overwrite newer rows with older ones.
     """
 
-    def __init__(self, engine: Engine, followed: Followed) -> None:
+    def __init__(self, engine: Engine, followed: SinkTarget) -> None:
         self._engine = engine
         self._followed = followed
         table = metadata.tables[followed.pipeline.table]

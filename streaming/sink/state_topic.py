@@ -26,7 +26,7 @@ from observability.waits import WAITS, Cancelled
 from streaming.engine.errors import ALIEN, RESTORING, Fatal
 from streaming.engine.merge import WATERMARK_KEY
 from streaming.engine.opened import OpenTransactions
-from streaming.sink.targets import Followed
+from streaming.sink.targets import SinkTarget
 
 # A topic made anew is noticed by its offsets at once, or by this check of its id; so is a Kafka that is away.
 CHECK_SECONDS = 10.0
@@ -185,7 +185,7 @@ class Reader:
         _log.warning("reading is retried", topic=self.topic, reason=error.str())
 
 
-def check(kafka: KafkaSettings, followed: Followed) -> None:
+def check(kafka: KafkaSettings, followed: SinkTarget) -> None:
     """Raise Fatal if the state topic is not the one that was created: its offsets would mean something else."""
     try:
         topic_id, partitions = describe_topics(kafka, [followed.topic])[followed.topic]

@@ -17,7 +17,7 @@ from streaming.pipelines import PIPELINES
 
 
 @dataclass(frozen=True)
-class Followed:
+class SinkTarget:
     """A generation as seen from its state topic: the pipeline's value, and the topic as it was created."""
 
     # The topic names it already, and a pipeline is no key of a dict.
@@ -32,7 +32,7 @@ class Followed:
 
 
 @dataclass(frozen=True)
-class Entry:
+class GenerationRow:
     """A row of `generations`, of which this code may not have the version."""
 
     name: str
@@ -48,28 +48,28 @@ class Entry:
         created = topics[topic]
         return cls(name, number, version, topic, str(created["id"]), int(str(created["partitions"])))
 
-    def followed(self) -> Followed:
+    def followed(self) -> SinkTarget:
         """Raises Fatal if this code does not have the version."""
         pipeline = PIPELINES.get((self.name, self.version))
         if pipeline is None:
             raise Fatal(f"{self} needs version {self.version}, which this code does not have")
-        return Followed(pipeline, self.number, self.topic, self.topic_id, self.partitions)
+        return SinkTarget(pipeline, self.number, self.topic, self.topic_id, self.partitions)
 
     def __str__(self) -> str:
         return f"{self.name} generation {self.number}"
 
 
-def live(connection: Connection) -> set[Entry]:
+def live(connection: Connection) -> set[GenerationRow]:
     """Every generation whose rows are kept up to date."""
     rows = connection.execute(
         select(
             generations.c.pipeline, generations.c.number, generations.c.version, generations.c.topics
         ).where(generations.c.state.in_(LIVE))
     )
-    return {Entry.of(*row) for row in rows}
+    return {GenerationRow.of(*row) for row in rows}
 
 
-def active(connection: Connection) -> dict[str, Followed]:
+def active(connection: Connection) -> dict[str, SinkTarget]:
     """By pipeline, the generation that the pointer shows: what its public topic has to say."""
     rows = connection.execute(
         select(
@@ -84,4 +84,4 @@ def active(connection: Connection) -> dict[str, Followed]:
             & (generations.c.number == active_generations.c.generation),
         )
     )
-    return {row.pipeline: Entry.of(*row).followed() for row in rows}
+    return {row.pipeline: GenerationRow.of(*row).followed() for row in rows}

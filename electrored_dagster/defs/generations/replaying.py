@@ -19,7 +19,7 @@ from contracts.datasets import INPUTS
 from contracts.topics import ENRICHED_SALES, SALES_EVENTS, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from electrored_dagster import differences, generations
 from electrored_dagster.asset_specs import described, key
-from electrored_dagster.generations import Made, Piece, Worked, connected
+from electrored_dagster.generations import GenerationRef, SliceRef, SliceResult, connected
 from electrored_dagster.metadata import own_words
 from electrored_dagster.openlineage import told
 
@@ -71,7 +71,7 @@ def _moment(text: str, name: str) -> datetime:
 
 
 @dg.op(pool=POOL)
-def begin(context: dg.OpExecutionContext, config: Replay) -> Made:
+def begin(context: dg.OpExecutionContext, config: Replay) -> GenerationRef:
     """Makes the generation, or finds what a dead run left of the same request."""
     with own_words(), connected() as (kafka, results, _):
         from streaming.replay import build
@@ -97,13 +97,13 @@ def begin(context: dg.OpExecutionContext, config: Replay) -> Made:
         )
         made = build.begin(kafka, results, request)
         context.log.info("building %s", made)
-        return Made(made.pipeline, made.number)
+        return GenerationRef(made.pipeline, made.number)
 
 
 def _begin_windows(pipeline: str) -> dg.OpDefinition:
     # The same step as the job's, which knows its pipeline and takes its range from the partitions.
     @dg.op(name=f"begin_{datasets.view_name(pipeline)}", pool=POOL, ins={"log": dg.In(dg.Nothing)})
-    def begin_windows(context: dg.OpExecutionContext, config: Backfill) -> Made:
+    def begin_windows(context: dg.OpExecutionContext, config: Backfill) -> GenerationRef:
         """Makes the generation for these partitions; the runs of one backfill share theirs."""
         with own_words(), connected() as (kafka, results, _):
             from streaming.replay import build
@@ -120,31 +120,31 @@ def _begin_windows(pipeline: str) -> dg.OpDefinition:
             )
             made = build.begin(kafka, results, request)
             context.log.info("%s is asked for the windows of %s to %s", made, first, last)
-            return Made(made.pipeline, made.number)
+            return GenerationRef(made.pipeline, made.number)
 
     return begin_windows
 
 
-def _given(made: Made, *, merge: bool) -> Iterator[dg.DynamicOutput[Piece]]:
+def _given(made: GenerationRef, *, merge: bool) -> Iterator[dg.DynamicOutput[SliceRef]]:
     with own_words(), connected() as (_, results, _):
         for piece in generations.pieces(results, made, merge=merge):
             yield dg.DynamicOutput(piece, mapping_key=piece.mapping_key)
 
 
-@dg.op(out=dg.DynamicOut(Piece), pool=POOL)
-def combine_slices(made: Made) -> Iterator[dg.DynamicOutput[Piece]]:
+@dg.op(out=dg.DynamicOut(SliceRef), pool=POOL)
+def combine_slices(made: GenerationRef) -> Iterator[dg.DynamicOutput[SliceRef]]:
     """From events to partials: a slice for each partition of the log."""
     yield from _given(made, merge=False)
 
 
-@dg.op(out=dg.DynamicOut(Piece), pool=POOL)
-def merge_slices(made: Made, combined: list[Worked]) -> Iterator[dg.DynamicOutput[Piece]]:
+@dg.op(out=dg.DynamicOut(SliceRef), pool=POOL)
+def merge_slices(made: GenerationRef, combined: list[SliceResult]) -> Iterator[dg.DynamicOutput[SliceRef]]:
     """From partials to totals: a slice for each of their partitions, when all partials are there."""
     yield from _given(made, merge=True)
 
 
 @dg.op(pool=POOL)
-def run_slice(context: dg.OpExecutionContext, piece: Piece) -> Worked:
+def run_slice(context: dg.OpExecutionContext, piece: SliceRef) -> SliceResult:
     """Runs a slice; one that was ended goes on where it was."""
     with own_words(), connected() as (kafka, results, replay):
         from streaming.replay import build
@@ -171,7 +171,10 @@ def run_slice(context: dg.OpExecutionContext, piece: Piece) -> Worked:
 
 @dg.op(pool=POOL, out=dg.Out(dg.Nothing))
 def compare(
-    context: dg.OpExecutionContext, made: Made, combined: list[Worked], merged: list[Worked]
+    context: dg.OpExecutionContext,
+    made: GenerationRef,
+    combined: list[SliceResult],
+    merged: list[SliceResult],
 ) -> Iterator[dg.Output[None]]:
     """Makes it a candidate, and tells what differs from the active generation."""
     with own_words(), connected() as (kafka, results, _):

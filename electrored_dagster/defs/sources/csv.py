@@ -24,7 +24,7 @@ from electrored_dagster.csv_policy import (
 )
 from electrored_dagster.metadata import NotSet, own_words, settings
 from electrored_dagster.openlineage import of_server, tell_checks, told
-from lineage.emitter import Saying
+from lineage.emitter import ProgressCell
 from sources import lineage as lineage_of
 
 SALES = key(datasets.CSV_SALES)
@@ -72,7 +72,7 @@ def csv_sales(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResul
     # pandas and polars take seconds to import, and the code server needs neither.
     from sources.csv.ingest import take
 
-    saying = Saying()
+    saying = ProgressCell()
     with own_words(), told(context, lineage_of.csv, saying):
         inbox = settings(CsvSettings)
         taking = take(settings(KafkaSettings), settings(ResultsDbSettings), inbox, say=saying.say)
@@ -147,7 +147,7 @@ def retract_file(context: dg.OpExecutionContext, config: WrongFile) -> None:
     """Reverses what the file said and still counts; what was corrected since is left."""
     from sources.csv.retract import retract
 
-    saying = Saying()
+    saying = ProgressCell()
     with own_words(), told(context, lineage_of.retraction, saying):
         done = retract(
             settings(KafkaSettings),

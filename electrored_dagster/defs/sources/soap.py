@@ -17,7 +17,7 @@ from electrored_dagster.asset_specs import avro_columns, described, key
 from electrored_dagster.column_lineage import came_from
 from electrored_dagster.metadata import RECORDS_CHECK, NotSet, own_words, settings
 from electrored_dagster.openlineage import told
-from lineage.emitter import Saying
+from lineage.emitter import ProgressCell
 from sources import lineage as lineage_of
 
 CONFIRMATIONS = datasets.topic(PAYMENT_CONFIRMATIONS)
@@ -69,7 +69,7 @@ def payment_confirmations(
     from sources.soap.errors import MostlyBad
     from sources.soap.poll import Topics, poll
 
-    saying = Saying()
+    saying = ProgressCell()
     with own_words(), told(context, lineage_of.soap, saying):
         topics = Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
         try:

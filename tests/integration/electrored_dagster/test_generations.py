@@ -17,7 +17,7 @@ from electrored_dagster import generations
 from electrored_dagster.asset_specs import key
 from electrored_dagster.definitions import definitions
 from electrored_dagster.defs.generations.checking import NAME
-from lineage.emitter import Saying
+from lineage.emitter import ProgressCell
 from lineage.model import Job
 from streaming.generations.catalog import load
 from streaming.replay import build
@@ -136,9 +136,9 @@ def test_a_replay_of_what_is_active_is_proven_identical_and_leaves_nothing(live:
     pipeline = live.ground.pipeline.name
     live.ground.feed(800)
 
-    heard: list[tuple[str, Saying]] = []
+    heard: list[tuple[str, ProgressCell]] = []
 
-    def told(job: Callable[[], Job], saying: Saying) -> AbstractContextManager[None]:
+    def told(job: Callable[[], Job], saying: ProgressCell) -> AbstractContextManager[None]:
         heard.append((job().name, saying))
         return nullcontext()
 

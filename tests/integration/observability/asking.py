@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, make_url
 
 from api.main import create_app
 from contracts.settings import ApiSettings, ResultsDbSettings
-from lineage.consumer import Keeper
+from lineage.consumer import LineageConsumer
 from stack.embedded import Embedded
 from tests.integration.streaming.ground import wait_until
 
@@ -25,7 +25,7 @@ class answering:
     def __init__(self, stack: Embedded, results_db: ResultsDbSettings, *, follows: bool = True) -> None:
         self._engine = create_engine(results_db.results_db_url.get_secret_value())
         self._stop = threading.Event()
-        self._keeper = Keeper(stack.kafka, self._engine, self._stop) if follows else None
+        self._keeper = LineageConsumer(stack.kafka, self._engine, self._stop) if follows else None
         self._client = TestClient(create_app(_settings(stack, results_db)))
 
     def __enter__(self) -> Callable[..., dict[str, Any]]:

@@ -28,7 +28,7 @@ from contracts.settings import (
 from contracts.tables import generations
 from contracts.topics import OPENLINEAGE_EVENTS, TOP_SALES_BY_CITY
 from kafka_client.clients import admin, consumer, ensure_topics
-from lineage.emitter import Known, Lineage, telling
+from lineage.emitter import Known, LineageEmitter, telling
 from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
 from stack.cli import app
@@ -303,7 +303,7 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(
     client.delete_topics([topic])[topic].result()
 
 
-def _ten_runs(lineage: Lineage, job: Callable[[], Any]) -> None:
+def _ten_runs(lineage: LineageEmitter, job: Callable[[], Any]) -> None:
     for _ in range(10):
         with lineage.told(job):
             pass

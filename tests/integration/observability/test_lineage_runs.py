@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.pool import NullPool
 
 from api.lineage import traced
-from api.lineage_schemas import JobSaid, Lineage
+from api.lineage_schemas import JobSaid, LineageEmitter
 from contracts.settings import ResultsDbSettings
 from contracts.tables import lineage_runs
 from lineage.emitter import ABORT, COMPLETE, FAIL, RUNNING, START
@@ -57,7 +57,7 @@ class Kept:
     def job(self) -> JobSaid:
         with self.engine.connect() as connection:
             answer = traced(connection, WORKER.outputs[0].dataset.name, None, "upstream")
-        (job,) = Lineage.model_validate_json(answer).jobs
+        (job,) = LineageEmitter.model_validate_json(answer).jobs
         return job
 
     @property

@@ -21,7 +21,7 @@ from kafka_client.clients import client_config, ensure_topics
 from kafka_client.registry import Registry
 from observer import probes
 from observer.probes import Ledger, Sample
-from sources.position_store import FileEntry, FileState
+from sources.position_store import FileRecord, FileState
 from stack import databases
 from stack.embedded import Embedded
 from stack.postgres import connect
@@ -105,7 +105,7 @@ def test_row_17_files_of_which_nothing_counts_are_counted(stack: Embedded) -> No
     source = f"test-{random.randrange(10**9)}"
 
     def put(state: FileState, rows: int, rejected: int) -> None:
-        entry = FileEntry(
+        entry = FileRecord(
             "a" * 64,
             "sales_1.csv",
             9,

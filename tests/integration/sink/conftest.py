@@ -22,7 +22,7 @@ from contracts.topics import GenerationTopics
 from kafka_client import latency_header
 from kafka_client.clients import admin, describe_topics, ensure_topics, transactional_producer
 from kafka_client.registry import Codec, Registry
-from lineage.emitter import Untold
+from lineage.emitter import NullEmitter
 from lineage.model import Job
 from observability.progress_report import ProgressReport
 from stack.embedded import Embedded
@@ -30,12 +30,12 @@ from streaming.engine.pipeline import Pipeline
 from streaming.engine.windows import to_micros
 from streaming.pipelines import PIPELINES
 from streaming.pipelines.top_sales_by_city import V1
-from streaming.sink.targets import Followed
+from streaming.sink.targets import SinkTarget
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
 
 
-class Heard(Untold):
+class Heard(NullEmitter):
     """What a process's runs say of themselves whenever they are asked, by job."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Heard(Untold):
 class HandMade:
     """One generation: `write` is a commit of merge."""
 
-    followed: Followed
+    followed: SinkTarget
     codec: Codec
     producer: Producer
     engine: Engine
@@ -189,7 +189,9 @@ def make(stack: Embedded, engine: Engine, pipeline: Pipeline) -> Make:
         producer = transactional_producer(stack.kafka, f"{topic.name}.test")
         producer.init_transactions()
         codec = registry.codec(topic.subject, pipeline.state_schema())
-        return HandMade(Followed(pipeline, number, topic.name, topic_id, partitions), codec, producer, engine)
+        return HandMade(
+            SinkTarget(pipeline, number, topic.name, topic_id, partitions), codec, producer, engine
+        )
 
     return made
 

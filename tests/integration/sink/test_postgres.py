@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from contracts import datasets
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from kafka_client.registry import Registry
-from lineage.emitter import UNTOLD, Teller
+from lineage.emitter import NULL_EMITTER, Emitter
 from stack.embedded import Embedded
 from streaming.engine.errors import Fatal
 from streaming.sink import rows as rows_module
@@ -39,7 +39,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 @contextmanager
 def following(
-    kafka: KafkaSettings, results: ResultsDbSettings, lineage: Teller = UNTOLD
+    kafka: KafkaSettings, results: ResultsDbSettings, lineage: Emitter = NULL_EMITTER
 ) -> Iterator[list[BaseException]]:
     """The sink process in a thread; what it died of is in the list."""
     stop, died = threading.Event(), []

@@ -19,7 +19,7 @@ from contracts.settings import KafkaSettings, ResultsDbSettings
 from kafka_client.clients import admin, committed_offsets, consumer
 from kafka_client.offsets import ends
 from kafka_client.registry import Registry
-from lineage.emitter import UNTOLD, Teller
+from lineage.emitter import NULL_EMITTER, Emitter
 from stack.embedded import Embedded
 from streaming.engine.errors import Fatal
 from streaming.engine.pipeline import Pipeline
@@ -81,7 +81,7 @@ def public(stack: Embedded, pipeline: Pipeline) -> Iterator[Public]:
 
 @contextmanager
 def publishing(
-    kafka: KafkaSettings, results: ResultsDbSettings, lineage: Teller = UNTOLD
+    kafka: KafkaSettings, results: ResultsDbSettings, lineage: Emitter = NULL_EMITTER
 ) -> Iterator[list[BaseException]]:
     """The publisher process in a thread; what it died of is in the list."""
     stop, died = threading.Event(), []

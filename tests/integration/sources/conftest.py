@@ -25,7 +25,7 @@ from sqlalchemy import make_url
 from contracts.settings import SalesDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from kafka_client import clients
-from sources.position_store import Ledger, Position
+from sources.position_store import PositionStore, SourceOffset
 from sources.postgres.capture import Capture
 from sources.postgres.writer import Topics
 from stack import databases
@@ -123,13 +123,13 @@ class Sales:
         """Keys and values of everything that is committed now."""
         return committed.values(self.stack.kafka, topic)
 
-    def position(self) -> Position | None:
+    def position(self) -> SourceOffset | None:
         """The newest committed position, read without touching the producer."""
         found = [value for key, value in self.log(self.topics.positions) if key == b"postgres"]
         if not found:
             return None
         _, record = found[-1]
-        return Position(record["next_seq"], record["frontier"], json.loads(record["detail"]))
+        return SourceOffset(record["next_seq"], record["frontier"], json.loads(record["detail"]))
 
     def slots(self) -> int:
         """How many slots there are by capture's name."""
@@ -149,9 +149,9 @@ class Sales:
                 found[key] = value is not None
         return sum(found.values())
 
-    def ledger(self) -> Ledger:
+    def ledger(self) -> PositionStore:
         """A second holder of capture's ledger: opening it fences the first."""
-        return Ledger(
+        return PositionStore(
             self.stack.kafka,
             "postgres",
             f"sources.postgres.{self.settings.sales_slot}",

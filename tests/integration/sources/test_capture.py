@@ -21,7 +21,7 @@ from confluent_kafka.admin import NewPartitions
 
 from kafka_client import clients
 from sources.errors import Refused
-from sources.position_store import Position
+from sources.position_store import SourceOffset
 from sources.postgres import capture
 from sources.postgres.capture import Session
 from sources.postgres.lsn import lsn_number
@@ -164,7 +164,7 @@ def test_a_record_that_is_too_large_needs_a_person(sales: Sales, size: int) -> N
     ledger = sales.ledger()
     ledger.open()
     with pytest.raises(Refused, match="larger than Kafka takes"):
-        ledger.write(Position(), {topic.name: [(b"a", os.urandom(size))]})
+        ledger.write(SourceOffset(), {topic.name: [(b"a", os.urandom(size))]})
     ledger.close()
 
 
@@ -301,7 +301,7 @@ def test_another_server_stops_capture(sales: Sales) -> None:
         ledger.open()
         right = ledger.position
         assert right is not None
-        ledger.write(Position(right.next_seq, right.frontier, {**right.detail, **change}), {})
+        ledger.write(SourceOffset(right.next_seq, right.frontier, {**right.detail, **change}), {})
         assert "Positions of one mean nothing on the other" in refused(sales, sales.start())
         ledger.open()
         ledger.write(right, {})
@@ -594,7 +594,7 @@ def test_nothing_is_recorded_at_or_before_a_published_frontier(sales: Sales) -> 
     position = ledger.position
     assert position is not None
     ahead = datetime.now(UTC) + timedelta(hours=1)
-    ledger.write(Position(position.next_seq, ahead, position.detail), {})
+    ledger.write(SourceOffset(position.next_seq, ahead, position.detail), {})
     ledger.close()
     with sales.capturing() as running:
         sales.run(SALE.format("a", 1))

@@ -14,7 +14,7 @@ import yaml
 from electrored_dagster import generations
 from electrored_dagster.defs.generations.promoting import promote
 from electrored_dagster.differences import _chart, launchpad, summary
-from electrored_dagster.generations import Made, Piece, Progress
+from electrored_dagster.generations import GenerationRef, Progress, SliceRef
 from streaming.replay.build import Done
 from streaming.replay.difference import Difference
 
@@ -105,5 +105,5 @@ def test_a_slice_of_an_empty_partition_is_done() -> None:
 
 
 def test_steps_are_named_as_dagster_wants_it() -> None:
-    piece = Piece(Made("enriched-sales", 2), "combine.payment-confirmations", 3)
+    piece = SliceRef(GenerationRef("enriched-sales", 2), "combine.payment-confirmations", 3)
     assert piece.mapping_key == "combine_payment_confirmations_3"

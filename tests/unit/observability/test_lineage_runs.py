@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from lineage.emitter import ABORT, COMPLETE, FAIL, KILLED, RUNNING, START, Lineage
+from lineage.emitter import ABORT, COMPLETE, FAIL, KILLED, RUNNING, START, LineageEmitter
 from lineage.model import BATCH, Job
-from lineage.open_runs import Begun, Notes
+from lineage.open_runs import OpenRun, OpenRuns
 from lineage.outbox import Outbox
 from lineage.run import Naming
 from observability.progress_report import ProgressReport
@@ -47,9 +47,11 @@ class Backend:
 
 def lineage(
     backend: Backend, folder: Path, every_seconds: float = SECONDS, *, is_alone: bool = True
-) -> Lineage:
+) -> LineageEmitter:
     naming = Naming("electrored", PLACES)
-    return Lineage(naming, lambda: Outbox({"a": backend}, folder), folder, every_seconds, is_alone=is_alone)
+    return LineageEmitter(
+        naming, lambda: Outbox({"a": backend}, folder), folder, every_seconds, is_alone=is_alone
+    )
 
 
 def job(name: str = "a-job") -> Callable[[], Job]:
@@ -71,7 +73,7 @@ def test_what_failed_is_told_from_what_was_stopped(tmp_path: Path, error: BaseEx
     teller.close()
     assert [state for _, state in backend.said] == [START, end]
     assert backend.events[-1].run.facets["errorMessage"]["message"] == str(error)
-    assert Notes(tmp_path).all() == []
+    assert OpenRuns(tmp_path).all() == []
 
 
 def test_an_error_is_told_without_values_and_secrets(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_an_error_is_told_without_values_and_secrets(tmp_path: Path) -> None:
 
 def test_the_next_process_of_a_name_ends_all_that_a_killed_one_had_begun(tmp_path: Path) -> None:
     """Of a generation too that is no more, so that no run of its job begins again."""
-    Notes(tmp_path).begin(Begun(OLD, "top-sales-by-city.g1"))
+    OpenRuns(tmp_path).begin(OpenRun(OLD, "top-sales-by-city.g1"))
     teller = lineage(backend := Backend(), tmp_path)
     with teller.told(job("top-sales-by-city.g2")):
         pass
@@ -99,7 +101,7 @@ def test_the_next_process_of_a_name_ends_all_that_a_killed_one_had_begun(tmp_pat
     ]
     assert backend.events[0].run.runId == OLD
     assert backend.events[0].run.facets["errorMessage"]["message"] == KILLED
-    assert Notes(tmp_path).all() == []
+    assert OpenRuns(tmp_path).all() == []
 
 
 def test_what_a_process_left_whose_name_is_not_taken_up_again_is_told_by_another_in_order(
@@ -111,28 +113,28 @@ def test_what_a_process_left_whose_name_is_not_taken_up_again_is_told_by_another
         pass
     gone.close()
     assert away.events == []
-    Notes(tmp_path / "slice").begin(Begun(OLD, "slice"))
+    OpenRuns(tmp_path / "slice").begin(OpenRun(OLD, "slice"))
 
     heir = lineage(backend := Backend(awaited=ABORT), tmp_path / "worker", every_seconds=0.05)
     assert backend.came.wait(SECONDS)
     heir.close()
     assert backend.said == [("slice", START), ("slice", COMPLETE), ("slice", ABORT)]
     assert backend.events[-1].run.runId == OLD
-    assert Notes(tmp_path / "slice").all() == []
+    assert OpenRuns(tmp_path / "slice").all() == []
 
 
 def test_nobody_is_an_heir_of_who_lives(tmp_path: Path) -> None:
     living = lineage(Backend(is_away=True), tmp_path / "sink")
     # Dagster's runs share a folder, and one of them being over says nothing of the others.
     shared = lineage(Backend(is_away=True), tmp_path / "dagster", is_alone=False)
-    Notes(tmp_path / "killed").hold()
-    Notes(tmp_path / "killed").begin(Begun(OLD, "killed"))
+    OpenRuns(tmp_path / "killed").hold()
+    OpenRuns(tmp_path / "killed").begin(OpenRun(OLD, "killed"))
     with living.told(job("living")), shared.told(job("shared")):
         heir = lineage(backend := Backend(awaited=ABORT), tmp_path / "worker", every_seconds=0.05)
         assert backend.came.wait(SECONDS)
         heir.close()
         assert backend.said == [("killed", ABORT)]
-        assert [len(Notes(tmp_path / name).all()) for name in ("sink", "dagster")] == [1, 1]
+        assert [len(OpenRuns(tmp_path / name).all()) for name in ("sink", "dagster")] == [1, 1]
     living.close()
     shared.close()
 
@@ -161,4 +163,4 @@ def test_nothing_is_told_of_a_run_behind_its_end(tmp_path: Path) -> None:
 def test_a_note_that_was_cut_off_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / f"{OLD}.json").write_text(json.dumps({"run_id": OLD})[:9])
-    assert Notes(tmp_path).all() == []
+    assert OpenRuns(tmp_path).all() == []

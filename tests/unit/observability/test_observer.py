@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from lineage.open_runs import Begun, Notes
+from lineage.open_runs import OpenRun, OpenRuns
 from observability.waits import WAITS
 from observer.collector import HELP, Observer
 from observer.probes import Inbox, Sample, kind_of, of_lineage
@@ -103,7 +103,7 @@ def test_events_that_wait_are_counted_by_process_and_backend(tmp_path: Path) -> 
     assert list(of_lineage(tmp_path / "nobody-has-told-yet")) == []
     (tmp_path / "dagster" / "http").mkdir(parents=True)
     (tmp_path / "sink" / "kafka").mkdir(parents=True)
-    Notes(tmp_path / "sink").begin(Begun("of-a-run", "a job"))
+    OpenRuns(tmp_path / "sink").begin(OpenRun("of-a-run", "a job"))
     (tmp_path / "sink" / "lock").write_text("")
     for name in ("1.START.json", "2.COMPLETE.json", "3.COMPLETE.json.part", "sending.lock"):
         (tmp_path / "dagster" / "http" / name).write_text("{}")

@@ -16,7 +16,7 @@ from observability import logs
 from sources.csv.own_events import Log
 from sources.errors import Refused
 from sources.log import MOST_SEQ, Own, _seqs
-from sources.position_store import Ledger, Position
+from sources.position_store import PositionStore, SourceOffset
 from tests.unit.streaming.test_blocks import event
 from tests.unit.streaming.test_foreign_values import Registered
 
@@ -31,8 +31,8 @@ def position(next_seq: int) -> bytes:
     return CODEC.encode(("electrored.SourcePosition", record))
 
 
-def read_back(monkeypatch: pytest.MonkeyPatch, *records: tuple[bytes, bytes | None]) -> Ledger:
-    ledger = Ledger(SETTINGS, "csv", "sources.csv", SOURCE_POSITIONS, SALES_EVENTS)
+def read_back(monkeypatch: pytest.MonkeyPatch, *records: tuple[bytes, bytes | None]) -> PositionStore:
+    ledger = PositionStore(SETTINGS, "csv", "sources.csv", SOURCE_POSITIONS, SALES_EVENTS)
     monkeypatch.setattr(ledger, "_end_offset", lambda: len(records))
     monkeypatch.setattr(ledger, "_committed_below", lambda _: records)
     ledger._read_back(CODEC)
@@ -46,7 +46,7 @@ def test_row_22_a_foreign_value_under_a_sources_key_is_passed_over(
     ledger = read_back(
         monkeypatch, (b"csv", position(5)), (b"postgres", foreign), (b"csv", foreign), (b"\xff", foreign)
     )
-    assert ledger.position == Position(5, NOON, {"a": 1})
+    assert ledger.position == SourceOffset(5, NOON, {"a": 1})
 
 
 @pytest.mark.parametrize("key", [b"csv", b"csv/range/1", b"csv/file/abc"])
@@ -62,7 +62,7 @@ def test_row_22_once_the_sources_own_record_is_gone_it_ends_with_a_way_on(
 
 def test_row_22_what_the_source_wrote_afterwards_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = read_back(monkeypatch, (b"csv", b"foreign"), (b"csv", position(6)))
-    assert ledger.position == Position(6, NOON, {"a": 1})
+    assert ledger.position == SourceOffset(6, NOON, {"a": 1})
 
 
 def test_row_23_a_position_whose_id_was_lost_is_no_reason_to_go_back(monkeypatch: pytest.MonkeyPatch) -> None:

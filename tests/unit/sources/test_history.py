@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from sources.errors import Refused
-from sources.postgres.capture_state import Where
+from sources.postgres.capture_state import CaptureState
 from sources.postgres.database import Identity
 from sources.postgres.history import NONE, History, Place, Witness
 from sources.postgres.pgoutput import Begin, begin
@@ -141,9 +141,9 @@ def test_row_1_silence_where_a_transaction_was_cut_is_refused() -> None:
 
 
 def test_positions_with_and_without_a_witness_are_read() -> None:
-    where = Where(Identity("1", 1), "slot", Place(100, 120, 2), "done", witness=Witness(LAST, CUT))
+    where = CaptureState(Identity("1", 1), "slot", Place(100, 120, 2), "done", witness=Witness(LAST, CUT))
     detail = json.loads(json.dumps(where.to_json()))
-    assert Where.from_json(detail) == where
-    assert Where.from_json({**detail, "witness": None}).witness == Witness(None, CUT)
+    assert CaptureState.from_json(detail) == where
+    assert CaptureState.from_json({**detail, "witness": None}).witness == Witness(None, CUT)
     former = {key: value for key, value in detail.items() if "witness" not in key}
-    assert Where.from_json(former).witness == Witness(None)
+    assert CaptureState.from_json(former).witness == Witness(None)

@@ -15,14 +15,14 @@ from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
 from kafka_client import avro
 from kafka_client.registry import Codec
 from sources.log import _seqs
-from sources.position_store import Ledger
+from sources.position_store import PositionStore
 
 AT = datetime(2026, 11, 2, 12, tzinfo=UTC)
 
 
 def test_every_outcome_is_0_before_there_was_a_transaction() -> None:
     settings = KafkaSettings(kafka_bootstrap="127.0.0.1:1", schema_registry_url="http://127.0.0.1:1")
-    Ledger(settings, "till", "sources.till", SOURCE_POSITIONS, SALES_EVENTS)
+    PositionStore(settings, "till", "sources.till", SOURCE_POSITIONS, SALES_EVENTS)
     counted = {
         outcome: REGISTRY.get_sample_value(
             "electrored_transactions_total", {"flow": "till", "outcome": outcome}

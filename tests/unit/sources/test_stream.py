@@ -8,7 +8,7 @@ from sources.errors import Refused
 from sources.postgres.history import UNCHANGED_TABLE, History, Place
 from sources.postgres.lsn import lsn_number, lsn_text
 from sources.postgres.pgoutput import ProtocolError
-from sources.postgres.rows import Half
+from sources.postgres.rows import ChangeEvent
 from sources.postgres.stream import Stream, check_columns
 from tests.unit.sources import wire
 
@@ -26,7 +26,7 @@ def stream(place: Place, *messages: bytes) -> Stream:
     return made
 
 
-def halves(made: Stream) -> list[Half]:
+def halves(made: Stream) -> list[ChangeEvent]:
     return [half for segment in made.take() for half in segment.halves]
 
 

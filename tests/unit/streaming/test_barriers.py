@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from streaming.generations import barriers
-from streaming.generations.barriers import Barriers, Reports
+from streaming.generations.barriers import BarrierReports, Barriers
 
 
 class Database:
@@ -72,7 +72,7 @@ def test_a_report_does_not_wait_for_the_database_and_is_written_when_that_is_bac
     database: Database, looking: Barriers
 ) -> None:
     barrier = until(lambda: looking.standing("city", 1))
-    reports = Reports(looking, 1, "combine")
+    reports = BarrierReports(looking, 1, "combine")
     database.away.set()
     asked = database.asked
     until(lambda: database.asked > asked)

@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from streaming.engine.errors import Fatal
 from streaming.sink import postgres
-from streaming.sink.targets import Entry
+from streaming.sink.targets import GenerationRow
 
-ENTRY = Entry("city", 2, 1, "city.g2.state", "id", 2)
+ENTRY = GenerationRow("city", 2, 1, "city.g2.state", "id", 2)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from confluent_kafka import KafkaError, Message, TopicPartition
 
 from streaming.engine.errors import Abortable, Fatal
-from streaming.engine.loop import IDLE_SECONDS, LIVE, Loop, Parts
-from streaming.engine.loop_status import Standing
+from streaming.engine.loop import IDLE_SECONDS, LIVE, Loop, LoopDeps
+from streaming.engine.loop_status import LoopStatus
 from streaming.engine.progress import Progress
 from streaming.engine.restore import Positions
 from streaming.engine.step import Output
@@ -140,7 +140,7 @@ def loop(world: World) -> Loop:
     """With partitions 0 and 1 assigned and read back."""
     anything: Any = world
     positions = Positions("test.combine", "combine", "group", TOPIC, "id", "progress", {0: 0, 1: 0})
-    made = Loop(Parts(anything, anything, anything, anything, positions, anything))
+    made = Loop(LoopDeps(anything, anything, anything, anything, positions, anything))
     made.join()
     world.callbacks["on_assign"](world, [TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)])
     made.turn()
@@ -150,11 +150,11 @@ def loop(world: World) -> Loop:
 
 
 @pytest.fixture
-def standing(loop: Loop) -> Standing:
+def standing(loop: Loop) -> LoopStatus:
     """Looked a moment ago, and does not look again before its second is over."""
-    made = Standing("combine", 1)
-    made.attend(loop)
-    loop.parts = replace(loop.parts, attendants=[made])
+    made = LoopStatus("combine", 1)
+    made.punctuate(loop)
+    loop.parts = replace(loop.parts, punctuators=[made])
     return made
 
 
@@ -411,7 +411,7 @@ def test_what_was_written_counts_when_it_is_committed_and_only_then(world: World
 
 
 def test_what_is_told_of_the_end_holds_the_last_commit(
-    world: World, loop: Loop, pressed: None, standing: Standing
+    world: World, loop: Loop, pressed: None, standing: LoopStatus
 ) -> None:
     stop = threading.Event()
     world.arriving = [[event(0, 5), event(1, 8)]]
@@ -424,7 +424,7 @@ def test_what_is_told_of_the_end_holds_the_last_commit(
 
 
 def test_what_is_told_of_a_failure_holds_what_was_committed_and_no_more(
-    world: World, loop: Loop, pressed: None, standing: Standing
+    world: World, loop: Loop, pressed: None, standing: LoopStatus
 ) -> None:
     world.arriving = [[event(0, 5)], [event(0, 6)]]
     loop.turn()

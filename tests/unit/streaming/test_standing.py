@@ -11,7 +11,7 @@ import pytest
 from contracts import datasets
 from contracts.topics import DEAD_LETTERS, GenerationTopics
 from streaming.engine import loop_status
-from streaming.engine.loop_status import Standing, facts
+from streaming.engine.loop_status import LoopStatus, facts
 from streaming.engine.progress import Progress
 
 NAMES = GenerationTopics("top-sales-by-city", 1)
@@ -29,11 +29,11 @@ def _always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_worker_says_its_watermark_counts_checkpoints_and_what_it_wrote() -> None:
-    combine, merge = Standing("combine", 1), Standing("merge", 2)
+    combine, merge = LoopStatus("combine", 1), LoopStatus("merge", 2)
     read = {0: Progress(7, events=5, late=1, dead=2), 1: Progress(3, events=2)}
-    combine.attend(loop(read, **{NAMES.partials.name: 4, DEAD_LETTERS.name: 2}))
+    combine.punctuate(loop(read, **{NAMES.partials.name: 4, DEAD_LETTERS.name: 2}))
     later = NOON + timedelta(minutes=1)
-    merge.attend(loop({0: Progress(4, watermarks={"0": NOON, "1": later})}, **{NAMES.state.name: 3}))
+    merge.punctuate(loop({0: Progress(4, watermarks={"0": NOON, "1": later})}, **{NAMES.state.name: 3}))
     said = facts([combine, merge])
     assert said.watermark == NOON
     assert said.counts["combine"] == {"events": 7, "duplicates": 0, "late": 1, "dead": 2, "future": 0}
@@ -46,13 +46,13 @@ def test_a_worker_says_its_watermark_counts_checkpoints_and_what_it_wrote() -> N
 
 
 def test_dead_letters_of_all_inputs_are_one_number() -> None:
-    sales, payments = Standing("combine-sales", 1), Standing("combine-payments", 1)
+    sales, payments = LoopStatus("combine-sales", 1), LoopStatus("combine-payments", 1)
     for one in (sales, payments):
-        one.attend(loop({}, **{DEAD_LETTERS.name: 2}))
+        one.punctuate(loop({}, **{DEAD_LETTERS.name: 2}))
     assert facts([sales, payments]).rows == {datasets.topic(DEAD_LETTERS): 4}
 
 
 def test_there_is_no_watermark_before_every_input_has_told_one() -> None:
-    merge = Standing("merge", 2)
-    merge.attend(loop({0: Progress(4, watermarks={"0": NOON})}))
+    merge = LoopStatus("merge", 2)
+    merge.punctuate(loop({0: Progress(4, watermarks={"0": NOON})}))
     assert facts([merge]).watermark is None

@@ -26,7 +26,7 @@ from sources.csv.ingest import take
 from sources.csv.results import Check, Retraction, Taking
 from sources.csv.retract import retract
 from sources.csv.source import Topics
-from sources.position_store import FileEntry, Ledger, Position
+from sources.position_store import FileRecord, PositionStore, SourceOffset
 from stack.embedded import Embedded
 from tests.integration import committed
 
@@ -138,9 +138,9 @@ class Desk:
         finally:
             connection.close()
 
-    def ledger(self) -> tuple[Position | None, dict[str, FileEntry]]:
+    def ledger(self) -> tuple[SourceOffset | None, dict[str, FileRecord]]:
         """What the ledger says; opening it fences whoever held it."""
-        ledger = Ledger(
+        ledger = PositionStore(
             self.stack.kafka, "csv", "sources.csv.test", self.topics.positions, self.topics.events
         )
         ledger.open()

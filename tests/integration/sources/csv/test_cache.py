@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from kafka_client import clients
 from sources.csv import sale_index
 from sources.csv.own_events import Events, Log
-from sources.csv.sale_index import Taken
+from sources.csv.sale_index import SaleIndex
 from sources.errors import Interrupted
 from tests.integration import committed
 from tests.integration.sources.csv.conftest import Desk, row
@@ -45,7 +45,7 @@ def test_a_database_that_is_cut_off_or_locked_is_not_waited_for_for_ever(
     monkeypatch.setattr(sale_index, "STATEMENT_SECONDS", 1)
     url = make_url(desk.results.results_db_url.get_secret_value()).set(drivername="postgresql")
     other = psycopg2.connect(url.render_as_string(hide_password=False))
-    cache = Taken(desk.results)
+    cache = SaleIndex(desk.results)
     try:
         with other.cursor() as cursor:
             cursor.execute("LOCK TABLE csv_sales IN ACCESS EXCLUSIVE MODE")

@@ -24,11 +24,11 @@ PLACES = (
     ("sources.csv.source:Source.enter", 1, True),
     ("sources.csv.source:Source.enter", 1, False),
     ("sources.csv.inbox:Inbox.let_go", 1, False),
-    ("sources.position_store:Ledger.write", 3, True),
-    ("sources.position_store:Ledger.write", 3, False),
-    ("sources.position_store:Ledger.write", 6, False),
-    ("sources.csv.sale_index:Taken.apply", 2, True),
-    ("sources.csv.sale_index:Taken.apply", 2, False),
+    ("sources.position_store:PositionStore.write", 3, True),
+    ("sources.position_store:PositionStore.write", 3, False),
+    ("sources.position_store:PositionStore.write", 6, False),
+    ("sources.csv.sale_index:SaleIndex.apply", 2, True),
+    ("sources.csv.sale_index:SaleIndex.apply", 2, False),
     ("sources.csv.inbox:Inbox.finish", 1, True),
     ("sources.csv.inbox:Inbox.finish", 1, False),
 )
@@ -160,7 +160,7 @@ def test_a_file_whose_copy_went_ends_clearly_and_may_be_put_in_again(desk: Desk)
     path = desk.put("sales_1.csv", rows)
     content = path.read_bytes()
     process = desk.process(
-        TEST_KILL="sources.csv.sale_index:Taken.apply", TEST_KILL_AT="2", TEST_BLOCK_BYTES="8000"
+        TEST_KILL="sources.csv.sale_index:SaleIndex.apply", TEST_KILL_AT="2", TEST_BLOCK_BYTES="8000"
     )
     assert process.wait(120) == -signal.SIGKILL
     for copy in (desk.inbox / ".taking").glob("?" * 64):

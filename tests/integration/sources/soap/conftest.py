@@ -24,7 +24,7 @@ from contracts.settings import SalesDbSettings, SoapSettings
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, Topic
 from kafka_client import clients
 from simulators.payments import envelope
-from sources.position_store import Position
+from sources.position_store import SourceOffset
 from sources.soap.poll import Result, Topics, poll
 from stack import ports
 from stack.embedded import Embedded
@@ -181,10 +181,10 @@ class Polls:
     def payment_ids(self) -> list[str]:
         return [found["payment_id"] for found in self.confirmations()]
 
-    def position(self) -> Position:
+    def position(self) -> SourceOffset:
         found = [value for key, value in self.log(self.topics.positions) if key == b"soap"]
         _, record = found[-1]
-        return Position(record["next_seq"], record["frontier"], json.loads(record["detail"]))
+        return SourceOffset(record["next_seq"], record["frontier"], json.loads(record["detail"]))
 
 
 @pytest.fixture

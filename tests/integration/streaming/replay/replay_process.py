@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS
 from streaming.engine import loop
-from streaming.engine.loop import Pace
+from streaming.engine.loop import CommitPolicy
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Delivered, Transactions
 from streaming.generations import worker
@@ -27,7 +27,7 @@ from streaming.replay.barrier import held
 from streaming.replay.request import Request
 
 # A slice of a test's events makes several transactions.
-POLL_EVENTS, PACE = 50, Pace(0.5, 100, 0, 0.0)
+POLL_EVENTS, PACE = 50, CommitPolicy(0.5, 100, 0, 0.0)
 
 
 @dataclass

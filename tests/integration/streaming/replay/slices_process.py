@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS
 from streaming.engine import loop
-from streaming.engine.loop import Pace
+from streaming.engine.loop import CommitPolicy
 from streaming.engine.transactions import Transactions
 from streaming.generations.catalog import load, worker
 from streaming.pipelines import CURRENT, PIPELINES
@@ -65,7 +65,7 @@ def main(
         worker.Transactions = Deadly  # type: ignore[misc]
     # Batches of any size: of a poll, and of a transaction.
     loop.POLL_EVENTS = chance.choice([7, 50, 1_000])
-    build.REPLAY = Pace(0.5, chance.choice([20, 100, 5_000]), 0, 0.0)
+    build.REPLAY = CommitPolicy(0.5, chance.choice([20, 100, 5_000]), 0, 0.0)
     kafka, results = KafkaSettings(), create_engine(results_url, poolclass=NullPool)
     generation = load(results, own.name, number)
     stop = threading.Event()

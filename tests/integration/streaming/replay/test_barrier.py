@@ -24,7 +24,7 @@ from streaming.engine.step import Message
 from streaming.generations import barriers as participants
 from streaming.generations import supervisor
 from streaming.generations.barriers import Barriers
-from streaming.replay.barrier import Committed, Held, held
+from streaming.replay.barrier import Committed, ReachedBarrier, held
 from streaming.replay.errors import Refused
 from tests.integration.streaming.ground import Ground, Totals, wait_until
 from tests.integration.streaming.replay.test_corrections import grouped
@@ -98,7 +98,7 @@ def another_worker(live: Live) -> Iterator[None]:
         ended.result(60)
 
 
-def look(live: Live, numbers: Sequence[int]) -> Held | None:
+def look(live: Live, numbers: Sequence[int]) -> ReachedBarrier | None:
     """Both generations' rows at a barrier, against the log; None if it was refused."""
     ground = live.ground
     try:
@@ -118,7 +118,7 @@ def look(live: Live, numbers: Sequence[int]) -> Held | None:
 
 def test_rows_are_of_exactly_the_events_below_the_targets_while_workers_come_and_go(live: Live) -> None:
     live.ground.feed(1000)
-    seen: list[Held] = []
+    seen: list[ReachedBarrier] = []
 
     def looked() -> None:
         # A worker that joins in between may be seen by the offsets that it committed: then it is refused.

@@ -22,7 +22,7 @@ from streaming import pipelines
 from streaming.generations.catalog import Generation, supervisor
 from streaming.replay import barrier as coordinator
 from streaming.replay import build, difference, promotion
-from streaming.replay.barrier import Held, held
+from streaming.replay.barrier import ReachedBarrier, held
 from streaming.replay.errors import Refused
 from streaming.replay.request import Request
 from streaming.sink import postgres
@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 60.0
 @contextmanager
 def patiently_held(
     kafka: KafkaSettings, results: Engine, pipeline: str, numbers: Sequence[int], timeout: float
-) -> Iterator[Held]:
+) -> Iterator[ReachedBarrier]:
     """As `held`; 20 s are for people's live traffic, and no measure of a busy machine."""
     with held(kafka, results, pipeline, numbers, max(timeout, PATIENCE_SECONDS)) as barrier:
         yield barrier

@@ -19,18 +19,21 @@ from sources.csv.sale_index import STORED_SCHEMA
 from sources.csv.source import SOURCE, Source, Topics, utc_now
 from sources.csv.validate import COLUMNS
 from sources.errors import Interrupted
-from sources.position_store import FileEntry, Position, Record
+from sources.position_store import FileRecord, Record, SourceOffset
 
 
-class Ledger:
+class PositionStore:
     """What was committed. `writes_left`: how many transactions come through before it is cut off."""
 
     def __init__(self) -> None:
-        self.files: dict[str, FileEntry] = {}
+        self.files: dict[str, FileRecord] = {}
         self.writes_left = 1_000
 
     def write(
-        self, _position: Position, _records: Mapping[str, Sequence[Record]], files: Iterable[FileEntry] = ()
+        self,
+        _position: SourceOffset,
+        _records: Mapping[str, Sequence[Record]],
+        files: Iterable[FileRecord] = (),
     ) -> None:
         if not self.writes_left:
             raise Interrupted("cut off")
@@ -38,7 +41,7 @@ class Ledger:
         self.files.update((entry.sha256, entry) for entry in files)
 
 
-class Taken:
+class SaleIndex:
     """The sales that count, by id."""
 
     def __init__(self) -> None:
@@ -66,12 +69,12 @@ class Desk(Source):
     """The source as it is, but for what is not in memory."""
 
     def __init__(self) -> None:
-        self.ledger = self._ledger = Ledger()  # type: ignore[assignment]
-        self.cache = self.taken = Taken()  # type: ignore[assignment]
+        self.ledger = self._ledger = PositionStore()  # type: ignore[assignment]
+        self.cache = self.taken = SaleIndex()  # type: ignore[assignment]
         self._topics, self._clock = Topics(), utc_now
         self._encoder = Encoder(1, SOURCE)
         self.said: list[ProgressReport] = []
-        self._position = Position(1, None, {"topic": "x", "partitions": 1, "recorded": 0})
+        self._position = SourceOffset(1, None, {"topic": "x", "partitions": 1, "recorded": 0})
 
     @property
     def most_row_bytes(self) -> int:
@@ -81,7 +84,7 @@ class Desk(Source):
     def is_held(self) -> bool:
         return self._position.frontier is not None
 
-    def dead_letters(self, entry: FileEntry, bad: Iterable[Any]) -> list[Record]:
+    def dead_letters(self, entry: FileRecord, bad: Iterable[Any]) -> list[Record]:
         assert not list(bad), entry
         return []
 
