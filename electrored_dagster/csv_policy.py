@@ -203,7 +203,7 @@ class Memory:
     def cursor(self) -> str:
         return json.dumps(asdict(self))
 
-    def telling(self, is_old: bool, unrecognised: str) -> Memory:
+    def open_emitter(self, is_old: bool, unrecognised: str) -> Memory:
         """After the checks' new outcomes were told."""
         return replace(self, is_old=is_old, unrecognised=unrecognised)
 

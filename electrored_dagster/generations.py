@@ -116,7 +116,7 @@ def run_piece(
     replay: ReplaySettings,
     piece: SliceRef,
     tell: Callable[[dict[str, Any]], None],
-    told: Callable[[Callable[[], Job], ProgressCell], AbstractContextManager[None]] = NULL_EMITTER.told,
+    emitted: Callable[[Callable[[], Job], ProgressCell], AbstractContextManager[None]] = NULL_EMITTER.run,
 ) -> SliceResult:
     """Run the slice to its end. `tell` is given its progress now and then, `told` tells lineage of it.
 
@@ -139,7 +139,7 @@ def run_piece(
             ended.set()
 
     pipeline = PIPELINES[generation.pipeline, generation.version]
-    with told(partial(lineage_of.replay, pipeline, generation.number), saying):
+    with emitted(partial(lineage_of.replay, pipeline, generation.number), saying):
         done = build.run_slice(
             kafka,
             results,
@@ -214,11 +214,11 @@ def proven(
     pipeline: str,
     by: str,
     tell: Callable[[str], None],
-    told: Callable[[Callable[[], Job], ProgressCell], AbstractContextManager[None]] = NULL_EMITTER.told,
+    emitted: Callable[[Callable[[], Job], ProgressCell], AbstractContextManager[None]] = NULL_EMITTER.run,
 ) -> Difference:
     """The difference that a replay of what is active now makes; the replay is taken away again.
 
-    `told` tells lineage of its slices.
+    `emitted` emits the lineage of its slices.
     Raises Refused while another replay of the pipeline is under way or waits. What an earlier call left when it was
     killed goes first.
     """
@@ -237,7 +237,9 @@ def proven(
         build.be_nice()
         for merge in (False, True):
             for piece in pieces(results, made, merge=merge):
-                worked = run_piece(kafka, results, replay, piece, lambda progress: tell(str(progress)), told)
+                worked = run_piece(
+                    kafka, results, replay, piece, lambda progress: tell(str(progress)), emitted
+                )
                 tell(f"{piece.name}: {worked.events:,} events in {worked.seconds:.1f} s")
         build.finish(results, begun)
         return caught_up(kafka, results, made, tell)

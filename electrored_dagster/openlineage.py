@@ -22,7 +22,7 @@ from contracts.settings import (
     SoapSettings,
 )
 from electrored_dagster.metadata import NotSet, settings
-from lineage.emitter import ABORT, COMPLETE, FAIL, START, Known, LineageEmitter, Telling, telling
+from lineage.emitter import ABORT, COMPLETE, FAIL, START, Known, LineageEmitter, ReportSource, open_emitter
 from lineage.model import BATCH, InputDataset, Job
 from lineage.run import Parent, RunOf
 from observability.progress_report import ProgressReport
@@ -53,17 +53,17 @@ def job_name(name: str) -> str:
 
 
 @contextmanager
-def told(
+def emitted(
     context: dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
     job: Callable[[], Job],
-    facts: Telling,
+    facts: ReportSource,
 ) -> Iterator[None]:
     """Tell of a step's work, with the run that it is a step of as parent."""
     run = context.run
     parent = Parent(settings(LineageSettings).lineage_namespace, job_name(run.job_name), run.run_id)
     with (
-        telling(PROCESS, *_known(), is_alone=False) as lineage,
-        lineage.told(job, facts, parent=parent, nominal=_nominal(run.tags.get(SCHEDULED))),
+        open_emitter(PROCESS, *_known(), is_alone=False) as lineage,
+        lineage.run(job, facts, parent=parent, nominal=_nominal(run.tags.get(SCHEDULED))),
     ):
         yield
 
@@ -74,7 +74,7 @@ def of_server() -> LineageEmitter:
     until_the_end = ExitStack()
     # Held by this, too: a stack that nobody holds closes what it was given.
     atexit.register(until_the_end.close)
-    return until_the_end.enter_context(telling(PROCESS, *_known(), is_alone=False))
+    return until_the_end.enter_context(open_emitter(PROCESS, *_known(), is_alone=False))
 
 
 def tell_end(lineage: LineageEmitter, instance: dg.DagsterInstance, record: RunRecord) -> None:
@@ -87,8 +87,8 @@ def tell_end(lineage: LineageEmitter, instance: dg.DagsterInstance, record: RunR
     of = RunOf(run.run_id, nominal=_nominal(run.tags.get(SCHEDULED)))
     if ended != COMPLETE:
         lineage.end_left(run.run_id, ended, f"{error}, and this with it")
-    lineage.tell(of, lambda: job, START, at=_moment(record.start_time) or end)
-    lineage.tell(of, lambda: job, ended, ProgressReport(assertions=checked, error=error), at=end)
+    lineage.emit(of, lambda: job, START, at=_moment(record.start_time) or end)
+    lineage.emit(of, lambda: job, ended, ProgressReport(assertions=checked, error=error), at=end)
 
 
 def tell_checks(lineage: LineageEmitter, sensor: str, found: Sequence[dg.AssetCheckEvaluation]) -> None:
@@ -98,8 +98,8 @@ def tell_checks(lineage: LineageEmitter, sensor: str, found: Sequence[dg.AssetCh
     checked = _by_dataset(found)
     job = _checking(sensor, checked)
     run = RunOf(str(uuid4()))
-    lineage.tell(run, lambda: job, START)
-    lineage.tell(run, lambda: job, COMPLETE, ProgressReport(assertions=checked))
+    lineage.emit(run, lambda: job, START)
+    lineage.emit(run, lambda: job, COMPLETE, ProgressReport(assertions=checked))
 
 
 def _checking(name: str, checked: Iterable[Dataset]) -> Job:

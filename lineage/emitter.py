@@ -1,7 +1,7 @@
 """Runs that are told: START when one begins, RUNNING while it goes on, COMPLETE or FAIL at its end.
 
 A run that its process did not end, because it was killed, is ended by the next one of that name, or by another one
-within a minute: ABORT. Telling costs its caller nothing: a thread makes the events and hands them to the outbox, and
+within a minute: ABORT. Emitting costs its caller nothing: a thread makes the events and hands them to the outbox, and
 what goes wrong there is logged.
 """
 
@@ -48,14 +48,14 @@ KILLED = "the process was killed"
 _log = logs.get(__name__)
 
 
-Making = Callable[[], Job]
-Telling = Callable[[], ProgressReport]
+JobFactory = Callable[[], Job]
+ReportSource = Callable[[], ProgressReport]
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Emission:
     run: RunOf
-    job: Making
+    job: JobFactory
     state: str
     at: datetime
     facts: ProgressReport
@@ -69,7 +69,7 @@ def no_progress(_: ProgressReport) -> None:
 
 
 class ProgressCell:
-    """ProgressReport that the one who runs sets, and the one who tells asks for."""
+    """The newest report: set by what runs, read by the emitter."""
 
     def __init__(self) -> None:
         self.facts = ProgressReport()
@@ -85,7 +85,9 @@ class ProgressCell:
 class NullEmitter:
     """For who runs without anybody being told."""
 
-    def told(self, job: Making, facts: Telling = ProgressReport, **_: Any) -> AbstractContextManager[None]:
+    def run(
+        self, job: JobFactory, facts: ReportSource = ProgressReport, **_: Any
+    ) -> AbstractContextManager[None]:
         return nullcontext()
 
 
@@ -110,22 +112,22 @@ class LineageEmitter:
         self._notes = OpenRuns(folder)
         self._is_alone, self._every_seconds = is_alone, every_seconds
         self._jobs: dict[str, Job] = {}
-        self._queue: queue.SimpleQueue[_Told | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Emission | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="lineage", daemon=True)
         self._thread.start()
 
     @contextmanager
-    def told(
+    def run(
         self,
-        job: Making,
-        facts: Telling = ProgressReport,
+        job: JobFactory,
+        facts: ReportSource = ProgressReport,
         *,
         parent: Parent | None = None,
         nominal: tuple[datetime, datetime | None] | None = None,
     ) -> Iterator[None]:
         """Tell of a run as long as the block lasts, and how it ended. `job` and `facts` are asked in other threads."""
         run = RunOf(str(uuid4()), parent, nominal)
-        self._tell(run, job, START, facts)
+        self._emit(run, job, START, facts)
         ended = threading.Event()
         ticking = threading.Thread(target=self._tick, args=(run, job, facts, ended), daemon=True)
         ticking.start()
@@ -141,27 +143,27 @@ class LineageEmitter:
             end()
             # What is no Exception interrupts: a signal, or Dagster's run is canceled.
             failed = isinstance(error, Exception) and not isinstance(error, Cancelled)
-            self._tell(run, job, FAIL if failed else ABORT, facts, error)
+            self._emit(run, job, FAIL if failed else ABORT, facts, error)
             raise
         end()
-        self._tell(run, job, COMPLETE, facts)
+        self._emit(run, job, COMPLETE, facts)
 
-    def tell(
+    def emit(
         self,
         run: RunOf,
-        job: Making,
+        job: JobFactory,
         state: str,
         facts: ProgressReport | None = None,
         at: datetime | None = None,
     ) -> None:
         """Tell of one moment of a run, this process's or another's."""
-        self._queue.put(_Told(run, job, state, at or datetime.now(UTC), facts or ProgressReport()))
+        self._queue.put(_Emission(run, job, state, at or datetime.now(UTC), facts or ProgressReport()))
 
     def end_left(self, parent_run_id: str, state: str, error: str) -> int:
         """End the runs that a run had started and that were killed with it; gives how many."""
         left = [begun for begun in self._notes.all() if begun.parent == parent_run_id]
         for begun in left:
-            self.tell(RunOf(begun.run_id), partial(_nameless, begun.job), state, ProgressReport(error=error))
+            self.emit(RunOf(begun.run_id), partial(_nameless, begun.job), state, ProgressReport(error=error))
         return len(left)
 
     def close(self) -> None:
@@ -169,19 +171,19 @@ class LineageEmitter:
         self._queue.put(None)
         self._thread.join(WRITTEN_SECONDS + CLOSE_SECONDS)
 
-    def _tick(self, run: RunOf, job: Making, facts: Telling, ended: threading.Event) -> None:
+    def _tick(self, run: RunOf, job: JobFactory, facts: ReportSource, ended: threading.Event) -> None:
         while not ended.wait(self._every_seconds):
-            self._tell(run, job, RUNNING, facts)
+            self._emit(run, job, RUNNING, facts)
 
-    def _tell(
-        self, run: RunOf, job: Making, state: str, facts: Telling, error: BaseException | None = None
+    def _emit(
+        self, run: RunOf, job: JobFactory, state: str, facts: ReportSource, error: BaseException | None = None
     ) -> None:
         try:
             said = facts()
         except Exception as failure:
             _log.warning("a run could not say how far it is", run=run.id, reason=repr(failure))
             said = ProgressReport()
-        self.tell(run, job, state, said if error is None else replace(said, error=error))
+        self.emit(run, job, state, said if error is None else replace(said, error=error))
 
     def _main(self) -> None:
         try:
@@ -219,7 +221,7 @@ class LineageEmitter:
             # Lineage is told, data is moved: a full disk here is no reason to stop that.
             _log.warning("something of lineage is lost", reason=repr(error))
 
-    def _write(self, outbox: Outbox, told: _Told) -> None:
+    def _write(self, outbox: Outbox, told: _Emission) -> None:
         """A beginning is noted before it is told, an end told before the note goes: a kill between is made good."""
         job = self._jobs.get(told.run.id) or told.job()
         if told.state == START:
@@ -231,7 +233,7 @@ class LineageEmitter:
             self._jobs.pop(told.run.id, None)
             self._notes.end(told.run.id)
 
-    def _put(self, outbox: Outbox, told: _Told, job: Job) -> None:
+    def _put(self, outbox: Outbox, told: _Emission, job: Job) -> None:
         from lineage import events
 
         outbox.put(events.event(self._naming, told.run, job, told.state, told.at, told.facts))
@@ -240,7 +242,7 @@ class LineageEmitter:
         """End what a process that is gone had begun."""
         for begun in left:
             make, facts = partial(_nameless, begun.job), ProgressReport(error=KILLED)
-            self._put(outbox, _Told(RunOf(begun.run_id), make, ABORT, datetime.now(UTC), facts), make())
+            self._put(outbox, _Emission(RunOf(begun.run_id), make, ABORT, datetime.now(UTC), facts), make())
             notes.end(begun.run_id)
 
     def _inherit(self, outbox: Outbox) -> None:
@@ -262,7 +264,7 @@ Known = KafkaSettings | SalesDbSettings | ResultsDbSettings | CsvSettings | Soap
 
 
 @contextmanager
-def telling(
+def open_emitter(
     process: str, *known: Known, settings: LineageSettings | None = None, is_alone: bool = True
 ) -> Iterator[LineageEmitter]:
     """The lineage of a process with these settings, which name its datasets, for as long as the block lasts.

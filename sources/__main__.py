@@ -23,7 +23,7 @@ from contracts.settings import (
     from_environment,
 )
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS
-from lineage.emitter import ProgressCell, telling
+from lineage.emitter import ProgressCell, open_emitter
 from observability import logs, metrics
 from sources import lineage as lineage_of
 from sources.errors import SourceError
@@ -55,8 +55,8 @@ def postgres() -> None:
     capture = Capture(kafka, sales, Topics(SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS))
     try:
         with (
-            telling("capture", kafka, sales) as lineage,
-            lineage.told(partial(lineage_of.capture, sales.sales_table), capture.facts),
+            open_emitter("capture", kafka, sales) as lineage,
+            lineage.run(partial(lineage_of.capture, sales.sales_table), capture.facts),
             ThreadPoolExecutor(1, "capture") as thread,
         ):
             # In a thread, because a call to the database that waits would keep the main thread from hearing a signal.
@@ -91,8 +91,8 @@ def soap_poll(
     kafka, service, saying = from_environment(KafkaSettings), from_environment(SoapSettings), ProgressCell()
     try:
         with (
-            telling("sources soap", kafka, service) as lineage,
-            lineage.told(lineage_of.soap, saying),
+            open_emitter("sources soap", kafka, service) as lineage,
+            lineage.run(lineage_of.soap, saying),
         ):
             done = payments.poll(kafka, service, topics, begin=begin, set_aside=set_aside, say=saying.say)
     except SourceError as error:
@@ -130,8 +130,8 @@ def csv_take() -> None:
     inbox, saying = from_environment(CsvSettings), ProgressCell()
     with (
         _one_line(),
-        telling("sources csv", kafka, results, inbox) as lineage,
-        lineage.told(lineage_of.csv, saying),
+        open_emitter("sources csv", kafka, results, inbox) as lineage,
+        lineage.run(lineage_of.csv, saying),
     ):
         done = take(kafka, results, inbox, say=saying.say)
     for file in done.files:
@@ -182,8 +182,8 @@ def csv_retract(file: str) -> None:
     inbox, saying = from_environment(CsvSettings), ProgressCell()
     with (
         _one_line(),
-        telling("sources csv retract", kafka, results, inbox) as lineage,
-        lineage.told(lineage_of.retraction, saying),
+        open_emitter("sources csv retract", kafka, results, inbox) as lineage,
+        lineage.run(lineage_of.retraction, saying),
     ):
         done = retract(kafka, results, inbox, file, say=saying.say)
     amount = ", ".join(f"{value} {currency}" for currency, value in done.amount.items()) or "0"

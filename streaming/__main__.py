@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings, ResultsDbSettings, WindowSettings, from_environment
-from lineage.emitter import telling
+from lineage.emitter import open_emitter
 from observability import logs, metrics
 from streaming.engine.errors import EngineError
 from streaming.engine.pipeline import Parameters
@@ -101,7 +101,7 @@ def work(
         with _one_line_errors():
             metrics.serve()
             kafka, results = _settings()
-            with telling(f"work {pipeline} {own}", kafka, results) as lineage:
+            with open_emitter(f"work {pipeline} {own}", kafka, results) as lineage:
                 supervisor.run(kafka, results, pipeline, own, state_dir, stop, lineage)
 
 
@@ -115,7 +115,7 @@ def sink() -> None:
     metrics.serve()
     with _one_line_errors():
         kafka, results = _settings()
-        with telling("sink", kafka, results) as lineage:
+        with open_emitter("sink", kafka, results) as lineage:
             postgres.run(kafka, results, stop, lineage)
 
 
@@ -129,7 +129,7 @@ def publish() -> None:
     metrics.serve()
     with _one_line_errors():
         kafka, results = _settings()
-        with telling("publish", kafka, results) as lineage:
+        with open_emitter("publish", kafka, results) as lineage:
             publisher.run(kafka, results, stop, lineage)
 
 

@@ -117,7 +117,7 @@ class Loop:
         self.join()
         try:
             while not stop.is_set():
-                self.turn()
+                self.run_once()
             self.commit()
         finally:
             self.close()
@@ -161,7 +161,7 @@ class Loop:
         else:
             self._partitions.limit(None)
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         """One poll and what follows from it."""
         WAITS.turn(self.flow)
         self._set_right()

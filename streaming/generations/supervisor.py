@@ -72,7 +72,7 @@ def run(
     def work(generation: Generation, left: threading.Event) -> None:
         made = worker(retried(lambda: with_rules(engine, generation), left), left)
         job = partial(lineage_of.worker, PIPELINES[pipeline, generation.version], generation.number)
-        with lineage.told(job, made.facts):
+        with lineage.run(job, made.facts):
             made.run(left)
 
     def worker(generation: Generation, left: threading.Event) -> Worker:

@@ -242,7 +242,7 @@ def _drive(
     collected_at = moved_at
     while True:
         worked_from = time.process_time()
-        loop.turn()
+        loop.run_once()
         now = time.monotonic()
         if partition in loop.ready:
             at = loop.consumed(partition)

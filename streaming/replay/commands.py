@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 from contracts import tables
 from contracts.differences import changes, csv_of
 from contracts.settings import KafkaSettings, ResultsDbSettings, from_environment
-from lineage.emitter import ProgressCell, telling
+from lineage.emitter import ProgressCell, open_emitter
 from observability import logs
 from streaming import lineage as lineage_of
 from streaming.engine.errors import EngineError
@@ -171,7 +171,7 @@ def run_slice(
             typer.echo(json.dumps(asdict(done)))
 
         job = partial(lineage_of.replay, PIPELINES[made.pipeline, made.version], made.number)
-        with telling(f"replay {made} {found}", kafka) as lineage, lineage.told(job, saying):
+        with open_emitter(f"replay {made} {found}", kafka) as lineage, lineage.run(job, saying):
             build.run_slice(
                 kafka, results, made, found, state_dir, share=share, stop=stop, on_progress=progress
             )

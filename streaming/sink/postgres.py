@@ -175,7 +175,7 @@ def run(
             followed = entry.followed()
             made = StateSink(kafka, engine, registry, followed, barriers)
             job = partial(lineage_of.sink, followed.pipeline, followed.number)
-            with lineage.told(job, made.facts):
+            with lineage.run(job, made.facts):
                 made.run(left)
 
         return lambda left: kept_following(engine, entry, lambda: work(left), left)
@@ -187,7 +187,7 @@ def run(
     barriers.start()
     # The tables that it fills are shown by views, which nobody else would tell of.
     for name in datasets.view_names():
-        with lineage.told(partial(_shown, name)):
+        with lineage.run(partial(_shown, name)):
             pass
     keeper = LineageConsumer(kafka, engine, stop)
     keeper.start()

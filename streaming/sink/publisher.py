@@ -226,7 +226,7 @@ def run(
         def run(stop: threading.Event) -> None:
             made = Publisher(kafka, registry, followed)
             job = partial(lineage_of.publisher, followed.pipeline, followed.number)
-            with lineage.told(job, made.facts):
+            with lineage.run(job, made.facts):
                 made.run(stop)
 
         return run

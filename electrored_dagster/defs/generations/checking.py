@@ -19,7 +19,7 @@ from electrored_dagster.defs.generations.replaying import POOL
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.generations import connected
 from electrored_dagster.metadata import own_words
-from electrored_dagster.openlineage import told
+from electrored_dagster.openlineage import emitted
 
 NAME = "replay_is_identical"
 
@@ -35,7 +35,7 @@ def _check(pipeline: str) -> dg.AssetChecksDefinition:
     def identical(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         with own_words(), connected() as (kafka, results, replay):
             found = generations.proven(
-                kafka, results, replay, pipeline, NAME, context.log.info, partial(told, context)
+                kafka, results, replay, pipeline, NAME, context.log.info, partial(emitted, context)
             )
             metadata: dict[str, Any] = differences.described(results, found)
             # It is taken away by now: there is nothing to promote.

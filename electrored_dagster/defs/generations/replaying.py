@@ -21,7 +21,7 @@ from electrored_dagster import differences, generations
 from electrored_dagster.asset_specs import described, key
 from electrored_dagster.generations import GenerationRef, SliceRef, SliceResult, connected
 from electrored_dagster.metadata import own_words
-from electrored_dagster.openlineage import told
+from electrored_dagster.openlineage import emitted
 
 # One replay at a time, whatever the pipeline: it is given what live traffic leaves of a machine.
 POOL = "replay"
@@ -166,7 +166,7 @@ def run_slice(context: dg.OpExecutionContext, piece: SliceRef) -> SliceResult:
             said = {"generation": piece.made.number, **progress}
             context.log_event(dg.AssetObservation(asset, metadata=said))
 
-        return generations.run_piece(kafka, results, replay, piece, tell, partial(told, context))
+        return generations.run_piece(kafka, results, replay, piece, tell, partial(emitted, context))
 
 
 @dg.op(pool=POOL, out=dg.Out(dg.Nothing))

@@ -23,7 +23,7 @@ from electrored_dagster.csv_policy import (
     reason_to_wait,
 )
 from electrored_dagster.metadata import NotSet, own_words, settings
-from electrored_dagster.openlineage import of_server, tell_checks, told
+from electrored_dagster.openlineage import emitted, of_server, tell_checks
 from lineage.emitter import ProgressCell
 from sources import lineage as lineage_of
 
@@ -73,7 +73,7 @@ def csv_sales(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResul
     from sources.csv.ingest import take
 
     saying = ProgressCell()
-    with own_words(), told(context, lineage_of.csv, saying):
+    with own_words(), emitted(context, lineage_of.csv, saying):
         inbox = settings(CsvSettings)
         taking = take(settings(KafkaSettings), settings(ResultsDbSettings), inbox, say=saying.say)
     now = datetime.now(UTC)
@@ -122,7 +122,7 @@ def csv_inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     if found.strangers != memory.unrecognised:
         checks.append(evaluation(found.names_check()))
     if checks:
-        memory = memory.telling(is_old, found.strangers)
+        memory = memory.open_emitter(is_old, found.strangers)
         events += checks
         tell_checks(of_server(), csv_inbox.name, checks)
     reason = reason_to_wait(found, runs, memory, timedelta(seconds=inbox.csv_every_seconds), now)
@@ -148,7 +148,7 @@ def retract_file(context: dg.OpExecutionContext, config: WrongFile) -> None:
     from sources.csv.retract import retract
 
     saying = ProgressCell()
-    with own_words(), told(context, lineage_of.retraction, saying):
+    with own_words(), emitted(context, lineage_of.retraction, saying):
         done = retract(
             settings(KafkaSettings),
             settings(ResultsDbSettings),

@@ -16,7 +16,7 @@ from electrored_dagster import metadata
 from electrored_dagster.asset_specs import avro_columns, described, key
 from electrored_dagster.column_lineage import came_from
 from electrored_dagster.metadata import RECORDS_CHECK, NotSet, own_words, settings
-from electrored_dagster.openlineage import told
+from electrored_dagster.openlineage import emitted
 from lineage.emitter import ProgressCell
 from sources import lineage as lineage_of
 
@@ -70,7 +70,7 @@ def payment_confirmations(
     from sources.soap.poll import Topics, poll
 
     saying = ProgressCell()
-    with own_words(), told(context, lineage_of.soap, saying):
+    with own_words(), emitted(context, lineage_of.soap, saying):
         topics = Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
         try:
             result = poll(

@@ -33,7 +33,7 @@ def assets() -> dg.Definitions:
         _aside(
             LATE_EVENTS,
             [LOG],
-            "ProgressReport that came after the end of their window and its grace: counted, and told here.",
+            "Facts that came after the end of their window and its grace: counted, and told here.",
         ),
         _aside(
             DEAD_LETTERS,

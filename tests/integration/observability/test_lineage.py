@@ -28,7 +28,7 @@ from contracts.settings import (
 from contracts.tables import generations
 from contracts.topics import OPENLINEAGE_EVENTS, TOP_SALES_BY_CITY
 from kafka_client.clients import admin, consumer, ensure_topics
-from lineage.emitter import Known, LineageEmitter, telling
+from lineage.emitter import Known, LineageEmitter, open_emitter
 from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
 from stack.cli import app
@@ -84,9 +84,9 @@ def test_a_column_s_way_is_answered_to_its_sources_and_back(
         partial(of_streaming.replay, CITY, 1),
     ]
     built(results_db)
-    with telling("test", *known, settings=settings) as lineage:
+    with open_emitter("test", *known, settings=settings) as lineage:
         for job in jobs:
-            with lineage.told(job):
+            with lineage.run(job):
                 pass
     with answering(stack, results_db) as ask:
         wait_until(lambda: "step" in ask("top_sales_by_city.total"), what="answer")
@@ -170,10 +170,10 @@ def test_a_run_is_told_from_its_start_to_its_end_and_how_far_it_is_between(
 ) -> None:
     job = of_streaming.worker(CITY, 71)
     facts = ProgressReport(watermark=datetime(2026, 11, 23, tzinfo=UTC), counts={"combine": {"events": 3}})
-    with telling("test", *known, settings=settings) as lineage:
-        with lineage.told(lambda: job, lambda: facts):
+    with open_emitter("test", *known, settings=settings) as lineage:
+        with lineage.run(lambda: job, lambda: facts):
             wait_until(lambda: "RUNNING" in states(told(stack.kafka, job.name)), what="RUNNING")
-        with pytest.raises(ValueError, match="it broke"), lineage.told(lambda: job):
+        with pytest.raises(ValueError, match="it broke"), lineage.run(lambda: job):
             raise ValueError("it broke")
     events = told(stack.kafka, job.name)
     first = [event for event in events if event["run"]["runId"] == events[0]["run"]["runId"]]
@@ -192,12 +192,12 @@ def test_a_run_that_was_killed_is_ended_by_the_next_of_its_process(
 ) -> None:
     job = of_streaming.worker(CITY, 72)
     abandoned: list[Any] = []
-    with telling("test", *known, settings=settings) as lineage:
+    with open_emitter("test", *known, settings=settings) as lineage:
         # Held and never left, as by a process that is no more.
-        abandoned.append(lineage.told(lambda: job))
+        abandoned.append(lineage.run(lambda: job))
         abandoned[0].__enter__()
     assert "COMPLETE" not in states(told(stack.kafka, job.name))
-    with telling("test", *known, settings=settings) as lineage, lineage.told(lambda: job):
+    with open_emitter("test", *known, settings=settings) as lineage, lineage.run(lambda: job):
         pass
     events = told(stack.kafka, job.name)
     left = [event for event in events if event["run"]["runId"] == events[0]["run"]["runId"]]
@@ -266,7 +266,7 @@ def test_a_backend_that_is_away_stops_nobody_and_gets_all_of_it_later_in_order(
         }
         monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "composite")
         monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TRANSPORTS", json.dumps(transports))
-        with telling("test", *known, settings=settings) as lineage:
+        with open_emitter("test", *known, settings=settings) as lineage:
             began = time.monotonic()
             _ten_runs(lineage, lambda: job)
             worked = time.monotonic() - began
@@ -277,7 +277,7 @@ def test_a_backend_that_is_away_stops_nobody_and_gets_all_of_it_later_in_order(
         there = told(stack.kafka, job.name)
         assert states(there) == ["START", "COMPLETE"] * 10
         backend.is_away = False
-        with telling("test", *known, settings=settings):
+        with open_emitter("test", *known, settings=settings):
             wait_until(lambda: len(backend.events) >= 20, what="what was kept")
         assert [(e["run"]["runId"], e["eventType"]) for e in backend.events] == [
             (e["run"]["runId"], e["eventType"]) for e in there
@@ -290,8 +290,8 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(
     job, topic = of_streaming.worker(CITY, 74), "lineage-later"
     later = replace(OPENLINEAGE_EVENTS, name=topic)
     monkeypatch.setattr("lineage.transports.OPENLINEAGE_EVENTS", later)
-    with telling("later", *known, settings=settings) as lineage:
-        with lineage.told(lambda: job):
+    with open_emitter("later", *known, settings=settings) as lineage:
+        with lineage.run(lambda: job):
             pass
         waiting = settings.lineage_dir
         assert waiting is not None
@@ -305,5 +305,5 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(
 
 def _ten_runs(lineage: LineageEmitter, job: Callable[[], Any]) -> None:
     for _ in range(10):
-        with lineage.told(job):
+        with lineage.run(job):
             pass

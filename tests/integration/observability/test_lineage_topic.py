@@ -15,7 +15,7 @@ from contracts.settings import LineageSettings, ResultsDbSettings
 from contracts.topics import OPENLINEAGE_EVENTS
 from kafka_client.clients import admin, client_config, consumer
 from lineage import transports
-from lineage.emitter import START, Known, telling
+from lineage.emitter import START, Known, open_emitter
 from lineage.outbox import Refused, restored
 from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
@@ -62,7 +62,7 @@ def test_what_others_tell_is_passed_over_or_shown_and_the_way_is_answered(
     for value in (*ODD, None):
         producer.produce(OPENLINEAGE_EVENTS.name, value=value)
     assert producer.flush(30) == 0
-    with telling("test", *known, settings=settings) as lineage, lineage.told(of_sources.csv):
+    with open_emitter("test", *known, settings=settings) as lineage, lineage.run(of_sources.csv):
         pass
     with answering(stack, results_db) as ask:
         wait_until(lambda: "step" in ask("inbox.amount", direction="downstream"), what="answer")

@@ -83,7 +83,7 @@ def turn_until(loops: tuple[Loop, ...], condition: Callable[[], Any], seconds: f
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
         for loop in loops:
-            loop.turn()
+            loop.run_once()
 
 
 @pytest.mark.parametrize(

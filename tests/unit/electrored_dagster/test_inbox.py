@@ -192,7 +192,7 @@ def test_a_new_file_beside_one_that_is_left_is_taken_as_soon_as_any(settings: Cs
 
 def test_the_memory_is_what_the_cursor_says(settings: CsvSettings) -> None:
     put(settings)
-    memory = Memory().asking(look(settings)).telling(True, "abc")
+    memory = Memory().asking(look(settings)).open_emitter(True, "abc")
     assert Memory.of(memory.cursor) == memory
     assert Memory.of(None) == Memory()
 

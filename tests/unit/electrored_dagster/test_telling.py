@@ -24,7 +24,7 @@ from contracts.settings import LineageSettings
 from electrored_dagster import openlineage as of_dagster
 from electrored_dagster.asset_specs import evaluation
 from electrored_dagster.observations import overlap_result
-from lineage.emitter import ABORT, COMPLETE, FAIL, START, Lineage, ProgressCell, telling
+from lineage.emitter import ABORT, COMPLETE, FAIL, START, Lineage, ProgressCell, open_emitter
 from lineage.model import BATCH, Job
 from lineage.run import Naming, RunOf
 from observer.platform_status import Overlap
@@ -131,8 +131,8 @@ def test_a_step_notes_whose_it_is_until_it_ends(tmp_path: Path, monkeypatch: pyt
     settings = LineageSettings(lineage_dir=tmp_path)
     job = Job("csv-take", BATCH, "x.py", (), ())
     with (
-        telling("dagster", settings=settings, is_alone=False) as teller,
-        teller.told(lambda: job, ProgressCell()),
+        open_emitter("dagster", settings=settings, is_alone=False) as teller,
+        teller.run(lambda: job, ProgressCell()),
     ):
         pass
     assert list(tmp_path.glob("dagster/open/*")) == []
@@ -200,7 +200,7 @@ def test_a_run_that_nobody_scheduled_was_scheduled_for_no_time(tmp_path: Path) -
 
 @dg.asset_check(asset=CSV_SALES.key)
 def looked(context):  # type: ignore[no-untyped-def] # Dagster refuses a context whose type is text
-    with of_dagster.told(context, lambda: Job("looking", BATCH, "x.py", (), ()), ProgressCell()):
+    with of_dagster.emitted(context, lambda: Job("looking", BATCH, "x.py", (), ()), ProgressCell()):
         return dg.AssetCheckResult(passed=True)
 
 

@@ -68,7 +68,7 @@ def job(name: str = "a-job") -> Callable[[], Job]:
 )
 def test_what_failed_is_told_from_what_was_stopped(tmp_path: Path, error: BaseException, end: str) -> None:
     teller = lineage(backend := Backend(), tmp_path)
-    with pytest.raises(type(error)), teller.told(job()):
+    with pytest.raises(type(error)), teller.run(job()):
         raise error
     teller.close()
     assert [state for _, state in backend.said] == [START, end]
@@ -79,7 +79,7 @@ def test_what_failed_is_told_from_what_was_stopped(tmp_path: Path, error: BaseEx
 def test_an_error_is_told_without_values_and_secrets(tmp_path: Path) -> None:
     teller = lineage(backend := Backend(), tmp_path)
     words = "no way to postgresql://u:s3cr3t@db/results\n[SQL: insert …]\n[parameters: {'city': 'Berlin'}]"
-    with pytest.raises(Cancelled), teller.told(job()):
+    with pytest.raises(Cancelled), teller.run(job()):
         raise Cancelled(words)
     teller.close()
     message = backend.events[-1].run.facets["errorMessage"]["message"]
@@ -91,7 +91,7 @@ def test_the_next_process_of_a_name_ends_all_that_a_killed_one_had_begun(tmp_pat
     """Of a generation too that is no more, so that no run of its job begins again."""
     OpenRuns(tmp_path).begin(OpenRun(OLD, "top-sales-by-city.g1"))
     teller = lineage(backend := Backend(), tmp_path)
-    with teller.told(job("top-sales-by-city.g2")):
+    with teller.run(job("top-sales-by-city.g2")):
         pass
     teller.close()
     assert backend.said == [
@@ -109,7 +109,7 @@ def test_what_a_process_left_whose_name_is_not_taken_up_again_is_told_by_another
 ) -> None:
     """A slice of a replay, or a slot that is no more: its events are kept, and its run is not open for ever."""
     gone = lineage(away := Backend(is_away=True), tmp_path / "slice")
-    with gone.told(job("slice")):
+    with gone.run(job("slice")):
         pass
     gone.close()
     assert away.events == []
@@ -129,7 +129,7 @@ def test_nobody_is_an_heir_of_who_lives(tmp_path: Path) -> None:
     shared = lineage(Backend(is_away=True), tmp_path / "dagster", is_alone=False)
     OpenRuns(tmp_path / "killed").hold()
     OpenRuns(tmp_path / "killed").begin(OpenRun(OLD, "killed"))
-    with living.told(job("living")), shared.told(job("shared")):
+    with living.run(job("living")), shared.run(job("shared")):
         heir = lineage(backend := Backend(awaited=ABORT), tmp_path / "worker", every_seconds=0.05)
         assert backend.came.wait(SECONDS)
         heir.close()
@@ -152,7 +152,7 @@ def test_nothing_is_told_of_a_run_behind_its_end(tmp_path: Path) -> None:
             threading.Event().wait(0.2)
         return ProgressReport()
 
-    with teller.told(job(), slow):
+    with teller.run(job(), slow):
         assert asked.wait(SECONDS)
     teller.close()
     states = [state for _, state in backend.said]

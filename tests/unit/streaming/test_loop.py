@@ -143,7 +143,7 @@ def loop(world: World) -> Loop:
     made = Loop(LoopDeps(anything, anything, anything, anything, positions, anything))
     made.join()
     world.callbacks["on_assign"](world, [TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)])
-    made.turn()
+    made.run_once()
     assert made.ready == {0, 1}
     world.log.clear()
     return made
@@ -170,7 +170,7 @@ def pressed(loop: Loop) -> None:
 
 def test_what_trickles_in_is_committed_at_once(world: World, loop: Loop) -> None:
     world.arriving = [[event(0, 5), event(1, 8)]]
-    loop.turn()
+    loop.run_once()
     assert world.log == ["take", ("commit", {0: 6, 1: 9}), "accept"]
 
 
@@ -179,13 +179,13 @@ def test_transactions_of_a_trickling_input_are_apart(world: World, loop: Loop) -
     # The clock may have begun less than an hour ago.
     loop._committed_at = -3600
     world.arriving = [[event(0, 5)], [event(0, 6)], [event(0, 7)]]
-    loop.turn()
+    loop.run_once()
     world.log.clear()
-    loop.turn()
-    loop.turn()
+    loop.run_once()
+    loop.run_once()
     assert (world.log, world.overlay) == ([], {0: 8})
     loop._pace = replace(loop._pace, pause_seconds=0)
-    loop.turn()
+    loop.run_once()
     assert world.log == ["take", ("commit", {0: 8}), "accept"]
 
 
@@ -193,12 +193,12 @@ def test_who_waits_for_more_before_a_commit_does_not_ask_without_a_pause(
     world: World, loop: Loop, pressed: None
 ) -> None:
     world.arriving = [[event(0, 5)]]
-    loop.turn()
-    loop.turn()
+    loop.run_once()
+    loop.run_once()
     assert world.waited == IDLE_SECONDS, "a replay took a core to ask for what had not come yet"
     loop._pace = LIVE
     loop._committed_at = 0
-    loop.turn()
+    loop.run_once()
     assert world.waited == 0, "what is live is committed at once if nothing more has come"
 
 
@@ -207,9 +207,9 @@ def test_an_input_that_presses_is_committed_when_enough_has_come(
 ) -> None:
     loop._pace = replace(loop._pace, events=3)
     world.arriving = [[event(0, 5), event(0, 6)], [event(0, 7)], [event(0, 8)]]
-    loop.turn()
+    loop.run_once()
     assert world.log == []
-    loop.turn()
+    loop.run_once()
     assert world.log == ["take", ("commit", {0: 8}), "accept"]
 
 
@@ -217,18 +217,18 @@ def test_an_input_that_presses_is_committed_when_its_time_has_come(
     world: World, loop: Loop, pressed: None
 ) -> None:
     world.arriving = [[event(0, 5)], [event(0, 6)]]
-    loop.turn()
+    loop.run_once()
     assert world.log == []
     loop._pace = replace(loop._pace, seconds=0)
-    loop.turn()
+    loop.run_once()
     assert world.log == ["take", ("commit", {0: 7}), "accept"]
 
 
 def test_rule_5_on_revoke_commits_before_it_gives_up(world: World, loop: Loop, pressed: None) -> None:
     world.arriving = [[event(0, 5), event(1, 8)], [event(0, 6), event(1, 9)]]
-    loop.turn()
+    loop.run_once()
     world.rebalance = give_up("on_revoke", 1)
-    loop.turn()
+    loop.run_once()
     assert world.log == ["take", ("commit", {0: 6, 1: 9}), "accept", ("stop reading", [1]), ("forget", 1)]
     # What came in that poll from the partition that was given up is left to its next owner.
     assert world.overlay == {0: 7}
@@ -236,31 +236,31 @@ def test_rule_5_on_revoke_commits_before_it_gives_up(world: World, loop: Loop, p
 
 def test_rule_5_on_lost_aborts(world: World, loop: Loop, pressed: None) -> None:
     world.arriving = [[event(0, 5), event(1, 8)], [event(0, 6)]]
-    loop.turn()
+    loop.run_once()
     world.rebalance = give_up("on_lost", 1)
-    loop.turn()
+    loop.run_once()
     assert world.log == ["reset", ("stop reading", [1]), ("forget", 1)]
     assert world.overlay == {}
     world.log.clear()
-    loop.turn()
+    loop.run_once()
     assert world.log == [("stop reading", [0]), ("read on", {0: 0})]
 
 
 def test_rule_5_after_an_abort_the_overlay_is_dropped_and_read_again(world: World, loop: Loop) -> None:
     world.outcome = [Abortable("refused")]
     world.arriving = [[event(0, 5), event(1, 8)]]
-    loop.turn()
-    loop.turn()
-    loop.turn()
+    loop.run_once()
+    loop.run_once()
+    loop.run_once()
     assert world.log == ["take", "reset", ("stop reading", [0, 1]), ("read on", {0: 0, 1: 0})]
 
 
 def test_rule_5_after_an_unknown_outcome_progress_is_asked(world: World, loop: Loop) -> None:
     world.outcome = [OutcomeUnknown("no answer")]
     world.arriving = [[event(0, 5)]]
-    loop.turn()
-    loop.turn()
-    loop.turn()
+    loop.run_once()
+    loop.run_once()
+    loop.run_once()
     assert world.log == [
         "take",
         "reset",
@@ -276,7 +276,7 @@ def test_rule_5_after_an_unknown_outcome_progress_is_asked(world: World, loop: L
 def test_an_end_tells_how_far_was_consumed(world: World, loop: Loop, pressed: None) -> None:
     end = KafkaError(KafkaError._PARTITION_EOF)
     world.arriving = [[event(0, 5), event(0, 9, end), event(7, 4, end)]]
-    loop.turn()
+    loop.run_once()
     assert world.overlay == {0: 6}
     assert loop.consumed(0) == 9
     assert loop.consumed(1) == 0
@@ -285,8 +285,8 @@ def test_an_end_tells_how_far_was_consumed(world: World, loop: Loop, pressed: No
 def test_rule_5_an_end_seen_before_an_abort_counts_no_more(world: World, loop: Loop) -> None:
     world.outcome = [Abortable("refused")]
     world.arriving = [[event(0, 5), event(0, 9, KafkaError(KafkaError._PARTITION_EOF))]]
-    loop.turn()
-    loop.turn()
+    loop.run_once()
+    loop.run_once()
     assert loop.consumed(0) == 0
 
 
@@ -294,18 +294,18 @@ def test_rule_5_an_end_seen_before_an_abort_counts_no_more(world: World, loop: L
 def test_a_lost_position_is_fatal(world: World, loop: Loop, code: int) -> None:
     world.arriving = [[event(0, 5), event(0, -1, KafkaError(code))]]
     with pytest.raises(Fatal, match="partition 0"):
-        loop.turn()
+        loop.run_once()
 
 
 def test_a_passing_failure_is_not(world: World, loop: Loop, pressed: None) -> None:
     world.arriving = [[event(0, 5), event(0, -1, KafkaError(KafkaError._TRANSPORT))]]
-    loop.turn()
+    loop.run_once()
     assert world.overlay == {0: 6}
 
 
 def test_a_held_loop_commits_and_rests_until_it_is_released(world: World, loop: Loop, pressed: None) -> None:
     world.arriving = [[event(0, 5)]]
-    loop.turn()
+    loop.run_once()
     assert loop.hold()
     assert world.log == ["take", ("commit", {0: 6}), "accept", ("stop reading", [0, 1])]
     world.log.clear()
@@ -322,7 +322,7 @@ def test_a_held_loop_reads_exactly_up_to_its_limits(world: World, loop: Loop) ->
     assert world.log == [("stop reading", []), ("read on", {0: 0})]
     world.log.clear()
     world.arriving = [[event(0, 6), event(0, 7), event(0, 8)]]
-    loop.turn()
+    loop.run_once()
     assert world.log == ["take", ("commit", {0: 7}), "accept"]
     loop.read_to({0: 7, 1: 0})
     assert loop.step.progress(0).next_offset == 7
@@ -333,10 +333,10 @@ def test_a_held_loop_reads_exactly_up_to_its_limits(world: World, loop: Loop) ->
 
 def test_a_loop_is_held_only_after_its_commit_went_through(world: World, loop: Loop, pressed: None) -> None:
     world.arriving = [[event(0, 5)]]
-    loop.turn()
+    loop.run_once()
     world.outcome = [Abortable("no")]
     assert not loop.hold()
-    loop.turn()
+    loop.run_once()
     assert loop.hold()
     assert loop.step.progress(0).next_offset == 0
 
@@ -345,7 +345,7 @@ def test_a_partition_that_comes_to_a_held_loop_is_not_read(world: World, loop: L
     loop.hold()
     world.log.clear()
     world.callbacks["on_assign"](world, [TopicPartition(TOPIC, 2)])
-    loop.turn()
+    loop.run_once()
     assert loop.ready == {0, 1, 2}
     assert world.log == [("read back", 2)]
 
@@ -354,7 +354,7 @@ def test_a_loop_that_is_released_commits_before_it_reads_on(world: World, loop: 
     loop.hold()
     loop.read_to({0: 100, 1: 100})
     world.arriving = [[event(0, 5), event(0, 6)]]
-    loop.turn()
+    loop.run_once()
     world.log.clear()
     loop.release()
     assert world.log == [
@@ -370,11 +370,11 @@ def test_a_loop_whose_release_is_aborted_reads_that_again(world: World, loop: Lo
     loop.hold()
     loop.read_to({0: 100, 1: 100})
     world.arriving = [[event(0, 5)]]
-    loop.turn()
+    loop.run_once()
     world.outcome = [Abortable("no")]
     loop.release()
     world.log.clear()
-    loop.turn()
+    loop.run_once()
     assert world.log == [("stop reading", [0, 1]), ("read on", {0: 0, 1: 0})]
 
 
@@ -384,29 +384,29 @@ def test_what_stands_behind_a_limit_shows_that_everything_before_it_has_come(
     loop.hold()
     loop.read_to({0: 7, 1: 5})
     world.arriving = [[event(0, 3), event(0, 8), event(1, 9, END)]]
-    loop.turn()
+    loop.run_once()
     assert (loop.consumed(0), loop.consumed(1)) == (7, 5)
     assert loop.step.progress(0).next_offset == 4
 
 
 def test_an_end_that_comes_with_an_abort_says_nothing(world: World, loop: Loop, pressed: None) -> None:
     world.arriving = [[event(0, 5)], [event(0, 6), event(0, 7, END)]]
-    loop.turn()
+    loop.run_once()
     world.outcome = [Abortable("no")]
     world.rebalance = give_up("on_revoke", 1)
-    loop.turn()
+    loop.run_once()
     assert loop.consumed(0) == 0
 
 
 def test_what_was_written_counts_when_it_is_committed_and_only_then(world: World, loop: Loop) -> None:
     world.outcome = [Abortable("no")]
     world.arriving = [[event(0, 5), event(1, 8)]]
-    loop.turn()
+    loop.run_once()
     assert not loop.written
-    loop.turn()
+    loop.run_once()
     loop._pace = replace(loop._pace, pause_seconds=0)
     world.arriving = [[event(0, 5), event(1, 8)]]
-    loop.turn()
+    loop.run_once()
     assert loop.written == {"out": 2}
 
 
@@ -427,8 +427,8 @@ def test_what_is_told_of_a_failure_holds_what_was_committed_and_no_more(
     world: World, loop: Loop, pressed: None, standing: LoopStatus
 ) -> None:
     world.arriving = [[event(0, 5)], [event(0, 6)]]
-    loop.turn()
+    loop.run_once()
     loop.commit()
-    loop.turn()
+    loop.run_once()
     loop.close()
     assert standing.seen.checkpoints == {0: 6, 1: 0}
