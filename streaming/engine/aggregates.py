@@ -1,6 +1,6 @@
 """Aggregates: commutative, associative merges, each defined once as polars expressions.
 
-`collect` turns the events of a group into a partial; `join` turns partials (or a total and partials) into one. Both
+`accumulate` turns the events of a group into a partial; `merge` turns partials (or a total and partials) into one. Both
 give the same fields, so the order, the batching and the number of workers cannot change a total. In frames, timestamps
 are 64-bit microseconds since the Unix epoch, UTC.
 """
@@ -55,10 +55,10 @@ class Aggregate(Protocol):
     def reads(self) -> Sequence[str]:
         """The event columns it needs."""
 
-    def collect(self) -> Sequence[pl.Expr]:
+    def accumulate(self) -> Sequence[pl.Expr]:
         """Events of a group → fields. Beside the event columns there are `sign` (1 or -1) and `is_late`."""
 
-    def join(self) -> Sequence[pl.Expr]:
+    def merge(self) -> Sequence[pl.Expr]:
         """Fields of several partials of a group → fields."""
 
 
@@ -77,10 +77,10 @@ class Sum:
     def reads(self) -> Sequence[str]:
         return (self.column,)
 
-    def collect(self) -> Sequence[pl.Expr]:
+    def accumulate(self) -> Sequence[pl.Expr]:
         return (pl.col(self.column).sum().cast(MONEY).alias(self.name),)
 
-    def join(self) -> Sequence[pl.Expr]:
+    def merge(self) -> Sequence[pl.Expr]:
         return (pl.col(self.name).sum(),)
 
 
@@ -98,10 +98,10 @@ class Count:
     def reads(self) -> Sequence[str]:
         return ()
 
-    def collect(self) -> Sequence[pl.Expr]:
+    def accumulate(self) -> Sequence[pl.Expr]:
         return (pl.col("sign").sum().cast(pl.Int64).alias(self.name),)
 
-    def join(self) -> Sequence[pl.Expr]:
+    def merge(self) -> Sequence[pl.Expr]:
         return (pl.col(self.name).sum(),)
 
 
@@ -120,14 +120,14 @@ class LateStats:
     def reads(self) -> Sequence[str]:
         return (self.column, self.recorded_at)
 
-    def collect(self) -> Sequence[pl.Expr]:
+    def accumulate(self) -> Sequence[pl.Expr]:
         return (
             pl.col("is_late").sum().cast(pl.Int64).alias("late_count"),
             pl.when("is_late").then(pl.col(self.column)).sum().cast(MONEY).alias("late_amount"),
             pl.when("is_late").then(pl.col(self.recorded_at)).max().alias("restated_at"),
         )
 
-    def join(self) -> Sequence[pl.Expr]:
+    def merge(self) -> Sequence[pl.Expr]:
         return pl.col("late_count").sum(), pl.col("late_amount").sum(), pl.col("restated_at").max()
 
 
@@ -151,7 +151,7 @@ class ArgMax:
     def reads(self) -> Sequence[str]:
         return tuple(field.name for field in (self.column, *self.by))
 
-    def collect(self) -> Sequence[pl.Expr]:
+    def accumulate(self) -> Sequence[pl.Expr]:
         # polars' max() of a struct answers nulls; sort_by costs 0.1 µs an event and is right.
         order = [field.name for field in self.by]
         newest = [
@@ -162,7 +162,7 @@ class ArgMax:
             newest[0] = newest[0].str.head(MOST_CHARACTERS).str.replace_all("\0", "\ufffd", literal=True)
         return newest
 
-    def join(self) -> Sequence[pl.Expr]:
+    def merge(self) -> Sequence[pl.Expr]:
         order = [field.name for field in self.fields[1:]]
         return [pl.col(field.name).sort_by(order).last() for field in self.fields]
 
@@ -201,7 +201,7 @@ class NestedGroups:
     def reads(self) -> Sequence[str]:
         return tuple(field.name for field in self.item if field.name != self.count)
 
-    def collect(self, events: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    def accumulate(self, events: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
         """Events → the list of each group."""
         columns = [pl.col(name) for name in key if name not in {field.name for field in self.item}]
         if self.count is not None:
@@ -211,7 +211,7 @@ class NestedGroups:
         cut = pl.col(shown).str.head(MOST_CHARACTERS).str.replace_all("\0", "\ufffd", literal=True)
         return self._listed(events.select(columns).with_columns(cut), key)
 
-    def join(self, groups: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    def merge(self, groups: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
         """Lists of several partials of each group → one."""
         lists = groups.select(*key, self.name).filter(pl.col(self.name).is_not_null())
         return self._listed(lists.explode(self.name).unnest(self.name), key)
@@ -238,23 +238,25 @@ def _taken(events: pl.DataFrame, name: str) -> pl.Expr:
     return column
 
 
-def collect(
+def accumulate(
     events: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | NestedGroups]
 ) -> pl.DataFrame:
     """Events → one row of fields for each group."""
-    plain = [expr for found in aggregates if not isinstance(found, NestedGroups) for expr in found.collect()]
-    parts = [found.collect(events, key) for found in aggregates if isinstance(found, NestedGroups)]
+    plain = [
+        expr for found in aggregates if not isinstance(found, NestedGroups) for expr in found.accumulate()
+    ]
+    parts = [found.accumulate(events, key) for found in aggregates if isinstance(found, NestedGroups)]
     return _side_by_side([events.group_by(key).agg(plain)] if plain else [], parts, key)
 
 
-def join(
+def merge(
     groups: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | NestedGroups]
 ) -> pl.DataFrame:
     """Partials and totals → one row for each group; without the fields that are null in all of them."""
-    plain = [expr for found in aggregates if not isinstance(found, NestedGroups) for expr in found.join()]
+    plain = [expr for found in aggregates if not isinstance(found, NestedGroups) for expr in found.merge()]
     lists = [found for found in aggregates if isinstance(found, NestedGroups)]
     # One input's commits carry nothing of the other's.
-    parts = [found.join(groups, key) for found in lists if groups[found.name].null_count() < groups.height]
+    parts = [found.merge(groups, key) for found in lists if groups[found.name].null_count() < groups.height]
     return _side_by_side([groups.group_by(key).agg(plain)] if plain else [], parts, key)
 
 

@@ -249,7 +249,7 @@ class Combine:
         if frame.is_empty():
             return Counter()
         if self._pipeline.calendar is None:
-            self._partials.append(self._pipeline.collect(self._input, frame))
+            self._partials.append(self._pipeline.accumulate(self._input, frame))
             return Counter()
         events = self._input.events
         windows = assign(frame[events.event_time], self._calendar)
@@ -257,7 +257,7 @@ class Combine:
         frame = frame.hstack(windows).hstack(
             [pl.Series("is_late", recorded >= end + self._parameters.grace // MICROSECOND)]
         )
-        self._partials.append(self._pipeline.collect(self._input, frame))
+        self._partials.append(self._pipeline.accumulate(self._input, frame))
         late = _counted(frame, "is_late")
         if late and self._out.late_topic is not None:
             told = frame.filter("is_late").select("row", "window_start", "window_end")
@@ -287,7 +287,7 @@ class Combine:
         if self._partials:
             groups = pl.concat(self._partials)
             if len(self._partials) > 1:
-                groups = self._pipeline.join(groups)
+                groups = self._pipeline.merge(groups)
             owned = by_owner(groups, self._pipeline, self._out.partials_partitions)
         watermarks = self._encode_watermarks()
         prefix = header(self._out.partials_schema_id)

@@ -114,7 +114,7 @@ class Loop:
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fatal, after which a new process has to go on."""
-        self.join()
+        self.subscribe()
         try:
             while not stop.is_set():
                 self.run_once()
@@ -122,7 +122,7 @@ class Loop:
         finally:
             self.close()
 
-    def join(self) -> None:
+    def subscribe(self) -> None:
         """Ask the group for partitions; they come with the turns."""
         self._consumer.subscribe(
             [self.step.input_topic],

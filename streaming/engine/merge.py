@@ -170,7 +170,7 @@ class Merge:
         """New totals of the groups that have partials, by partition and key; all partitions at once."""
         groups = partials.hstack([pl.Series(_KEY, group_keys(partials, self._pipeline), dtype=pl.Binary)])
         both = pl.concat([self._known(groups), groups])
-        joined = self._pipeline.join(both, [_PARTITION, _KEY])
+        joined = self._pipeline.merge(both, [_PARTITION, _KEY])
         rows = encode_rows(pl.DataFrame([joined[name] for name in self._columns]))
         totals: dict[int, dict[bytes, bytes]] = {}
         for partition, key, row in zip(

@@ -15,7 +15,7 @@ import polars as pl
 from contracts.calendar import Calendar, CalendarKind
 from contracts.topics import Topic, combine_step
 from contracts.zones import ZoneRules
-from streaming.engine.aggregates import Aggregate, Field, NestedGroups, collect, join, text, timestamp
+from streaming.engine.aggregates import Aggregate, Field, NestedGroups, accumulate, merge, text, timestamp
 
 NAMESPACE = "electrored"
 
@@ -166,9 +166,9 @@ class Pipeline:
         """Every column of a partial and of a total."""
         return (*self.key_fields, *(field for aggregate in self.aggregates for field in aggregate.fields))
 
-    def collect(self, found: Input, events: pl.DataFrame) -> pl.DataFrame:
+    def accumulate(self, found: Input, events: pl.DataFrame) -> pl.DataFrame:
         """Events of an input → partials of their groups; what other inputs contribute is null."""
-        partials = collect(events, [field.name for field in self.key_fields], found.aggregates)
+        partials = accumulate(events, [field.name for field in self.key_fields], found.aggregates)
         missing = [field for field in self.fields if field.name not in partials.columns]
         return (
             partials
@@ -176,10 +176,10 @@ class Pipeline:
             else partials.with_columns(pl.lit(None, field.dtype).alias(field.name) for field in missing)
         )
 
-    def join(self, groups: pl.DataFrame, within: Sequence[str] = ()) -> pl.DataFrame:
+    def merge(self, groups: pl.DataFrame, within: Sequence[str] = ()) -> pl.DataFrame:
         """Partials and totals → one for each group; `within` are columns that keep groups apart besides."""
         return self._whole(
-            join(groups, [*within, *(field.name for field in self.key_fields)], self.aggregates)
+            merge(groups, [*within, *(field.name for field in self.key_fields)], self.aggregates)
         )
 
     def _whole(self, groups: pl.DataFrame) -> pl.DataFrame:

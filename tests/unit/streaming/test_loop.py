@@ -141,7 +141,7 @@ def loop(world: World) -> Loop:
     anything: Any = world
     positions = Positions("test.combine", "combine", "group", TOPIC, "id", "progress", {0: 0, 1: 0})
     made = Loop(LoopDeps(anything, anything, anything, anything, positions, anything))
-    made.join()
+    made.subscribe()
     world.callbacks["on_assign"](world, [TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)])
     made.run_once()
     assert made.ready == {0, 1}
