@@ -76,7 +76,7 @@ class SliceResult:
 @contextmanager
 def connected() -> Iterator[tuple[KafkaSettings, Engine, ReplaySettings]]:
     """Kafka and the results database, in the role that may write it. Raises NotSet."""
-    from streaming.sink.following import connect
+    from streaming.results_db import connect
 
     results = connect(settings(ResultsDbSettings), "replay", NullPool)
     try:

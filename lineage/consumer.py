@@ -19,6 +19,7 @@ from contracts.topics import OPENLINEAGE_EVENTS
 from kafka_client.clients import consumer, describe_topics
 from lineage.store import keep
 from observability import logs
+from observability.supervision import reason, supervise
 
 AT_ONCE = 500
 POLL_SECONDS = 1.0
@@ -45,16 +46,16 @@ class LineageConsumer(threading.Thread):
         self._topic = topic
 
     def run(self) -> None:
-        said = ""
-        while not self._stop_asked.is_set():
-            try:
-                self._follow()
-            except Exception as error:
-                reason = repr(error).split("\n", 1)[0][:200]
-                if reason != said:
-                    _log.warning("lineage is not followed, tried again", reason=reason)
-                said = reason
-                self._stop_asked.wait(AGAIN_SECONDS)
+        logged = ""
+
+        def on_failure(error: Exception, _: int) -> bool:
+            nonlocal logged
+            if (line := f"{type(error).__name__}: {reason(error)}") != logged:
+                _log.warning("lineage is not read, retried", reason=line)
+            logged = line
+            return True
+
+        supervise(self._follow, self._stop_asked, [AGAIN_SECONDS], on_failure, steady_seconds=AGAIN_SECONDS)
 
     def _follow(self) -> None:
         topic_id, _ = describe_topics(self._kafka, [self._topic])[self._topic]

@@ -24,6 +24,7 @@ from openlineage.client.serde import Serde
 from prometheus_client import Counter, Gauge
 
 from observability import logs
+from observability.supervision import reason
 
 # Of a process and backend: more than three days of a run that tells once a minute, about 200 MB at 40 kB each. More
 # would be a disk that fills because a backend is gone.
@@ -137,7 +138,7 @@ class _Lane:
                 return self._deliver()
             except Exception as error:
                 # Lineage is told, data is moved: a folder that cannot be read is no reason to stop that.
-                _log.warning("lineage events wait", lane=self.name, reason=_first_line(error))
+                _log.warning("lineage events wait", lane=self.name, reason=reason(error))
                 if self._closing.wait(AGAIN_SECONDS[-1]):
                     return None
 
@@ -189,7 +190,7 @@ class _Lane:
                         wait = AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS) - 1)]
                         failures += 1
                         if failures == 1:
-                            _log.warning("lineage events wait", lane=self.name, reason=_first_line(error))
+                            _log.warning("lineage events wait", lane=self.name, reason=reason(error))
                         # Who ends does not wait for a backend that is away.
                         if self._closing.wait(wait):
                             return
@@ -218,10 +219,6 @@ def _event(file: Path) -> RunEvent:
         return restored(json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
         raise Refused(f"{file.name} is no event: {error!r}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or repr(error)).split("\n", 1)[0][:200]
 
 
 def restored(event: Mapping[str, Any]) -> RunEvent:

@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from contracts.settings import KafkaSettings, ObserverSettings
 from kafka_client.clients import admin
 from observability import logs
+from observability.supervision import reason
 from observability.waits import WAITS, On
 from observer import probes
 from observer.probes import Sample
@@ -105,21 +106,21 @@ class Observer(Collector):
         samples: list[Sample] = []
         try:
             samples = list(self._looks[name]())
-            reason = ""
+            failed = ""
         # Whatever it is: a look that was given up would be missed by nobody, one that fails is an alert.
         except Exception as error:
-            reason = str(error).strip().split("\n", 1)[0]
-        if reason and reason != self._said.get(name):
-            _log.warning("a look got no answer", at=name, reason=reason)
-        self._said[name] = reason
+            failed = reason(error)
+        if failed and failed != self._said.get(name):
+            _log.warning("a look got no answer", at=name, reason=failed)
+        self._said[name] = failed
         WAITS.turn(f"look at {name}")
         if (server := SERVERS.get(name)) is not None:
-            if reason:
-                WAITS.begin(server, f"the look at {name} got no answer: {reason}", name)
+            if failed:
+                WAITS.begin(server, f"the look at {name} got no answer: {failed}", name)
             else:
                 WAITS.end(server, name)
         samples += [
-            Sample("electrored_look_up", float(not reason), labels),
+            Sample("electrored_look_up", float(not failed), labels),
             Sample("electrored_look_seconds", time.perf_counter() - began, labels),
             Sample("electrored_look_timestamp_seconds", time.time(), labels),
         ]

@@ -14,6 +14,7 @@ from prometheus_client import Gauge
 from contracts.settings import KafkaSettings, SalesDbSettings
 from observability import logs
 from observability.progress_report import ProgressReport
+from observability.supervision import supervise
 from observability.waits import WAITS, On
 from sources.errors import Interrupted
 from sources.position_store import PositionStore
@@ -78,26 +79,26 @@ class Capture:
         ledger = PositionStore(
             self._kafka, SOURCE, own, topics.positions, topics.events, (topics.dead_letters,)
         )
-        failures = 0
+
+        def session() -> None:
+            with translated():
+                self._session = Session(self._kafka, self._sales, self._topics, ledger, self._written)
+                self._session.run(stop)
+
+        def on_failure(error: Exception, _: int) -> bool:
+            if not isinstance(error, Interrupted):
+                raise error
+            if stop.is_set():
+                # What it waited for was cancelled for that.
+                return False
+            if error.on is not None:
+                WAITS.begin(error.on, str(error), SESSION)
+            _log.warning("interrupted", reason=str(error))
+            ledger.check_ownership()
+            return True
+
         try:
-            while not stop.is_set():
-                started = time.monotonic()
-                try:
-                    with translated():
-                        self._session = Session(self._kafka, self._sales, self._topics, ledger, self._written)
-                        self._session.run(stop)
-                except Interrupted as error:
-                    if stop.is_set():
-                        # What it waited for was cancelled for that.
-                        break
-                    if error.on is not None:
-                        WAITS.begin(error.on, str(error), SESSION)
-                    lasted = time.monotonic() - started
-                    failures = 0 if lasted > 2 * BACKOFF_SECONDS[-1] else failures + 1
-                    wait = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
-                    _log.warning("interrupted", reason=str(error), again_in_seconds=wait)
-                    ledger.check_ownership()
-                    stop.wait(wait)
+            supervise(session, stop, BACKOFF_SECONDS, on_failure, steady_seconds=2 * BACKOFF_SECONDS[-1])
         finally:
             ledger.close()
             for on in (*_SERVERS, "transaction"):

@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from contracts.tables import barrier_reports, barriers
 from observability import logs
+from observability.supervision import reason
 from observability.waits import WAITS
 from streaming.engine.loop import Loop, Punctuator
 
@@ -150,17 +151,13 @@ class Barriers:
                 WAITS.turn("barriers")
             # Whatever it is: if nobody looked any more, a loop that is held would stay so.
             except Exception as error:
-                _log.warning("barriers are looked at again", reason=_line(error))
-                WAITS.begin("postgres", f"the results database does not answer: {_line(error)}", "barriers")
+                _log.warning("barriers are looked at again", reason=reason(error))
+                WAITS.begin("postgres", f"the results database does not answer: {reason(error)}", "barriers")
                 WAITS.turn("barriers")
                 self._stop.wait(LOOK_SECONDS)
             self._wake.wait(pause)
         WAITS.end("postgres", "barriers")
         WAITS.leave("barriers")
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
 
 
 class BarrierReports:

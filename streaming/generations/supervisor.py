@@ -7,7 +7,6 @@ active one fails the process ends. The local store of a generation that is no mo
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,16 +17,18 @@ from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import generations
 from lineage.emitter import NULL_EMITTER, Emitter
 from observability import logs
-from observability.waits import WAITS, Cancelled
+from observability.supervision import supervise
+from observability.waits import WAITS
 from streaming import lineage as lineage_of
 from streaming.engine.errors import Fatal
 from streaming.generations import stores
 from streaming.generations.barriers import Barriers
 from streaming.generations.catalog import LIVE, Generation, load, load_live, with_rules
+from streaming.generations.following import Follower, follow
 from streaming.generations.schema_ids import keep
 from streaming.generations.worker import Worker
 from streaming.pipelines import PIPELINES
-from streaming.sink.following import Follower, connect, follow, retried
+from streaming.results_db import connect, retried
 
 # A building one is the slices' until it is whole.
 FOLLOWED = ("candidate", "active", "standby")
@@ -138,26 +139,19 @@ def _kept_running(
 
     Raises what ended the work of the active one.
     """
-    waits = list(AGAIN_SECONDS)
-    while not stop.is_set():
-        began = time.monotonic()
-        try:
-            work()
-            return
-        except Cancelled:
-            raise
-        # A defect of a new version too: it is here that one shows, and nobody reads its result yet.
-        except Exception as error:
-            now = retried(lambda: load(results, generation.pipeline, generation.number), stop)
-            if now.state == "active":
-                raise
-            if time.monotonic() > began + STEADY_SECONDS:
-                waits = list(AGAIN_SECONDS)
-            if not waits:
-                retried(partial(_mark_failed, results, generation, error), stop)
-                return
-            _log.warning("generation is tried again", generation=str(generation), reason=_reason(error))
-            stop.wait(waits.pop(0))
+
+    def on_failure(error: Exception, failures: int) -> bool:
+        # A defect of a new version too: it is here that one shows, and its result is not served yet.
+        now = retried(lambda: load(results, generation.pipeline, generation.number), stop)
+        if now.state == "active":
+            raise error
+        if failures >= len(AGAIN_SECONDS):
+            retried(partial(_mark_failed, results, generation, error), stop)
+            return False
+        _log.warning("generation is retried", generation=str(generation), reason=_reason(error))
+        return True
+
+    supervise(work, stop, AGAIN_SECONDS, on_failure, steady_seconds=STEADY_SECONDS)
 
 
 def _mark_failed(results: Engine, generation: Generation, error: Exception) -> None:

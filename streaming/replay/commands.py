@@ -26,6 +26,7 @@ from contracts.differences import changes, csv_of
 from contracts.settings import KafkaSettings, ResultsDbSettings, from_environment
 from lineage.emitter import ProgressCell, open_emitter
 from observability import logs
+from observability.supervision import reason as first_line
 from streaming import lineage as lineage_of
 from streaming.engine.errors import EngineError
 from streaming.generations.catalog import load
@@ -38,8 +39,7 @@ from streaming.replay.errors import Refused
 from streaming.replay.promotion import Promoted
 from streaming.replay.request import Range, Request
 from streaming.replay.request import grace as grace_given
-from streaming.sink.following import connect
-from streaming.sink.following import reason as first_line
+from streaming.results_db import connect
 
 # A candidate reads what came in while it was built; who asks right after `replay` waits for that.
 CAUGHT_UP_SECONDS = 60.0

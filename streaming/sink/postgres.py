@@ -22,13 +22,14 @@ from lineage.model import Job
 from observability import logs
 from observability.metrics import EVENTS
 from observability.progress_report import ProgressReport
-from observability.waits import Cancelled
+from observability.supervision import supervise
 from streaming import lineage as lineage_of
 from streaming.engine.errors import Fatal
 from streaming.engine.schemas import PatientRegistry
 from streaming.generations.barriers import STANDING_SECONDS, BarrierReports, Barriers
 from streaming.generations.catalog import LIVE, load
-from streaming.sink.following import Follower, connect, follow, retried
+from streaming.generations.following import Follower, follow
+from streaming.results_db import connect, retried
 from streaming.sink.rows import Rows
 from streaming.sink.state_topic import (
     CHECK_SECONDS,
@@ -214,32 +215,26 @@ def kept_following(
 
     Raises what ended the work of the active one, which is what people look at.
     """
-    said, failures = "", 0
-    while not stop.is_set():
-        began = time.monotonic()
-        try:
-            work()
-            return
-        except Cancelled:
-            raise
+    logged = ""
+
+    def on_failure(error: Exception, failures: int) -> bool:
         # A defect of a new version too, as in a worker.
-        except Exception as error:
-            state = retried(lambda: load(engine, entry.name, entry.number), stop).state
-            if state == "active":
-                raise
-            if state not in LIVE:
-                return
-            if time.monotonic() > began + STEADY_SECONDS:
-                said, failures = "", 0
-            reason = str(error) if isinstance(error, Fatal) else repr(error)
-            if reason != said:
-                _log.error(
-                    "a generation that nobody is shown is not followed; retire it, or mend it",
-                    generation=str(entry),
-                    state=state,
-                    reason=reason,
-                    exc_info=None if isinstance(error, Fatal) else error,
-                )
-            said = reason
-            stop.wait(AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS) - 1)])
-            failures += 1
+        nonlocal logged
+        state = retried(lambda: load(engine, entry.name, entry.number), stop).state
+        if state == "active":
+            raise error
+        if state not in LIVE:
+            return False
+        reason = str(error) if isinstance(error, Fatal) else repr(error)
+        if reason != logged or not failures:
+            _log.error(
+                "a generation that is not served is not written; retire it, or mend it",
+                generation=str(entry),
+                state=state,
+                reason=reason,
+                exc_info=None if isinstance(error, Fatal) else error,
+            )
+        logged = reason
+        return True
+
+    supervise(work, stop, AGAIN_SECONDS, on_failure, steady_seconds=STEADY_SECONDS)

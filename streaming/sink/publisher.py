@@ -33,7 +33,8 @@ from streaming.engine.errors import Abortable
 from streaming.engine.schemas import PatientRegistry
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
-from streaming.sink.following import Follower, connect, follow, retried
+from streaming.generations.following import Follower, follow
+from streaming.results_db import connect, retried
 from streaming.sink.state_topic import CHECK_SECONDS, Batch, Progress, Reader, check, decoded
 from streaming.sink.targets import SinkTarget, active
 

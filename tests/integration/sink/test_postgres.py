@@ -22,8 +22,8 @@ from kafka_client.registry import Registry
 from lineage.emitter import NULL_EMITTER, Emitter
 from stack.embedded import Embedded
 from streaming.engine.errors import Fatal
+from streaming.results_db import retried
 from streaming.sink import rows as rows_module
-from streaming.sink.following import retried
 from streaming.sink.postgres import StateSink, run
 from tests.integration.sink.conftest import DAY, Heard, Make
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 
 from observability.waits import WAITS
 from streaming.engine.errors import Fatal
-from streaming.sink.following import retried
+from streaming.results_db import retried
 
 
 class Answer(Exception):

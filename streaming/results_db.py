@@ -1,10 +1,9 @@
-"""One thread for everything that is to be followed, as the results database says it."""
+"""The results database as workers and sinks see it: away is waited for, a refusal ends the process."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
@@ -20,11 +19,10 @@ from tenacity.wait import wait_exponential
 from contracts.settings import ResultsDbSettings
 from kafka_client.clients import is_forbidden
 from observability import logs
+from observability.supervision import reason
 from observability.waits import WAITS, Cancelled
 from streaming.engine.errors import Fatal
 
-# How soon a new generation is followed, and a retired one left.
-TICK_SECONDS = 1.0
 # The database answers or it is away: a hung connection would hold results back for TCP's quarter of an hour.
 _CONNECT = {
     "connect_timeout": 5,
@@ -33,14 +31,10 @@ _CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-# Enough to know what is wrong; a whole statement with its values is neither readable nor anybody's business.
-_REASON_CHARACTERS = 200
 # What PostgreSQL refuses however often it is asked: bad data, a constraint, a missing table or right, a limit.
 _REFUSED = ("22", "23", "42", "54")
 
-Follower = Callable[[threading.Event], None]
 T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
 
 _log = logs.get(__name__)
 
@@ -112,70 +106,3 @@ def _warn(reporter: str, state: RetryCallState) -> None:
     else:
         WAITS.begin("postgres", f"the results database does not answer: {reason(error)}", reporter)
     _log.warning("a server is away, retried", attempt=state.attempt_number, reason=reason(error))
-
-
-def reason(error: BaseException | None) -> str:
-    """The first line of what went wrong, without the statement and its values."""
-    cause = getattr(error, "orig", None) or error
-    return str(cause).strip().split("\n", 1)[0][:_REASON_CHARACTERS]
-
-
-@dataclass
-class _Thread:
-    run: Follower
-    stop: threading.Event = field(default_factory=threading.Event)
-    error: BaseException | None = None
-
-    def __post_init__(self) -> None:
-        self.thread = threading.Thread(target=self._main)
-        self.thread.start()
-
-    def _main(self) -> None:
-        try:
-            self.run(self.stop)
-        except Cancelled:
-            pass
-        except BaseException as error:
-            # Handed to the main thread, which raises it.
-            self.error = error
-
-    def end(self) -> None:
-        self.stop.set()
-        self.thread.join()
-
-
-def follow(wanted: Callable[[], Mapping[K, Follower]], stop: threading.Event) -> None:
-    """Keep one thread running for each wanted key until told to stop; an error in one ends all and is raised.
-
-    What is wanted is asked once a second. A thread that failed and is wanted no more is only forgotten.
-    """
-    threads: dict[K, _Thread] = {}
-    try:
-        while not stop.is_set():
-            failed = {key for key, thread in threads.items() if thread.error is not None}
-            now = retried(wanted, stop)
-            WAITS.turn("following")
-            if now:
-                WAITS.end("generation")
-            else:
-                WAITS.begin(
-                    "generation", "no generation is to be worked on: did `python -m streaming init` run?"
-                )
-            for key in threads.keys() - now.keys():
-                threads.pop(key).end()
-                _log.info("no longer followed", key=str(key))
-            for error in (threads[key].error for key in failed & now.keys()):
-                assert error is not None
-                raise error
-            for key in now.keys() - threads.keys():
-                threads[key] = _Thread(now[key])
-            stop.wait(TICK_SECONDS)
-    except Cancelled:
-        pass
-    finally:
-        WAITS.leave("following")
-        WAITS.end("generation")
-        for thread in threads.values():
-            thread.stop.set()
-        for thread in threads.values():
-            thread.end()
