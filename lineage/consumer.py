@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import TopicPartition
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -17,6 +17,7 @@ from contracts.settings import KafkaSettings
 from contracts.tables import lineage_positions
 from contracts.topics import OPENLINEAGE_EVENTS
 from kafka_client.clients import consumer, describe_topics
+from kafka_client.reader import take
 from lineage.store import keep
 from observability import logs
 from observability.supervision import reason, supervise
@@ -67,33 +68,21 @@ class LineageConsumer(threading.Thread):
         overrides = {"auto.offset.reset": "earliest"}
         client = consumer(self._kafka, f"{self._topic}.keeper", subscribed=False, overrides=overrides)
         try:
-            client.assign([TopicPartition(self._topic, 0, position or 0)])
+            positions = {0: position or 0}
+            client.assign([TopicPartition(self._topic, 0, positions[0])])
             while not self._stop_asked.is_set():
-                if messages := _taken(client):
+                if messages := take(client, positions, POLL_SECONDS, AT_ONCE):
                     with self._results.begin() as connection:
                         keep(connection, (message.value() for message in messages), datetime.now(UTC))
-                        _move(connection, topic_id, messages[-1])
+                        _move(connection, topic_id, positions[0])
         finally:
             client.close()
 
 
-def _taken(client: Consumer) -> list[Message]:
-    taken: list[Message] = []
-    for message in client.consume(AT_ONCE, POLL_SECONDS):
-        error = message.error()
-        if error is None:
-            taken.append(message)
-        elif error.code() != KafkaError._PARTITION_EOF:
-            raise KafkaException(error)
-    return taken
-
-
-def _move(connection: Connection, topic_id: str, last: Message) -> None:
-    offset = last.offset()
-    assert offset is not None
-    values = {"topic_id": topic_id, "next_offset": offset + 1}
+def _move(connection: Connection, topic_id: str, next_offset: int) -> None:
+    values = {"topic_id": topic_id, "next_offset": next_offset}
     connection.execute(
         insert(lineage_positions)
         .values(values)
-        .on_conflict_do_update(index_elements=["topic_id"], set_={"next_offset": offset + 1})
+        .on_conflict_do_update(index_elements=["topic_id"], set_={"next_offset": next_offset})
     )

@@ -13,8 +13,6 @@ from typing import Any
 
 from confluent_kafka import (
     IsolationLevel,
-    KafkaError,
-    KafkaException,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -36,6 +34,7 @@ from contracts.topics import (
 )
 from contracts.zones import fingerprint_here
 from kafka_client.clients import admin, committed_offsets, consumer
+from kafka_client.reader import Reader
 from kafka_client.registry import Registry
 from kafka_client.writer_schemas import Undecodable
 
@@ -315,28 +314,11 @@ def _duplicates(settings: KafkaSettings, progress: Topic) -> dict[str, int]:
 def _newest(settings: KafkaSettings, topic: Topic) -> dict[bytes, Any]:
     """The newest record under each key of a compacted topic of one partition, read from its beginning."""
     codec = Registry(settings).reader(load(topic.schema))
-    reader = consumer(settings, "electrored.standing", subscribed=False)
     found: dict[bytes, bytes | None] = {}
-    try:
-        place = TopicPartition(topic.name, 0)
-        low, end = reader.get_watermark_offsets(place, timeout=TIMEOUT_SECONDS)
-        place.offset = low
-        reader.assign([place])
-        while low < end:
-            # `consume` waits for all it may take: wait for one, then take what is there.
-            first = reader.poll(TIMEOUT_SECONDS)
-            if first is None:
-                break
-            for message in (first, *reader.consume(AT_ONCE, 0)):
-                offset, error = message.offset() or 0, message.error()
-                if error is None:
-                    found[message.key() or b""] = message.value()
-                elif error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-                # The end of the partition comes as an error whose offset is past the last transaction marker.
-                low = offset if error is not None else offset + 1
-    finally:
-        reader.close()
+    with Reader(settings, "electrored.standing", topic.name) as reader:
+        reader.seek({0: 0})
+        for messages in reader.read_to({0: reader.bounds()[1]}):
+            found.update((message.key() or b"", message.value()) for message in messages)
     decoded = {}
     for key, value in found.items():
         # One that does not decode is reported by the process that the topic belongs to.

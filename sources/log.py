@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from kafka_client import avro, clients
+from kafka_client.reader import Reader
 from kafka_client.registry import Codec, header
 from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
-from sources.errors import Interrupted, Refused
+from sources.errors import Refused
 
 _log = logs.get(__name__)
 
@@ -77,33 +77,11 @@ def batches(
     offsets: Mapping[int, int],
     until: Mapping[int, int],
 ) -> Iterator[Batch]:
-    """What is committed from the offsets on and below the ends. Raises KafkaException or Interrupted."""
-    reader = clients.consumer(
-        settings, f"sources.{source}", subscribed=False, overrides={"fetch.wait.max.ms": 20}
-    )
-    with closing(reader):
-        reached = {}
-        for number in until:
-            low, _ = reader.get_watermark_offsets(TopicPartition(topic, number), clients.TIMEOUT_SECONDS)
-            reached[number] = max(low, offsets.get(number, low))
-        reader.assign([TopicPartition(topic, number, at) for number, at in reached.items()])
-        while any(reached[number] < end for number, end in until.items()):
-            values = []
-            first = reader.poll(clients.TIMEOUT_SECONDS)
-            if first is None:
-                raise Interrupted(f"{topic} stands still at {reached} of {dict(until)}")
-            for message in (first, *reader.consume(BATCH, 0)):
-                error = message.error()
-                number, offset = cast(int, message.partition()), message.offset() or 0
-                if error is None:
-                    values.append(message.value())
-                    reached[number] = offset + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    # Its offset is past markers and what was aborted.
-                    reached[number] = max(reached[number], offset)
-                elif not error.retriable():
-                    raise KafkaException(error)
-            yield values, dict(reached)
+    """What is committed from the offsets on and below the ends. Raises KafkaException."""
+    with Reader(settings, f"sources.{source}", topic) as reader:
+        reader.seek({number: offsets.get(number, 0) for number in until})
+        for messages in reader.read_to(until, limit=BATCH):
+            yield [message.value() for message in messages], dict(reader.positions)
 
 
 @dataclass(frozen=True)
@@ -115,7 +93,7 @@ class Held:
 
 
 def held(settings: KafkaSettings, codec: Codec, source: str, topic: Topic, known: Held) -> Held:
-    """Read on from what is known, at first the whole log, in flat memory. Raises KafkaException or Interrupted.
+    """Read on from what is known, at first the whole log, in flat memory. Raises KafkaException.
 
     Raises Refused if the log has lost its beginning: the greatest seq may have been there.
     """

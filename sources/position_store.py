@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
@@ -22,6 +22,7 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from kafka_client import clients, topic_settings
+from kafka_client.reader import Reader
 from kafka_client.registry import Codec, Registry, Unreachable
 from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
@@ -352,38 +353,11 @@ class PositionStore:
         )[partition]
         return int(future.result().offset)
 
-    def _committed_below(self, end: int) -> Iterable[tuple[bytes, bytes | None]]:
-        # Neither joins a group nor commits; the client asks for a name nevertheless. The end shows after a fetch that
-        # waited in vain, so it does not wait long.
-        consumer = clients.consumer(
-            self._settings, f"sources.{self._source}", subscribed=False, overrides={"fetch.wait.max.ms": 20}
-        )
-        try:
-            first, _ = consumer.get_watermark_offsets(
-                TopicPartition(self._topic.name, 0), clients.TIMEOUT_SECONDS
-            )
-            consumer.assign([TopicPartition(self._topic.name, 0, first)])
-            yield from _until(consumer, first, end)
-        finally:
-            consumer.close()
-
-
-def _until(consumer: Consumer, reached: int, end: int) -> Iterable[tuple[bytes, bytes | None]]:
-    """Messages until the position has reached `end`; markers and aborted records are passed by the EOF's offset."""
-    while reached < end:
-        message = consumer.poll(READ_BACK_SECONDS)
-        if message is None:
-            raise Interrupted(f"the positions topic stands still at {reached} of {end}", on="kafka")
-        error = message.error()
-        if error is None:
-            yield cast(bytes, message.key()), message.value()
-            reached = cast(int, message.offset()) + 1
-        elif error.code() == KafkaError._PARTITION_EOF:
-            reached = max(reached, cast(int, message.offset()))
-        elif error.retriable():
-            _log.warning("reading the position back", reason=str(error))
-        else:
-            raise KafkaException(error)
+    def _committed_below(self, end: int) -> Iterator[tuple[bytes, bytes | None]]:
+        with Reader(self._settings, f"sources.{self._source}", self._topic.name) as reader:
+            reader.seek({0: 0})
+            for messages in reader.read_to({0: end}, READ_BACK_SECONDS):
+                yield from ((message.key() or b"", message.value()) for message in messages)
 
 
 def _produce(producer: Producer, topic: str, records: Sequence[Record]) -> None:

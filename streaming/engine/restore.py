@@ -27,8 +27,9 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import Counter, Gauge
 
 from kafka_client.clients import committed_offsets
-from kafka_client.failures import is_end, is_lost
+from kafka_client.failures import is_lost
 from kafka_client.offsets import ask_ends
+from kafka_client.reader import advance
 from kafka_client.registry import Codec
 from kafka_client.watchdog import watching
 from kafka_client.writer_schemas import LostSchema, Undecodable
@@ -265,7 +266,8 @@ class Restorer:
             if self._stopping.is_set():
                 self._waited()
                 raise Cancelled
-            records, position = self._taken(self._consumer.consume(BATCH, 0.1), position)
+            positions = {partition: position}
+            records, position = self._taken(topic, positions), positions[partition]
             if records or position >= end:
                 RESTORED.labels(self._at.flow).inc(len(records))
                 RESTORING.labels(self._at.flow).set(max(0, end - position))
@@ -295,20 +297,9 @@ class Restorer:
             self._known.add(topic)
         self._consumer.assign([TopicPartition(topic, partition, start)])
 
-    def _taken(self, messages: Sequence[Message], position: int) -> tuple[list[Message], int]:
-        """The records among them, and the position after all of them: ends pass markers, too."""
-        records: list[Message] = []
-        for message in messages:
-            failure, offset = message.error(), message.offset() or 0
-            if failure is None:
-                records.append(message)
-                position = max(position, offset + 1)
-            elif is_end(failure):
-                position = max(position, offset)
-            elif is_lost(failure):
-                raise Fatal(
-                    f"{message.topic()} partition {message.partition()} cannot be read from {position}: {failure.str()}"
-                )
-            else:
-                _log.warning("reading back is retried", flow=self._at.flow, reason=failure.str())
-        return records, position
+    def _taken(self, topic: str, positions: dict[int, int]) -> list[Message]:
+        try:
+            return advance(self._consumer.consume(BATCH, 0.1), positions)
+        except KafkaException as error:
+            where = ", ".join(f"partition {number} from {at}" for number, at in positions.items())
+            raise Fatal(f"{topic} {where} cannot be read: {error.args[0].str()}") from error

@@ -17,8 +17,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
-from kafka_client.failures import is_end, is_lost
 from kafka_client.offsets import Asked, ask_ends
+from kafka_client.reader import take
 from kafka_client.registry import Codec
 from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
@@ -65,36 +65,29 @@ class Frontiers:
         self._topic = topic
         self._codec = codec
         self._end = end
-        self._position = 0
+        self._positions = {0: 0}
         self._newest: dict[str, datetime | None] = {}
         consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
 
     def read(self) -> datetime | None:
         """The minimum over the sources; None while nothing can be said. Does not wait."""
         values: dict[bytes, list[bytes]] = {}
-        while messages := self._consumer.consume(BATCH, 0):
-            for message in messages:
-                failure = message.error()
-                offset = message.offset() or 0
-                if failure is None:
-                    self._position = max(self._position, offset + 1)
+        try:
+            while messages := take(self._consumer, self._positions, 0, BATCH):
+                for message in messages:
                     key, value = message.key(), message.value()
                     # Under any other key stands nothing of interest here, and maybe something of others.
                     if key in self._keys and value is not None:
                         values.setdefault(key, []).append(value)
-                elif is_end(failure):
-                    self._position = max(self._position, offset)
-                elif is_lost(failure):
-                    raise Fatal(f"{self._topic} cannot be read: {failure.str()}")
-                else:
-                    _log.warning("reading frontiers is retried", reason=failure.str())
+        except KafkaException as error:
+            raise Fatal(f"{self._topic} cannot be read: {error.args[0].str()}") from error
         for key, of_key in values.items():
             branch, record = self._newest_of(key, of_key)
             if branch == "electrored.SourcePosition" and record["source"] == key.decode():
                 self._newest[record["source"]] = record["frontier"]
         held = [frontier for frontier in self._newest.values() if frontier is not None]
         no_progress = any(always and name not in self._newest for name, always in self._sources.items())
-        if self._position < self._end or no_progress or not held or min(held) <= EPOCH:
+        if self._positions[0] < self._end or no_progress or not held or min(held) <= EPOCH:
             return None
         return min(held)
 

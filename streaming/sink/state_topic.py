@@ -10,13 +10,14 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Self, cast
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 
 from contracts.datasets import Dataset
 from contracts.settings import KafkaSettings
 from kafka_client import latency_header
 from kafka_client.clients import admin, consumer, describe_topics
-from kafka_client.failures import is_end, is_lost
+from kafka_client.failures import is_lost
+from kafka_client.reader import take
 from kafka_client.registry import Codec
 from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
@@ -141,23 +142,10 @@ class Reader:
         """Wait for the first record, then all that has arrived by now; empty if nothing came in time."""
         WAITS.turn(self._loop)
         self._opened.look((self.topic, partition) for partition in self.positions)
-        records: list[Message] = []
-        messages = self.consumer.consume(1, timeout_seconds)
-        while messages:
-            for message in messages:
-                error = message.error()
-                partition, offset = cast(int, message.partition()), cast(int, message.offset())
-                if error is None:
-                    records.append(message)
-                    self.positions[partition] = offset + 1
-                elif is_end(error):
-                    self.positions[partition] = max(self.positions[partition], offset)
-                else:
-                    self._failed(error)
-            if len(records) >= MAX_RECORDS:
-                break
-            messages = self.consumer.consume(MAX_RECORDS - len(records), 0)
-        return records
+        try:
+            return take(self.consumer, self.positions, timeout_seconds, MAX_RECORDS)
+        except KafkaException as error:
+            raise Fatal(f"the position in {self.topic} is lost: {error.args[0].str()}") from error
 
     def read_to(self, ends: Mapping[int, int], stop: threading.Event) -> Iterator[list[Message]]:
         """Committed records until every assigned partition's position has reached its end."""
@@ -178,11 +166,6 @@ class Reader:
         for partition in self.positions:
             with suppress(KeyError):
                 LAG.remove(flow, str(partition))
-
-    def _failed(self, error: KafkaError) -> None:
-        if is_lost(error):
-            raise Fatal(f"the position in {self.topic} is lost: {error.str()}")
-        _log.warning("reading is retried", topic=self.topic, reason=error.str())
 
 
 def check(kafka: KafkaSettings, followed: SinkTarget) -> None:

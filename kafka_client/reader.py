@@ -1,0 +1,109 @@
+"""Committed records of a topic from given offsets on, without a group: for what is read back, looked up, or followed.
+
+A position passes transaction markers and aborted records by the offset of a partition's end, which Kafka gives as an
+event of its own: without it a reader would wait for ever behind the last marker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from types import TracebackType
+from typing import Self, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from contracts.settings import KafkaSettings
+from kafka_client.clients import TIMEOUT_SECONDS, consumer, is_forbidden
+from kafka_client.failures import is_end, is_lost
+from observability import logs
+
+# Messages of one poll: enough that a poll costs nothing, few enough to be in memory.
+BATCH = 10_000
+
+_log = logs.get(__name__)
+
+
+def take(
+    client: Consumer, positions: MutableMapping[int, int], timeout_seconds: float, limit: int = BATCH
+) -> list[Message]:
+    """Wait for the first message, then all that has arrived; moves `positions` behind them, by partition.
+
+    Empty if nothing came in time, or nothing but the end of a partition. Raises KafkaException for a partition that
+    cannot be read on; any other error is logged, and librdkafka goes on by itself.
+    """
+    # `consume` waits for all that it may give: wait for one, then take what is there.
+    messages = client.consume(1, timeout_seconds)
+    if messages:
+        messages += client.consume(limit - 1, 0)
+    return advance(messages, positions)
+
+
+def advance(messages: Iterable[Message], positions: MutableMapping[int, int]) -> list[Message]:
+    """The records among what was consumed; moves `positions` behind all of it. Raises as `take`."""
+    records = []
+    for message in messages:
+        failure = message.error()
+        partition, offset = cast(int, message.partition()), message.offset() or 0
+        if failure is None:
+            records.append(message)
+            positions[partition] = offset + 1
+        elif is_end(failure):
+            positions[partition] = max(positions.get(partition, 0), offset)
+        elif is_lost(failure) or is_forbidden(failure):
+            raise KafkaException(failure)
+        else:
+            _log.warning("reading is retried", topic=message.topic(), reason=failure.str())
+    return records
+
+
+class Reader:
+    """Reads one topic; `positions` are the next offsets, by partition. `group_id` names the client in Kafka's logs."""
+
+    def __init__(self, settings: KafkaSettings, group_id: str, topic: str) -> None:
+        self._topic = topic
+        # An end shows after a fetch that waited in vain, so it does not wait long.
+        self._client = consumer(settings, group_id, subscribed=False, overrides={"fetch.wait.max.ms": 20})
+        self.positions: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def bounds(self, partition: int = 0) -> tuple[int, int]:
+        """The first offset and the end of what is committed now. Raises KafkaException."""
+        return self._client.get_watermark_offsets(TopicPartition(self._topic, partition), TIMEOUT_SECONDS)
+
+    def seek(self, offsets: Mapping[int, int]) -> None:
+        """Read on from these offsets; of a log that begins later, from its beginning. Raises KafkaException."""
+        self.positions = {number: max(offset, self.bounds(number)[0]) for number, offset in offsets.items()}
+        places = [TopicPartition(self._topic, number, offset) for number, offset in self.positions.items()]
+        self._client.assign(places)
+
+    def read_to(
+        self, ends: Mapping[int, int], patience_seconds: float = TIMEOUT_SECONDS, limit: int = BATCH
+    ) -> Iterator[list[Message]]:
+        """Records until each position has reached its end; a batch may go beyond it.
+
+        Raises KafkaException, of code _TIMED_OUT where no partition moves within `patience_seconds`.
+        """
+        deadline = time.monotonic() + patience_seconds
+        while behind := {number: end for number, end in ends.items() if self.positions[number] < end}:
+            before = dict(self.positions)
+            records = take(self._client, self.positions, max(0.0, deadline - time.monotonic()), limit)
+            if records:
+                yield records
+            if self.positions != before:
+                deadline = time.monotonic() + patience_seconds
+            elif time.monotonic() > deadline:
+                said = (
+                    f"topic {self._topic} stands at {before}, before {behind}: is a transaction open there?"
+                )
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, said))
