@@ -88,12 +88,12 @@ def connected() -> Iterator[tuple[KafkaSettings, Engine, ReplaySettings]]:
 def windows(results: Engine, pipeline: str, first: str, last: str) -> Range:
     """The windows that hold these civil days, by the calendar and zone of the active generation."""
     from streaming.generations.catalog import load_live
-    from streaming.replay.errors import Refused
+    from streaming.replay.errors import RequestRefused
     from streaming.replay.request import Range
 
     active = next((found for found in load_live(results, pipeline) if found.state == "active"), None)
     if active is None:
-        raise Refused(f"{pipeline} has no active generation that a replay could be compared with")
+        raise RequestRefused(f"{pipeline} has no active generation that a replay could be compared with")
     calendar = active.parameters.windows
     days = sorted(date.fromisoformat(day) for day in (first, last))
     return Range(calendar.window_of(days[0]).start, calendar.window_of(days[1]).end)
@@ -192,7 +192,7 @@ class Progress:
 def caught_up(
     kafka: KafkaSettings, results: Engine, made: GenerationRef, waiting: Callable[[str], None]
 ) -> Difference:
-    """The difference of a candidate, as soon as workers have brought it to where the active one is. Raises Refused."""
+    """The difference of a candidate, once workers have brought it to where the active one is. Raises RequestRefused."""
     from streaming.replay import catch_up as patience
     from streaming.replay.barrier import held
 
@@ -219,8 +219,8 @@ def proven(
     """The difference that a replay of what is active now makes; the replay is taken away again.
 
     `emitted` emits the lineage of its slices.
-    Raises Refused while another replay of the pipeline is under way or waits. What an earlier call left when it was
-    killed goes first.
+    Raises RequestRefused while another replay of the pipeline is under way or waits. What an earlier call left when it
+    was killed goes first.
     """
     from streaming.generations.catalog import load_live
     from streaming.replay import build, retirement

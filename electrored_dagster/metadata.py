@@ -11,8 +11,7 @@ import dagster as dg
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
-from sources.errors import Interrupted, SourceError
-from streaming.engine.errors import EngineError, Retriable
+from kafka_client.errors import ElectroRedError, Retriable
 
 if TYPE_CHECKING:
     # They take seconds to import, and most runs need one of them at most.
@@ -48,8 +47,8 @@ def own_words() -> Iterator[None]:
     """An error's own words are what the run failed with. What may pass is tried again, as the asset's policy says."""
     try:
         yield
-    except (SourceError, EngineError, NotSet) as error:
-        raise dg.Failure(str(error), allow_retries=isinstance(error, (Interrupted, Retriable))) from error
+    except (ElectroRedError, NotSet) as error:
+        raise dg.Failure(str(error), allow_retries=isinstance(error, (Retriable, Retriable))) from error
 
 
 def taken(taking: Taking) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
-from kafka_client.failures import is_lost
+from kafka_client.error_codes import is_lost
 
 REQUEST_SECONDS = 10.0
 # A topic made a moment ago has no leader yet; a broker that restarts is back before this.

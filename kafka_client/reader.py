@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from contracts.settings import KafkaSettings
 from kafka_client.clients import TIMEOUT_SECONDS, consumer, is_forbidden
-from kafka_client.failures import is_end, is_lost
+from kafka_client.error_codes import is_end, is_lost
 from observability import logs
 
 # Messages of one poll: enough that a poll costs nothing, few enough to be in memory.

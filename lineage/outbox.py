@@ -48,7 +48,7 @@ DROPPED = Counter("electrored_lineage_dropped_total", "OpenLineage events droppe
 _log = logs.get(__name__)
 
 
-class Refused(Exception):
+class EventRefused(Exception):
     """The backend would refuse the same event again."""
 
 
@@ -183,7 +183,7 @@ class _Lane:
                     except FileNotFoundError:
                         # Dropped, too many waited.
                         break
-                    except Refused as error:
+                    except EventRefused as error:
                         outcome = REFUSED
                         _log.warning("a lineage event is refused", lane=self.name, reason=str(error))
                     except Exception as error:
@@ -213,12 +213,12 @@ class _Lane:
 
 
 def _event(file: Path) -> RunEvent:
-    """Raises Refused for a file that nobody of ours wrote."""
+    """Raises EventRefused for a file that nobody of ours wrote."""
     text = file.read_text(encoding="utf-8")
     try:
         return restored(json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{file.name} is no event: {error!r}") from error
+        raise EventRefused(f"{file.name} is no event: {error!r}") from error
 
 
 def restored(event: Mapping[str, Any]) -> RunEvent:

@@ -17,7 +17,7 @@ from openlineage.client.transport.noop import NoopConfig, NoopTransport
 from contracts.settings import KafkaSettings
 from contracts.topics import OPENLINEAGE_EVENTS
 from kafka_client.clients import client_config
-from lineage.outbox import Refused, Send
+from lineage.outbox import EventRefused, Send
 
 # The backend answers within it, or it is away and asked again.
 ANSWER_SECONDS = 5.0
@@ -97,7 +97,7 @@ def _sending(transport: Transport) -> Send:
             client.emit(event)
         except requests.HTTPError as error:
             if error.response is not None and error.response.status_code in _REFUSED:
-                raise Refused(str(error)) from error
+                raise EventRefused(str(error)) from error
             raise
 
     return send
@@ -142,7 +142,7 @@ class _Kafka:
         self._handed = None
         if (refused := self._producer.refused) is not None:
             if refused.code() in _REFUSED_BY_KAFKA:
-                raise Refused(refused.str())
+                raise EventRefused(refused.str())
             raise NotDelivered(refused.str())
 
     def _check_topic(self) -> None:

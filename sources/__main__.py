@@ -23,10 +23,10 @@ from contracts.settings import (
     from_environment,
 )
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS
+from kafka_client.errors import ElectroRedError
 from lineage.emitter import ProgressCell, open_emitter
 from observability import logs, metrics
 from sources import lineage as lineage_of
-from sources.errors import SourceError
 from sources.postgres.capture import Capture
 from sources.postgres.writer import Topics
 from sources.soap import poll as payments
@@ -61,7 +61,7 @@ def postgres() -> None:
         ):
             # In a thread, because a call to the database that waits would keep the main thread from hearing a signal.
             thread.submit(capture.run, stop).result()
-    except SourceError as error:
+    except ElectroRedError as error:
         logs.get(__name__).error("stopped", reason=str(error))
         raise SystemExit(1) from error
 
@@ -95,7 +95,7 @@ def soap_poll(
             lineage.run(lineage_of.soap, saying),
         ):
             done = payments.poll(kafka, service, topics, begin=begin, set_aside=set_aside, say=saying.say)
-    except SourceError as error:
+    except ElectroRedError as error:
         logs.get(__name__).error("the poll ended", reason=str(error))
         raise SystemExit(1) from error
     passed_over = f", passed over: {', '.join(sorted(done.passed_over))}" if done.passed_over else ""
@@ -115,7 +115,7 @@ def _one_line() -> Iterator[None]:
     """What a person can act on is one line, not a traceback."""
     try:
         yield
-    except SourceError as error:
+    except ElectroRedError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
 

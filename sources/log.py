@@ -16,11 +16,11 @@ from confluent_kafka.admin import OffsetSpec
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from kafka_client import avro, clients
+from kafka_client.errors import Refused
 from kafka_client.reader import Reader
 from kafka_client.registry import Codec, header
 from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
-from sources.errors import Refused
 
 _log = logs.get(__name__)
 

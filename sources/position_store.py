@@ -22,12 +22,12 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from kafka_client import clients, topic_settings
+from kafka_client.errors import ElectroRedError, Fenced, Refused, Retriable
 from kafka_client.reader import Reader
 from kafka_client.registry import Codec, Registry, Unreachable
 from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
-from sources.errors import Fenced, Interrupted, Refused, SourceError
 from sources.log import Held, held, last
 
 _log = logs.get(__name__)
@@ -75,7 +75,7 @@ class FileRecord:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-OUTCOMES: Mapping[type[SourceError], str] = {Fenced: "fenced", Refused: "refused", Interrupted: "unknown"}
+OUTCOMES: Mapping[type[ElectroRedError], str] = {Fenced: "fenced", Refused: "refused", Retriable: "unknown"}
 # What Kafka puts around a record that is alone in its batch, with room to spare.
 FRAMING_BYTES = 500
 # Key and value of a record to write.
@@ -122,7 +122,7 @@ class PositionStore:
     def open(self) -> None:
         """Fence any predecessor, end its transaction, and read the position back.
 
-        Also the way out of a transaction whose outcome is unknown. Raises Interrupted when Kafka does not answer, and
+        Also the way out of a transaction whose outcome is unknown. Raises Retriable when Kafka does not answer, and
         Fenced once it was: whoever has taken over would lose the source again.
         """
         if self._fenced is not None:
@@ -183,7 +183,7 @@ class PositionStore:
             return
         try:
             self.write(self.position, {})
-        except Interrupted as error:
+        except Retriable as error:
             _log.warning("ownership could not be checked", reason=str(error))
 
     def close(self) -> None:
@@ -211,7 +211,7 @@ class PositionStore:
         """
         producer, codec = self._producer, self._codec
         if producer is None or codec is None:
-            raise Interrupted("the ledger is not open", on="kafka")
+            raise Retriable("the ledger is not open", on="kafka")
         if position.next_seq < self.next_seq:
             raise Refused(f"the seq {position.next_seq} of {self._source} was given before")
         ranges, files = tuple(ranges), tuple(files)
@@ -233,7 +233,7 @@ class PositionStore:
             self.close()
             meant = meaning(error)
             if isinstance(meant, Refused) and self._are_limits_others():
-                meant = Interrupted(f"max.message.bytes of a topic was changed ({error})", on="kafka")
+                meant = Retriable(f"max.message.bytes of a topic was changed ({error})", on="kafka")
             if isinstance(meant, Fenced):
                 self._fenced = meant
             TRANSACTIONS.labels(self._source, OUTCOMES[type(meant)]).inc()
@@ -376,7 +376,7 @@ _REGISTRY_REFUSALS = (400, 401, 403, 404, 409, 422)
 
 @contextmanager
 def registry_answers() -> Iterator[None]:
-    """Turn a registry that is away, or still starting, into Interrupted; what it would refuse again into Refused."""
+    """Turn a registry that is away, or still starting, into Retriable; what it would refuse again into Refused."""
     try:
         yield
     except (Unreachable, SchemaRegistryError) as error:
@@ -387,10 +387,10 @@ def registry_answers() -> Iterator[None]:
                 "and does it hold another schema than this version's?"
             ) from error
         sentence = f"the schema registry does not answer ({said}): start it; this goes on by itself"
-        raise Interrupted(sentence, on="registry") from error
+        raise Retriable(sentence, on="registry") from error
 
 
-def meaning(error: Exception) -> SourceError:
+def meaning(error: Exception) -> ElectroRedError:
     """What Kafka's failure is to a source."""
     cause = error.args[0] if error.args else None
     # First: a producer that may not be is called fatal too.
@@ -406,13 +406,13 @@ def meaning(error: Exception) -> SourceError:
             f"a record is larger than Kafka takes, and would be again: raise max.message.bytes of its topic, or give "
             f"the right to ask for it (DescribeConfigs; `python -m contracts acls` lists it) ({error})"
         )
-    return Interrupted(f"Kafka: {error}", on="kafka")
+    return Retriable(f"Kafka: {error}", on="kafka")
 
 
 def check_kept(settings: KafkaSettings, topic: Topic, *, whole: bool = False) -> None:
     """Raise Refused if the topic would not keep what is written to it, or `whole` is asked for and some of it is gone.
 
-    Raises Interrupted when Kafka does not answer.
+    Raises Retriable when Kafka does not answer.
     """
     try:
         topic_settings.check(settings, [topic], whole=[topic] if whole else ())

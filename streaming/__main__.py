@@ -14,9 +14,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings, ResultsDbSettings, WindowSettings, from_environment
+from kafka_client.errors import ElectroRedError
 from lineage.emitter import open_emitter
 from observability import logs, metrics
-from streaming.engine.errors import EngineError
 from streaming.engine.pipeline import Parameters
 from streaming.generations import catalog, lost_schemas
 from streaming.generations.instance_id import free_slot
@@ -138,7 +138,7 @@ def _one_line_errors() -> Iterator[None]:
     """What needs a person ends the process with one line; anything else keeps its traceback."""
     try:
         yield
-    except EngineError as error:
+    except ElectroRedError as error:
         _log.error("stopped", reason=str(error))
         raise SystemExit(1) from error
 

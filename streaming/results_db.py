@@ -18,10 +18,10 @@ from tenacity.wait import wait_exponential
 
 from contracts.settings import ResultsDbSettings
 from kafka_client.clients import is_forbidden
+from kafka_client.errors import Fatal
 from observability import logs
 from observability.supervision import reason
 from observability.waits import WAITS, Cancelled
-from streaming.engine.errors import Fatal
 
 # The database answers or it is away: a hung connection would hold results back for TCP's quarter of an hour.
 _CONNECT = {

@@ -16,6 +16,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from contracts.inbox import OWN_FOLDERS, is_sales_file, unrecognised_reason
 from contracts.settings import CsvSettings, ResultsDbSettings
+from kafka_client.errors import Refused
 from sources.csv import parse, wholeness
 from sources.csv.changes import plan
 from sources.csv.content import Cut, Damaged, content
@@ -26,7 +27,6 @@ from sources.csv.records import Bad
 from sources.csv.regular import open_regular
 from sources.csv.results import Check, Counts, Refusal
 from sources.csv.sale_index import NAMES, SaleIndex, copy_in, upsert
-from sources.errors import Refused
 
 # What is shown; the others are counted.
 MOST_REFUSALS = 1_000

@@ -23,11 +23,11 @@ from datetime import datetime
 from pathlib import Path
 
 from contracts.inbox import listing, natural
+from kafka_client.errors import Refused
 from sources.csv import wholeness
 from sources.csv.content import Cut, Damaged, content, is_packed, raw
 from sources.csv.originals import Original, Originals
 from sources.csv.regular import Copy, create, cut, kind_of, open_regular, write
-from sources.errors import Refused
 
 # What says "finished" may be a chmod or chown while somebody goes on writing: a write within this time shows.
 _RENAMED_SETTLE_SECONDS = 1.0

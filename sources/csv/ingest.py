@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
+from kafka_client.errors import Refused
 from lineage.emitter import OnProgress, no_progress
 from observability import logs
 from sources.csv import parse
@@ -28,7 +29,6 @@ from sources.csv.retract import reverse
 from sources.csv.source import Source, Topics
 from sources.csv.validate import COLUMNS, EPOCH, MICROSECOND
 from sources.csv.writing import Writing
-from sources.errors import Refused
 from sources.position_store import FileRecord
 
 _log = logs.get(__name__)
@@ -49,7 +49,7 @@ def take(
     """Take all that waits and is complete; a file of which a part was taken goes on where it was left.
 
     `say` is given what the run has written, after each transaction.
-    Raises SourceError when it cannot go on: run it again.
+    Raises ElectroRedError when it cannot go on: run it again.
     """
     started = time.monotonic()
     inbox = Inbox(settings.csv_inbox, settings.csv_settle_seconds)

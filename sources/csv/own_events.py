@@ -12,10 +12,10 @@ from confluent_kafka import KafkaException
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from kafka_client.errors import Refused
 from kafka_client.registry import Registry
 from kafka_client.writer_schemas import LostSchema
 from sources.csv.validate import EPOCH, MICROSECOND
-from sources.errors import Refused
 from sources.log import Own, batches, begins, ends
 from sources.position_store import meaning, registry_answers
 

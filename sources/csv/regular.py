@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
 
 # Of a name that a file is kept under: the 255 bytes of a file system leave room for a hash and ".reason.txt".
 _MOST_NAME_BYTES = 200

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
+from kafka_client.errors import Refused
 from lineage.emitter import OnProgress, no_progress
 from observability import logs
 from sources.csv.changes import Plan
@@ -21,7 +22,6 @@ from sources.csv.results import Counts, Retraction
 from sources.csv.sale_index import STORED_SCHEMA
 from sources.csv.source import Source, Topics
 from sources.csv.validate import COLUMNS
-from sources.errors import Refused
 from sources.position_store import FileRecord
 
 _log = logs.get(__name__)

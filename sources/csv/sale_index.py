@@ -19,10 +19,10 @@ from psycopg2.extensions import cursor as Cursor
 from sqlalchemy import make_url
 
 from contracts.settings import ResultsDbSettings
+from kafka_client.errors import Fenced, Refused, Retriable
 from observability import logs
 from sources.csv.own_events import Log
 from sources.csv.validate import COLUMNS, SCHEMA
-from sources.errors import Fenced, Interrupted, Refused
 
 _log = logs.get(__name__)
 
@@ -45,11 +45,11 @@ NAMES = ", ".join(_STORED)
 
 @contextmanager
 def database_answers() -> Iterator[None]:
-    """Turn a database that is away into Interrupted."""
+    """Turn a database that is away into Retriable."""
     try:
         yield
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        raise Interrupted(f"the results database: {str(error).strip()}") from error
+        raise Retriable(f"the results database: {str(error).strip()}") from error
 
 
 class SaleIndex:
@@ -183,7 +183,7 @@ class SaleIndex:
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
-        """All of it or nothing. Raises Interrupted when the database is away."""
+        """All of it or nothing. Raises Retriable when the database is away."""
         with database_answers(), self._connection, self._connection.cursor() as cursor:
             yield cursor
 

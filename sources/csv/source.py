@@ -12,6 +12,7 @@ import polars as pl
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
+from kafka_client.errors import Refused
 from kafka_client.registry import Registry
 from observability import metrics
 from sources.csv.changes import Plan
@@ -20,7 +21,6 @@ from sources.csv.own_events import Log
 from sources.csv.records import Bad
 from sources.csv.sale_index import SaleIndex
 from sources.csv.validate import EPOCH, MICROSECOND
-from sources.errors import Refused
 from sources.position_store import (
     DeadLetters,
     FileRecord,

@@ -12,11 +12,11 @@ from typing import cast
 from prometheus_client import Gauge
 
 from contracts.settings import KafkaSettings, SalesDbSettings
+from kafka_client.errors import Retriable
 from observability import logs
 from observability.progress_report import ProgressReport
 from observability.supervision import supervise
 from observability.waits import WAITS, On
-from sources.errors import Interrupted
 from sources.position_store import PositionStore
 from sources.postgres import startup
 from sources.postgres.database import Database
@@ -74,7 +74,7 @@ class Capture:
         return ProgressReport() if self._session is None else self._session.facts()
 
     def run(self, stop: threading.Event) -> None:
-        """Capture until `stop`. Raises Refused or Fenced; what is Interrupted is gone on with from the ledger."""
+        """Capture until `stop`. Raises Refused or Fenced; what is Retriable is gone on with from the ledger."""
         topics, own = self._topics, f"sources.{SOURCE}.{self._sales.sales_slot}"
         ledger = PositionStore(
             self._kafka, SOURCE, own, topics.positions, topics.events, (topics.dead_letters,)
@@ -86,7 +86,7 @@ class Capture:
                 self._session.run(stop)
 
         def on_failure(error: Exception, _: int) -> bool:
-            if not isinstance(error, Interrupted):
+            if not isinstance(error, Retriable):
                 raise error
             if stop.is_set():
                 # What it waited for was cancelled for that.

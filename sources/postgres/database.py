@@ -17,7 +17,7 @@ from psycopg2 import errors, extensions, sql
 from sqlalchemy import make_url
 
 from contracts.settings import SalesDbSettings
-from sources.errors import Interrupted, Refused
+from kafka_client.errors import Refused, Retriable
 from sources.postgres.failures import gone, invalidated, one_line
 from sources.postgres.lsn import lsn_number
 from sources.postgres.parameters import parameters
@@ -100,7 +100,7 @@ class Database:
                 raise self._no_replication(one_line(str(error))) from error
         return self._replication
 
-    def _no_replication(self, line: str) -> Refused | Interrupted:
+    def _no_replication(self, line: str) -> Refused | Retriable:
         ((senders, most, may),) = self.ask(
             "select (select count(*) from pg_stat_replication), current_setting('max_wal_senders')::int, "
             # The rest is how managed servers do it.
@@ -109,13 +109,13 @@ class Database:
             (_REPLICATION_ROLES,),
         )
         if senders >= most:
-            return Interrupted(
+            return Retriable(
                 f"PostgreSQL: all {most} of max_wal_senders are in use ({line}): end one, see pg_stat_replication, "
                 "or alter system set max_wal_senders = …; and restart PostgreSQL",
                 on="postgres",
             )
         if may:
-            return Interrupted(f"PostgreSQL: {line}", on="postgres")
+            return Retriable(f"PostgreSQL: {line}", on="postgres")
         return Refused(
             f'the role may not replicate ({line}): alter role "{self.user}" replication; on Amazon RDS and Aurora: '
             f'grant rds_replication to "{self.user}";'
@@ -131,7 +131,7 @@ class Database:
             )
         slot = self.find_slot()
         if slot is None or slot.active_pid != replication.pid:
-            raise Interrupted(
+            raise Retriable(
                 f"PostgreSQL: the slot {self.slot} is not held by the stream that was begun; are there two servers "
                 "behind one address?",
                 on="postgres",
@@ -254,13 +254,13 @@ class Database:
         try:
             ((is_ended,),) = self.ask("select pg_terminate_backend(%s, %s)", (pid, FREE_MILLISECONDS))
         except errors.InsufficientPrivilege as error:
-            raise Interrupted(
+            raise Retriable(
                 f"PostgreSQL: the slot {self.slot} is held by pid {pid}, which is another role's "
                 f"({one_line(str(error))}): as that role or a superuser, select pg_terminate_backend({pid});",
                 on="postgres",
             ) from error
         if not is_ended:
-            raise Interrupted(
+            raise Retriable(
                 f"PostgreSQL: the slot {self.slot} is held by pid {pid}, which was asked to end and does not",
                 on="postgres",
             )

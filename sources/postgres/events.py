@@ -7,7 +7,7 @@ from confluent_kafka import KafkaException
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from kafka_client import clients
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.position_store import check_kept, meaning
 
 
@@ -22,7 +22,7 @@ class EventsTopic:
     def identity(self) -> tuple[str, int]:
         """For a start: its id and its partition count.
 
-        Raises Interrupted without an answer, Refused without the right or if the topic does not keep what is written.
+        Raises Retriable without an answer, Refused without the right or if the topic does not keep what is written.
         """
         check_kept(self._settings, self._topic)
         return self._described()

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import psycopg
 import psycopg2
 
-from sources.errors import Interrupted, Refused, SourceError
+from kafka_client.errors import ElectroRedError, Refused, Retriable
 
 INSUFFICIENT_PRIVILEGE = "42501"
 LIMIT_EXCEEDED = "53400"
@@ -29,7 +29,7 @@ _LOST = {
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what either driver raises into Refused or Interrupted."""
+    """Turn what either driver raises into Refused or Retriable."""
     try:
         yield
     except (psycopg2.Error, psycopg.Error) as error:
@@ -37,7 +37,7 @@ def translated() -> Iterator[None]:
         raise meaning(code, str(error)) from error
 
 
-def meaning(sqlstate: str | None, text: str) -> SourceError:
+def meaning(sqlstate: str | None, text: str) -> ElectroRedError:
     """Refused for what is refused again however often it is tried."""
     line = one_line(text)
     if sqlstate == INSUFFICIENT_PRIVILEGE:
@@ -53,7 +53,7 @@ def meaning(sqlstate: str | None, text: str) -> SourceError:
             f"PostgreSQL lacks a file ({line}): if it is WAL, as after pg_resetwal, changes since the position "
             "are not known any more, and nothing is guessed: start anew with another slot and empty topics"
         )
-    return Interrupted(f"PostgreSQL: {line}", on="postgres")
+    return Retriable(f"PostgreSQL: {line}", on="postgres")
 
 
 def one_line(text: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.postgres.lsn import lsn_text
 from sources.postgres.pgoutput import Begin
 

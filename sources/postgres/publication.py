@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from psycopg2 import errors, sql
 
+from kafka_client.errors import Refused, Retriable
 from observability import logs
 from observability.waits import WAITS
-from sources.errors import Interrupted, Refused
 from sources.postgres import shape, table
 from sources.postgres.database import Database
 from sources.postgres.rows import COLUMNS, ChangeEvent
@@ -93,7 +93,7 @@ class Published:
                 return [list(seen.columns) for seen in (self.shape, self._former) if seen is not None]
             time.sleep(LOOK_SECONDS)
         ((standbys,),) = self._database.ask("select current_setting('synchronous_standby_names')")
-        raise Interrupted(
+        raise Retriable(
             f"transaction {xid} of the sales database is in its log and not visible yet, so what it did to the table "
             f"cannot be seen. It waits for a synchronous standby (synchronous_standby_names = '{standbys}'): bring the "
             "standby back, see pg_stat_replication, or take it out of alter system set synchronous_standby_names = …; "

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import pq, sql
 
-from sources.errors import SourceError
+from kafka_client.errors import ElectroRedError
 from sources.postgres.failures import meaning
 from sources.postgres.lsn import lsn_number
 
@@ -34,7 +34,7 @@ _EPOCH_SECONDS = 946_684_800
 class Replication:
     """A connection in replication mode: which server it is, a new slot, and then a slot's stream.
 
-    Errors of the connection are psycopg's until the stream begins, and Interrupted from then on.
+    Errors of the connection are psycopg's until the stream begins, and Retriable from then on.
     """
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
@@ -112,7 +112,7 @@ class Replication:
         except psycopg.Error as error:
             raise meaning(error.sqlstate, str(error)) from error
 
-    def _ended(self) -> SourceError:
+    def _ended(self) -> ElectroRedError:
         """Why there is no stream any more: the server's last words come behind its end."""
         result = self._pg.get_result()
         text = result.get_error_message() if result is not None else ""

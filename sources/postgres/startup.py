@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from kafka_client.errors import Refused
 from observability import logs
-from sources.errors import Refused
 from sources.position_store import PositionStore, SourceOffset
 from sources.postgres.capture_state import CaptureState
 from sources.postgres.database import Database, Slot

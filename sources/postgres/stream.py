@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Protocol
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.postgres import pgoutput
 from sources.postgres.history import History, Place, Witness
 from sources.postgres.lsn import lsn_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.postgres.database import Database
 from sources.postgres.rows import COLUMNS
 from sources.postgres.shape import Shape

@@ -1,7 +1,7 @@
 """What can go wrong between us and a payment service.
 
-SourceError
-├── Interrupted
+ElectroRedError
+├── Retriable
 │   └── Unavailable   may pass: no connection, no whole answer in time, HTTP 5xx; asked again after a while
 └── Refused
     ├── MostlyBad     most records of a page are no confirmations: none of it was taken
@@ -11,10 +11,10 @@ SourceError
 
 from __future__ import annotations
 
-from sources.errors import Interrupted, Refused
+from kafka_client.errors import Refused, Retriable
 
 
-class Unavailable(Interrupted):
+class Unavailable(Retriable):
     """No whole answer now; the same question may be answered later."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.soap.errors import MostlyBad
 from sources.soap.pages import Page
 

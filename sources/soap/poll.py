@@ -30,11 +30,11 @@ from contracts import datasets
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
 from contracts.topics import PAYMENT_CONFIRMATIONS, Topic
+from kafka_client.errors import Refused
 from kafka_client.registry import Registry
 from lineage.emitter import OnProgress, no_progress
 from observability import logs
 from observability.progress_report import ProgressReport
-from sources.errors import Refused
 from sources.position_store import DeadLetters, PositionStore, Record, SourceOffset, registry_answers
 from sources.postgres.events import EventsTopic
 from sources.soap.client import PaymentService
@@ -117,7 +117,7 @@ def poll(
     comes again counts once, because a payment is known by its id. With `set_aside` pages of which most records are
     bad are taken too. `say` is given how far it is, after each page.
     Raises what ends it: Faulted with the service's own words, Untrusted, Unavailable after all attempts, MostlyBad for
-    a page that is not taken, Refused for a service without an end, Fenced when another poll took over, Interrupted when
+    a page that is not taken, Refused for a service without an end, Fenced when another poll took over, Retriable when
     Kafka does not answer. What was read until then is kept, and the cursor stands behind it.
     """
     service = PaymentService(soap, limits)

@@ -16,18 +16,18 @@ from typing import cast
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from kafka_client.failures import is_end, is_lost
+from kafka_client.error_codes import is_end, is_lost
+from kafka_client.errors import Abortable, Fatal, OutcomeUnknown
 from kafka_client.registry import Codec
 from observability import logs
 from observability.waits import WAITS
 from streaming.engine.counting import Counting
-from streaming.engine.errors import Abortable, Fatal
 from streaming.engine.partitions import Partitions
 from streaming.engine.progress import progress_key
 from streaming.engine.restore import Positions, Restorer, State
 from streaming.engine.step import Message as Record
 from streaming.engine.step import Output, OutRecord, Step
-from streaming.engine.transactions import Delivered, OutcomeUnknown, Transactions
+from streaming.engine.transactions import Delivered, Transactions
 
 # As much as one poll takes at most.
 POLL_EVENTS = 50_000

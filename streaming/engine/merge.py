@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 
 from kafka_client import latency_header
+from kafka_client.errors import ALIEN, Fatal
 from kafka_client.registry import HEADER_BYTES, header
 from streaming.engine.blocks import Records, attempt, encode_rows, read_zigzag, zigzag
 from streaming.engine.combine import group_keys
-from streaming.engine.errors import ALIEN, Fatal
 from streaming.engine.pipeline import Pipeline
 from streaming.engine.progress import Progress
 from streaming.engine.step import Assigned, Message, Output, OutRecord

@@ -27,7 +27,8 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import Counter, Gauge
 
 from kafka_client.clients import committed_offsets
-from kafka_client.failures import is_lost
+from kafka_client.error_codes import is_lost
+from kafka_client.errors import ALIEN, Fatal
 from kafka_client.offsets import ask_ends
 from kafka_client.reader import advance
 from kafka_client.registry import Codec
@@ -35,7 +36,6 @@ from kafka_client.watchdog import watching
 from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
 from observability.waits import WAITS, Cancelled
-from streaming.engine.errors import ALIEN, Fatal
 from streaming.engine.progress import Progress, progress_key
 from streaming.engine.state import StateStore
 

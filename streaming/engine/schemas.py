@@ -13,11 +13,11 @@ from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_exponential
 
 from contracts.settings import KafkaSettings
+from kafka_client.errors import Fatal
 from kafka_client.registry import Registry, Unreachable
 from kafka_client.writer_schemas import LostSchema
 from observability import logs
 from observability.waits import WAITS, Cancelled
-from streaming.engine.errors import Fatal
 
 # A registry that starts answers so, or what stands before it does.
 _STARTING = frozenset({408, 425, 429})

@@ -15,8 +15,8 @@ from typing import cast
 
 from rocksdict import Options, Rdict, WriteBatch
 
+from kafka_client.errors import Fatal
 from observability import logs
-from streaming.engine.errors import Fatal
 
 # Group keys hold a separator and `watermark` is text, so neither begins with a zero byte.
 _TOPIC_ID = b"\x00topic_id"

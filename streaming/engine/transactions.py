@@ -15,12 +15,12 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from kafka_client import latency_header
 from kafka_client.clients import is_fenced
-from kafka_client.failures import is_too_large
+from kafka_client.error_codes import is_too_large
+from kafka_client.errors import Abortable, Fatal, OutcomeUnknown
 from kafka_client.watchdog import watching
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
 from observability.waits import WAITS
-from streaming.engine.errors import Abortable, Fatal
 from streaming.engine.step import OutRecord
 
 # One call's wait for the broker; a broker that restarts is back in about 5 s.
@@ -36,10 +36,6 @@ _OUTCOMES = ("committed", "aborted", "unknown", "fenced", "refused")
 Delivered = dict[tuple[str, int], int]
 
 _log = logs.get(__name__)
-
-
-class OutcomeUnknown(Abortable):
-    """The commit may or may not have happened; the producer is a new one, and only progress knows."""
 
 
 class Transactions:

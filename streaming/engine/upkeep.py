@@ -11,10 +11,10 @@ from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
-from kafka_client.failures import is_lost
+from kafka_client.error_codes import is_lost
+from kafka_client.errors import RESTORING, Fatal
 from observability import logs
 from observability.waits import WAITS
-from streaming.engine.errors import RESTORING, Fatal
 from streaming.engine.loop import Loop, Punctuator
 from streaming.engine.state import StateStore
 

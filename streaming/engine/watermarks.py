@@ -17,12 +17,12 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
+from kafka_client.errors import Fatal
 from kafka_client.offsets import Asked, ask_ends
 from kafka_client.reader import take
 from kafka_client.registry import Codec
 from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
-from streaming.engine.errors import Fatal
 from streaming.engine.loop import Loop, Punctuator
 
 # Sources publish about once a second.

@@ -19,11 +19,11 @@ from contracts.tables import active_generations, generations
 from contracts.topics import GenerationTopics, Topic
 from kafka_client import clients as connect
 from kafka_client import topic_settings
+from kafka_client.errors import Fatal
 from kafka_client.offsets import beginnings, ends
 from kafka_client.registry import Registry
 from observability import logs
 from observability.waits import WAITS, Cancelled
-from streaming.engine.errors import Fatal
 from streaming.engine.pipeline import Parameters, Pipeline
 from streaming.generations.schema_ids import keep_inputs
 

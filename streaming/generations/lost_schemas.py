@@ -19,7 +19,7 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import PUBLIC
 from kafka_client.clients import TIMEOUT_SECONDS, admin, consumer
-from kafka_client.failures import is_end
+from kafka_client.error_codes import is_end
 from kafka_client.registry import Registry, is_record, schema_id_of
 from kafka_client.writer_schemas import Undecodable
 from streaming.generations.catalog import load_live

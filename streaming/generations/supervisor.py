@@ -15,12 +15,12 @@ from sqlalchemy import Engine, update
 
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import generations
+from kafka_client.errors import Fatal
 from lineage.emitter import NULL_EMITTER, Emitter
 from observability import logs
 from observability.supervision import supervise
 from observability.waits import WAITS
 from streaming import lineage as lineage_of
-from streaming.engine.errors import Fatal
 from streaming.generations import stores
 from streaming.generations.barriers import Barriers
 from streaming.generations.catalog import LIVE, Generation, load, load_live, with_rules

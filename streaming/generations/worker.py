@@ -22,13 +22,13 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS, Topic
 from kafka_client import clients as connect
+from kafka_client.errors import Fatal
 from kafka_client.offsets import ends
 from kafka_client.writer_schemas import LostSchema
 from observability.progress_report import ProgressReport
 from observability.waits import Cancelled
 from streaming.engine.combine import Combine, CombineOutputs
 from streaming.engine.decoding import Decoder, OnLost
-from streaming.engine.errors import Fatal
 from streaming.engine.loop import LIVE, CommitPolicy, Loop, LoopDeps, Punctuator
 from streaming.engine.loop_status import LoopStatus, facts
 from streaming.engine.merge import Merge, MergeTopics

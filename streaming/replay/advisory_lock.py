@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 
 _SHARED = text("SELECT pg_try_advisory_lock_shared(hashtext(:pipeline), :number)")
 _UNLOCK = text("SELECT pg_advisory_unlock_shared(hashtext(:pipeline), :number)")
@@ -21,12 +21,12 @@ _ALONE = text("SELECT pg_try_advisory_xact_lock(hashtext(:pipeline), :number)")
 
 @contextmanager
 def working_on(results: Engine, pipeline: str, number: int) -> Iterator[None]:
-    """Be known to work on the generation. Raises Refused while somebody takes it away."""
+    """Be known to work on the generation. Raises RequestRefused while somebody takes it away."""
     # Outside of a transaction, which would hold back the database's vacuum for as long as the slice takes.
     with results.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         asked = {"pipeline": pipeline, "number": number}
         if not connection.scalar(_SHARED, asked):
-            raise Refused(f"{pipeline} g{number} is being retired")
+            raise RequestRefused(f"{pipeline} g{number} is being retired")
         try:
             yield
         finally:

@@ -35,7 +35,7 @@ from streaming.generations.schema_ids import keep, keep_inputs
 from streaming.generations.worker import COLLECT_SECONDS, Worker
 from streaming.pipelines import PIPELINES
 from streaming.replay.advisory_lock import is_worked_on, working_on
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 from streaming.replay.failpoints import failpoint
 from streaming.replay.request import Range, Request
 
@@ -91,14 +91,16 @@ def begin(kafka: KafkaSettings, results: Engine, request: Request) -> Generation
     """The generation that the request asks for, in state `building`: a new one, or what a dead job left of the same.
 
     A candidate that the same request made is given as it is, to be compared anew; one that the same backfill made, with
-    its range extended. Raises Refused for a bad request, and while another replay of the pipeline is under way or waits
-    to be promoted.
+    its range extended. Raises RequestRefused for a bad request, and while another replay of the pipeline is under way
+    or waits to be promoted.
     """
     pipeline = request.check()
     live = load_live(results, request.pipeline)
     active = next((found for found in live if found.state == "active"), None)
     if active is None:
-        raise Refused(f"{request.pipeline} has no active generation that a replay could be compared with")
+        raise RequestRefused(
+            f"{request.pipeline} has no active generation that a replay could be compared with"
+        )
     logs = [each.source for each in pipeline.inputs]
     check_kept(kafka, logs, whole=logs)
     # Of those that windows are compared with, and that it keeps if no zone is named.
@@ -135,7 +137,7 @@ def begin(kafka: KafkaSettings, results: Engine, request: Request) -> Generation
         with results.begin() as connection:
             connection.execute(insert(generations).values(row))
     except IntegrityError as error:
-        raise Refused(f"another replay of {pipeline.name} began at the same moment") from error
+        raise RequestRefused(f"another replay of {pipeline.name} began at the same moment") from error
     failpoint("replay.begun")
     _log.info("replay begins", generation=f"{pipeline.name}.g{number}", reason=request.reason)
     return load(results, pipeline.name, number)
@@ -154,11 +156,11 @@ def slices(generation: Generation) -> tuple[list[Slice], list[Slice]]:
 
 
 def find_slice(generation: Generation, step: str, partition: int) -> Slice:
-    """The slice of that name. Raises Refused."""
+    """The slice of that name. Raises RequestRefused."""
     for found in (piece for pieces in slices(generation) for piece in pieces):
         if (found.step, found.partition) == (step, partition):
             return found
-    raise Refused(f"{generation} has no slice {step}.{partition}")
+    raise RequestRefused(f"{generation} has no slice {step}.{partition}")
 
 
 def run_slice(
@@ -174,11 +176,11 @@ def run_slice(
 ) -> Done:
     """Run a slice to its target; one that is done already ends at once. Works `share` of the time and rests otherwise.
 
-    Raises Refused if the generation is not being built any more, Fatal as a worker does.
+    Raises RequestRefused if the generation is not being built any more, Fatal as a worker does.
     """
     with working_on(results, generation.pipeline, generation.number):
         if load(results, generation.pipeline, generation.number).state != "building":
-            raise Refused(f"{generation} is not being built any more")
+            raise RequestRefused(f"{generation} is not being built any more")
         generation = with_rules(results, generation)
         pipeline = PIPELINES[generation.pipeline, generation.version]
         # A transactional id of its own: a second run of the same slice fences the first.
@@ -210,12 +212,12 @@ def run_slice(
 
 
 def finish(results: Engine, generation: Generation) -> Generation:
-    """building → candidate, when every slice was run; from now on workers keep it up to date. Raises Refused."""
+    """building → candidate, when every slice was run; from now on workers keep it up to date. Raises RequestRefused."""
     of = generations.c
     with results.begin() as connection:
         # Workers follow a candidate from its progress, and a slice that went on would commit beside them.
         if is_worked_on(connection, generation.pipeline, generation.number):
-            raise Refused(f"a slice of {generation} is still running")
+            raise RequestRefused(f"a slice of {generation} is still running")
         connection.execute(
             update(generations)
             .where(of.pipeline == generation.pipeline, of.number == generation.number, of.state == "building")
@@ -224,7 +226,7 @@ def finish(results: Engine, generation: Generation) -> Generation:
     failpoint("replay.finished")
     now = load(results, generation.pipeline, generation.number)
     if now.state != "candidate":
-        raise Refused(f"{generation} is {now.state}, it cannot become a candidate")
+        raise RequestRefused(f"{generation} is {now.state}, it cannot become a candidate")
     return now
 
 
@@ -262,7 +264,7 @@ def _drive(
         elif loop.restored > restored:
             restored, moved_at = loop.restored, now
         if now > moved_at + STALLED_SECONDS:
-            raise Refused(
+            raise RequestRefused(
                 f"{loop.flow} partition {partition} stands at {reached} of {target} since {STALLED_SECONDS:.0f} s: is "
                 "Kafka there, and is no transaction left open?"
             )
@@ -271,7 +273,9 @@ def _drive(
             collected_at = now
         worked = time.process_time() - worked_from
         if stop.wait(worked * (1 / share - 1)):
-            raise Refused(f"{loop.flow} partition {partition} was told to stop at {reached} of {target}")
+            raise RequestRefused(
+                f"{loop.flow} partition {partition} was told to stop at {reached} of {target}"
+            )
 
 
 def _done(loop: Loop, partition: int, offsets: int, of_offsets: int) -> Done:
@@ -312,11 +316,11 @@ def _left(results: Engine, request: Request, active: Generation) -> Generation |
         if request.backfill is not None and row.backfill == request.backfill and request.range is not None:
             _extend(connection, row, request.range)
         elif row.state == "candidate" and not _is_same(row, request, active):
-            raise Refused(f"{what} waits: promote or retire it first")
+            raise RequestRefused(f"{what} waits: promote or retire it first")
         elif is_worked_on(connection, row.pipeline, row.number):
-            raise Refused(f"{what} is being built right now")
+            raise RequestRefused(f"{what} is being built right now")
         elif not _is_same(row, request, active):
-            raise Refused(
+            raise RequestRefused(
                 f"{what} is being built: the same request again goes on with it, or retire it first"
             )
     return load(results, request.pipeline, row.number)

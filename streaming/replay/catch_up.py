@@ -32,7 +32,7 @@ def caught_up(
 ) -> Difference:
     """The difference of a generation, as soon as workers have brought it to where the active one is.
 
-    `waiting` is told what stands in the way. Raises Refused, after `seconds` the Busy that was met last.
+    `waiting` is told what stands in the way. Raises RequestRefused, after `seconds` the Busy that was met last.
     """
 
     def failure(state: RetryCallState) -> BaseException | None:

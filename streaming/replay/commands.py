@@ -24,18 +24,18 @@ from sqlalchemy.pool import NullPool
 from contracts import tables
 from contracts.differences import changes, csv_of
 from contracts.settings import KafkaSettings, ResultsDbSettings, from_environment
+from kafka_client.errors import ElectroRedError
 from lineage.emitter import ProgressCell, open_emitter
 from observability import logs
 from observability.supervision import reason as first_line
 from streaming import lineage as lineage_of
-from streaming.engine.errors import EngineError
 from streaming.generations.catalog import load
 from streaming.pipelines import PIPELINES
 from streaming.replay import build, display, local_executor, promotion, retirement
 from streaming.replay.barrier import held
 from streaming.replay.catch_up import caught_up
 from streaming.replay.difference import Difference
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 from streaming.replay.promotion import Promoted
 from streaming.replay.request import Range, Request
 from streaming.replay.request import grace as grace_given
@@ -82,7 +82,7 @@ def generations(
         with _results().connect() as connection:
             found = connection.execute(wanted).all()
         if pipeline is not None and not found:
-            raise Refused(f"there is no generation of {pipeline}")
+            raise RequestRefused(f"there is no generation of {pipeline}")
         if as_json:
             _json([row._asdict() for row in found])
         else:
@@ -121,7 +121,7 @@ def replay(
     """
     with _talking():
         if (start is None) != (end is None):
-            raise Refused("a range has a start and an end")
+            raise RequestRefused("a range has a start and an end")
         windows = None if start is None or end is None else Range(start, end)
         request = Request(
             pipeline,
@@ -327,9 +327,9 @@ def _talking() -> Iterator[None]:
     logs.configure("generations")
     try:
         yield
-    except Refused as error:
+    except RequestRefused as error:
         _fail(f"refused: {error}", error)
-    except EngineError as error:
+    except ElectroRedError as error:
         _fail(f"error: {error}", error)
     except (DBAPIError, KafkaException) as error:
         _fail(f"error: {first_line(error)}", error)

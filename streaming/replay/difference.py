@@ -22,7 +22,7 @@ from contracts.settings import KafkaSettings
 from contracts.tables import differences, generations, metadata
 from streaming.pipelines import PIPELINES
 from streaming.replay import comparison
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 from streaming.replay.failpoints import failpoint
 from streaming.replay.snapshot import active_of, check_near, find, in_snapshot, known_of, pointer_of
 
@@ -39,7 +39,7 @@ class ReachedBarrier(Protocol):
     def targets(self) -> Mapping[int, int]: ...
 
     def check(self, connection: Connection) -> None:
-        """Raise Refused unless the barrier stands at `reached` in this connection's snapshot."""
+        """Raise RequestRefused unless the barrier stands at `reached` in this connection's snapshot."""
 
 
 # Kafka, results, pipeline, numbers of the generations, seconds: as `barrier.held` is called.
@@ -89,15 +89,15 @@ def shape_of(pipeline: str, version: int) -> Shape:
 
 
 def take(kafka: KafkaSettings, results: Engine, pipeline: str, number: int, *, hold: Hold) -> Difference:
-    """Hold the generation and the active one at one position, and compare them there. Raises Refused, Behind if it
-    may come to that position by itself.
+    """Hold the generation and the active one at one position, and compare them there. Raises RequestRefused, Behind if
+    it may come to that position by itself.
 
     The barrier is released as soon as the snapshot is taken: comparing holds nobody up.
     """
     known = known_of(results, pipeline)
     made, active = find(known, pipeline, number), active_of(known, pipeline)
     if made.state not in ("candidate", "standby"):
-        raise Refused(
+        raise RequestRefused(
             f"{pipeline} g{number} is {made.state}: only a candidate or a standby is kept up to date, and compared"
         )
 
@@ -118,14 +118,16 @@ def compute(connection: Connection, held: ReachedBarrier, pipeline: str, number:
     """Compare the generation with the active one in the connection's snapshot, and store what differs.
 
     The connection is in a REPEATABLE READ transaction in which `held.check` was passed, and which the caller commits;
-    the barrier may be released by now. Raises Refused.
+    the barrier may be released by now. Raises RequestRefused.
     """
     connection.execute(text("SET LOCAL timezone = 'UTC'"))
     made = _generation(connection, pipeline, number)
     pointer = pointer_of(connection, pipeline)
     base = _generation(connection, pipeline, pointer.generation)
     if base.number == number:
-        raise Refused(f"{pipeline} g{number} is the active generation: it differs from itself in nothing")
+        raise RequestRefused(
+            f"{pipeline} g{number} is the active generation: it differs from itself in nothing"
+        )
     shape = shape_of(pipeline, made.version)
     before, after = (_totals(connection, shape, side) for side in (base.number, number))
     values = {
@@ -213,7 +215,7 @@ def _generation(connection: Connection, pipeline: str, number: int) -> Row[Any]:
         select(generations).where(generations.c.pipeline == pipeline, generations.c.number == number)
     ).one_or_none()
     if found is None:
-        raise Refused(f"{pipeline} has no generation {number}")
+        raise RequestRefused(f"{pipeline} has no generation {number}")
     return found
 
 

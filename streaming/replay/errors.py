@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from streaming.engine.errors import EngineError
+from kafka_client.errors import ElectroRedError
 
 
-class Refused(EngineError):
+class RequestRefused(ElectroRedError):
     """What was asked for is not done, and nothing was changed; the message is one line that says why."""
 
 
-class Busy(Refused):
+class Busy(RequestRefused):
     """What stands in the way passes by itself, in a moment."""
 
 

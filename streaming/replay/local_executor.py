@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from streaming.engine.errors import Fatal
+from kafka_client.errors import Fatal
 from streaming.generations.catalog import Generation
 from streaming.replay.build import Slice, slices
 

@@ -19,7 +19,7 @@ from contracts.tables import active_generations, generations
 from observability import logs
 from streaming.replay import difference
 from streaming.replay.difference import BARRIER_SECONDS, Difference, Hold
-from streaming.replay.errors import NotInTime, Refused
+from streaming.replay.errors import NotInTime, RequestRefused
 from streaming.replay.failpoints import failpoint
 from streaming.replay.snapshot import (
     active_of,
@@ -66,7 +66,7 @@ def promote(
     approved_by: str,
     hold: Hold,
 ) -> Promoted:
-    """Show the generation to everybody. Raises Refused, and nothing was changed, unless
+    """Show the generation to everybody. Raises RequestRefused, and nothing was changed, unless
 
     1. it is a candidate or the standby, 2. the fingerprint is that of its newest difference, 3. that was taken within a
     day, from the generation that is active now, since the last promotion, 4. it reaches the active one's position in
@@ -80,11 +80,15 @@ def promote(
     if made.number == active.number:
         return _done_already(results, pipeline, number, seen, fingerprint)
     if made.state not in ("candidate", "standby"):
-        raise Refused(f"{pipeline} g{number} is {made.state}: only a candidate or a standby is promoted")
+        raise RequestRefused(
+            f"{pipeline} g{number} is {made.state}: only a candidate or a standby is promoted"
+        )
     if seen is None:
-        raise Refused(f"nobody has looked at the difference of {pipeline} g{number} yet: `diff` shows it")
+        raise RequestRefused(
+            f"nobody has looked at the difference of {pipeline} g{number} yet: `diff` shows it"
+        )
     if seen.fingerprint != fingerprint:
-        raise Refused(
+        raise RequestRefused(
             f"the fingerprint is not that of the newest difference of {pipeline} g{number}: look at it again"
         )
 
@@ -92,14 +96,14 @@ def promote(
         newest = difference.newest_in(connection, pipeline, number)
         assert newest is not None
         if newest.fingerprint != fingerprint:
-            raise Refused(f"{pipeline} g{number} was compared again meanwhile: look at it again")
+            raise RequestRefused(f"{pipeline} g{number} was compared again meanwhile: look at it again")
         if (newest.base, newest.promotion_number) != (pointer.generation, pointer.promotion_number):
-            raise Refused(
+            raise RequestRefused(
                 f"the difference of {pipeline} g{number} is from g{newest.base}, before another promotion: "
                 "look at it again"
             )
         if newest.computed_at < datetime.now(UTC) - SEEN_WITHIN:
-            raise Refused(
+            raise RequestRefused(
                 f"the difference of {pipeline} g{number} was seen on {newest.computed_at:%Y-%m-%d at %H:%M}, and much "
                 "may have come since: look at it again"
             )
@@ -127,7 +131,7 @@ def promote(
         if done is not None:
             return done
         outside = in_snapshot(results, pipeline, look).outside
-    raise Refused(
+    raise RequestRefused(
         f"{pipeline} g{number} differs in {outside} groups outside of its range "
         f"{made.range_start.isoformat()} to {made.range_end.isoformat()}: `diff` shows them"
     )
@@ -147,10 +151,10 @@ def rollback(
 
     If the active generation does not come to rest, that may well be the reason: then the standby is held alone, and is
     shown if it is no further behind than what is shown now. With a `number` it may be asked again after a crash: what
-    is active already stays. Raises Refused.
+    is active already stays. Raises RequestRefused.
     """
     if not reason.strip():
-        raise Refused("a rollback needs a reason")
+        raise RequestRefused("a rollback needs a reason")
     known = known_of(results, pipeline)
     active = active_of(known, pipeline)
     standby = next((row for row in known if row.state == "standby"), None)
@@ -158,14 +162,14 @@ def rollback(
         return _now(results, pipeline, active.number)
     if standby is None or number not in (None, standby.number):
         wanted = "no standby" if number is None else f"no standby g{number}"
-        raise Refused(f"{pipeline} has {wanted} to go back to: {states_of(known)}")
+        raise RequestRefused(f"{pipeline} has {wanted} to go back to: {states_of(known)}")
 
     def switch(connection: Connection) -> Promoted:
         _lock(connection, pipeline)
         barrier.check(connection)
         pointer = _pointer(connection, pipeline, active)
         if alone and _is_behind(connection, pipeline, standby.number, pointer.generation):
-            raise Refused(f"{alone}; and the standby g{standby.number} is behind what is shown now")
+            raise RequestRefused(f"{alone}; and the standby g{standby.number} is behind what is shown now")
         return _move(connection, pipeline, standby.number, pointer, approved_by, reason.strip())
 
     alone = None
@@ -248,7 +252,7 @@ def _done_already(
 ) -> Promoted:
     now = _now(results, pipeline, number)
     if seen is None or (seen.fingerprint, seen.promotion_number + 1) != (fingerprint, now.promotion_number):
-        raise Refused(f"{pipeline} g{number} is active already")
+        raise RequestRefused(f"{pipeline} g{number} is active already")
     return now
 
 

@@ -21,14 +21,14 @@ from contracts.settings import KafkaSettings
 from contracts.tables import barrier_reports, barriers, differences, generations, sink_positions
 from contracts.topics import GenerationTopics
 from kafka_client.clients import TIMEOUT_SECONDS, admin
+from kafka_client.errors import Retriable
 from kafka_client.registry import Registry, Unreachable
 from observability import logs
-from streaming.engine.errors import Retriable
 from streaming.engine.schemas import may_pass, reason
 from streaming.generations.barriers import OPEN
 from streaming.pipelines import PIPELINES
 from streaming.replay.advisory_lock import is_worked_on
-from streaming.replay.errors import Busy, Refused
+from streaming.replay.errors import Busy, RequestRefused
 from streaming.replay.failpoints import failpoint
 
 # Long enough to notice that a promotion was a mistake.
@@ -57,8 +57,8 @@ class Retired:
 def retire(kafka: KafkaSettings, results: Engine, pipeline: str, number: int) -> Retired:
     """Take the generation away. Asked again it goes on, and gives what was left to do.
 
-    Raises Refused, and nothing was changed, for the active one and one that a replay is building right now; Retriable
-    if workers do not leave: it is retired then, and the same call finishes it.
+    Raises RequestRefused, and nothing was changed, for the active one and one that a replay is building right now;
+    Retriable if workers do not leave: it is retired then, and the same call finishes it.
     """
     _mark(results, pipeline, number)
     failpoint("retire.marked")
@@ -115,7 +115,7 @@ def retire_old_standbys(
     for pipeline, number in found:
         try:
             done.append(retire(kafka, results, pipeline, number))
-        except (Refused, Retriable) as error:
+        except (RequestRefused, Retriable) as error:
             left.append(str(error))
     if left:
         raise Retriable("; ".join(left))
@@ -123,7 +123,7 @@ def retire_old_standbys(
 
 
 def may_be_retired(results: Engine, pipeline: str, number: int) -> str:
-    """The state of a generation that can be taken away now. Raises Refused, as `retire` would."""
+    """The state of a generation that can be taken away now. Raises RequestRefused, as `retire` would."""
     with results.begin() as connection:
         return _checked(connection, pipeline, number)
 
@@ -137,21 +137,21 @@ def _mark(results: Engine, pipeline: str, number: int) -> None:
 
 
 def _checked(connection: Connection, pipeline: str, number: int) -> str:
-    """The state, which nobody changes before the transaction ends. Raises Refused."""
+    """The state, which nobody changes before the transaction ends. Raises RequestRefused."""
     of = generations.c
     this = (of.pipeline == pipeline) & (of.number == number)
     # Waits for the apply that is under way; the next one finds the state.
     state: str | None = connection.scalar(select(of.state).where(this).with_for_update())
     if state is None:
-        raise Refused(f"{pipeline} has no generation {number}")
+        raise RequestRefused(f"{pipeline} has no generation {number}")
     if state == "active":
-        raise Refused(
+        raise RequestRefused(
             f"{pipeline} g{number} is active: promote another one, or roll back, before it is retired"
         )
     if _is_held(connection, pipeline, number):
         raise Busy(f"{pipeline} g{number} is being compared or promoted: try again in a moment")
     if state == "building" and is_worked_on(connection, pipeline, number):
-        raise Refused(f"{pipeline} g{number} is being built right now: end its replay first")
+        raise RequestRefused(f"{pipeline} g{number} is being built right now: end its replay first")
     return state
 
 

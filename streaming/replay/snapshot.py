@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random
 
 from contracts.tables import active_generations, generations
-from streaming.replay.errors import Behind, Busy, Refused
+from streaming.replay.errors import Behind, Busy, RequestRefused
 
 # PostgreSQL's "could not serialize access": a row was changed since the snapshot. The sink rests between two applies,
 # so this many in a row is somebody else.
@@ -78,14 +78,14 @@ def known_of(results: Engine, pipeline: str) -> Sequence[Row[Any]]:
 def find(known: Sequence[Row[Any]], pipeline: str, number: int) -> Row[Any]:
     found = next((row for row in known if row.number == number), None)
     if found is None:
-        raise Refused(f"{pipeline} has no generation {number}: {states_of(known)}")
+        raise RequestRefused(f"{pipeline} has no generation {number}: {states_of(known)}")
     return found
 
 
 def active_of(known: Sequence[Row[Any]], pipeline: str) -> Row[Any]:
     found = next((row for row in known if row.state == "active"), None)
     if found is None:
-        raise Refused(f"{pipeline} has no active generation: {states_of(known)}")
+        raise RequestRefused(f"{pipeline} has no active generation: {states_of(known)}")
     return found
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from contracts import datasets
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import GenerationTopics
+from kafka_client.errors import Fatal
 from kafka_client.registry import Registry
 from lineage.consumer import LineageConsumer
 from lineage.emitter import NULL_EMITTER, Emitter
@@ -24,7 +25,6 @@ from observability.metrics import EVENTS
 from observability.progress_report import ProgressReport
 from observability.supervision import supervise
 from streaming import lineage as lineage_of
-from streaming.engine.errors import Fatal
 from streaming.engine.schemas import PatientRegistry
 from streaming.generations.barriers import STANDING_SECONDS, BarrierReports, Barriers
 from streaming.generations.catalog import LIVE, load

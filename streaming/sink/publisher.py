@@ -22,6 +22,7 @@ from contracts import datasets
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from kafka_client.clients import admin, committed, committed_offsets, transactional_producer
+from kafka_client.errors import Abortable
 from kafka_client.offsets import beginnings, ends
 from kafka_client.registry import Registry
 from lineage.emitter import NULL_EMITTER, Emitter
@@ -29,7 +30,6 @@ from observability import logs
 from observability.metrics import EVENTS
 from observability.progress_report import ProgressReport
 from streaming import lineage as lineage_of
-from streaming.engine.errors import Abortable
 from streaming.engine.schemas import PatientRegistry
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, Dialect, Engine, Table, select, text
 from sqlalchemy.dialects import postgresql
 
 from contracts.tables import metadata, sink_positions
-from streaming.engine.errors import RESTORING, Fatal
+from kafka_client.errors import RESTORING, Fatal
 from streaming.sink.targets import SinkTarget
 
 # What the sink itself, or the table, adds to the columns that come from the state topic.

@@ -16,7 +16,8 @@ from contracts.datasets import Dataset
 from contracts.settings import KafkaSettings
 from kafka_client import latency_header
 from kafka_client.clients import admin, consumer, describe_topics
-from kafka_client.failures import is_lost
+from kafka_client.error_codes import is_lost
+from kafka_client.errors import ALIEN, RESTORING, Fatal
 from kafka_client.reader import take
 from kafka_client.registry import Codec
 from kafka_client.writer_schemas import LostSchema, Undecodable
@@ -24,7 +25,6 @@ from observability import logs
 from observability.metrics import LAG
 from observability.progress_report import ProgressReport
 from observability.waits import WAITS, Cancelled
-from streaming.engine.errors import ALIEN, RESTORING, Fatal
 from streaming.engine.merge import WATERMARK_KEY
 from streaming.engine.opened import OpenTransactions
 from streaming.sink.targets import SinkTarget

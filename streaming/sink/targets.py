@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from contracts.tables import active_generations, generations
 from contracts.topics import GenerationTopics
-from streaming.engine.errors import Fatal
+from kafka_client.errors import Fatal
 from streaming.engine.pipeline import Pipeline
 from streaming.generations.catalog import LIVE
 from streaming.pipelines import PIPELINES

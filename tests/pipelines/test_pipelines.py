@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streaming.engine.errors import Fatal
+from kafka_client.errors import Fatal
 from streaming.engine.pipeline import Parameters
 from streaming.engine.step import Output, Step
 from streaming.pipelines import PIPELINES

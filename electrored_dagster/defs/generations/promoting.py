@@ -43,10 +43,10 @@ def promote_generation(context: dg.OpExecutionContext, config: Promotion) -> Non
     with own_words(), connected() as (kafka, results, _):
         from streaming.replay import promotion
         from streaming.replay.barrier import held
-        from streaming.replay.errors import Refused
+        from streaming.replay.errors import RequestRefused
 
         if not config.approved_by.strip():
-            raise Refused("a promotion needs the name of who approves it: `approved_by` is empty")
+            raise RequestRefused("a promotion needs the name of who approves it: `approved_by` is empty")
         done = promotion.promote(
             kafka,
             results,
@@ -65,10 +65,10 @@ def roll_back(context: dg.OpExecutionContext, config: Rollback) -> None:
     with own_words(), connected() as (kafka, results, _):
         from streaming.replay import promotion
         from streaming.replay.barrier import held
-        from streaming.replay.errors import Refused
+        from streaming.replay.errors import RequestRefused
 
         if not config.approved_by.strip():
-            raise Refused("a rollback needs the name of who approves it: `approved_by` is empty")
+            raise RequestRefused("a rollback needs the name of who approves it: `approved_by` is empty")
         done = promotion.rollback(
             kafka,
             results,
@@ -126,7 +126,7 @@ IN_PROCESS = dg.in_process_executor
 
 @dg.job(
     executor_def=IN_PROCESS,
-    description="Shows a generation to everybody: the API at once, the public topic within seconds. Refused if the "
+    description="Serves a generation: the API at once, the public topic within seconds. Refused if the "
     "fingerprint is not that of its newest difference, or anything differs outside of its range.",
 )
 def promote() -> None:

@@ -62,12 +62,12 @@ class Backfill(dg.Config):
 
 
 def _moment(text: str, name: str) -> datetime:
-    from streaming.replay.errors import Refused
+    from streaming.replay.errors import RequestRefused
 
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
-        raise Refused(f"{name} is no date and no time: {text!r}; 2026-03-01 is one") from error
+        raise RequestRefused(f"{name} is no date and no time: {text!r}; 2026-03-01 is one") from error
 
 
 @dg.op(pool=POOL)
@@ -75,11 +75,11 @@ def begin(context: dg.OpExecutionContext, config: Replay) -> GenerationRef:
     """Makes the generation, or finds what a dead run left of the same request."""
     with own_words(), connected() as (kafka, results, _):
         from streaming.replay import build
-        from streaming.replay.errors import Refused
+        from streaming.replay.errors import RequestRefused
         from streaming.replay.request import Range, Request, grace
 
         if (config.range_start is None) != (config.range_end is None):
-            raise Refused("a range has a start and an end")
+            raise RequestRefused("a range has a start and an end")
         windows = None
         if config.range_start is not None and config.range_end is not None:
             windows = Range(

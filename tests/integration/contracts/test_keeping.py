@@ -33,13 +33,12 @@ from contracts.topics import (
 )
 from kafka_client import clients as connect
 from kafka_client import topic_settings
+from kafka_client.errors import Fatal, Refused
 from observer import probes
 from sources.csv.own_events import Log
-from sources.errors import Refused
 from sources.position_store import Ledger
 from sources.postgres.events import EventsTopic
 from stack.embedded import Embedded
-from streaming.engine.errors import Fatal
 from streaming.generations import catalog
 from streaming.generations.schema_ids import keep
 from streaming.generations.worker import Worker

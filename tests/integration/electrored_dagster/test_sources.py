@@ -29,12 +29,12 @@ from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE
 from electrored_dagster.definitions import definitions
 from electrored_dagster.defs.sources.csv import csv_inbox
 from kafka_client import clients
+from kafka_client.errors import Retriable
 from lineage.emitter import COMPLETE, FAIL, START
 from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
 from sources.csv.inbox import Inbox
 from sources.csv.source import Topics
-from sources.errors import Interrupted
 from sources.soap.poll import PAGE
 from stack.embedded import Embedded
 from stack.ports import Ports
@@ -245,7 +245,7 @@ def test_taking_a_file_back_is_a_run_as_taking_it_is_by_dagster_and_by_hand(
 def test_what_may_pass_is_tried_again_within_the_run(
     platform: Platform, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, left = sources.csv.ingest.take, [Interrupted("Kafka: away")]
+    real, left = sources.csv.ingest.take, [Retriable("Kafka: away")]
 
     def take(*arguments: Any, **named: Any) -> Any:
         if left:

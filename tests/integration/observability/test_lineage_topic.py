@@ -16,7 +16,7 @@ from contracts.topics import OPENLINEAGE_EVENTS
 from kafka_client.clients import admin, client_config, consumer
 from lineage import transports
 from lineage.emitter import START, Known, open_emitter
-from lineage.outbox import Refused, restored
+from lineage.outbox import EventRefused, restored
 from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
 from stack.embedded import Embedded
@@ -99,7 +99,7 @@ def test_what_the_broker_refuses_is_said_and_what_it_takes_arrives(stack: Embedd
         return True
 
     wait_until(is_taken, what="the topic")
-    with pytest.raises(Refused, match="too large"):
+    with pytest.raises(EventRefused, match="too large"):
         send(large)
     send(small)
     reader = consumer(stack.kafka, "test-told", subscribed=False)

@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 
 from contracts import datasets
 from contracts.settings import KafkaSettings, ResultsDbSettings
+from kafka_client.errors import Fatal
 from kafka_client.registry import Registry
 from lineage.emitter import NULL_EMITTER, Emitter
 from stack.embedded import Embedded
-from streaming.engine.errors import Fatal
 from streaming.results_db import retried
 from streaming.sink import rows as rows_module
 from streaming.sink.postgres import StateSink, run

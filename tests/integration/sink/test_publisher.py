@@ -17,11 +17,11 @@ from contracts import datasets
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from kafka_client.clients import admin, committed_offsets, consumer
+from kafka_client.errors import Fatal
 from kafka_client.offsets import ends
 from kafka_client.registry import Registry
 from lineage.emitter import NULL_EMITTER, Emitter
 from stack.embedded import Embedded
-from streaming.engine.errors import Fatal
 from streaming.engine.pipeline import Pipeline
 from streaming.engine.transactions import Transactions
 from streaming.sink.publisher import Publisher, run

@@ -20,7 +20,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import NewPartitions
 
 from kafka_client import clients
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.position_store import SourceOffset
 from sources.postgres import capture
 from sources.postgres.capture import Session

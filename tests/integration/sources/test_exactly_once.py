@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from kafka_client import clients
-from sources.errors import Fenced
+from kafka_client.errors import Fenced
 from sources.position_store import PositionStore, SourceOffset
 from sources.postgres import capture
 from sources.postgres.lsn import lsn_number

@@ -11,7 +11,7 @@ from psycopg2 import errors
 from structlog.testing import capture_logs
 
 from contracts.settings import SalesDbSettings
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.postgres.database import Database
 from sources.postgres.publication import Published
 from sources.postgres.rows import ChangeEvent

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
+from kafka_client.errors import Fatal
 from kafka_client.registry import Registry, header
 from observability.waits import WAITS
 from stack import databases, embedded, ports
 from stack.embedded import Embedded
 from stack.registry import Registry as RegistryServer
 from streaming.__main__ import app
-from streaming.engine.errors import Fatal
 from streaming.generations import catalog, lost_schemas
 from tests.integration.streaming.ground import START, Ground, wait_until
 from tests.unit.streaming.test_foreign_values import BODIES, SCHEMAS

@@ -15,8 +15,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from contracts.topics import SALES_EVENTS
 from kafka_client import clients as connect
+from kafka_client.errors import Fatal
 from streaming.engine import upkeep
-from streaming.engine.errors import Fatal
 from streaming.engine.loop import Loop
 from streaming.engine.progress import Progress, progress_key
 from streaming.engine.transactions import TRANSACTIONS, Transactions

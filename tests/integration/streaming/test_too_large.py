@@ -10,8 +10,8 @@ import pytest
 
 from contracts.topics import LATE_EVENTS
 from kafka_client.clients import consumer, ensure_topics, transactional_producer
+from kafka_client.errors import Fatal
 from stack.embedded import Embedded
-from streaming.engine.errors import Fatal
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
 

@@ -15,8 +15,8 @@ from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS
+from kafka_client.errors import ElectroRedError
 from observability import logs
-from streaming.engine.errors import EngineError
 from streaming.generations import catalog
 from streaming.generations.schema_ids import keep
 from streaming.generations.worker import Worker
@@ -47,7 +47,7 @@ def main(given: dict[str, object]) -> int:
     )
     try:
         worker.run(stop)
-    except EngineError as error:
+    except ElectroRedError as error:
         print(f"FATAL {error}", file=sys.stderr)
         return 1
     return 0

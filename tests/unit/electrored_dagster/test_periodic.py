@@ -16,8 +16,8 @@ from contracts.settings import KafkaSettings
 from electrored_dagster.defs.sources.csv import csv_inbox
 from electrored_dagster.defs.sources.soap import poll_payments
 from electrored_dagster.metadata import NotSet, files_agree, own_words, polled, reject_rate, settings, taken
+from kafka_client.errors import ElectroRedError, Fenced, Refused, Retriable
 from sources.csv.results import Counts, FileResult, Taking
-from sources.errors import Fenced, Interrupted, Refused, SourceError
 from sources.soap.poll import Result
 
 SOAP = {"WSDL": "http://127.0.0.1/payments", "USERNAME": "me", "PASSWORD": "mine"}
@@ -155,8 +155,8 @@ def test_row_14_files_of_one_time_that_disagree_are_told() -> None:
     assert files_agree(Taking((FileResult("sales_1.csv", "taken"),), Counts(), 0.1)).passed
 
 
-@pytest.mark.parametrize(("error", "again"), [(Interrupted, True), (Refused, False), (Fenced, False)])
-def test_only_what_may_pass_is_tried_again(error: type[SourceError], again: bool) -> None:
+@pytest.mark.parametrize(("error", "again"), [(Retriable, True), (Refused, False), (Fenced, False)])
+def test_only_what_may_pass_is_tried_again(error: type[ElectroRedError], again: bool) -> None:
     with pytest.raises(dg.Failure) as raised, own_words():
         raise error("the words")
     assert raised.value.description == "the words"

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from lineage import outbox
 from lineage.emitter import COMPLETE, RUNNING, START
-from lineage.outbox import Outbox, Refused, restored
+from lineage.outbox import EventRefused, Outbox, restored
 from observability.progress_report import ProgressReport
 from tests.unit.observability.told import JOBS, told
 
@@ -36,7 +36,7 @@ class Backend:
         if self.is_away:
             raise ConnectionError("away")
         if event.job.name == self.refuses:
-            raise Refused("no")
+            raise EventRefused("no")
         self.events.append(event)
 
 

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from lineage.emitter import START, ProgressReport
-from lineage.outbox import Refused, restored
+from lineage.outbox import EventRefused, restored
 from lineage.transports import lanes
 from tests.unit.observability.told import JOBS, told
 
@@ -83,7 +83,7 @@ def test_an_event_that_an_asynchronous_backend_does_not_take_is_kept(
     with pytest.raises(requests.HTTPError):
         send(event)
     backend.status = 422
-    with pytest.raises(Refused):
+    with pytest.raises(EventRefused):
         send(event)
     backend.status = 201
     send(event)

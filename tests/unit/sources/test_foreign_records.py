@@ -11,10 +11,10 @@ import pytest
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
+from kafka_client.errors import Refused
 from kafka_client.registry import Codec, header
 from observability import logs
 from sources.csv.own_events import Log
-from sources.errors import Refused
 from sources.log import MOST_SEQ, Own, _seqs
 from sources.position_store import PositionStore, SourceOffset
 from tests.unit.streaming.test_blocks import event

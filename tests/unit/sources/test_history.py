@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.postgres.capture_state import CaptureState
 from sources.postgres.database import Identity
 from sources.postgres.history import NONE, History, Place, Witness

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.postgres.history import UNCHANGED_TABLE, History, Place
 from sources.postgres.lsn import lsn_number, lsn_text
 from sources.postgres.pgoutput import ProtocolError

@@ -8,8 +8,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 
+from kafka_client.errors import Fatal
 from observability.waits import WAITS
-from streaming.engine.errors import Fatal
 from streaming.results_db import retried
 
 

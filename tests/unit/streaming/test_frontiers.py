@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Message
 
+from kafka_client.errors import Fatal
 from kafka_client.writer_schemas import LostSchema, Undecodable
-from streaming.engine.errors import Fatal
 from streaming.engine.watermarks import Frontiers
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -16,7 +16,7 @@ from streaming.engine.pipeline import Parameters
 from streaming.generations.catalog import Generation, TopicIdentity
 from streaming.pipelines import PIPELINES
 from streaming.replay.barrier import Committed, Held
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 
 NOWHERE = KafkaSettings.model_validate(
     {"kafka_bootstrap": "127.0.0.1:1", "schema_registry_url": "http://127.0.0.1:1"}
@@ -48,7 +48,9 @@ def check(committed: Any, state: str = "reached") -> None:
 def test_a_kafka_that_does_not_answer_is_given_up_within_a_second() -> None:
     with closing(Committed(NOWHERE, [generation(1), generation(2)])) as committed:
         began = time.monotonic()
-        with pytest.raises(Refused, match="Kafka does not say in time how far the generations are") as raised:
+        with pytest.raises(
+            RequestRefused, match="Kafka does not say in time how far the generations are"
+        ) as raised:
             check(committed)
         assert time.monotonic() - began < 3
     assert "\n" not in str(raised.value)
@@ -76,7 +78,7 @@ def test_one_that_stands_elsewhere_is_refused_by_its_number(
     answers += [{0: 7, 1: 9}, second]
     with (
         closing(Committed(NOWHERE, [generation(1), generation(2)])) as committed,
-        pytest.raises(Refused, match="g2 moved on"),
+        pytest.raises(RequestRefused, match="g2 moved on"),
     ):
         check(committed)
 
@@ -90,7 +92,7 @@ def test_where_nothing_is_committed_it_stands_at_the_beginning(answers: list[dic
 def test_a_barrier_that_is_over_needs_no_answer(answers: list[dict[int, int]]) -> None:
     with (
         closing(Committed(NOWHERE, [generation(1)])) as committed,
-        pytest.raises(Refused, match="the barrier is expired"),
+        pytest.raises(RequestRefused, match="the barrier is expired"),
     ):
         check(committed, "expired")
     assert answers == []

@@ -9,8 +9,8 @@ from confluent_kafka import KafkaError, KafkaException
 
 from contracts.settings import KafkaSettings
 from kafka_client import topic_settings
+from kafka_client.errors import Fatal
 from observability.waits import WAITS, Cancelled
-from streaming.engine.errors import Fatal
 from streaming.generations import catalog
 from streaming.generations.catalog import check_kept
 

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from streaming.engine.errors import Fatal
+from kafka_client.errors import Fatal
 from streaming.sink import postgres
 from streaming.sink.targets import GenerationRow
 

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, Message, TopicPartition
 
-from streaming.engine.errors import Abortable, Fatal
+from kafka_client.errors import Abortable, Fatal, OutcomeUnknown
 from streaming.engine.loop import IDLE_SECONDS, LIVE, Loop, LoopDeps
 from streaming.engine.loop_status import LoopStatus
 from streaming.engine.progress import Progress
 from streaming.engine.restore import Positions
 from streaming.engine.step import Output
-from streaming.engine.transactions import OutcomeUnknown
 
 TOPIC = "events"
 END = KafkaError(KafkaError._PARTITION_EOF)

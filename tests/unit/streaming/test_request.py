@@ -9,7 +9,7 @@ import pytest
 
 from contracts.zones import ZoneRules
 from streaming.engine.pipeline import Parameters
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 from streaming.replay.request import Range, Request, grace
 
 HOUR = timedelta(hours=1)
@@ -62,7 +62,7 @@ def test_row_33_a_range_is_by_the_rules_that_the_generation_was_made_with() -> N
     ],
 )
 def test_a_range_that_cannot_be_is_refused(start: datetime, end: datetime) -> None:
-    with pytest.raises(Refused, match="a range"):
+    with pytest.raises(RequestRefused, match="a range"):
         asked(range=Range(start, end)).within(active("Asia/Tokyo"))
 
 
@@ -79,9 +79,9 @@ def test_row_30_rules_stay_unless_a_zone_is_named() -> None:
 
 @pytest.mark.parametrize("seconds", [3e11, float("nan"), float("inf"), -1.0])
 def test_row_32_a_grace_that_cannot_be_is_refused(seconds: float) -> None:
-    with pytest.raises(Refused, match="at least 0 and at most"):
+    with pytest.raises(RequestRefused, match="at least 0 and at most"):
         grace(seconds)
-    with pytest.raises(Refused, match="at least 0 and at most"):
+    with pytest.raises(RequestRefused, match="at least 0 and at most"):
         asked(grace=timedelta(days=367)).check()
-    with pytest.raises(Refused, match="no time zone"):
+    with pytest.raises(RequestRefused, match="no time zone"):
         asked(time_zone="Europe").check()

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from streaming.engine.errors import Fatal
+from kafka_client.errors import Fatal
 from streaming.replay import local_executor
 from streaming.replay.build import Slice
 

@@ -14,12 +14,11 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts.settings import KafkaSettings
+from kafka_client.errors import Fatal, Retriable
 from kafka_client.registry import Registry
 from kafka_client.writer_schemas import LostSchema, UnknownSchema
 from observability.waits import WAITS, Cancelled
-from sources.errors import Interrupted
 from sources.position_store import registry_answers
-from streaming.engine.errors import Fatal
 from streaming.engine.schemas import PatientRegistry
 
 URL = "http://registry:8081"
@@ -147,7 +146,7 @@ def test_row_25_a_registry_that_says_nothing_is_waited_for_with_a_word(
 def test_row_25_a_source_reports_the_same(silent: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its error: capture waits for what that names."""
     monkeypatch.setattr("kafka_client.registry.ANSWER_SECONDS", 0.05)
-    with pytest.raises(Interrupted, match="the schema registry does not answer") as error, registry_answers():
+    with pytest.raises(Retriable, match="the schema registry does not answer") as error, registry_answers():
         Registry(silent).register("sales-events-value", {"type": "string"})
     assert error.value.on == "registry"
 

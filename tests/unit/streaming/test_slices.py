@@ -12,7 +12,7 @@ from contracts.datasets import KAFKA, Dataset
 from streaming.engine.progress import Progress
 from streaming.replay import build
 from streaming.replay.build import Done
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 
 TARGET = 10
 
@@ -73,7 +73,7 @@ def test_state_that_is_read_back_is_progress() -> None:
 
 @pytest.mark.parametrize(("batches", "at"), [(0, -1), (3, 0)])
 def test_one_that_stands_still_is_given_up_before_and_after_its_state_is_there(batches: int, at: int) -> None:
-    with pytest.raises(Refused, match=f"stands at {at} of {TARGET}"):
+    with pytest.raises(RequestRefused, match=f"stands at {at} of {TARGET}"):
         drive(Slow(batches=batches, turns=0))
 
 

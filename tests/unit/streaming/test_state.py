@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming.engine.errors import Fatal
+from kafka_client.errors import Fatal
 from streaming.engine.state import PartitionStore, StateStore
 
 TOPIC = "topic-id"

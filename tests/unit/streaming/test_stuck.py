@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Producer
 
 from kafka_client import watchdog
-from streaming.engine.errors import Fatal
+from kafka_client.errors import Fatal
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
 

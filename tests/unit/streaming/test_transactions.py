@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from streaming.engine.errors import Abortable, Fatal
+from kafka_client.errors import Abortable, Fatal, OutcomeUnknown
 from streaming.engine.step import OutRecord
-from streaming.engine.transactions import OutcomeUnknown, Transactions
+from streaming.engine.transactions import Transactions
 
 
 class Report:

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from contracts.topics import TOP_SALES_BY_CITY
+from kafka_client.errors import Fatal
 from observability.waits import WAITS
-from streaming.engine.errors import Fatal
 from streaming.engine.pipeline import Parameters
 from streaming.generations.catalog import Generation, supervisor
 from streaming.pipelines import PIPELINES

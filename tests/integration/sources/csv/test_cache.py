@@ -10,10 +10,10 @@ from confluent_kafka import Producer
 from sqlalchemy import make_url
 
 from kafka_client import clients
+from kafka_client.errors import Retriable
 from sources.csv import sale_index
 from sources.csv.own_events import Events, Log
 from sources.csv.sale_index import SaleIndex
-from sources.errors import Interrupted
 from tests.integration import committed
 from tests.integration.sources.csv.conftest import Desk, row
 
@@ -49,7 +49,7 @@ def test_a_database_that_is_cut_off_or_locked_is_not_waited_for_for_ever(
     try:
         with other.cursor() as cursor:
             cursor.execute("LOCK TABLE csv_sales IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(Interrupted, match="statement timeout"):
+        with pytest.raises(Retriable, match="statement timeout"):
             cache.made_by(1, 2, 1)
         other.rollback()
         assert cache.made_by(1, 2, 1).is_empty()

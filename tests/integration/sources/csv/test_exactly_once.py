@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from kafka_client.clients import ensure_topics
+from kafka_client.errors import Refused, Retriable
 from sources.csv import records, retract
 from sources.csv.source import Source
 from sources.csv.validate import EPOCH, MICROSECOND
-from sources.errors import Interrupted, Refused
 from tests.integration.sources.csv.conftest import Desk, Row, oracle, row
 
 # Before or after which call, and which one of them: every step of the way of a file.
@@ -200,13 +200,13 @@ def test_taking_back_what_was_cut_off_is_ended_before_the_frontier_is_let_go(
         nonlocal calls
         calls += 1
         if calls == 2:
-            raise Interrupted("cut off")
+            raise Retriable("cut off")
         real(self, *arguments, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(retract, "BATCH", 3)
         patch.setattr(Source, "write", write)
-        with pytest.raises(Interrupted):
+        with pytest.raises(Retriable):
             desk.retract("sales_1.csv")
     with pytest.raises(Refused, match="half taken back"):
         desk.retract("sales_2.csv")

@@ -9,10 +9,10 @@ from decimal import Decimal
 
 import pytest
 
+from kafka_client.errors import Refused
 from sources.csv import retract
 from sources.csv.inbox import Inbox
 from sources.csv.ingest import waiting
-from sources.errors import Refused
 from tests.integration.sources.csv.conftest import Desk, oracle, row
 
 

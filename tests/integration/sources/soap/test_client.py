@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from contracts.soap import WSDL
+from kafka_client.errors import ElectroRedError
 from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
-from sources.errors import SourceError
 from sources.soap.client import PaymentService
 from sources.soap.confirmation import Confirmation
 from sources.soap.errors import Faulted, Unavailable, Untrusted
@@ -193,7 +193,7 @@ def test_an_answer_that_is_packed_is_not_unpacked(server: Server) -> None:
 def test_a_tree_that_is_too_deep_is_refused(server: Server) -> None:
     deep = b"<a>" * 100_000 + b"</a>" * 100_000
     server.gives(Reply(GOOD.replace(b"<p:confirmation>", deep + b"<p:confirmation>", 1)))
-    with pytest.raises(SourceError):
+    with pytest.raises(ElectroRedError):
         ask(server)
 
 

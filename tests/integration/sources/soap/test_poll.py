@@ -13,11 +13,11 @@ from confluent_kafka import Producer, TopicPartition
 
 from contracts.topics import PAYMENT_CONFIRMATIONS
 from kafka_client import clients
+from kafka_client.errors import Fenced, Refused
 from kafka_client.registry import header
 from observability.progress_report import ProgressReport
 from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
-from sources.errors import Fenced, Refused
 from sources.soap import poll as module
 from sources.soap.errors import Faulted, MostlyBad, Unavailable
 from sources.soap.poll import Result

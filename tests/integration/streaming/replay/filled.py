@@ -17,7 +17,7 @@ from contracts.differences import Shape
 from contracts.settings import KafkaSettings
 from contracts.tables import active_generations, barriers, generations, metadata, sink_positions
 from streaming.replay.difference import shape_of
-from streaming.replay.errors import Busy, NotInTime, Refused
+from streaming.replay.errors import Busy, NotInTime, RequestRefused
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
 PARAMETERS = {"time_zone": "UTC", "grace_seconds": 3600.0, "calendar": "1-day"}
@@ -36,7 +36,7 @@ class Standing:
     def check(self, connection: Connection) -> None:
         state = connection.scalar(select(barriers.c.state).where(barriers.c.id == self.id))
         if state != "reached":
-            raise Refused(f"the barrier stands at {state}")
+            raise RequestRefused(f"the barrier stands at {state}")
         self.checked()
 
 

@@ -25,7 +25,7 @@ from streaming.generations import barriers as participants
 from streaming.generations import supervisor
 from streaming.generations.barriers import Barriers
 from streaming.replay.barrier import Committed, ReachedBarrier, held
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 from tests.integration.streaming.ground import Ground, Totals, wait_until
 from tests.integration.streaming.replay.test_corrections import grouped
 from tests.integration.streaming.replay.test_replay import Live, live
@@ -108,7 +108,7 @@ def look(live: Live, numbers: Sequence[int]) -> ReachedBarrier | None:
         ):
             barrier.check(connection)
             found = [rows(connection, number) for number in numbers]
-    except Refused:
+    except RequestRefused:
         return None
     expected = grouped(events_below(ground, dict(barrier.targets)))
     assert expected
@@ -207,7 +207,7 @@ def test_a_database_that_goes_away_while_a_barrier_stands_does_not_hold_live_tra
             # Totals in the state topic, although nobody can say in the table that the barrier is over.
             ground.settled()
         live.settled(1)
-        with ground.results.connect() as connection, pytest.raises(Refused, match="moved on"):
+        with ground.results.connect() as connection, pytest.raises(RequestRefused, match="moved on"):
             barrier.check(connection)
         holding.__exit__(None, None, None)
 

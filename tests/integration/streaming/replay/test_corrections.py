@@ -23,7 +23,7 @@ from stack.embedded import Embedded
 from streaming import pipelines
 from streaming.engine.pipeline import Check, Parameters
 from streaming.replay import build
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 from streaming.replay.request import Range
 from tests.integration.streaming.ground import START, Ground, Totals, wait_until
 from tests.integration.streaming.replay.test_replay import Live, live
@@ -124,7 +124,7 @@ def test_a_range_that_is_not_kept_is_refused_and_shown(defective: Live) -> None:
         live.settled(2)
         found = live.compare(2)
         assert found.outside > 0
-        with pytest.raises(Refused, match="outside of its range"):
+        with pytest.raises(RequestRefused, match="outside of its range"):
             live.promote(2, found.fingerprint)
         assert live.state(1) == "active"
 
@@ -198,6 +198,6 @@ def test_bad_requests_are_refused_in_one_line_and_make_nothing(live: Live) -> No
         "a range ends after it starts": live.request(range=Range(windows.end, windows.start)),
     }
     for line, request in refused.items():
-        with pytest.raises(Refused, match=line):
+        with pytest.raises(RequestRefused, match=line):
             build.begin(live.ground.kafka, live.ground.results, request)
     assert live.numbers() == [1]

@@ -17,7 +17,7 @@ from contracts.differences import Shape, changes, csv_of
 from contracts.tables import difference_rows
 from streaming.replay import difference, display
 from streaming.replay.difference import Difference
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 from tests.integration.streaming.replay.filled import DAY, Filled, Holding, Result, city, sale, salesman
 
 Key = tuple[Any, ...]
@@ -267,7 +267,7 @@ def test_without_a_reached_barrier_it_is_refused_and_nothing_is_stored(engine: E
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     before = filled.everything()
-    with pytest.raises(Refused, match=state):
+    with pytest.raises(RequestRefused, match=state):
         taken(engine, filled.pipeline, hold=Holding(state))
     assert filled.everything() == before
 
@@ -366,5 +366,5 @@ def test_of_two_that_are_taken_the_newer_counts(engine: Engine) -> None:
 def test_with_itself_a_generation_is_not_compared(engine: Engine) -> None:
     filled = Filled(engine)
     filled.generation(1, "active")
-    with pytest.raises(Refused, match="itself"):
+    with pytest.raises(RequestRefused, match="itself"):
         taken(engine, filled.pipeline, 1)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from stack.embedded import Embedded
 from streaming.replay import difference, promotion
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 from streaming.replay.promotion import Promoted
 from tests.integration.streaming.replay.filled import DAY, Filled, Holding, Standing, city
 
@@ -129,7 +129,7 @@ def test_what_is_active_already_is_the_answer_to_who_asks_again(
     assert promote(fingerprint) == done
     assert rollback(2).generation == 2
     assert filled.everything() == after
-    with pytest.raises(Refused, match="active already"):
+    with pytest.raises(RequestRefused, match="active already"):
         promote("0" * 64)
 
 
@@ -153,7 +153,7 @@ def test_what_cannot_be_promoted_is_refused_with_one_line_and_nothing_changes(
     for other, state in ((3, "building"), (4, "failed"), (5, "retired")):
         filled.generation(other, state)
     before = filled.everything()
-    with pytest.raises(Refused, match=line) as refused:
+    with pytest.raises(RequestRefused, match=line) as refused:
         promote("0" * 64, number)
     assert "\n" not in str(refused.value)
     assert filled.everything() == before
@@ -166,7 +166,7 @@ def test_a_fingerprint_that_is_not_the_newest_is_refused(
     filled.write(2, [city("New", "1")])
     look()
     before = filled.everything()
-    with pytest.raises(Refused, match="not that of the newest"):
+    with pytest.raises(RequestRefused, match="not that of the newest"):
         promote(old)
     assert filled.everything() == before
 
@@ -178,7 +178,7 @@ def test_a_difference_from_before_another_promotion_is_refused(
     fingerprint, hold = look(), Holding()
     promote(look(3), 3)
     before = filled.everything()
-    with pytest.raises(Refused, match="before another promotion"):
+    with pytest.raises(RequestRefused, match="before another promotion"):
         promote(fingerprint, hold=hold)
     assert filled.everything() == before
     assert hold.held == [], "nobody is held up for what is refused anyway"
@@ -192,7 +192,7 @@ def test_a_difference_from_before_a_rollback_is_refused(
     fingerprint = look()
     promote(look(3), 3)
     rollback()
-    with pytest.raises(Refused, match="before another promotion"):
+    with pytest.raises(RequestRefused, match="before another promotion"):
         promote(fingerprint)
 
 
@@ -202,7 +202,7 @@ def test_without_a_reached_barrier_nothing_is_promoted(
 ) -> None:
     fingerprint = look()
     before = filled.everything()
-    with pytest.raises(Refused, match=state):
+    with pytest.raises(RequestRefused, match=state):
         promote(fingerprint, hold=Holding(state))
     assert filled.everything() == before
 
@@ -216,7 +216,7 @@ def test_a_range_that_is_not_kept_is_refused_and_the_difference_shown(
     fingerprint = look(3)
     filled.write(3, [city("Outside", "1", day=1)])
     states = filled.states()
-    with pytest.raises(Refused, match="differs in 1 groups outside of its range 2026-11-22T00:00:00"):
+    with pytest.raises(RequestRefused, match="differs in 1 groups outside of its range 2026-11-22T00:00:00"):
         promote(fingerprint, 3)
     assert (filled.states(), filled.pointer()) == (states, (1, 1))
     shown = difference.newest(filled.engine, PIPELINE, 3)
@@ -247,7 +247,7 @@ def test_a_difference_that_was_seen_long_ago_is_refused(
     with filled.engine.begin() as connection:
         connection.execute(text("UPDATE differences SET computed_at = computed_at - INTERVAL '25 hours'"))
     before = filled.everything()
-    with pytest.raises(Refused, match=r"g2 was seen on .* look at it again"):
+    with pytest.raises(RequestRefused, match=r"g2 was seen on .* look at it again"):
         promote(fingerprint)
     assert filled.everything() == before
 
@@ -277,14 +277,14 @@ def test_a_rollback_needs_a_standby_and_a_reason(
     filled: Filled, look: Callable[..., str], promote: Promote, rollback: Promote
 ) -> None:
     before = filled.everything()
-    with pytest.raises(Refused, match="has no standby to go back to: g1 is active, g2 is candidate"):
+    with pytest.raises(RequestRefused, match="has no standby to go back to: g1 is active, g2 is candidate"):
         rollback()
     assert filled.everything() == before
     promote(look())
     before = filled.everything()
-    with pytest.raises(Refused, match="needs a reason"):
+    with pytest.raises(RequestRefused, match="needs a reason"):
         rollback(reason=" ")
-    with pytest.raises(Refused, match="no standby g7"):
+    with pytest.raises(RequestRefused, match="no standby g7"):
         rollback(7)
     assert filled.everything() == before
 
@@ -308,9 +308,9 @@ def test_and_not_to_a_standby_that_is_behind_what_is_shown(
     filled.reached(1, DAY, reached)
     filled.reached(2, DAY, DAY)
     before = filled.everything()
-    with pytest.raises(Refused, match="g2 does not come to the barrier; and the standby g1 is behind"):
+    with pytest.raises(RequestRefused, match="g2 does not come to the barrier; and the standby g1 is behind"):
         rollback(hold=Holding(broken=2))
-    with pytest.raises(Refused, match="g1 does not come"):
+    with pytest.raises(RequestRefused, match="g1 does not come"):
         rollback(hold=Holding(broken=1))
     assert filled.everything() == before
 
@@ -327,7 +327,7 @@ def test_of_two_rollbacks_at_once_one_is_refused(
             with super().__call__(*arguments) as standing:
                 yield standing
 
-    with pytest.raises(Refused, match="changed at the same moment"):
+    with pytest.raises(RequestRefused, match="changed at the same moment"):
         rollback(hold=Later())
     assert filled.states() == {1: "active", 2: "standby"}
     assert filled.pointer() == (1, 3)
@@ -338,12 +338,12 @@ def test_of_two_promotions_at_once_one_is_refused(
 ) -> None:
     filled.generation(3, "standby")
     prints = {2: look(2), 3: look(3)}
-    outcomes: list[Promoted | Refused] = []
+    outcomes: list[Promoted | RequestRefused] = []
 
     def one(number: int) -> None:
         try:
             outcomes.append(promote(prints[number], number))
-        except Refused as error:
+        except RequestRefused as error:
             outcomes.append(error)
 
     with ThreadPoolExecutor(2) as threads:

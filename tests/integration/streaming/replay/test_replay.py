@@ -23,7 +23,7 @@ from streaming.generations.catalog import Generation, supervisor
 from streaming.replay import barrier as coordinator
 from streaming.replay import build, difference, promotion
 from streaming.replay.barrier import ReachedBarrier, held
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 from streaming.replay.request import Request
 from streaming.sink import postgres
 from tests.integration.streaming.ground import Ground, Totals, wait_until
@@ -278,7 +278,7 @@ def test_a_slice_that_was_ended_goes_on_where_it_was(live: Live) -> None:
 def test_a_second_replay_is_refused_while_one_waits(live: Live) -> None:
     live.ground.feed(100)
     live.candidate()
-    with pytest.raises(Refused, match="waits: promote or retire it first"):
+    with pytest.raises(RequestRefused, match="waits: promote or retire it first"):
         build.begin(live.ground.kafka, live.ground.results, live.request("another"))
     same = build.begin(live.ground.kafka, live.ground.results, live.request())
     assert (same.number, same.state) == (2, "candidate"), "to be compared once more"
@@ -290,7 +290,9 @@ def test_what_somebody_else_left_is_not_gone_on_with(live: Live) -> None:
     ground.feed(100)
     build.begin(ground.kafka, ground.results, live.request())
     asked = Request(ground.pipeline.name, "a test", "somebody else")
-    with pytest.raises(Refused, match="'a test' by test, is being built: the same request again goes on"):
+    with pytest.raises(
+        RequestRefused, match="'a test' by test, is being built: the same request again goes on"
+    ):
         build.begin(ground.kafka, ground.results, asked)
 
 
@@ -299,7 +301,7 @@ def test_without_workers_a_barrier_is_refused_in_time_and_leaves_nothing_held(li
     live.candidate()
     name = live.ground.pipeline.name
     with (
-        pytest.raises(Refused, match="combine was heard of nobody"),
+        pytest.raises(RequestRefused, match="combine was heard of nobody"),
         held(live.ground.kafka, live.ground.results, name, (1, 2), 1.0),
     ):
         pass
@@ -319,12 +321,15 @@ def test_a_barrier_whose_coordinator_died_expires_and_live_traffic_goes_on(live:
         with ground.results.connect() as connection:
             barrier.check(connection)
         again = held(ground.kafka, ground.results, ground.pipeline.name, (1,), 4.0)
-        with pytest.raises(Refused, match="being compared or promoted already"):
+        with pytest.raises(RequestRefused, match="being compared or promoted already"):
             again.__enter__()
         live.rests(1)
         expire(ground.results)
         live.settled(1)
-        with ground.results.connect() as connection, pytest.raises(Refused, match="the barrier is expired"):
+        with (
+            ground.results.connect() as connection,
+            pytest.raises(RequestRefused, match="the barrier is expired"),
+        ):
             barrier.check(connection)
         holding.__exit__(None, None, None)
         with ground.results.begin() as connection:

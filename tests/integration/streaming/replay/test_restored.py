@@ -18,11 +18,11 @@ from sqlalchemy import make_url, select
 from contracts.schemas import load
 from contracts.tables import city_totals
 from kafka_client import clients as connect
+from kafka_client.errors import Fatal
 from kafka_client.registry import Registry
 from stack import databases
 from stack.embedded import Embedded
 from streaming import pipelines
-from streaming.engine.errors import Fatal
 from streaming.generations.catalog import Generation, catalog, supervisor
 from streaming.replay import build, retirement
 from streaming.sink import postgres, publisher

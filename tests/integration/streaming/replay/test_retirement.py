@@ -21,13 +21,13 @@ from contracts.schemas import load
 from contracts.tables import barriers, city_totals, difference_rows, differences, sink_positions
 from contracts.topics import GenerationTopics
 from kafka_client.clients import admin, consumer, ensure_topics
+from kafka_client.errors import Retriable
 from kafka_client.registry import Registry
 from stack.embedded import Embedded
-from streaming.engine.errors import Retriable
 from streaming.pipelines import PIPELINES
 from streaming.replay import difference, retirement
 from streaming.replay.advisory_lock import is_worked_on, working_on
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 from streaming.replay.retirement import Retired
 from tests.integration.streaming.replay.filled import Filled, Holding, city
 
@@ -216,7 +216,7 @@ def test_asked_again_there_is_nothing_left_to_do(stack: Embedded, filled: Filled
 @pytest.mark.parametrize(("number", "line"), [(1, "g1 is active"), (9, "no generation 9")])
 def test_the_active_one_is_not_retired(stack: Embedded, filled: Filled, number: int, line: str) -> None:
     before = filled.everything()
-    with pytest.raises(Refused, match=line):
+    with pytest.raises(RequestRefused, match=line):
         retirement.retire(stack.kafka, filled.engine, PIPELINE, number)
     assert filled.everything() == before
 
@@ -233,7 +233,7 @@ def test_what_is_being_built_is_not_retired_and_what_a_dead_job_left_is(
         working_on(filled.engine, PIPELINE, doomed.number),
     ):
         before = filled.everything()
-        with pytest.raises(Refused, match="is being built right now"):
+        with pytest.raises(RequestRefused, match="is being built right now"):
             retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
         assert filled.everything() == before
     retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
@@ -245,7 +245,7 @@ def test_what_is_held_at_a_barrier_is_not_retired(stack: Embedded, filled: Fille
     filled.generation(2, "candidate")
     before = filled.states()
     with Holding()(stack.kafka, filled.engine, PIPELINE, (1, 2), 60):
-        with pytest.raises(Refused, match="is being compared or promoted"):
+        with pytest.raises(RequestRefused, match="is being compared or promoted"):
             retirement.retire(stack.kafka, filled.engine, PIPELINE, 2)
         assert filled.states() == before
     assert retirement.retire(stack.kafka, filled.engine, PIPELINE, 2).generation == 2
@@ -262,7 +262,10 @@ def test_who_works_on_it_no_more_is_known_to_be_gone_at_once(filled: Filled) -> 
 def test_nobody_begins_on_what_is_being_retired(filled: Filled) -> None:
     with filled.engine.begin() as connection:
         assert not is_worked_on(connection, PIPELINE, 2)
-        with pytest.raises(Refused, match="g2 is being retired"), working_on(filled.engine, PIPELINE, 2):
+        with (
+            pytest.raises(RequestRefused, match="g2 is being retired"),
+            working_on(filled.engine, PIPELINE, 2),
+        ):
             pass
     with working_on(filled.engine, PIPELINE, 2):
         pass

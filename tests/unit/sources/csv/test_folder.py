@@ -12,11 +12,11 @@ from typing import cast
 
 import pytest
 
+from kafka_client.errors import Refused
 from sources.csv.inbox import Copy, Inbox
 from sources.csv.ingest import Intake
 from sources.csv.results import FileResult
 from sources.csv.source import Source
-from sources.errors import Refused
 from sources.position_store import FileRecord
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from kafka_client.errors import Retriable
 from observability.progress_report import ProgressReport
 from sources.csv import records, retract
 from sources.csv.encoding import Encoder
@@ -18,7 +19,6 @@ from sources.csv.results import FileResult
 from sources.csv.sale_index import STORED_SCHEMA
 from sources.csv.source import SOURCE, Source, Topics, utc_now
 from sources.csv.validate import COLUMNS
-from sources.errors import Interrupted
 from sources.position_store import FileRecord, Record, SourceOffset
 
 
@@ -36,7 +36,7 @@ class PositionStore:
         files: Iterable[FileRecord] = (),
     ) -> None:
         if not self.writes_left:
-            raise Interrupted("cut off")
+            raise Retriable("cut off")
         self.writes_left -= 1
         self.files.update((entry.sha256, entry) for entry in files)
 
@@ -115,7 +115,7 @@ def test_all_parts_of_a_file_that_was_lost_and_put_in_again_are_taken_back(
 ) -> None:
     desk.put(tmp_path, *range(100))
     desk.ledger.writes_left = 4
-    with pytest.raises(Interrupted):
+    with pytest.raises(Retriable):
         desk.take(tmp_path)
     desk.ledger.writes_left = 1_000
     for copy in (tmp_path / ".taking").glob("?" * 64):
@@ -141,7 +141,7 @@ def test_taking_back_that_was_cut_off_is_ended_by_the_next_run(desk: Desk, tmp_p
     desk.take(tmp_path)
     (entry,) = desk.files.values()
     desk.ledger.writes_left = 2
-    with pytest.raises(Interrupted):
+    with pytest.raises(Retriable):
         retract.reverse(desk, entry)
     assert desk.files[entry.sha256].state == "RETRACTING"
     assert desk.is_held
@@ -162,7 +162,7 @@ def test_taking_back_that_was_cut_off_is_ended_by_the_next_run(desk: Desk, tmp_p
 def test_a_run_says_what_is_committed_while_it_goes_on(desk: Desk, tmp_path: Path) -> None:
     desk.put(tmp_path, *range(100))
     desk.ledger.writes_left = 4
-    with pytest.raises(Interrupted):
+    with pytest.raises(Retriable):
         desk.take(tmp_path)
     # One of the four enters the file.
     (entry,) = desk.files.values()
