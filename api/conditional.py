@@ -1,4 +1,4 @@
-"""Conditional answers: what a reader has is not sent again, and what was computed is not computed again."""
+"""Conditional responses: 304 for a known ETag, and a cache of bodies by version."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from api.queries import Question, Ranking, Results
 from api.schemas import TopSales, TopSalesmen, shown
 from api.versions import Asked, Fresh, Version
 
-# An answer of the longest lists is some 100 KB, so this is at most about 25 MB.
+# A body of the longest lists is some 100 KB, so this is at most about 25 MB.
 KEPT = 256
-# RFC 9110: what is between the quotes may hold commas. Weak and strong ones compare alike here.
+# RFC 9110: an entity tag may hold commas. Weak and strong ones compare alike here.
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
 class Answers:
-    """Answers over the results database. An answer is a function of its question and its version.
+    """Responses over the results database. A body is a function of its question and its version.
 
-    So a body that was made for the current version is sent again as it is. The version itself is always asked for.
+    So a cached body of the current version is sent again. The version itself is always read from the database.
     """
 
     def __init__(self, results: Results) -> None:
@@ -39,7 +39,7 @@ class Answers:
         if_none_match: str | None,
         shape: type[TopSales] | type[TopSalesmen],
     ) -> Response:
-        """The ranked lists, as `conditional` answers."""
+        """The ranked lists, as a conditional response."""
 
         def compute(now: datetime) -> tuple[Version, bytes]:
             answer = self._results.top(ranking, question, now)
@@ -53,7 +53,7 @@ class Answers:
         if_none_match: str | None,
         answer: Callable[[Connection, Fresh], tuple[Version, bytes]],
     ) -> Response:
-        """What `answer` makes of one snapshot, as `conditional` answers; raises what it raises."""
+        """The result of `answer` on one snapshot, as a conditional response; raises what it raises."""
 
         def compute(now: datetime) -> tuple[Version, bytes]:
             return self._results.snapshot(
@@ -69,13 +69,13 @@ class Answers:
         if_none_match: str | None,
         compute: Callable[[datetime], tuple[Version, bytes]],
     ) -> Response:
-        """The body with its ETag, or 304. It may be stored, but has to be asked for again each time."""
+        """The body with its ETag, or 304. Caches may store it, but have to revalidate it."""
         place = (asked.pipeline, question)
         with self._lock:
             kept, body = self._kept.get(place, (None, b""))
         now = self._results.clock()
         version = self._results.version(asked, now)
-        # Only an answer ever gave this tag, so there is one; a `*` matches if there is.
+        # The tag was given with a body, so there is one; `*` matches if there is one.
         if version.etag(place) in _TAG.findall(if_none_match or ""):
             return Response(status_code=304, headers=_headers(version, place))
         if version != kept:

@@ -1,4 +1,4 @@
-"""How long requests take, by route and status."""
+"""Duration of requests, by route and status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1, 2.5),
 )
 
-# What an answer of ours that is no answer says: see `problems`.
+# Statuses of errors of the server: see `problems`.
 _ERRORS_OF_OURS = (500, 503)
 
 
@@ -51,6 +51,6 @@ class Measured:
         try:
             await self._app(scope, receive, noting)
         finally:
-            # The route's template: a path that somebody made up must not become a series.
+            # The route's template: an unknown path must not become a series.
             route = getattr(scope.get("route"), "path", "none")
             REQUEST_SECONDS.labels(route, status).observe(time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""How many rows a second change capture brings exactly once into the log, beside the bare reading of the same stream.
+"""How many rows a second change capture brings exactly once into the log, beside a bare read of the same stream.
 
 The rows are there before either starts, so both run as fast as they can: `python benchmarks/capture.py --rows 500000`.
 """

@@ -45,7 +45,7 @@ def described(
 
 
 def evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
-    """The result of a check, for a sensor to report. Raises if it does not say of which check it is."""
+    """The result of a check, for a sensor to report. Raises ValueError if the result names no check."""
     if result.asset_key is None or result.check_name is None:
         raise ValueError(f"of which check is {result}?")
     return dg.AssetCheckEvaluation(

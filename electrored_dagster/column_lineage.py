@@ -1,9 +1,9 @@
-"""Where columns come from, on the pages of Dagster: the outputs of the same jobs that lineage is told of.
+"""Column lineage as metadata of Dagster's assets: from the outputs of the same jobs that OpenLineage events describe.
 
-What decides over all rows (a filter, a join, a group) is a dependency of each column, as for who answers from events.
-They are derived from the pipelines, which need polars, and the code server shall not hold that: so a process that ends,
-`python -m electrored_dagster.column_lineage`, derives them, when columns.json is missing or was derived from other
-code. In an installation that cannot be written each process of Dagster's does that for itself.
+What decides over all rows (a filter, a join, a group) is a dependency of each column, as in the API's lineage answers.
+It is derived from the pipelines, which need polars, and the code server must not import that: so a child process,
+`python -m electrored_dagster.column_lineage`, derives it when columns.json is missing or was derived from other code.
+If columns.json cannot be written, each Dagster process derives it at its start.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from lineage.model import OutputDataset
 
 FILE = Path(__file__).with_name("columns.json")
-# The rooms whose code says where columns come from.
-ROOMS = (
+# The packages whose code decides where columns come from.
+PACKAGES = (
     "contracts",
     "observability",
     "kafka_client",
@@ -69,15 +69,15 @@ def _derived() -> dict[str, list[Output]]:
     if kept.get("code") != code:
         kept = json.loads(_derived_elsewhere())
         _keep(kept)
-    found: dict[str, list[Output]] = kept["columns"]
-    return found
+    columns: dict[str, list[Output]] = kept["columns"]
+    return columns
 
 
 def code_digest() -> str:
-    """Of all that says where columns come from, by content: times say nothing in an image or a wheel."""
+    """SHA-256 of the code that decides where columns come from, by content: an image or a wheel has other times."""
     digest = sha256()
-    for room in ROOMS:
-        for path in sorted((FILE.parents[1] / room).rglob("*")):
+    for package in PACKAGES:
+        for path in sorted((FILE.parents[1] / package).rglob("*")):
             if path.suffix in SUFFIXES:
                 digest.update(
                     path.relative_to(FILE.parents[1]).as_posix().encode() + b"\0" + path.read_bytes()
@@ -86,7 +86,7 @@ def code_digest() -> str:
 
 
 def _kept() -> dict[str, Any]:
-    """Nothing if there is none, or what nobody of ours wrote."""
+    """The content of columns.json; empty if the file is missing or not valid."""
     try:
         kept = json.loads(FILE.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -106,30 +106,30 @@ def _derived_elsewhere() -> str:
     return done.stdout
 
 
-def _keep(made: Mapping[str, Any]) -> None:
-    # Several processes may do it at once: each puts a whole file into place.
+def _keep(lineage: Mapping[str, Any]) -> None:
+    # Several processes may write at once: each renames a whole file into place.
     try:
         with NamedTemporaryFile("w", encoding="utf-8", dir=FILE.parent, suffix=".json", delete=False) as new:
-            json.dump(made, new, indent=1)
+            json.dump(lineage, new, indent=1)
         Path(new.name).chmod(0o644)
         Path(new.name).replace(FILE)
     except OSError as error:
-        _log.info("where columns come from is derived at each start", reason=str(error))
+        _log.info("column lineage cannot be stored, it is derived at each start", reason=str(error))
 
 
 def came_from(dataset: Dataset) -> dict[str, Any]:
-    """Metadata of an asset: for Dagster, for people, and where the whole way is answered."""
-    query = urlencode({"dataset": _asked(dataset), "direction": "upstream"})
+    """Metadata of an asset: Dagster's column lineage, a table for people, and the URL of the whole graph."""
+    query = urlencode({"dataset": _queried(dataset), "direction": "upstream"})
     deps: dict[str, dict[dg.TableColumnDep, None]] = {}
     columns: dict[str, list[Origin]] = {}
     deciding: list[Origin] = []
     for output in _derived()["/".join(dataset.key)]:
         for column, origins in output["columns"].items():
             columns.setdefault(column, []).extend(origins)
-            found = (
+            parents = (
                 dg.TableColumnDep(dg.AssetKey(key), name) for key, name, *_ in [*origins, *output["rows"]]
             )
-            deps.setdefault(column, {}).update(dict.fromkeys(found))
+            deps.setdefault(column, {}).update(dict.fromkeys(parents))
         deciding += output["rows"]
     rows = [
         dg.TableRecord(
@@ -142,47 +142,49 @@ def came_from(dataset: Dataset) -> dict[str, Any]:
         for column, origins in [*columns.items(), (EVERY_ROW, deciding)]
     ]
     return {
-        "dagster/column_lineage": dg.TableColumnLineage({name: list(found) for name, found in deps.items()}),
+        "dagster/column_lineage": dg.TableColumnLineage(
+            {name: list(parents) for name, parents in deps.items()}
+        ),
         "where_columns_come_from": dg.MetadataValue.table(rows),
         "lineage": dg.MetadataValue.url(f"{settings(LineageSettings).api_url}/api/v1/lineage?{query}"),
     }
 
 
-def _asked(dataset: Dataset) -> str:
-    """Events call an internal topic by a generation's number: the way of the public topic passes through it."""
+def _queried(dataset: Dataset) -> str:
+    """The dataset to query: that of the public topic for an internal one, whose name in events has a generation."""
     internal = {datasets.internal(name, role): name for name in datasets.PIPELINES for role in datasets.ROLES}
     return internal.get(dataset, dataset.name)
 
 
 def _text(origins: Sequence[Origin]) -> str:
-    said = (f"{key[-1]}.{column} ({made.lower().replace('_', ' ')})" for key, column, _, made in origins)
-    return ", ".join(dict.fromkeys(said))
+    texts = (f"{key[-1]}.{column} ({kind.lower().replace('_', ' ')})" for key, column, _, kind in origins)
+    return ", ".join(dict.fromkeys(texts))
 
 
 def derive() -> dict[str, Any]:
     """The content of columns.json, from the pipelines and sources as they are."""
-    found: dict[str, list[Output]] = {}
-    for made in _made():
+    by_asset: dict[str, list[Output]] = {}
+    for written in _datasets():
         output = Output(
-            columns={column: _origins(origins) for column, origins in made.columns.items()},
-            rows=_origins(made.whole),
+            columns={column: _origins(origins) for column, origins in written.columns.items()},
+            rows=_origins(written.whole),
         )
-        outputs = found.setdefault("/".join(made.dataset.key), [])
-        # Several pipelines refuse the same of the same log.
+        outputs = by_asset.setdefault("/".join(written.dataset.key), [])
+        # Several pipelines write the same dead letters of one log.
         if output not in outputs:
             outputs.append(output)
-    return {"code": code_digest(), "columns": found}
+    return {"code": code_digest(), "columns": by_asset}
 
 
 def _origins(origins: Iterable[model.InputField]) -> list[Origin]:
     return [
         (one.dataset.key, one.column, *one.kind.value)
-        for one in dict.fromkeys(replace(one, said="") for one in origins)
+        for one in dict.fromkeys(replace(one, description="") for one in origins)
     ]
 
 
-def _made() -> Iterator[OutputDataset]:
-    """What the jobs write that lineage is told of. An internal topic is called by its role, as in the graph."""
+def _datasets() -> Iterator[OutputDataset]:
+    """Outputs of the jobs that OpenLineage events describe; an internal topic is named by its role, as in the graph."""
     from sources import lineage as of_sources
     from streaming import lineage
     from streaming.pipelines import CURRENT, PIPELINES
@@ -197,19 +199,19 @@ def _made() -> Iterator[OutputDataset]:
             for role in datasets.ROLES
         }
         for job in (lineage.worker(pipeline, 1), lineage.publisher(pipeline, 1)):
-            yield from (_called(made, roles) for made in job.outputs)
+            yield from (_by_role(output, roles) for output in job.outputs)
         yield answered(pipeline, datasets.internal(name, "state"))
 
 
-def _called(made: OutputDataset, roles: Mapping[Dataset, Dataset]) -> OutputDataset:
-    def called(origins: Iterable[model.InputField]) -> tuple[model.InputField, ...]:
+def _by_role(output: OutputDataset, roles: Mapping[Dataset, Dataset]) -> OutputDataset:
+    def renamed(origins: Iterable[model.InputField]) -> tuple[model.InputField, ...]:
         return tuple(replace(one, dataset=roles.get(one.dataset, one.dataset)) for one in origins)
 
     return replace(
-        made,
-        dataset=roles.get(made.dataset, made.dataset),
-        columns={column: called(origins) for column, origins in made.columns.items()},
-        whole=called(made.whole),
+        output,
+        dataset=roles.get(output.dataset, output.dataset),
+        columns={column: renamed(origins) for column, origins in output.columns.items()},
+        whole=renamed(output.whole),
     )
 
 

@@ -1,4 +1,4 @@
-"""When a run takes the files of the inbox, and how the inbox is shown. Only `look` does I/O, and none has a clock."""
+"""When a run ingests the files of the inbox, and how the inbox is shown. Only `look` does I/O; time is passed in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sources.csv.wholeness import UNENDED_SECONDS
 
 CHECK = "oldest_waiting_file"
 NAMES_CHECK = "names_recognised"
-# Of names and reasons so many are shown, and the others counted.
+# So many names and reasons are shown, the rest is counted.
 MOST_SHOWN = 20
 # While all is well a file waits for a minute at most, one without a last line end for that long, and those behind a
 # very large one for some. The alert CsvFileWaits comes no sooner.
@@ -32,10 +32,10 @@ _CUT_OFF = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 @dataclass(frozen=True)
-class Found:
-    """The inbox as one look found it. `left`: when a run that was cut off had made the copies that lie there.
+class InboxSnapshot:
+    """A snapshot of the inbox. `left`: mtimes of the copies that an interrupted run left.
 
-    `written_after`: files that were taken and written to since. `unrecognised`: names that no run takes.
+    `written_after`: files that were ingested and written to since. `unrecognised`: names that no run ingests.
     """
 
     waiting: tuple[Waiting, ...] = ()
@@ -50,23 +50,23 @@ class Found:
 
     @property
     def is_empty(self) -> bool:
-        """Nothing that a run could take now."""
+        """Whether a run would have nothing to ingest now."""
         return not self.complete and not self.copies and not self.written_after
 
     @property
     def unfinished(self) -> str:
-        """The files that are not whole yet, and what shows it."""
+        """The incomplete files, each with the reason."""
         return _some([f"{one.shown}: {one.unfinished}" for one in self.waiting if one.unfinished])
 
     @property
     def strangers(self) -> str:
-        """The same for the same names that are not recognised; empty without any."""
+        """A digest of the unrecognised names; empty without any."""
         names = b"/".join(os.fsencode(name) for name in self.unrecognised)
         return hashlib.sha256(names).hexdigest() if names else ""
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same files, untouched."""
+        """A digest of the files, by inode, size and ctime."""
         digest = hashlib.sha256()
         for one in self.complete:
             status = one.status
@@ -77,14 +77,14 @@ class Found:
         return digest.hexdigest()
 
     def oldest_age(self, now: datetime) -> timedelta:
-        """How long the oldest file has been waiting, half taken ones too; 0 if none is."""
+        """How long the oldest file has been waiting, half ingested ones included; 0 without any."""
         since = [one.since for one in self.waiting] + list(self.left)
         return max(timedelta(), now - datetime.fromtimestamp(min(since), UTC)) if since else timedelta()
 
     def is_old(self, runs: Runs, now: datetime) -> bool:
-        """Whether a file waits for too long; a half taken one does not while a run takes it."""
-        found = replace(self, left=()) if runs.is_busy else self
-        return found.oldest_age(now) > OLD
+        """Whether a file waits for too long; a half ingested one does not while a run is busy."""
+        inbox = replace(self, left=()) if runs.is_busy else self
+        return inbox.oldest_age(now) > OLD
 
     def check(self, now: datetime) -> dg.AssetCheckResult:
         age = self.oldest_age(now)
@@ -140,8 +140,8 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode(errors="replace")
 
 
-def look(settings: CsvSettings) -> Found:
-    """What waits; a file that has settled is opened, to see how it ends, and none is read."""
+def look(settings: CsvSettings) -> InboxSnapshot:
+    """A snapshot; a settled file is opened to check how it ends, none is read."""
     inbox = Inbox(settings.csv_inbox, settings.csv_settle_seconds)
     copies = {}
     for sha256 in inbox.copies():
@@ -155,15 +155,17 @@ def look(settings: CsvSettings) -> Found:
     except FileNotFoundError:
         unrecognised = ()
     written_after = tuple(original.sha256 for original in inbox.written_after())
-    return Found(tuple(inbox.waiting()), tuple(copies), tuple(copies.values()), written_after, unrecognised)
+    return InboxSnapshot(
+        tuple(inbox.waiting()), tuple(copies), tuple(copies.values()), written_after, unrecognised
+    )
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The last runs that took files: whether one is not over, when the newest was made, how many failed in a row.
+    """The last ingestion runs: whether one is unfinished, when the newest was created, how many failed in a row.
 
-    `is_owed`: the newest run, one that takes a file back included, did not come to its end. It may have left the
-    frontier held, by a file whose copy is gone, say, which no look at the inbox shows.
+    `is_owed`: the newest run, a retraction included, failed or was cancelled. It may have left the frontier held, for
+    example by a file whose copy is gone, which no look at the inbox shows.
     """
 
     is_busy: bool = False
@@ -188,7 +190,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Memory:
-    """What the sensor knows from its last look: the files it last asked a run for, how often, what the checks said."""
+    """The sensor's cursor: the files it last requested a run for, how often, and the checks' last outcomes."""
 
     asked: str = ""
     times: int = 0
@@ -203,29 +205,31 @@ class Memory:
     def cursor(self) -> str:
         return json.dumps(asdict(self))
 
-    def open_emitter(self, is_old: bool, unrecognised: str) -> Memory:
-        """After the checks' new outcomes were told."""
+    def reported(self, is_old: bool, unrecognised: str) -> Memory:
+        """After the checks' new outcomes were reported."""
         return replace(self, is_old=is_old, unrecognised=unrecognised)
 
-    def asking(self, found: Found) -> Memory:
-        """After a run was asked for."""
-        times = self.times + 1 if found.fingerprint == self.asked else 1
-        return replace(self, asked=found.fingerprint, times=times)
+    def requested(self, inbox: InboxSnapshot) -> Memory:
+        """After a run was requested."""
+        times = self.times + 1 if inbox.fingerprint == self.asked else 1
+        return replace(self, asked=inbox.fingerprint, times=times)
 
 
-def reason_to_wait(found: Found, runs: Runs, memory: Memory, every: timedelta, now: datetime) -> str | None:
-    """Why no run is asked for now; None if one is.
+def reason_to_wait(
+    inbox: InboxSnapshot, runs: Runs, memory: Memory, every: timedelta, now: datetime
+) -> str | None:
+    """Why no run is requested now; None if one is.
 
-    The first one after quiet at once, the next `every` after the one before; twice as long for each run that
-    failed, and for each that found the same files and left them: that may not cost 5 CPU-seconds every 30 s for ever.
+    The first after a quiet time at once, the next `every` after the one before. The interval doubles for each run that
+    failed or left the same files in place: a run costs 5 CPU-seconds.
     """
-    if found.is_empty and not runs.is_owed:
-        return f"files are not complete yet: {found.unfinished}" if found.waiting else "nothing waits"
+    if inbox.is_empty and not runs.is_owed:
+        return f"files are not complete yet: {inbox.unfinished}" if inbox.waiting else "nothing waits"
     if runs.is_busy:
         return "a run is on its way"
     if runs.newest_at is None:
         return None
-    in_vain = max(runs.failures, memory.times if found.fingerprint == memory.asked else 0)
+    in_vain = max(runs.failures, memory.times if inbox.fingerprint == memory.asked else 0)
     due_at = runs.newest_at + every * 2 ** min(in_vain, MOST_DOUBLINGS)
     if now >= due_at:
         return None

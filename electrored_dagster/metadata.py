@@ -1,4 +1,4 @@
-"""What sources say when they are done, and anybody who is not done: why not, in Dagster's words."""
+"""Results and failures of sources, as Dagster's metadata, checks and failures."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=BaseSettings)
 
 RECORDS_CHECK = "records_are_good"
-# A tenth of a file that is refused is no slip of the pen any more.
+# A tenth of a file's rows: more than single typing errors.
 REJECT_RATE = 0.1
-# Of the files of one run so many are shown, and the others counted.
+# So many files of a run are shown, the rest is counted.
 FILES_SHOWN = 50
 
 
@@ -37,14 +37,14 @@ def settings(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        said = (f"ELECTRORED_{str(one['loc'][0]).upper()}: {one['msg']}" for one in found)
-        raise NotSet("; ".join(said)) from error
+        errors = error.errors(include_url=False, include_input=False)
+        messages = (f"ELECTRORED_{str(one['loc'][0]).upper()}: {one['msg']}" for one in errors)
+        raise NotSet("; ".join(messages)) from error
 
 
 @contextmanager
-def own_words() -> Iterator[None]:
-    """An error's own words are what the run failed with. What may pass is tried again, as the asset's policy says."""
+def as_dagster_failure() -> Iterator[None]:
+    """Raise an ElectroRedError or NotSet as dg.Failure with its message; only a Retriable one may be retried."""
     try:
         yield
     except (ElectroRedError, NotSet) as error:
@@ -52,9 +52,9 @@ def own_words() -> Iterator[None]:
 
 
 def taken(taking: Taking) -> dict[str, Any]:
-    """The numbers of a run that took files."""
+    """The numbers of an ingestion run."""
     counts = taking.counts
-    found: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "files": len(taking.files),
         "rows": counts.rows,
         "accepted": counts.accepted,
@@ -67,7 +67,7 @@ def taken(taking: Taking) -> dict[str, Any]:
         "seconds": round(taking.seconds, 2),
     }
     if taking.files:
-        found["what_became_of_them"] = _table(
+        metadata["what_became_of_them"] = _table(
             [
                 {
                     "file": file.name,
@@ -83,12 +83,12 @@ def taken(taking: Taking) -> dict[str, Any]:
             ]
         )
     if taking.preview:
-        found["preview"] = _table(taking.preview)
-    return found
+        metadata["preview"] = _table(taking.preview)
+    return metadata
 
 
 def reject_rate(taking: Taking) -> dg.AssetCheckResult:
-    """Whether few rows of each file were refused, and no file as a whole: many good rows excuse no other file."""
+    """Whether few rows of each file were refused, and no file as a whole; judged by file, not over all rows."""
     counts = taking.counts
     whole = [file for file in taking.files if file.outcome in ("rejected", "refused", "lost")]
     bad = sorted(
@@ -97,8 +97,8 @@ def reject_rate(taking: Taking) -> dg.AssetCheckResult:
         reverse=True,
     )
     in_vain = sum(file.counts.is_in_vain for file in taking.files)
-    said = [f"{file.name} was {file.outcome}: {file.reason}" for file in whole]
-    said += [
+    problems = [f"{file.name} was {file.outcome}: {file.reason}" for file in whole]
+    problems += [
         f"{file.name}: nothing of it counts, all {file.counts.rows} rows were refused"
         if file.counts.is_in_vain
         else f"{file.name}: {file.counts.rejected} of {file.counts.rows} rows were refused"
@@ -106,9 +106,11 @@ def reject_rate(taking: Taking) -> dg.AssetCheckResult:
     ]
     return dg.AssetCheckResult(
         check_name="reject_rate",
-        passed=not said,
+        passed=not problems,
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join([f"{counts.rejected} of {counts.rows} rows were refused", *said[:FILES_SHOWN]]),
+        description="; ".join(
+            [f"{counts.rejected} of {counts.rows} rows were refused", *problems[:FILES_SHOWN]]
+        ),
         metadata={
             "rate": max((file.refused_share for file in taking.files), default=0.0),
             "rejected": counts.rejected,
@@ -120,17 +122,17 @@ def reject_rate(taking: Taking) -> dg.AssetCheckResult:
 
 
 def files_agree(taking: Taking) -> dg.AssetCheckResult:
-    """Whether no file says something else of a sale than another one of the same time."""
-    said = [f"{file.name} with {_disagreements(file)}" for file in taking.files if file.disagrees]
+    """Whether files of the same modification time agree on each sale."""
+    problems = [f"{file.name} with {_disagreements(file)}" for file in taking.files if file.disagrees]
     return dg.AssetCheckResult(
         check_name="files_agree",
-        passed=not said,
+        passed=not problems,
         severity=dg.AssetCheckSeverity.WARN,
         description="which of them is newer is not known, the later name counts: "
-        + "; ".join(said[:FILES_SHOWN])
-        if said
+        + "; ".join(problems[:FILES_SHOWN])
+        if problems
         else "no two files of one time disagree",
-        metadata={"files": len(said)},
+        metadata={"files": len(problems)},
     )
 
 
@@ -139,7 +141,7 @@ def _disagreements(file: FileResult) -> str:
 
 
 def retracted(retraction: Retraction) -> dict[str, Any]:
-    """The numbers of a file that was taken back."""
+    """The numbers of a retraction."""
     return {
         "file": retraction.name,
         "sha256": retraction.sha256,
@@ -164,7 +166,7 @@ def polled(result: Result) -> dict[str, Any]:
 
 
 def records_are_good(result: Result) -> dg.AssetCheckResult:
-    """Whether every record of a complete poll was taken: a program writes them, so one that is wrong is no slip."""
+    """Whether every record of a complete poll was accepted: a program writes them, so a wrong one is a defect."""
     return dg.AssetCheckResult(
         check_name=RECORDS_CHECK,
         passed=result.dead == 0,
@@ -176,7 +178,7 @@ def records_are_good(result: Result) -> dg.AssetCheckResult:
 
 
 def page_is_bad(error: MostlyBad) -> dg.AssetCheckResult:
-    """The same of a poll that was ended by a page of which nothing was taken."""
+    """The same check for a poll that ended at a page that was refused as a whole."""
     return dg.AssetCheckResult(
         check_name=RECORDS_CHECK, passed=False, severity=dg.AssetCheckSeverity.ERROR, description=str(error)
     )

@@ -1,4 +1,4 @@
-"""What Dagster's runs tell as lineage: each asset's work is a run, and Dagster's run the parent of it."""
+"""Dagster's runs as OpenLineage: each asset's work is a run, whose parent is Dagster's run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from observability.progress_report import ProgressReport
 if TYPE_CHECKING:
     from dagster._core.storage.dagster_run import RunRecord
 
-# The processes of runs, the code server's sensors: they share what waits.
+# Processes of runs and sensors of the code server share one outbox.
 PROCESS = "dagster"
 CODE = "electrored_dagster/definitions.py"
 SCHEDULED = ".dagster/scheduled_execution_time"
@@ -58,7 +58,7 @@ def emitted(
     job: Callable[[], Job],
     facts: ReportSource,
 ) -> Iterator[None]:
-    """Tell of a step's work, with the run that it is a step of as parent."""
+    """Emit a step's work as a run, whose parent is Dagster's run."""
     run = context.run
     parent = Parent(settings(LineageSettings).lineage_namespace, job_name(run.job_name), run.run_id)
     with (
@@ -69,16 +69,16 @@ def emitted(
 
 
 @cache
-def of_server() -> LineageEmitter:
-    """For sensors, which live as long as the code server: what they tell is handed over as it goes."""
+def server_emitter() -> LineageEmitter:
+    """The emitter of sensors, which live as long as the code server: events are delivered at once."""
     until_the_end = ExitStack()
-    # Held by this, too: a stack that nobody holds closes what it was given.
+    # Also keeps a reference: a collected ExitStack closes what it holds.
     atexit.register(until_the_end.close)
     return until_the_end.enter_context(open_emitter(PROCESS, *_known(), is_alone=False))
 
 
-def tell_end(lineage: LineageEmitter, instance: dg.DagsterInstance, record: RunRecord) -> None:
-    """Tell of a run of Dagster's that is over: when it was, what its checks found; and end what it left open."""
+def emit_end(lineage: LineageEmitter, instance: dg.DagsterInstance, record: RunRecord) -> None:
+    """Emit a finished run of Dagster's with its times and checks, and end the runs that it left open."""
     run, ended = record.dagster_run, ENDS[record.dagster_run.status]
     checked = _checked(instance, run.run_id)
     job = _checking(run.job_name, checked)
@@ -91,11 +91,11 @@ def tell_end(lineage: LineageEmitter, instance: dg.DagsterInstance, record: RunR
     lineage.emit(of, lambda: job, ended, ProgressReport(assertions=checked, error=error), at=end)
 
 
-def tell_checks(lineage: LineageEmitter, sensor: str, found: Sequence[dg.AssetCheckEvaluation]) -> None:
-    """Tell of the asset checks that a sensor evaluates: no run of Dagster's does, so that look is a run of its own."""
-    if not found:
+def emit_checks(lineage: LineageEmitter, sensor: str, evaluations: Sequence[dg.AssetCheckEvaluation]) -> None:
+    """Emit the asset checks that a sensor evaluates, outside of any run of Dagster's, as a run of their own."""
+    if not evaluations:
         return
-    checked = _by_dataset(found)
+    checked = _by_dataset(evaluations)
     job = _checking(sensor, checked)
     run = RunOf(str(uuid4()))
     lineage.emit(run, lambda: job, START)
@@ -107,22 +107,22 @@ def _checking(name: str, checked: Iterable[Dataset]) -> Job:
 
 
 def _checked(instance: dg.DagsterInstance, run_id: str) -> dict[Dataset, list[tuple[str, bool]]]:
-    """What the run's asset checks found, by dataset."""
+    """Outcomes of the run's asset checks, by dataset."""
     entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     events = (entry.dagster_event for entry in entries)
     return _by_dataset(event.asset_check_evaluation_data for event in events if event is not None)
 
 
 def _by_dataset(checks: Iterable[dg.AssetCheckEvaluation]) -> dict[Dataset, list[tuple[str, bool]]]:
-    found: dict[Dataset, list[tuple[str, bool]]] = {}
-    for said in checks:
-        system, *path = said.asset_key.path
-        found.setdefault(Dataset(system, tuple(path)), []).append((said.check_name, said.passed))
-    return found
+    outcomes: dict[Dataset, list[tuple[str, bool]]] = {}
+    for check in checks:
+        system, *path = check.asset_key.path
+        outcomes.setdefault(Dataset(system, tuple(path)), []).append((check.check_name, check.passed))
+    return outcomes
 
 
 def _known() -> Iterator[Known]:
-    """The addresses that this process was given."""
+    """The addresses that are set for this process."""
     for kind in _ADDRESSES:
         with suppress(NotSet):
             yield settings(kind)

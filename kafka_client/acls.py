@@ -1,4 +1,4 @@
-"""What each process may do in Kafka, and nothing more: one user for each kind of process, from the topic catalogue.
+"""The ACLs of each process, and no more: one user for each kind of process, from the topic catalogue.
 
 A right to read or write includes the right to describe, which is all that a group needs that commits nothing. Internal
 topics, groups and transactional ids of generations are given by prefix (`<pipeline>.g`), so that a replay needs no
@@ -39,7 +39,7 @@ from kafka_client.clients import TIMEOUT_SECONDS, admin
 
 Resource = Literal["topic", "group", "transactional-id"]
 Operation = Literal["Read", "Write", "Create", "Delete", "Describe", "DescribeConfigs", "AlterConfigs"]
-# A user is called by its process with this before it, where names can be chosen.
+# Default name of a user: this prefix and its process.
 USER_PREFIX = "electrored-"
 
 
@@ -66,13 +66,13 @@ def _generations(resource: Resource, *operations: Operation) -> tuple[Grant, ...
 
 
 _SHOWN = (TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY, ENRICHED_SALES)
-# DescribeConfigs: what is not kept as it has to be is refused at a start, see kafka_client/topic_settings.py.
+# DescribeConfigs: topic settings are checked at a start, see kafka_client/topic_settings.py.
 _WORK = (
     *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS), "Read", "DescribeConfigs"),
     *_topics((LATE_EVENTS, DEAD_LETTERS), "Write"),
 )
-# Who moves data tells where it comes from.
-_TELL = _topics((OPENLINEAGE_EVENTS,), "Write")
+# Processes that move data emit lineage events.
+_EMIT = _topics((OPENLINEAGE_EVENTS,), "Write")
 
 # By process. The API has no business with Kafka.
 GRANTS: dict[str, tuple[Grant, ...]] = {
@@ -84,9 +84,9 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     ),
     # `sources postgres`
     "capture": (
-        *_TELL,
-        # A source asks how large a record each of its topics takes. Should its position be lost, it looks whether
-        # the log holds events of its own.
+        *_EMIT,
+        # A source reads the record limit of each of its topics. If its position is lost, it searches the log for
+        # events of its own.
         *_topics((SALES_EVENTS, SOURCE_POSITIONS), "Read", "Write", "DescribeConfigs"),
         *_topics((DEAD_LETTERS,), "Write", "DescribeConfigs"),
         Grant("group", "sources.postgres", ("Describe",)),
@@ -94,7 +94,7 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     ),
     # `streaming work`; it deletes partials that it has merged
     "worker": (
-        *_TELL,
+        *_EMIT,
         *_WORK,
         *_generations("topic", "Read", "Write", "Delete", "DescribeConfigs"),
         *_generations("group", "Read"),
@@ -109,13 +109,13 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     ),
     # `streaming publish`
     "publisher": (
-        *_TELL,
+        *_EMIT,
         *_generations("topic", "Read"),
         *_topics(_SHOWN, "Read", "Write"),
         *(Grant("group", f"{topic.name}.publisher", ("Read",), prefixed=True) for topic in _SHOWN),
         *(Grant("transactional-id", f"{topic.name}.publisher", ("Write",)) for topic in _SHOWN),
     ),
-    # `observability`; it joins no group, and asks how far those of others are
+    # `observability`; it joins no group, and reads the offsets of others
     "observer": (
         *_topics((SOURCE_POSITIONS, DEAD_LETTERS), "Read"),
         *_topics(PUBLIC, "Describe", "DescribeConfigs"),
@@ -125,9 +125,9 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     ),
     # Dagster's runs and `electrored replay`: files, payments, replays, and a look at everything
     "conductor": (
-        *_TELL,
+        *_EMIT,
         *_WORK,
-        # A replay asks for all topics that it needs to be made, and finds that these are there.
+        # A replay creates all topics that it needs; these exist already, but Kafka checks the right.
         *_topics((SALES_EVENTS, PAYMENT_CONFIRMATIONS), "Write", "Create"),
         *_topics((SOURCE_POSITIONS,), "Write"),
         *_topics((DEAD_LETTERS,), "Read", "DescribeConfigs"),
@@ -146,11 +146,11 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
 
 
 def principals(given: Iterable[str] = ()) -> dict[str, str]:
-    """Whom Kafka takes each process for: `PROCESS=PRINCIPAL` where it is given, else `User:electrored-PROCESS`.
+    """The principal of each process: `PROCESS=PRINCIPAL` where it is given, else `User:electrored-PROCESS`.
 
     A managed service names the owner of an API key by itself (`User:sa-a1b2c3`). Raises ValueError.
     """
-    found = {process: f"User:{USER_PREFIX}{process}" for process in GRANTS}
+    named = {process: f"User:{USER_PREFIX}{process}" for process in GRANTS}
     for line in given:
         process, _, principal = line.partition("=")
         if process not in GRANTS:
@@ -158,12 +158,12 @@ def principals(given: Iterable[str] = ()) -> dict[str, str]:
         kind, _, name = principal.partition(":")
         if not (kind and name):
             raise ValueError(f"{line}: a principal is a kind and a name, as in User:sa-a1b2c3")
-        found[process] = principal
-    return found
+        named[process] = principal
+    return named
 
 
 def commands(bootstrap: str, named: Mapping[str, str]) -> Iterator[str]:
-    """The rights as lines of Kafka's own tool, run with the settings of one who may give them."""
+    """The ACLs as commands of `kafka-acls.sh`, to be run by a user with the right to alter ACLs."""
     for process, grants in GRANTS.items():
         for grant in grants:
             pattern = " --resource-pattern-type prefixed" if grant.prefixed else ""
@@ -175,7 +175,7 @@ def commands(bootstrap: str, named: Mapping[str, str]) -> Iterator[str]:
 
 
 def create(settings: KafkaSettings, named: Mapping[str, str]) -> int:
-    """Give every process its rights, as one who may; gives how many there are. What is there already stays."""
+    """Create the ACLs of every process; returns how many there are. Existing ones stay."""
     bindings = [
         AclBinding(
             ResourceType[grant.resource.replace("-", "_").upper()],
@@ -197,7 +197,7 @@ def create(settings: KafkaSettings, named: Mapping[str, str]) -> int:
 
 
 def table() -> str:
-    """The rights as the documentation shows them."""
+    """The ACLs as a Markdown table, for the documentation."""
     lines = ["| user | topics | groups | transactional ids |", "|---|---|---|---|"]
     for process, grants in GRANTS.items():
         cells = [

@@ -1,4 +1,4 @@
-"""Avro's primitives by hand, for the one place where a generic encoder costs more than everything else together.
+"""Avro's primitives by hand, where a generic encoder costs more than the rest of the step.
 
 Numbers are cut into 14-bit pieces and looked up: two bytes a step instead of one.
 """
@@ -29,7 +29,7 @@ def long(n: int) -> bytes:
     return varint(n << 1 if n >= 0 else (-n << 1) - 1)
 
 
-# Avro's length prefix of the strings that occur; longer ones take the slow way.
+# Avro's length prefixes of short strings; longer ones are encoded.
 LENGTHS = tuple(long(n) for n in range(1024))
 
 

@@ -1,4 +1,4 @@
-"""How a process connects to Kafka: one place that turns settings into librdkafka's configuration."""
+"""Kafka clients of a process: the one place that turns settings into librdkafka's configuration."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from confluent_kafka import (
     Uuid,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from pydantic import SecretStr
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from contracts.settings import KafkaSettings
@@ -26,8 +27,8 @@ TIMEOUT_SECONDS = 30.0
 TRANSACTION_TIMEOUT_MS = 5_000
 # The largest record that librdkafka sends, framing included, and what it puts into one batch.
 MOST_RECORD_BYTES = 1_000_000
-# librdkafka learns of it in the background, and every call after that says no more than "fatal". A new producer would
-# take the transactional id back from the one that has it now.
+# librdkafka detects fencing in the background, and every later call fails with "fatal" only. A new producer would take
+# the transactional id back from its owner.
 _FENCED = frozenset(
     {
         KafkaError._FENCED,
@@ -36,7 +37,7 @@ _FENCED = frozenset(
         KafkaError.INVALID_PRODUCER_EPOCH,
     }
 )
-# What Kafka refuses until somebody gives a right or a password: asking again is the same answer, more often.
+# Missing rights or wrong credentials: a retry gets the same answer.
 _FORBIDDEN = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -51,21 +52,32 @@ _FORBIDDEN = frozenset(
 
 
 def client_config(settings: KafkaSettings) -> dict[str, Any]:
-    password = settings.kafka_sasl_password
     config = {
         "bootstrap.servers": settings.kafka_bootstrap,
         "security.protocol": settings.kafka_security_protocol,
         "sasl.mechanism": settings.kafka_sasl_mechanism,
         "sasl.username": settings.kafka_sasl_username,
-        "sasl.password": password.get_secret_value() if password else None,
+        "sasl.password": _revealed(settings.kafka_sasl_password),
+        "sasl.oauthbearer.method": "oidc" if settings.kafka_oauth_token_url else None,
+        "sasl.oauthbearer.token.endpoint.url": settings.kafka_oauth_token_url,
+        "sasl.oauthbearer.client.id": settings.kafka_oauth_client_id,
+        "sasl.oauthbearer.client.secret": _revealed(settings.kafka_oauth_client_secret),
+        "sasl.oauthbearer.scope": settings.kafka_oauth_scope,
         "ssl.ca.location": settings.kafka_ssl_ca_file,
+        "ssl.certificate.location": settings.kafka_ssl_certificate_file,
+        "ssl.key.location": settings.kafka_ssl_key_file,
+        "ssl.key.password": _revealed(settings.kafka_ssl_key_password),
         # A broker that restarts is back in seconds; the default of 10 s between attempts would double the outage.
         "reconnect.backoff.max.ms": 1_000,
-        # librdkafka writes to stderr past our logs: of that, warnings and errors only. What is below them, as of a
-        # client's own queues at its end, a person who asked a command something takes for an answer.
+        # librdkafka writes to stderr past our logs: warnings and errors only, or its notices on shutdown would stand
+        # among the output of a command.
         "log_level": 4,
     }
     return {name: value for name, value in config.items() if value is not None}
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
 
 
 def transactional_producer(
@@ -73,7 +85,7 @@ def transactional_producer(
 ) -> Producer:
     """A producer for exactly-once writes; the caller runs `init_transactions`, which fences its predecessor.
 
-    `batch_bytes`: what each topic that is written to takes at once, because a batch that it refuses is not divided.
+    `batch_bytes`: the smallest limit of the topics that it writes to, because a refused batch is not split.
     """
     return Producer(
         client_config(settings)
@@ -92,12 +104,12 @@ def transactional_producer(
 
 
 def is_fenced(failure: KafkaError) -> bool:
-    """Whether this producer is over for good, so that only another process may go on."""
+    """Whether the failure is final for this producer: it was fenced, or is in a fatal state."""
     return failure.fatal() or failure.code() in _FENCED
 
 
 def is_forbidden(failure: KafkaError) -> bool:
-    """Whether a right or a password is missing: nothing changes before somebody mends that."""
+    """Whether a right or a password is missing, which no retry changes."""
     return failure.code() in _FORBIDDEN
 
 
@@ -120,7 +132,7 @@ def consumer(
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
-        # Its offset is the only way to see past transaction markers at the end of a partition.
+        # The EOF's offset is the only way to see past transaction markers at the end of a partition.
         "enable.partition.eof": True,
         "fetch.error.backoff.ms": 50,
     }
@@ -130,8 +142,8 @@ def consumer(
 
 
 def admin(settings: KafkaSettings) -> AdminClient:
-    # Leaders are asked for again after so long. With the default of 15 min a restarted broker refuses every question
-    # about offsets until then, because the client names the leader's former epoch.
+    # With the default of 15 min a restarted broker refuses every offset request until then, because the client sends
+    # the leader's former epoch.
     return AdminClient(client_config(settings) | {"metadata.max.age.ms": 5_000})
 
 
@@ -142,8 +154,8 @@ def committed_offsets(
 
     Raises KafkaException.
     """
-    found = committed(client, topic, partitions, timeout)
-    return {partition: place.offset for partition, place in found.items()}
+    places = committed(client, topic, partitions, timeout)
+    return {partition: place.offset for partition, place in places.items()}
 
 
 def committed(
@@ -151,20 +163,20 @@ def committed(
 ) -> dict[int, TopicPartition]:
     """As `committed_offsets`, with the metadata that was committed beside each offset.
 
-    Asked by a consumer because an AdminClient that is told "not coordinator", by a broker that starts, ends the process
-    (librdkafka issue 5040). Raises KafkaException.
+    By a consumer, because an AdminClient crashes the process on "not coordinator" from a starting broker (librdkafka
+    issue 5040). Raises KafkaException.
     """
-    places = [TopicPartition(topic, partition) for partition in partitions]
-    found: dict[int, TopicPartition] = {}
-    for place in client.committed(places, timeout):
+    wanted = [TopicPartition(topic, partition) for partition in partitions]
+    places: dict[int, TopicPartition] = {}
+    for place in client.committed(wanted, timeout):
         if place.error is not None:
             raise KafkaException(place.error)
         if place.offset >= 0:
-            found[place.partition] = place
-    return found
+            places[place.partition] = place
+    return places
 
 
-# What a broker answers for a topic that was made just now.
+# Errors of a broker for a topic that was just created.
 _NOT_YET = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -193,7 +205,7 @@ def ensure_topics(settings: KafkaSettings, topics: Iterable[Topic]) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
-    # A broker says "created" a moment before it can describe a topic, and that one before its leader takes requests.
+    # CreateTopics returns a moment before a topic can be described, and that before its leader accepts requests.
     patiently = retry(
         retry=retry_if_exception(lambda error: _code(error) in _NOT_YET),
         stop=stop_after_delay(TIMEOUT_SECONDS),
@@ -226,34 +238,34 @@ def _code(error: BaseException) -> int | None:
 def record_limits(settings: KafkaSettings, names: Iterable[str]) -> dict[str, int]:
     """The largest batch, so the largest record, that each topic and our producers take.
 
-    A topic whose configuration may not be asked for counts as one of Kafka's defaults. Raises KafkaException.
+    A topic whose configuration may not be read counts with Kafka's default. Raises KafkaException.
     """
     names = list(names)
     client = admin(settings)
-    asked = client.describe_configs(
+    configs = client.describe_configs(
         [ConfigResource(ResourceType.TOPIC, name) for name in names], request_timeout=TIMEOUT_SECONDS
     )
-    found = dict.fromkeys(names, MOST_RECORD_BYTES)
-    for resource, future in asked.items():
+    limits = dict.fromkeys(names, MOST_RECORD_BYTES)
+    for resource, future in configs.items():
         try:
             limit = int(future.result()["max.message.bytes"].value)
         except KafkaException as error:
             if not is_forbidden(error.args[0]):
                 raise
             continue
-        found[resource.name] = min(limit, MOST_RECORD_BYTES)
-    return found
+        limits[resource.name] = min(limit, MOST_RECORD_BYTES)
+    return limits
 
 
 def describe_topics(settings: KafkaSettings, names: Iterable[str]) -> dict[str, tuple[str, int]]:
     """Topic id and partition count by name. Raises KafkaException for a topic that does not exist."""
     names = list(names)
-    # Kept until the answers are there: a client that goes out of scope takes its requests with it.
+    # Bound to a name: a client that goes out of scope cancels its requests.
     client = admin(settings)
     futures = client.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_SECONDS)
-    found = {}
+    described = {}
     for name in names:
         description = futures[name].result()
         topic_id: Uuid = description.topic_id
-        found[name] = (str(topic_id), len(description.partitions))
-    return found
+        described[name] = (str(topic_id), len(description.partitions))
+    return described

@@ -1,10 +1,10 @@
-"""What Kafka's error codes mean for the engine."""
+"""Classes of Kafka's error codes, by what the engine has to do."""
 
 from __future__ import annotations
 
 from confluent_kafka import KafkaError
 
-# The position, the topic or the right to read it is not there; asking again gives the same answer.
+# The position, the topic or the right to read it is gone; a retry gets the same answer.
 _LOST = frozenset(
     {
         KafkaError._AUTO_OFFSET_RESET,
@@ -21,7 +21,7 @@ _TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TO
 
 
 def is_lost(failure: KafkaError) -> bool:
-    """Whether reading can not go on where it was."""
+    """Whether reading cannot continue at its position."""
     return failure.fatal() or failure.code() in _LOST
 
 
@@ -31,5 +31,5 @@ def is_too_large(failure: KafkaError) -> bool:
 
 
 def is_end(failure: KafkaError) -> bool:
-    """Whether this is the event that tells the end of a partition."""
+    """Whether this is the event of a partition's end."""
     return bool(failure.code() == KafkaError._PARTITION_EOF)

@@ -1,24 +1,24 @@
-"""What can go wrong in a process, by what has to be done about it. One tree for sources, engine and replay.
+"""Errors by what has to be done about them. One tree for sources, engine and replay.
 
 ElectroRedError
 ├── Retriable      nothing is lost: start again from the stored position; `on` is the server that is waited for
 │   └── Abortable  this transaction is lost: abort, drop the overlay, seek back, go on
-│       └── OutcomeUnknown  the commit may have happened; the producer is a new one, and only progress knows
+│       └── OutcomeUnknown  the commit may have happened; a new producer reads it from the progress topic
 └── Fatal          a person or a new process is needed: lost position, re-created topic, unknown version
     ├── Fenced     another process has taken over: end
-    └── Refused    going on could lose or falsify something; the message says what, and what a person can do
+    └── Refused    going on could lose or falsify something; the message names it and the remedy
 """
 
 from __future__ import annotations
 
 from observability.waits import On
 
-# Where a message ends that asks for more than fits into one line.
+# End of a message whose remedy does not fit into one line.
 RESTORING = 'see "Backup and restore" in docs/operations.md'
-# Of a generation's own topics: what was mixed into them cannot be taken out again, but all can be computed again.
+# Remedy for foreign records in a generation's topics: they cannot be removed, but all can be computed again.
 ALIEN = (
     "nothing but the generation's own workers may write there. Take that right away (`python -m contracts acls` lists "
-    "who has it), then compute the pipeline again from the log (a replay, or an empty results database)"
+    "the users with it), then compute the pipeline again from the log (a replay, or an empty results database)"
 )
 
 
@@ -39,11 +39,11 @@ class Abortable(Retriable):
 
 
 class OutcomeUnknown(Abortable):
-    """The commit may or may not have happened; the producer is a new one, and only progress knows."""
+    """The commit may have happened; a new producer reads the outcome from the progress topic."""
 
 
 class Fatal(ElectroRedError):
-    """Going on could lose or double something; the message says what and what to do."""
+    """Going on could lose or double something; the message names it and the remedy."""
 
 
 class Fenced(Fatal):
@@ -51,4 +51,4 @@ class Fenced(Fatal):
 
 
 class Refused(Fatal):
-    """Going on could lose or falsify something; the message says what, and what a person can do."""
+    """Going on could lose or falsify something; the message names it and the remedy."""

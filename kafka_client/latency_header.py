@@ -1,7 +1,7 @@
-"""How old the oldest event of a transaction is: a header on its last record to each partition.
+"""Time of the oldest event of a transaction: a header on its last record to each partition.
 
-A sink that has committed that record knows how long the event took from its source's commit. One header a transaction
-and partition, however many events are in it. It says nothing about results: who does not know it loses nothing.
+A sink that has committed that record derives the event's latency from its source's commit. One header per transaction
+and partition, however many events are in it. Results do not depend on it: other readers may ignore it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-# Its value: recorded_at, in microseconds of the Unix epoch, as digits. Not a datetime anywhere: an event may say that
-# it was recorded in a year that has none, and is counted nevertheless.
+# Its value: recorded_at, in microseconds of the Unix epoch, as digits. Never converted to a datetime: an event may have
+# a year outside of datetime's range, and is counted nevertheless.
 NAME = "oldest-recorded-at"
 
 
@@ -25,9 +25,9 @@ def headers(micros: int) -> list[tuple[str, bytes]]:
 
 
 def oldest(messages: Iterable[Carrier]) -> int | None:
-    """The oldest that any of the records tells; None if none does."""
-    told = [int(value) for message in messages for name, value in message.headers() or () if name == NAME]
-    return min(told, default=None)
+    """The oldest time in the headers of the records; None without any."""
+    times = (int(value) for message in messages for name, value in message.headers() or () if name == NAME)
+    return min(times, default=None)
 
 
 def older(one: int | None, other: int | None) -> int | None:

@@ -12,7 +12,7 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 from kafka_client.error_codes import is_lost
 
 REQUEST_SECONDS = 10.0
-# A topic made a moment ago has no leader yet; a broker that restarts is back before this.
+# A new topic has no leader yet; a broker that restarts is back before this.
 PATIENCE_SECONDS = 30.0
 
 Asked = dict[TopicPartition, Future[ListOffsetsResultInfo]]
@@ -22,17 +22,17 @@ _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
 def ask_ends(admin: AdminClient, places: Iterable[TopicPartition]) -> Asked:
-    """The offsets after the last records, as futures; READ_UNCOMMITTED, so that nothing open is below none of them."""
+    """End offsets as futures; READ_UNCOMMITTED, so they include records of open transactions."""
     return _ask(admin, places, _LATEST)
 
 
 def ends(admin: AdminClient, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-    """End offsets by partition, waited for."""
+    """End offsets by partition."""
     return _answer(admin, topic, partitions, _LATEST)
 
 
 def beginnings(admin: AdminClient, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-    """The first offsets that can be read, by partition, waited for."""
+    """The first offsets that can be read, by partition."""
     return _answer(admin, topic, partitions, _EARLIEST)
 
 

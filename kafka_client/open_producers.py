@@ -1,6 +1,6 @@
-"""Who has a transaction open on a partition: Kafka's DescribeProducers, which no client library of ours can ask.
+"""Producers with an open transaction on a partition: Kafka's DescribeProducers, which librdkafka does not implement.
 
-Only over a connection without encryption or password, as to the embedded broker; elsewhere Kafka's own tool says it.
+Only over a connection without encryption or password, as to the embedded broker; elsewhere use Kafka's own tool.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contracts.settings import KafkaSettings
 from kafka_client.clients import TIMEOUT_SECONDS, admin
 
 _DESCRIBE_PRODUCERS, _VERSION = 61, 0
-# A broker that lives answers in milliseconds.
+# A healthy broker answers in milliseconds.
 _SECONDS = 5.0
 # Id, epoch, last sequence, last timestamp, coordinator's epoch, start of the transaction or -1; no tagged fields.
 _PRODUCER = struct.Struct(">qiiqiqx")
@@ -30,9 +30,9 @@ class OpenProducer:
 
 
 def open_producers(settings: KafkaSettings, topic: str, partition: int) -> list[OpenProducer] | None:
-    """Those with an open transaction, by its beginning; None where they cannot be asked for.
+    """Producers with an open transaction, by its start; None where the request cannot be made.
 
-    Raises OSError, KafkaException when Kafka is away, and whatever an answer that is none gives.
+    Raises OSError or KafkaException when Kafka is down, and parse errors for a malformed answer.
     """
     if settings.kafka_security_protocol != "PLAINTEXT":
         return None
@@ -62,7 +62,7 @@ def _request(topic: str, partition: int) -> bytes:
 
 
 def _uvarint(value: int) -> bytes:
-    """Of a topic's name, which has 249 characters at the most."""
+    """The length of a topic's name, which has 249 characters at the most."""
     return bytes((value,)) if value < 0x80 else bytes((value & 0x7F | 0x80, value >> 7))
 
 
@@ -76,13 +76,13 @@ def _producers(answer: bytes) -> list[OpenProducer]:
     count, at = _length(answer, at + message)
     if error:
         raise OSError(f"Kafka does not describe the producers: error code {error}")
-    found = [_PRODUCER.unpack_from(answer, at + number * _PRODUCER.size) for number in range(count)]
-    opened = [OpenProducer(one[0], one[1], one[5]) for one in found if one[5] >= 0]
+    producers = [_PRODUCER.unpack_from(answer, at + number * _PRODUCER.size) for number in range(count)]
+    opened = [OpenProducer(one[0], one[1], one[5]) for one in producers if one[5] >= 0]
     return sorted(opened, key=lambda one: one.start_offset)
 
 
 def _length(answer: bytes, at: int) -> tuple[int, int]:
-    """A length and where what it counts begins; of nothing it is 0."""
+    """A compact length and the position behind it; 0 for null."""
     value = shift = 0
     while True:
         byte = answer[at]

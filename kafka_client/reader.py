@@ -1,7 +1,7 @@
-"""Committed records of a topic from given offsets on, without a group: for what is read back, looked up, or followed.
+"""Committed records of a topic from given offsets on, without a group: to restore, look up, or follow.
 
-A position passes transaction markers and aborted records by the offset of a partition's end, which Kafka gives as an
-event of its own: without it a reader would wait for ever behind the last marker.
+A position passes transaction markers and aborted records by the offset of the partition EOF event: without it a reader
+would wait for ever behind the last marker.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _log = logs.get(__name__)
 def take(
     client: Consumer, positions: MutableMapping[int, int], timeout_seconds: float, limit: int = BATCH
 ) -> list[Message]:
-    """Wait for the first message, then all that has arrived; moves `positions` behind them, by partition.
+    """Wait for the first message, then take all that have arrived; advances `positions`, by partition.
 
     Empty if nothing came in time, or nothing but the end of a partition. Raises KafkaException for a partition that
     cannot be read on; any other error is logged, and librdkafka goes on by itself.
     """
-    # `consume` waits for all that it may give: wait for one, then take what is there.
+    # `consume` waits for as many as it may return: wait for one, then take what has arrived.
     messages = client.consume(1, timeout_seconds)
     if messages:
         messages += client.consume(limit - 1, 0)
@@ -40,7 +40,7 @@ def take(
 
 
 def advance(messages: Iterable[Message], positions: MutableMapping[int, int]) -> list[Message]:
-    """The records among what was consumed; moves `positions` behind all of it. Raises as `take`."""
+    """The records among the messages; advances `positions` behind all of them. Raises as `take`."""
     records = []
     for message in messages:
         failure = message.error()
@@ -62,7 +62,7 @@ class Reader:
 
     def __init__(self, settings: KafkaSettings, group_id: str, topic: str) -> None:
         self._topic = topic
-        # An end shows after a fetch that waited in vain, so it does not wait long.
+        # EOF is reported after an empty fetch, so fetches do not wait long.
         self._client = consumer(settings, group_id, subscribed=False, overrides={"fetch.wait.max.ms": 20})
         self.positions: dict[int, int] = {}
 
@@ -78,11 +78,11 @@ class Reader:
         self._client.close()
 
     def bounds(self, partition: int = 0) -> tuple[int, int]:
-        """The first offset and the end of what is committed now. Raises KafkaException."""
+        """The first offset and the last stable offset. Raises KafkaException."""
         return self._client.get_watermark_offsets(TopicPartition(self._topic, partition), TIMEOUT_SECONDS)
 
     def seek(self, offsets: Mapping[int, int]) -> None:
-        """Read on from these offsets; of a log that begins later, from its beginning. Raises KafkaException."""
+        """Read from these offsets; if the log begins later, from its beginning. Raises KafkaException."""
         self.positions = {number: max(offset, self.bounds(number)[0]) for number, offset in offsets.items()}
         places = [TopicPartition(self._topic, number, offset) for number, offset in self.positions.items()]
         self._client.assign(places)
@@ -103,7 +103,7 @@ class Reader:
             if self.positions != before:
                 deadline = time.monotonic() + patience_seconds
             elif time.monotonic() > deadline:
-                said = (
+                message = (
                     f"topic {self._topic} stands at {before}, before {behind}: is a transaction open there?"
                 )
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, said))
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, message))

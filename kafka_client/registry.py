@@ -21,16 +21,16 @@ from kafka_client.writer_schemas import LostSchema, Undecodable, UnknownSchema, 
 MAGIC = b"\x00"
 HEADER_BYTES = 5
 NOT_FOUND = 404
-# What a registry answers for an id that it has not, or that is none to it.
+# HTTP statuses for an id that is unknown or invalid.
 _NO_SUCH_ID = (400, NOT_FOUND, 410, 422)
-# A call that takes longer is no answer, and is made once more.
+# A call that takes longer has failed, and is retried once.
 ANSWER_SECONDS = 5.0
-# The registry does not answer at all: what its client raises is of the HTTP client that it chose.
+# The registry does not answer: its client raises errors of its HTTP library.
 Unreachable = httpx2.HTTPError
 
 
 def header(schema_id: int) -> bytes:
-    """What stands before every value: the magic byte and the writer schema's id."""
+    """Prefix of every value: the magic byte and the writer schema's id."""
     return MAGIC + schema_id.to_bytes(4, "big")
 
 
@@ -42,31 +42,31 @@ def schema_id_of(value: bytes) -> int:
 
 
 class Schemas(Protocol):
-    """Where a writer schema is found by its id."""
+    """Writer schemas by id."""
 
     def schema(self, schema_id: int) -> Any:
-        """The writer schema as parsed JSON. Raises Undecodable for an id that is unknown, or of something else."""
+        """The writer schema as parsed JSON. Raises Undecodable for an id that is unknown or no Avro schema."""
 
 
 class Registry:
-    """The registry, with what was looked up kept for the life of the process."""
+    """The registry; lookups are cached for the life of the process."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._url = settings.schema_registry_url
         self._client = SchemaRegistryClient(_configuration(settings))
         self._schemas: dict[int, Any] = {}
-        # Ids under which something else stands than a schema that can be read, and what.
+        # Ids of schemas that cannot be read, with the reason.
         self._foreign: dict[int, Undecodable] = {}
 
     def register(self, subject: str, schema: Any) -> int:
-        """Register the schema (or find it) under the subject and give its id."""
+        """Register the schema under the subject, if it is not yet; returns its id."""
         return int(self._client.register_schema(subject, Schema(json.dumps(schema), "AVRO")))
 
     def register_public(self) -> None:
         """Register the schemas of all public topics, each held to its topic's compatibility from now on."""
         known = set(self._client.get_subjects())
         for topic in PUBLIC:
-            # Before, because the rule may have changed; and a registry may know no rule for what it does not know.
+            # Before, because the rule may have changed; a registry may refuse a rule for an unknown subject.
             if topic.subject in known:
                 self._client.set_compatibility(topic.subject, topic.compatibility)
             self.register(topic.subject, load(topic.schema))
@@ -82,11 +82,11 @@ class Registry:
             raise
 
     def forget(self, subject: str) -> bool:
-        """Delete the subject for good; gives whether there was anything left of it.
+        """Delete the subject for good; whether anything was left of it.
 
         A schema that another subject has too keeps its id.
         """
-        # A registry deletes for good only what was deleted softly, maybe by an attempt that ended there.
+        # A hard delete needs a soft delete before it, maybe of an earlier attempt.
         softly = self._is_deleted(subject, permanent=False)
         return self._is_deleted(subject, permanent=True) or softly
 
@@ -102,20 +102,20 @@ class Registry:
     def schema(self, schema_id: int) -> Any:
         """The writer schema as parsed JSON.
 
-        Raises Undecodable for an id that is unknown or of something else, and what the client raises without an answer.
+        Raises Undecodable for an id that is unknown or no Avro schema, and the client's error if it gets no answer.
         """
         if schema_id in self._foreign:
             raise self._foreign[schema_id]
         if schema_id not in self._schemas:
             try:
-                found = self._client.get_schema(schema_id)
+                schema = self._client.get_schema(schema_id)
             except SchemaRegistryError as error:
                 if error.http_status_code in _NO_SUCH_ID:
                     raise UnknownSchema(schema_id) from error
                 raise
             try:
                 self._schemas[schema_id] = parse(
-                    schema_id, cast(str, found.schema_str), found.schema_type or "AVRO"
+                    schema_id, cast(str, schema.schema_str), schema.schema_type or "AVRO"
                 )
             except Undecodable as error:
                 self._foreign[schema_id] = error
@@ -123,12 +123,12 @@ class Registry:
         return self._schemas[schema_id]
 
     def put_back(self, schemas: Mapping[str, Collection[tuple[int, str]]]) -> None:
-        """Give schemas to subjects under all ids that they had; an id that is taken stays what it is.
+        """Restore schemas of subjects under all ids that they had; an id that is in use stays as it is.
 
-        The compatible API takes no id. Raises LookupError where the registry is no Apicurio.
+        By import, because the compatible API accepts no id. Raises LookupError where the registry is no Apicurio.
         """
-        base, found, _ = self._url.partition("/apis/")
-        if not found:
+        base, separator, _ = self._url.partition("/apis/")
+        if not separator:
             raise LookupError(f"{self._url} is no Apicurio's address (…/apis/ccompat/v7)")
         texts = [(subject, text) for subject, ids in schemas.items() for _, text in ids]
         known = {text for subject, text in texts if self.id_of(subject, json.loads(text)) is not None}
@@ -145,12 +145,12 @@ class Registry:
         return Codec(self, self.register(subject, schema), schema)
 
     def reader(self, schema: Any) -> Reader:
-        """Decoder of single values; registers nothing, and asks for ids only when a value has one."""
+        """Decoder of single values; registers nothing, and looks an id up only when a value has it."""
         return Reader(self, schema)
 
 
 def _configuration(settings: KafkaSettings) -> dict[str, Any]:
-    # Without a limit of ours the client would wait for ever for a server that takes a connection and says nothing.
+    # Without a limit the client would wait for ever for a server that accepts a connection and sends nothing.
     config: dict[str, Any] = {
         "url": settings.schema_registry_url,
         "timeout": ANSWER_SECONDS,
@@ -177,7 +177,7 @@ class Reader:
     def decode(self, value: bytes) -> Any:
         """The record in the reader's schema; branches of a union of records come as `(name, dict)`.
 
-        Raises Undecodable for whatever is no such record, and what the registry raises that does not answer.
+        Raises Undecodable for a value that is no such record, and the registry client's error if it gets no answer.
         """
         writer_id = schema_id_of(value)
         try:
@@ -191,11 +191,11 @@ class Reader:
             raise
 
     def own(self, value: bytes) -> Any:
-        """The record as the reader's schema lays it out, whatever its id means. Raises Undecodable if it is none."""
+        """The record decoded with the reader's schema, whatever its id. Raises Undecodable if it is none."""
         return _read(value, self._parsed, None, schema_id_of(value))
 
     def _is_own(self, value: bytes, writer_id: int) -> bool:
-        """Whether it is a record of ours to the last byte, and none of what stands under its id."""
+        """Whether it is a record of the reader's schema to the last byte, and not one of its id's schema."""
         return is_record(value, self._parsed) and not (
             writer_id in self._writers and is_record(value, self._writers[writer_id])
         )
@@ -244,7 +244,7 @@ def _read(value: bytes, writer: Any, reader: Any, writer_id: int) -> Any:
         record = fastavro.schemaless_reader(body, writer, reader, return_record_name=True)
     except MemoryError:
         raise
-    # Of bytes that are no such record fastavro raises whatever it stumbles over.
+    # fastavro raises many types of errors for bytes that are no such record.
     except Exception as error:
         raise Undecodable(f"no record of schema id {writer_id}: {one_line(error)}") from error
     if body.tell() != len(value):

@@ -1,4 +1,4 @@
-"""Following a topic of one partition from its beginning, or near its end, as far as it has been written by now."""
+"""Incremental reads of a topic of one partition, from its beginning or near its end up to its current end."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from kafka_client.writer_schemas import Undecodable
 from observability import logs
 
 AT_ONCE = 10_000
-# An answer that takes longer is none; the next look asks on.
+# A read that takes longer fails; the next one resumes.
 WAIT_SECONDS = 5.0
 
 _log = logs.get(__name__)
 
 
 class Tail:
-    """Each record once, also over several looks; nothing is committed, and no group is joined.
+    """Each record once over all reads; commits nothing and joins no group.
 
-    A record whose handling raised is given again by the next look. One that is no record of the topic's is skipped
-    and counted in `unreadable`; that the registry is away says nothing about a record, so it is waited for.
-    With `last`, it begins so many offsets before what is the end then.
+    A record whose handling raised is returned again by the next read. One that does not decode is skipped and counted
+    in `unreadable`; while the registry is down, reads fail. With `last`, it begins so many offsets before the end.
     """
 
     def __init__(
@@ -34,21 +33,21 @@ class Tail:
         self._last = last
         self._codec = Registry(settings).reader(load(topic.schema))
         self._reader = Reader(settings, group_id, topic.name)
-        # What is next to be given; the client may have been asked for more.
+        # The next offset to return; the client may have fetched more.
         self._position: int | None = None
         self._is_there = False
         self.unreadable = 0
 
     def read(self) -> Iterator[tuple[bytes, object]]:
-        """Keys and decoded values up to the end of now; None for what was deleted.
+        """Keys and decoded values up to the current end; None for a tombstone.
 
-        Raises KafkaException, and what the registry's client raises.
+        Raises KafkaException, and the errors of the registry's client.
         """
         low, end = self._reader.bounds()
         if self._position is None:
             self._position = low if self._last is None else max(low, end - self._last)
         if not self._is_there:
-            # What the client gave to a look that ended in the middle is gone: go back to it.
+            # The last read ended early: seek back to the records that it did not return.
             self._reader.seek({0: self._position})
         self._is_there = False
         for messages in self._reader.read_to({0: end}, WAIT_SECONDS, AT_ONCE):
@@ -64,7 +63,7 @@ class Tail:
                 else:
                     yield message.key() or b"", decoded
                 self._position = offset + 1
-        # Behind the last transaction's marker.
+        # Now behind the last transaction's marker.
         self._position = self._reader.positions[0]
         self._is_there = True
 

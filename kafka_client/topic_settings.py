@@ -1,7 +1,7 @@
-"""Whether topics are kept as the design says: what is computed from a log is only right while the log is whole.
+"""Checks of topic settings: results are only correct while the log is complete.
 
-A setting that is another one is put right by `contracts setup`; everybody else refuses to start. Records that are gone
-cannot be put back: nothing new is computed from what is left.
+A wrong setting is corrected by `contracts setup`; every other process refuses to start. Deleted records cannot be
+restored: nothing new is computed from the rest.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MEND = "`python -m contracts setup` puts it right, `electrored up` does that fir
 
 
 class NotKept(Exception):
-    """Topics that are not kept as the design says; the message says which, how, and what a person can do."""
+    """Topics with wrong settings or lost records; the message names them and the remedy."""
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """A setting of a topic that is another one than it has to be."""
+    """A setting of a topic that differs from the catalogue."""
 
     topic: Topic
     setting: str
@@ -45,7 +45,7 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Loss:
-    """The first offset that a partition still has; the records below are gone."""
+    """The first offset that a partition still has; the records below were deleted."""
 
     topic: Topic
     partition: int
@@ -59,16 +59,16 @@ class Loss:
 
 
 def deviations(client: AdminClient, topics: Iterable[Topic]) -> list[Deviation]:
-    """What Kafka says otherwise than the catalogue; a setting that it does not know says nothing.
+    """Settings in Kafka that differ from the catalogue; one that Kafka does not report is skipped.
 
     Raises KafkaException.
     """
     wanted = {topic.name: topic for topic in topics}
-    asked = client.describe_configs(
+    configs = client.describe_configs(
         [ConfigResource(ResourceType.TOPIC, name) for name in wanted], request_timeout=TIMEOUT_SECONDS
     )
     differing = []
-    for resource, future in asked.items():
+    for resource, future in configs.items():
         topic, entries = wanted[resource.name], future.result()
         for setting, value in topic.kept.items():
             entry = entries.get(setting)
@@ -83,13 +83,13 @@ def losses(client: AdminClient, topics: Iterable[Topic]) -> list[Loss]:
     first = _offsets(client, by_name.values(), OffsetSpec.earliest())  # type: ignore[no-untyped-call]
     return [
         Loss(by_name[place.topic], place.partition, offset)
-        for place, offset in sorted(first.items(), key=lambda found: (found[0].topic, found[0].partition))
+        for place, offset in sorted(first.items(), key=lambda item: (item[0].topic, item[0].partition))
         if offset > 0
     ]
 
 
 def check(settings: KafkaSettings, topics: Sequence[Topic], *, whole: Sequence[Topic] = ()) -> None:
-    """Raise NotKept unless all are kept as they have to be, and those in `whole` begin at 0. Raises KafkaException."""
+    """Raise NotKept for a wrong setting, or if one of `whole` does not begin at 0. Raises KafkaException."""
     client = admin(settings)
     if differing := deviations(client, topics):
         raise NotKept(f"{_listed(differing)}; {MEND}")
@@ -98,7 +98,7 @@ def check(settings: KafkaSettings, topics: Sequence[Topic], *, whole: Sequence[T
 
 
 def explained(lost: Sequence[Loss]) -> str:
-    """What was lost and the way on."""
+    """The message of lost records, with the remedy."""
     return (
         f"{_listed(lost)}, and what is computed from the rest would be wrong. Restore the topic from a backup of "
         "Kafka, or begin anew with empty topics and an empty results database, see docs/runbooks/TopicNotKept.md"
@@ -106,22 +106,22 @@ def explained(lost: Sequence[Loss]) -> str:
 
 
 def existing(settings: KafkaSettings, topics: Iterable[Topic]) -> list[Topic]:
-    """Those that are there. Raises KafkaException."""
+    """The topics that exist. Raises KafkaException."""
     known = admin(settings).list_topics(timeout=TIMEOUT_SECONDS).topics
     return [topic for topic in topics if topic.name in known]
 
 
 def mend(settings: KafkaSettings, topics: Sequence[Topic]) -> list[Deviation]:
-    """Put the settings right; gives what they were.
+    """Correct the settings; returns the deviations that there were.
 
-    Raises NotKept for a log that was compacted, because what that took out leaves no trace, and where Kafka takes the
-    setting without keeping it. Raises KafkaException, also where the broker refuses the setting.
+    Raises NotKept for a log that was compacted, because removed records leave no trace, and where Kafka accepts a
+    setting without applying it. Raises KafkaException, also where the broker refuses the setting.
     """
     client = admin(settings)
     differing = deviations(client, topics)
     if not differing:
         return []
-    compacted = [found.topic for found in differing if _was_compacted(found)]
+    compacted = [deviation.topic for deviation in differing if _was_compacted(deviation)]
     last = _offsets(client, compacted, OffsetSpec.latest())  # type: ignore[no-untyped-call]
     if used := sorted({place.topic for place, offset in last.items() if offset > 0}):
         name = used[0]
@@ -138,32 +138,32 @@ def mend(settings: KafkaSettings, topics: Sequence[Topic]) -> list[Deviation]:
                 name,
                 incremental_configs=[
                     ConfigEntry(
-                        found.setting,
-                        found.topic.kept[found.setting],
+                        deviation.setting,
+                        deviation.topic.kept[deviation.setting],
                         incremental_operation=AlterConfigOpType.SET,
                     )
-                    for found in differing
-                    if found.topic.name == name
+                    for deviation in differing
+                    if deviation.topic.name == name
                 ],
             )
-            for name in sorted({found.topic.name for found in differing})
+            for name in sorted({deviation.topic.name for deviation in differing})
         ],
         request_timeout=TIMEOUT_SECONDS,
     )
     for future in changed.values():
         future.result()
-    if left := deviations(client, [found.topic for found in differing]):
+    if left := deviations(client, [deviation.topic for deviation in differing]):
         raise NotKept(f"{_listed(left)}, and Kafka did not take it: does a policy of the cluster forbid it?")
     return differing
 
 
-def _was_compacted(found: Deviation) -> bool:
+def _was_compacted(deviation: Deviation) -> bool:
     is_log = (
-        found.topic.whole
-        and found.setting == "cleanup.policy"
-        and found.topic.kept[found.setting] == "delete"
+        deviation.topic.whole
+        and deviation.setting == "cleanup.policy"
+        and deviation.topic.kept[deviation.setting] == "delete"
     )
-    return is_log and "compact" in found.value
+    return is_log and "compact" in deviation.value
 
 
 def _same(setting: str, value: str, wanted: str) -> bool:
@@ -175,13 +175,13 @@ def _offsets(client: AdminClient, topics: Iterable[Topic], spec: OffsetSpec) -> 
     places = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
     if not places:
         return {}
-    asked = client.list_offsets(
+    futures = client.list_offsets(
         dict.fromkeys(places, spec),
         isolation_level=IsolationLevel.READ_UNCOMMITTED,
         request_timeout=TIMEOUT_SECONDS,
     )
-    return {place: int(future.result().offset) for place, future in asked.items()}
+    return {place: int(future.result().offset) for place, future in futures.items()}
 
 
-def _listed(found: Sequence[Deviation] | Sequence[Loss]) -> str:
-    return "; ".join(map(str, found))
+def _listed(faults: Sequence[Deviation] | Sequence[Loss]) -> str:
+    return "; ".join(map(str, faults))

@@ -1,8 +1,7 @@
-"""Calls that may never come back, and the one thread that ends the process when one does not.
+"""Watchdog for calls that may never return: one thread that ends the process when one does not.
 
-librdkafka's send_offsets_to_transaction waits for ever if the broker goes away in the middle of it, whatever timeout it
-is given (its issue 5456). Such a producer cannot be closed either: only the end of the process helps, after which a new
-one fences this one and goes on.
+librdkafka's send_offsets_to_transaction waits for ever if the broker goes down during the call, whatever its timeout
+(issue 5456). Such a producer cannot be closed either: only the end of the process helps; the next one fences this one.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from observability import logs
 
 TICK_SECONDS = 1.0
-# Watched calls are given 10 s by their callers: beyond that and this they are not coming back.
+# Callers pass a timeout of 10 s: a call that takes longer than that and this will not return.
 STUCK_TICKS = 15
 
 _log = logs.get(__name__)
@@ -31,7 +30,7 @@ class _Call:
 
 
 class _Watchdog:
-    """Counts its own ticks for each open call, and no clock: a process that was paused was not stuck."""
+    """Counts its own ticks for each open call, not time: a process that was paused is not stuck."""
 
     def __init__(self) -> None:
         self._calls: set[_Call] = set()
@@ -44,7 +43,7 @@ class _Watchdog:
         with self._lock:
             self._calls.add(call)
             if self._thread is None:
-                # A daemon: it is nobody's work that would have to be finished.
+                # A daemon: it has no work to finish.
                 self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
                 self._thread.start()
         try:
@@ -65,11 +64,11 @@ class _Watchdog:
 
 
 def _end(flow: str) -> None:
-    """End the process at once and without any cleaning up, because that would wait for the same call."""
-    _log.error("a call to Kafka does not come back; the process ends, to be started again", flow=flow)
+    """End the process at once, without cleanup, which would wait for the same call."""
+    _log.error("a call to Kafka does not return; the process ends, to be started again", flow=flow)
     logging.shutdown()
     os._exit(1)
 
 
-# One for the process: what it does when it has to concerns the whole process.
+# One for the process, because it ends the whole process.
 watching = _Watchdog().watching

@@ -1,7 +1,7 @@
-"""What others may have registered under an id: read if it is bounded Avro, otherwise the reason of a dead letter.
+"""Checks of writer schemas from the registry: bounded Avro is accepted, anything else is a dead letter's reason.
 
-A writer's schema decides how much is done for the bytes of a value. One that refers to itself, or has items without
-bytes, lets a few bytes ask for any depth or any number of steps: no library that decodes is given such a one.
+A writer's schema decides how much work decoding a value is. With one that refers to itself, or has items without bytes,
+a few bytes may cause any depth or any number of steps: such a schema is never passed to a decoder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Far above ours, far below what would hold up a poll.
+# Far above our schemas, far below what would delay a poll.
 MOST_CHARACTERS = 1_000_000
 # Types of a record, counted through all that they consist of.
 MOST_TYPES = 10_000
@@ -19,20 +19,20 @@ _BYTES = {"null": 0, "boolean": 1, "int": 1, "long": 1, "float": 4, "double": 8,
 
 
 class Undecodable(ValueError):
-    """A value, or its writer's schema, is not what the reader of its topic can take; the message is the reason."""
+    """A value, or its writer's schema, cannot be decoded by the reader of its topic; the message is the reason."""
 
 
 class UnknownSchema(Undecodable):
-    """Nothing is known under the id. It may be registered tomorrow."""
+    """The registry does not have the id; it may be registered later."""
 
     def __init__(self, schema_id: int) -> None:
         super().__init__(f"schema id {schema_id} is unknown to the registry")
 
 
 class LostSchema(Undecodable):
-    """A value of ours whose id the registry does not know any more, or gives to another schema.
+    """A value of ours whose id the registry has lost, or has given to another schema.
 
-    It says nothing about the value: the registry is not the one that the topic was written with.
+    The value is not at fault: the registry is not the one that the topic was written with.
     """
 
     def __init__(self, schema_id: int, name: str) -> None:
@@ -49,7 +49,7 @@ def one_line(error: BaseException) -> str:
 
 
 def parse(schema_id: int, text: str, kind: str = "AVRO") -> Any:
-    """The writer's schema as parsed JSON. Raises Undecodable for whatever else stands under the id."""
+    """The writer's schema as parsed JSON. Raises Undecodable for an id of anything else."""
     if kind != "AVRO":
         raise Undecodable(f"schema id {schema_id} is no Avro schema but {kind}")
     if len(text) > MOST_CHARACTERS:
@@ -61,7 +61,7 @@ def parse(schema_id: int, text: str, kind: str = "AVRO") -> Any:
         _Shape().of(schema)
     except MemoryError:
         raise
-    # Anything can stand there, and what a walk through it stumbles over is as manifold.
+    # The text may be anything, so the walk may raise anything.
     except Exception as error:
         reason = str(error) if isinstance(error, Undecodable) else one_line(error)
         raise Undecodable(f"schema id {schema_id} cannot be read: {reason}") from error

@@ -1,7 +1,7 @@
-"""The topic `openlineage-events` → what is kept of it in the results database.
+"""The topic `openlineage-events` → `lineage_jobs` and `lineage_runs` in the results database.
 
-Rows and position move in one transaction, so a restart goes on where it was. It is a follower of what is told, in a
-thread beside the sink: whatever happens to it is a warning, tried again, and never the sink's end.
+Rows and position are committed in one transaction, so a restart resumes where it was. It runs in a thread of the sink's
+process: its failures are warnings and retried, and never end the sink.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from observability.supervision import reason, supervise
 
 AT_ONCE = 500
 POLL_SECONDS = 1.0
-# After a failure, of Kafka or of the database: nobody waits for this.
+# Pause after a failure of Kafka or of the database; no other component waits for this thread.
 AGAIN_SECONDS = 10.0
 
 _log = logs.get(__name__)
 
 
 class LineageConsumer(threading.Thread):
-    """Follows the topic until `stop`."""
+    """Consumes the topic until `stop` is set."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class LineageConsumer(threading.Thread):
             position = connection.scalar(
                 select(lineage_positions.c.next_offset).where(lineage_positions.c.topic_id == topic_id)
             )
-        # What retention took is told again by who still runs.
+        # Deleted by retention: the runs that go on emit events again.
         overrides = {"auto.offset.reset": "earliest"}
         client = consumer(self._kafka, f"{self._topic}.keeper", subscribed=False, overrides=overrides)
         try:

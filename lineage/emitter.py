@@ -1,8 +1,7 @@
-"""Runs that are told: START when one begins, RUNNING while it goes on, COMPLETE or FAIL at its end.
+"""Run events: START when a run begins, RUNNING while it goes on, COMPLETE or FAIL at its end.
 
-A run that its process did not end, because it was killed, is ended by the next one of that name, or by another one
-within a minute: ABORT. Emitting costs its caller nothing: a thread makes the events and hands them to the outbox, and
-what goes wrong there is logged.
+A run whose process was killed is ended with ABORT by the next process of that name, or by another one within a minute.
+Emitting does not block the caller: a thread builds the events and puts them into the outbox; its failures are logged.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ if TYPE_CHECKING:
     from lineage.outbox import Outbox
 
 START, RUNNING, COMPLETE, FAIL, ABORT = "START", "RUNNING", "COMPLETE", "FAIL", "ABORT"
-# Who ends waits so long for a backend that answers; the rest is a successor's.
+# On shutdown: wait this long for the backend; undelivered events stay on disk for the next process.
 CLOSE_SECONDS = 2.0
-# Before that its events become files, which waits for nobody else: only a busy machine takes seconds for it.
+# Before that, the queued events are written to files: seconds only on a busy machine.
 WRITTEN_SECONDS = 15.0
 KILLED = "the process was killed"
 
@@ -58,35 +57,35 @@ class _Emission:
     job: JobFactory
     state: str
     at: datetime
-    facts: ProgressReport
+    report: ProgressReport
 
 
 OnProgress = Callable[[ProgressReport], None]
 
 
 def no_progress(_: ProgressReport) -> None:
-    """For who runs without anybody who asks how far."""
+    """An `OnProgress` that discards the report."""
 
 
 class ProgressCell:
-    """The newest report: set by what runs, read by the emitter."""
+    """The newest report: set by the running job, read by the emitter."""
 
     def __init__(self) -> None:
-        self.facts = ProgressReport()
+        self.report = ProgressReport()
 
     def __call__(self) -> ProgressReport:
-        return self.facts
+        return self.report
 
-    def say(self, facts: ProgressReport) -> None:
-        """As good as an assignment, for who is given a function."""
-        self.facts = facts
+    def set(self, report: ProgressReport) -> None:
+        """An `OnProgress` that stores the report."""
+        self.report = report
 
 
 class NullEmitter:
-    """For who runs without anybody being told."""
+    """Emits nothing."""
 
     def run(
-        self, job: JobFactory, facts: ReportSource = ProgressReport, **_: Any
+        self, job: JobFactory, report: ReportSource = ProgressReport, **_: Any
     ) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -95,7 +94,7 @@ NULL_EMITTER = NullEmitter()
 
 
 class LineageEmitter:
-    """The runs of one process. Jobs are made, and events and files written, in a thread of its own."""
+    """The runs of one process. A thread builds the jobs and writes the events to files."""
 
     def __init__(
         self,
@@ -109,7 +108,7 @@ class LineageEmitter:
         self._naming = naming
         self._make_outbox = make_outbox
         self._folder = folder
-        self._notes = OpenRuns(folder)
+        self._open_runs = OpenRuns(folder)
         self._is_alone, self._every_seconds = is_alone, every_seconds
         self._jobs: dict[str, Job] = {}
         self._queue: queue.SimpleQueue[_Emission | None] = queue.SimpleQueue()
@@ -120,21 +119,21 @@ class LineageEmitter:
     def run(
         self,
         job: JobFactory,
-        facts: ReportSource = ProgressReport,
+        report: ReportSource = ProgressReport,
         *,
         parent: Parent | None = None,
         nominal: tuple[datetime, datetime | None] | None = None,
     ) -> Iterator[None]:
-        """Tell of a run as long as the block lasts, and how it ended. `job` and `facts` are asked in other threads."""
+        """Emit a run for as long as the block lasts, and its end. `job` and `report` are called in other threads."""
         run = RunOf(str(uuid4()), parent, nominal)
-        self._emit(run, job, START, facts)
+        self._emit(run, job, START, report)
         ended = threading.Event()
-        ticking = threading.Thread(target=self._tick, args=(run, job, facts, ended), daemon=True)
+        ticking = threading.Thread(target=self._tick, args=(run, job, report, ended), daemon=True)
         ticking.start()
 
         def end() -> None:
             ended.set()
-            # Nothing is told of a run behind its end.
+            # No event of a run may follow its end.
             ticking.join()
 
         try:
@@ -143,74 +142,85 @@ class LineageEmitter:
             end()
             # What is no Exception interrupts: a signal, or Dagster's run is canceled.
             failed = isinstance(error, Exception) and not isinstance(error, Cancelled)
-            self._emit(run, job, FAIL if failed else ABORT, facts, error)
+            self._emit(run, job, FAIL if failed else ABORT, report, error)
             raise
         end()
-        self._emit(run, job, COMPLETE, facts)
+        self._emit(run, job, COMPLETE, report)
 
     def emit(
         self,
         run: RunOf,
         job: JobFactory,
         state: str,
-        facts: ProgressReport | None = None,
+        report: ProgressReport | None = None,
         at: datetime | None = None,
     ) -> None:
-        """Tell of one moment of a run, this process's or another's."""
-        self._queue.put(_Emission(run, job, state, at or datetime.now(UTC), facts or ProgressReport()))
+        """Emit one event of a run of this process or of another one."""
+        self._queue.put(_Emission(run, job, state, at or datetime.now(UTC), report or ProgressReport()))
 
     def end_left(self, parent_run_id: str, state: str, error: str) -> int:
-        """End the runs that a run had started and that were killed with it; gives how many."""
-        left = [begun for begun in self._notes.all() if begun.parent == parent_run_id]
-        for begun in left:
-            self.emit(RunOf(begun.run_id), partial(_nameless, begun.job), state, ProgressReport(error=error))
-        return len(left)
+        """End the child runs that were killed with their parent; returns how many."""
+        children = [child for child in self._open_runs.all() if child.parent == parent_run_id]
+        for child in children:
+            self.emit(
+                RunOf(child.run_id), partial(_unknown_job, child.job), state, ProgressReport(error=error)
+            )
+        return len(children)
 
     def close(self) -> None:
-        """Hand over what was told; the rest is kept for a successor."""
+        """Deliver what is queued; undelivered events stay on disk for the next process."""
         self._queue.put(None)
         self._thread.join(WRITTEN_SECONDS + CLOSE_SECONDS)
 
-    def _tick(self, run: RunOf, job: JobFactory, facts: ReportSource, ended: threading.Event) -> None:
+    def _tick(self, run: RunOf, job: JobFactory, report: ReportSource, ended: threading.Event) -> None:
         while not ended.wait(self._every_seconds):
-            self._emit(run, job, RUNNING, facts)
+            self._emit(run, job, RUNNING, report)
 
     def _emit(
-        self, run: RunOf, job: JobFactory, state: str, facts: ReportSource, error: BaseException | None = None
+        self,
+        run: RunOf,
+        job: JobFactory,
+        state: str,
+        report: ReportSource,
+        error: BaseException | None = None,
     ) -> None:
         try:
-            said = facts()
+            progress = report()
         except Exception as failure:
-            _log.warning("a run could not say how far it is", run=run.id, reason=repr(failure))
-            said = ProgressReport()
-        self.emit(run, job, state, said if error is None else replace(said, error=error))
+            _log.warning(
+                "progress of a run could not be read; its event is emitted without",
+                run=run.id,
+                reason=repr(failure),
+            )
+            progress = ProgressReport()
+        self.emit(run, job, state, progress if error is None else replace(progress, error=error))
 
     def _main(self) -> None:
         try:
-            # It takes a second to import what makes events, which no start waits for.
+            # Importing the OpenLineage client takes a second, which no start waits for.
             outbox = self._make_outbox()
         except Exception as error:
-            _log.warning("lineage is not told", reason=repr(error))
+            _log.warning("lineage events are not emitted: no outbox", reason=repr(error))
             self._drop()
             return
         if self._is_alone:
-            self._guarded(lambda: self._abort(outbox, self._notes, self._notes.hold()))
-        look_at = time.monotonic() + self._every_seconds
+            self._guarded(lambda: self._abort(outbox, self._open_runs, self._open_runs.hold()))
+        inherit_at = time.monotonic() + self._every_seconds
         while True:
             try:
-                told = self._queue.get(timeout=max(0.0, look_at - time.monotonic()))
+                emission = self._queue.get(timeout=max(0.0, inherit_at - time.monotonic()))
             except queue.Empty:
                 self._guarded(lambda: self._inherit(outbox))
-                look_at = time.monotonic() + self._every_seconds
+                inherit_at = time.monotonic() + self._every_seconds
                 continue
-            if told is None:
+            if emission is None:
                 break
-            self._guarded(partial(self._write, outbox, told))
+            self._guarded(partial(self._write, outbox, emission))
         outbox.close(CLOSE_SECONDS)
-        self._notes.let_go()
+        self._open_runs.release()
 
     def _drop(self) -> None:
-        """Take what is told, so that it is not kept for nobody."""
+        """Discard what is queued: it would grow without a consumer."""
         while self._queue.get() is not None:
             pass
 
@@ -218,44 +228,46 @@ class LineageEmitter:
         try:
             work()
         except Exception as error:
-            # Lineage is told, data is moved: a full disk here is no reason to stop that.
-            _log.warning("something of lineage is lost", reason=repr(error))
+            # A full disk here must not stop the data flow.
+            _log.warning("a lineage event is lost", reason=repr(error))
 
-    def _write(self, outbox: Outbox, told: _Emission) -> None:
-        """A beginning is noted before it is told, an end told before the note goes: a kill between is made good."""
-        job = self._jobs.get(told.run.id) or told.job()
-        if told.state == START:
-            self._jobs[told.run.id] = job
-            parent = None if told.run.parent is None else told.run.parent.run_id
-            self._notes.begin(OpenRun(told.run.id, job.name, parent))
-        self._put(outbox, told, job)
-        if told.state in (COMPLETE, FAIL, ABORT):
-            self._jobs.pop(told.run.id, None)
-            self._notes.end(told.run.id)
+    def _write(self, outbox: Outbox, emission: _Emission) -> None:
+        """An open run is stored before its START and deleted after its end, so a kill in between ends it later."""
+        job = self._jobs.get(emission.run.id) or emission.job()
+        if emission.state == START:
+            self._jobs[emission.run.id] = job
+            parent = None if emission.run.parent is None else emission.run.parent.run_id
+            self._open_runs.begin(OpenRun(emission.run.id, job.name, parent))
+        self._put(outbox, emission, job)
+        if emission.state in (COMPLETE, FAIL, ABORT):
+            self._jobs.pop(emission.run.id, None)
+            self._open_runs.end(emission.run.id)
 
-    def _put(self, outbox: Outbox, told: _Emission, job: Job) -> None:
+    def _put(self, outbox: Outbox, emission: _Emission, job: Job) -> None:
         from lineage import events
 
-        outbox.put(events.event(self._naming, told.run, job, told.state, told.at, told.facts))
+        outbox.put(
+            events.event(self._naming, emission.run, job, emission.state, emission.at, emission.report)
+        )
 
-    def _abort(self, outbox: Outbox, notes: OpenRuns, left: Iterable[OpenRun]) -> None:
-        """End what a process that is gone had begun."""
-        for begun in left:
-            make, facts = partial(_nameless, begun.job), ProgressReport(error=KILLED)
-            self._put(outbox, _Emission(RunOf(begun.run_id), make, ABORT, datetime.now(UTC), facts), make())
-            notes.end(begun.run_id)
+    def _abort(self, outbox: Outbox, open_runs: OpenRuns, left: Iterable[OpenRun]) -> None:
+        """End the runs that a dead process left open."""
+        for run in left:
+            job, report = partial(_unknown_job, run.job), ProgressReport(error=KILLED)
+            self._put(outbox, _Emission(RunOf(run.run_id), job, ABORT, datetime.now(UTC), report), job())
+            open_runs.end(run.run_id)
 
     def _inherit(self, outbox: Outbox) -> None:
-        """What processes left that are gone, and whose names nobody took up again: a slice, a slot that is no more."""
+        """Take over runs and events of dead processes whose names are not used again: a slice, a removed instance."""
         if self._folder is not None and self._is_alone:
             for folder in orphans(self._folder):
                 outbox.take_over(folder)
-                notes = OpenRuns(folder)
-                self._abort(outbox, notes, notes.all())
+                open_runs = OpenRuns(folder)
+                self._abort(outbox, open_runs, open_runs.all())
 
 
-def _nameless(name: str) -> Job:
-    """A job of which no more is known; what it reads and writes was told at its start."""
+def _unknown_job(name: str) -> Job:
+    """A job by its name only; its inputs and outputs were emitted with START."""
     return Job(name, BATCH, "", (), ())
 
 
@@ -267,19 +279,20 @@ Known = KafkaSettings | SalesDbSettings | ResultsDbSettings | CsvSettings | Soap
 def open_emitter(
     process: str, *known: Known, settings: LineageSettings | None = None, is_alone: bool = True
 ) -> Iterator[LineageEmitter]:
-    """The lineage of a process with these settings, which name its datasets, for as long as the block lasts.
+    """The emitter of a process for as long as the block lasts; `known` settings name its datasets.
 
-    Processes of one name share what waits, and one of them delivers; who `is_alone` ends what its predecessor left.
+    Processes of one name share the undelivered events, and one of them delivers. With `is_alone`, the emitter ends the
+    runs that its predecessor left open.
     """
     settings = settings or LineageSettings()
     folder = settings.lineage_dir and settings.lineage_dir.absolute() / process.replace(" ", "-")
-    kafka = next((found for found in known if isinstance(found, KafkaSettings)), None)
+    kafka = next((each for each in known if isinstance(each, KafkaSettings)), None)
 
     def make_outbox() -> Outbox:
         from lineage.outbox import Outbox
-        from lineage.transports import lanes
+        from lineage.transports import queues
 
-        return Outbox(lanes(kafka), folder)
+        return Outbox(queues(kafka), folder)
 
     naming = Naming(settings.lineage_namespace, Places(*known), settings.source_url)
     lineage = LineageEmitter(naming, make_outbox, folder, settings.lineage_every_seconds, is_alone=is_alone)

@@ -1,4 +1,4 @@
-"""Jobs and runs → OpenLineage events, of openlineage-python's own classes and facets; one custom facet of ours."""
+"""Jobs and runs → OpenLineage events, built of openlineage-python's classes and facets and one custom facet."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PRODUCER = f"urn:electrored:{version('electrored')}"
 FACET_SCHEMA = (
     "urn:electrored:facets:1-0-0:ElectroRedWatermarkRunFacet.json#/$defs/ElectroRedWatermarkRunFacet"
 )
-# Enough to know what went wrong.
+# Of an error: enough to identify it.
 MOST_CHARACTERS = 500
 
 set_producer(PRODUCER)
@@ -43,7 +43,7 @@ set_producer(PRODUCER)
 
 @attr.define
 class WatermarkFacet(RunFacet):
-    """How far a run has come; see contracts/schemas/ElectroRedWatermarkRunFacet.json."""
+    """Progress of a run; see contracts/schemas/ElectroRedWatermarkRunFacet.json."""
 
     generation: str | None = attr.field(default=None)
     watermark: str | None = attr.field(default=None)
@@ -56,32 +56,32 @@ class WatermarkFacet(RunFacet):
 
 
 def event(
-    naming: Naming, run: RunOf, job: model.Job, state: str, at: datetime, facts: ProgressReport | None = None
+    naming: Naming, run: RunOf, job: model.Job, state: str, at: datetime, report: ProgressReport | None = None
 ) -> RunEvent:
-    """What is told of a run at one moment, inputs and outputs with all their columns."""
-    facts = facts or ProgressReport()
+    """The event of a run at one moment, inputs and outputs with all their columns."""
+    report = report or ProgressReport()
     return RunEvent(
         eventType=RunState(state),
         eventTime=_moment(at),
-        run=Run(runId=run.id, facets=_run_facets(run, job, facts)),
+        run=Run(runId=run.id, facets=_run_facets(run, job, report)),
         job=Job(namespace=naming.namespace, name=job.name, facets=_job_facets(naming, job)),
         inputs=[
             InputDataset(
-                *naming.places.name(found.dataset),
-                facets=_described(naming, found.dataset, found.schema),
-                inputFacets=_asserted(facts, found.dataset),
+                *naming.places.name(read.dataset),
+                facets=_described(naming, read.dataset, read.schema),
+                inputFacets=_asserted(report, read.dataset),
             )
-            for found in job.inputs
-            if naming.places.knows(found.dataset)
+            for read in job.inputs
+            if naming.places.has(read.dataset)
         ],
         outputs=[
             OutputDataset(
-                *naming.places.name(found.dataset),
-                facets=_described(naming, found.dataset, found.schema) | _columns(naming, found),
-                outputFacets=_counted(facts, found.dataset),
+                *naming.places.name(written.dataset),
+                facets=_described(naming, written.dataset, written.schema) | _columns(naming, written),
+                outputFacets=_counted(report, written.dataset),
             )
-            for found in job.outputs
-            if naming.places.knows(found.dataset)
+            for written in job.outputs
+            if naming.places.has(written.dataset)
         ],
         producer=PRODUCER,
     )
@@ -91,16 +91,16 @@ def _moment(at: datetime) -> str:
     return at.astimezone(UTC).isoformat()
 
 
-def _run_facets(run: RunOf, job: model.Job, facts: ProgressReport) -> dict[str, Any]:
+def _run_facets(run: RunOf, job: model.Job, report: ProgressReport) -> dict[str, Any]:
     facets: dict[str, Any] = {}
-    if job.generation or facts.watermark or facts.counts or facts.checkpoints:
+    if job.generation or report.watermark or report.counts or report.checkpoints:
         facets[FACET] = WatermarkFacet(
             generation=job.generation,
-            watermark=None if facts.watermark is None else _moment(facts.watermark),
-            counts={step: dict(found) for step, found in facts.counts.items()} or None,
+            watermark=None if report.watermark is None else _moment(report.watermark),
+            counts={step: dict(counts) for step, counts in report.counts.items()} or None,
             checkpoints={
-                step: {str(partition): offset for partition, offset in found.items()}
-                for step, found in facts.checkpoints.items()
+                step: {str(partition): offset for partition, offset in offsets.items()}
+                for step, offsets in report.checkpoints.items()
             }
             or None,
         )
@@ -114,13 +114,15 @@ def _run_facets(run: RunOf, job: model.Job, facts: ProgressReport) -> dict[str, 
         facets["nominalTime"] = nominal_time_run.NominalTimeRunFacet(
             _moment(start), None if end is None else _moment(end)
         )
-    if facts.error is not None:
-        facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(_words(facts.error), "python")
+    if report.error is not None:
+        facets["errorMessage"] = error_message_run.ErrorMessageRunFacet(
+            _error_message(report.error), "python"
+        )
     return facets
 
 
-def _words(error: BaseException | str) -> str:
-    """What went wrong, without what with: statements and values stand in later lines, and passwords are masked."""
+def _error_message(error: BaseException | str) -> str:
+    """The first line of an error, passwords masked; later lines may quote statements and values."""
     text = (str(error).strip() or repr(error)).split("\n", 1)[0]
     return logs.mask(text)[:MOST_CHARACTERS]
 
@@ -153,25 +155,25 @@ def _described(naming: Naming, dataset: Dataset, schema: Sequence[model.Column])
     return facets
 
 
-def _columns(naming: Naming, made: model.OutputDataset) -> dict[str, Any]:
+def _columns(naming: Naming, output: model.OutputDataset) -> dict[str, Any]:
     fields = {
         name: column_lineage_dataset.Fields(inputFields=_inputs(naming, origins))
-        for name, origins in made.columns.items()
+        for name, origins in output.columns.items()
     }
-    if not fields and not made.whole:
+    if not fields and not output.whole:
         return {}
     return {
         "columnLineage": column_lineage_dataset.ColumnLineageDatasetFacet(
-            fields=fields, dataset=_inputs(naming, made.whole)
+            fields=fields, dataset=_inputs(naming, output.whole)
         )
     }
 
 
 def _inputs(naming: Naming, origins: Sequence[InputField]) -> list[column_lineage_dataset.InputField]:
-    """One for each column, with all that is made of it."""
+    """One for each column, with all its transformations."""
     grouped: dict[tuple[Dataset, str], list[InputField]] = {}
     for origin in origins:
-        if naming.places.knows(origin.dataset):
+        if naming.places.has(origin.dataset):
             grouped.setdefault((origin.dataset, origin.column), []).append(origin)
     return [
         column_lineage_dataset.InputField(
@@ -179,32 +181,32 @@ def _inputs(naming: Naming, origins: Sequence[InputField]) -> list[column_lineag
             field=column,
             transformations=[
                 column_lineage_dataset.Transformation(
-                    type=found.kind.value[0],
-                    subtype=found.kind.value[1],
-                    description=found.said,
+                    type=origin.kind.value[0],
+                    subtype=origin.kind.value[1],
+                    description=origin.description,
                     masking=False,
                 )
-                for found in same
+                for origin in same
             ],
         )
         for (dataset, column), same in grouped.items()
     ]
 
 
-def _asserted(facts: ProgressReport, dataset: Dataset) -> dict[str, Any]:
-    said = facts.assertions.get(dataset)
-    if not said:
+def _asserted(report: ProgressReport, dataset: Dataset) -> dict[str, Any]:
+    assertions = report.assertions.get(dataset)
+    if not assertions:
         return {}
     facet = data_quality_assertions_dataset
     return {
         "dataQualityAssertions": facet.DataQualityAssertionsDatasetFacet(
-            assertions=[facet.Assertion(assertion=name, success=held) for name, held in said]
+            assertions=[facet.Assertion(assertion=name, success=held) for name, held in assertions]
         )
     }
 
 
-def _counted(facts: ProgressReport, dataset: Dataset) -> dict[str, Any]:
-    rows = facts.rows.get(dataset)
+def _counted(report: ProgressReport, dataset: Dataset) -> dict[str, Any]:
+    rows = report.rows.get(dataset)
     if rows is None:
         return {}
     return {

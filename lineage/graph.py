@@ -1,4 +1,4 @@
-"""Where a column comes from and what becomes of it, out of what the jobs said last."""
+"""The lineage graph of datasets and columns, from the newest event of each job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Edge:
-    """What a job makes of one place at another; between datasets without transformations."""
+    """A job derives `target` from `source`; between datasets without transformations."""
 
     source: Place
     target: Place
@@ -30,13 +30,13 @@ class Edge:
 
     @property
     def is_direct(self) -> bool:
-        """Whether the value itself comes from there, and is not only decided by it."""
-        return not self.transformations or any(found[0] == "DIRECT" for found in self.transformations)
+        """Whether the value itself comes from there, and is not only influenced by it."""
+        return not self.transformations or any(kind == "DIRECT" for kind, _, _ in self.transformations)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A place on the way, what was made of it by which job, and how it goes on from there."""
+    """A place of a trace, the edge that leads to it, and the steps that follow."""
 
     place: Place
     edge: Edge | None
@@ -45,10 +45,12 @@ class Step:
 
 @dataclass
 class Graph:
-    """What is known of all jobs."""
+    """Edges of all jobs, and the columns of each dataset."""
 
-    # By source, target and job: what is made of one at the other.
-    _made: dict[tuple[Place, Place, str], dict[tuple[str, str, str], None]] = field(default_factory=dict)
+    # By source, target and job: the transformations, in order.
+    _transformations: dict[tuple[Place, Place, str], dict[tuple[str, str, str], None]] = field(
+        default_factory=dict
+    )
     columns: dict[Place, list[str]] = field(default_factory=dict)
 
     @classmethod
@@ -56,7 +58,7 @@ class Graph:
         """From rows of `lineage_jobs`."""
         graph = cls()
         for job in jobs:
-            # Whoever tells of its runs may tell what is shaped otherwise: that is no way that we know.
+            # Other producers may emit events of another shape: skipped.
             with suppress(KeyError, TypeError, AttributeError):
                 graph._add(job)
         return graph
@@ -67,31 +69,33 @@ class Graph:
             target = self._dataset(output)
             lineage = (output.get("facets") or {}).get("columnLineage") or {}
             fields: Mapping[str, Any] = lineage.get("fields", {})
-            of_columns = [(column, one) for column, found in fields.items() for one in found["inputFields"]]
-            # What decides over all rows decides over each column.
+            of_columns = [
+                (column, one) for column, origins in fields.items() for one in origins["inputFields"]
+            ]
+            # What influences all rows influences each column.
             of_columns += [(column, one) for one in lineage.get("dataset", ()) for column in fields]
             for column, one in of_columns:
                 source = Place(one["namespace"], one["name"], one["field"])
                 self._note(Place(one["namespace"], one["name"]), one["field"])
                 self._note(target, column)
                 to = Place(target.namespace, target.name, column)
-                made = self._made.setdefault((source, to, job["name"]), {})
-                made.update(dict.fromkeys(_transformations(one)))
-            # A job that reads what it wrote itself goes from one to the other, as the columns say.
+                known = self._transformations.setdefault((source, to, job["name"]), {})
+                known.update(dict.fromkeys(_transformations(one)))
+            # Of a job that reads its own output, the columns decide which inputs an output has.
             for source in {Place(one["namespace"], one["name"]) for _, one in of_columns} or set(inputs):
                 if source != target:
-                    self._made.setdefault((source, target, job["name"]), {})
+                    self._transformations.setdefault((source, target, job["name"]), {})
 
     @property
     def edges(self) -> Iterator[Edge]:
-        for (source, target, job), made in self._made.items():
-            yield Edge(source, target, job, tuple(made))
+        for (source, target, job), transformations in self._transformations.items():
+            yield Edge(source, target, job, tuple(transformations))
 
     def _dataset(self, dataset: Mapping[str, Any]) -> Place:
         place = Place(dataset["namespace"], dataset["name"])
         self.columns.setdefault(place, [])
-        for found in ((dataset.get("facets") or {}).get("schema") or {}).get("fields") or ():
-            self._note(place, found["name"])
+        for schema_field in ((dataset.get("facets") or {}).get("schema") or {}).get("fields") or ():
+            self._note(place, schema_field["name"])
         return place
 
     def _note(self, place: Place, column: str) -> None:
@@ -100,18 +104,18 @@ class Graph:
             known.append(column)
 
     def find(self, text: str, column: str | None = None) -> list[Place]:
-        """The places that are called so: a dataset by its name or the end of it, then perhaps `.column`."""
+        """The places of that name: a dataset by its name or the end of it, then optionally `.column`."""
         if column is not None:
             return [
                 Place(p.namespace, p.name, column) for p in self._called(text) if column in self.columns[p]
             ]
-        if found := self._called(text):
-            return found
+        if places := self._called(text):
+            return places
         at = len(text)
         # A column of a list has a dot in its name, so has a dataset.
         while (at := text.rfind(".", 0, at)) > 0:
-            if found := self.find(text[:at], text[at + 1 :]):
-                return found
+            if places := self.find(text[:at], text[at + 1 :]):
+                return places
         return []
 
     def _called(self, text: str) -> list[Place]:
@@ -119,15 +123,15 @@ class Graph:
         return sorted(exact or [p for p in self.columns if p.name.endswith((f".{text}", f"/{text}"))])
 
     def trace(self, place: Place, direction: Direction) -> Step:
-        """The way to all that it comes from, or to all that comes from it. What only decides over it ends a branch."""
+        """The tree of all that it comes from, or of all that comes from it. An indirect edge ends a branch."""
         up = direction == "upstream"
         near: dict[Place, list[tuple[Place, Edge]]] = {}
         for edge in self.edges:
             here, there = (edge.target, edge.source) if up else (edge.source, edge.target)
             near.setdefault(here, []).append((there, edge))
         # Of one place they are all datasets or all columns.
-        for found in near.values():
-            found.sort(key=lambda one: (not one[1].is_direct, one[0], one[1].job))
+        for neighbours in near.values():
+            neighbours.sort(key=lambda one: (not one[1].is_direct, one[0], one[1].job))
         return Step(place, None, tuple(_steps(near, place, (place,))))
 
 
@@ -141,5 +145,5 @@ def _steps(
 
 
 def _transformations(one: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for found in one.get("transformations") or ():
-        yield str(found["type"]), str(found.get("subtype") or ""), str(found.get("description") or "")
+    for each in one.get("transformations") or ():
+        yield str(each["type"]), str(each.get("subtype") or ""), str(each.get("description") or "")

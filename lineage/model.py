@@ -1,4 +1,4 @@
-"""What a job makes of what it reads, column by column, as values: OpenLineage and Dagster are told the same."""
+"""Inputs and outputs of a job, column by column: one model for OpenLineage events and Dagster metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contracts.tables import sql_type
 
 
 class Transformation(Enum):
-    """Type and subtype of a transformation. Direct: the value comes from it. Indirect: it decides over it."""
+    """Type and subtype of a transformation. Direct: the value comes from it. Indirect: it influences the value."""
 
     IDENTITY = ("DIRECT", "IDENTITY")
     TRANSFORMATION = ("DIRECT", "TRANSFORMATION")
@@ -34,7 +34,7 @@ class InputField:
     dataset: Dataset
     column: str
     kind: Transformation
-    said: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Column:
 
 @dataclass(frozen=True)
 class OutputDataset:
-    """A dataset that a job writes: where each column comes from, and what decides over all of its rows."""
+    """A dataset that a job writes: where each column comes from, and what influences all of its rows."""
 
     dataset: Dataset
     columns: Mapping[str, tuple[InputField, ...]] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class InputDataset:
 
 @dataclass(frozen=True)
 class Job:
-    """What runs: its inputs and outputs are the same for each of its runs. `code` is a path in this repository."""
+    """A job: inputs and outputs are the same for each of its runs. `code` is a path in this repository."""
 
     name: str
     processing: str
@@ -91,8 +91,8 @@ def table_schema(table: Table) -> tuple[Column, ...]:
 def avro_schema(schema: object) -> tuple[Column, ...]:
     """The fields of an Avro record; of a union of them, those of each."""
     records: list[Any] = schema if isinstance(schema, list) else [schema]
-    types = {found["name"]: found["type"] for record in records for found in record["fields"]}
-    return tuple(Column(name, avro_type(found)) for name, found in types.items())
+    types = {member["name"]: member["type"] for record in records for member in record["fields"]}
+    return tuple(Column(name, avro_type(avro)) for name, avro in types.items())
 
 
 def avro_type(avro: object) -> str:

@@ -1,7 +1,7 @@
-"""Which runs have begun and not ended: a note for each, so that somebody ends those whose process cannot.
+"""Runs that have begun and not ended: a file for each, so that another process ends those of a killed one.
 
-A process that is alone under its name holds a lock in its folder, which the system takes back however the process ends.
-Who gets that lock knows that nobody is there any more: the next process of the name, or, if none comes, any other.
+A process that is alone under its name holds a lock in its folder, which the system releases however the process ends.
+The process that gets that lock ends the runs: the next one of the name, or, if none starts, any other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-# Who looks whether a process is gone holds its lock for some milliseconds; the process itself waits for that.
+# A check for a dead process holds its lock for some milliseconds; the process itself waits for that.
 HELD_SECONDS = 5.0
 LOCK = "alive.lock"
 # Of runs that go on, beside the folders of what waits for a backend.
@@ -30,14 +30,14 @@ class OpenRun:
 
 
 class OpenRuns:
-    """Of the process whose folder this is; none are kept without a folder."""
+    """The open runs of the process whose folder this is; none are stored without a folder."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._lock: FileLock | None = None
 
     def hold(self) -> list[OpenRun]:
-        """Be alone here from now on; gives what predecessors left. Nothing if another process is here."""
+        """Lock the folder; returns the runs that predecessors left, none if another process has the lock."""
         if self._folder is None:
             return []
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -49,31 +49,31 @@ class OpenRuns:
         self._lock = lock
         return self.all()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         if self._lock is not None:
             self._lock.release()
 
-    def begin(self, begun: OpenRun) -> None:
-        if (note := self._note(begun.run_id)) is not None:
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(json.dumps(asdict(begun)), encoding="utf-8")
+    def begin(self, run: OpenRun) -> None:
+        if (file := self._file(run.run_id)) is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(asdict(run)), encoding="utf-8")
 
     def end(self, run_id: str) -> None:
-        if (note := self._note(run_id)) is not None:
-            note.unlink(missing_ok=True)
+        if (file := self._file(run_id)) is not None:
+            file.unlink(missing_ok=True)
 
     def all(self) -> list[OpenRun]:
-        found = [] if self._folder is None else sorted((self._folder / OPEN).glob("*.json"))
-        return [begun for note in found if (begun := _read(note)) is not None]
+        files = [] if self._folder is None else sorted((self._folder / OPEN).glob("*.json"))
+        return [run for file in files if (run := _read(file)) is not None]
 
-    def _note(self, run_id: str) -> Path | None:
+    def _file(self, run_id: str) -> Path | None:
         return None if self._folder is None else self._folder / OPEN / f"{run_id}.json"
 
 
 def orphans(own: Path) -> Iterator[Path]:
-    """The folders of processes that are no more; none comes back until the next one is asked for."""
+    """The folders of dead processes, each locked until the next one is asked for."""
     for folder in sorted(own.parent.iterdir()):
-        # A process that is not alone under its name has no lock, and looks after its folder by itself.
+        # A process that is not alone under its name has no lock; its folder is shared.
         if folder != own and (folder / LOCK).exists():
             lock = FileLock(folder / LOCK, thread_local=False)
             try:
@@ -86,9 +86,9 @@ def orphans(own: Path) -> Iterator[Path]:
                 lock.release()
 
 
-def _read(note: Path) -> OpenRun | None:
-    """None if it is no more, or was cut off as it was written."""
+def _read(file: Path) -> OpenRun | None:
+    """None if the file is gone, or was cut off as it was written."""
     try:
-        return OpenRun(**json.loads(note.read_text(encoding="utf-8")))
+        return OpenRun(**json.loads(file.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None

@@ -1,8 +1,7 @@
-"""Events wait here until the backend has them: nobody who emits one waits, and none overtakes another.
+"""Undelivered OpenLineage events, in order, on disk: emitting one never waits for the backend.
 
-An event is a file from the moment it is put in until it is delivered, so a process that was killed leaves what its
-successor delivers first. Each transport has files and a thread of its own: one that is away holds no other back. Who
-puts one in writes a file and no more (it is a thread for that); answers are the lanes' business.
+An event is a file from `put` until it is delivered, so the events of a killed process are delivered by its successor
+first. Each transport has a queue with files and a thread of its own: one that is down does not delay the others.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from prometheus_client import Counter, Gauge
 from observability import logs
 from observability.supervision import reason
 
-# Of a process and backend: more than three days of a run that tells once a minute, about 200 MB at 40 kB each. More
-# would be a disk that fills because a backend is gone.
+# Of a process and backend: more than three days of a run that emits once a minute, about 200 MB at 40 kB each. Without
+# a limit a backend that is gone would fill the disk.
 MOST_EVENTS = 5_000
-# What a killed process had not finished writing; nobody writes one for so long.
+# Age of a file that a killed process left unfinished; writing one takes milliseconds.
 UNFINISHED_SECONDS = 3600.0
 # Between attempts at a backend that does not answer.
 AGAIN_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-# How soon a folder is looked at again that another process of the same name delivers from.
+# Between attempts to lock a folder that another process of the same name delivers from.
 HELD_SECONDS = 1.0
 
 WAITING = Gauge("electrored_lineage_waiting_events", "OpenLineage events that wait for the backend", ["lane"])
@@ -53,7 +52,7 @@ class EventRefused(Exception):
 
 
 class Send(Protocol):
-    """Hands an event over; when it returns the backend has it, and if it raises it may be asked again."""
+    """Delivers an event: when it returns the backend has it, and if it raises it may be called again."""
 
     def __call__(self, event: RunEvent) -> None: ...
 
@@ -61,33 +60,33 @@ class Send(Protocol):
 class Outbox:
     """The events of a process, for every transport."""
 
-    def __init__(self, lanes: Mapping[str, Send], folder: Path | None) -> None:
+    def __init__(self, queues: Mapping[str, Send], folder: Path | None) -> None:
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="electrored-lineage-")
         folder = folder or Path(self._temporary.name)  # type: ignore[union-attr]
-        self._lanes = [_Lane(name, send, folder / name) for name, send in lanes.items()]
+        self._queues = [_Queue(name, send, folder / name) for name, send in queues.items()]
 
     def put(self, event: RunEvent) -> None:
-        """Have the event delivered, after those that were put in before; does not wait."""
+        """Queue the event behind the earlier ones; does not wait for the backend."""
         text = Serde.to_json(event)
         state = event.eventType.value if event.eventType else RunState.OTHER.value
-        for lane in self._lanes:
-            lane.put(state, text)
+        for queue in self._queues:
+            queue.put(state, text)
 
     def take_over(self, folder: Path) -> None:
-        """Have delivered what waits in the folder of a process that is gone."""
-        for lane in self._lanes:
-            lane.take_over(folder / lane.name)
+        """Queue the undelivered events of a dead process's folder."""
+        for queue in self._queues:
+            queue.take_over(folder / queue.name)
 
     def close(self, seconds: float) -> bool:
-        """Let the backend take what is left, for so long; gives whether nothing is. The rest stays for a successor."""
+        """Deliver for so long what is queued; whether all was. The rest stays on disk for the next process."""
         deadline = time.monotonic() + seconds
-        ended = [lane.close(deadline) for lane in self._lanes]
+        ended = [queue.close(deadline) for queue in self._queues]
         if self._temporary is not None:
             self._temporary.cleanup()
         return all(ended)
 
 
-class _Lane:
+class _Queue:
     def __init__(self, name: str, send: Send, folder: Path) -> None:
         self.name = name
         self._send = send
@@ -109,7 +108,7 @@ class _Lane:
         self._sender.start()
 
     def put(self, state: str, text: str) -> None:
-        """Into a file, named by the time so that they are in order over the lives of processes."""
+        """Write the event to a file whose name orders it by time, across processes."""
         # A clock that goes back must not let an event overtake another of this process.
         self._last = max(self._last + 1, time.time_ns())
         # The process, because several may share the folder.
@@ -137,8 +136,8 @@ class _Lane:
             try:
                 return self._deliver()
             except Exception as error:
-                # Lineage is told, data is moved: a folder that cannot be read is no reason to stop that.
-                _log.warning("lineage events wait", lane=self.name, reason=reason(error))
+                # A folder that cannot be read must not end the process.
+                _log.warning("lineage events wait", queue=self.name, reason=reason(error))
                 if self._closing.wait(AGAIN_SECONDS[-1]):
                     return None
 
@@ -147,19 +146,19 @@ class _Lane:
         WAITING.labels(self.name).set(len(files))
         if len(files) <= MOST_EVENTS:
             return
-        # What a run said on its way is said again by what it says later; its beginning and end are not.
+        # A later RUNNING event repeats an earlier one; START and the end are not repeated.
         middle = [file for file in files if f".{RunState.RUNNING.value}." in file.name]
         (middle or files)[0].unlink(missing_ok=True)
         DROPPED.labels(self.name).inc()
         if not self._warned:
-            _log.warning("too many lineage events wait: the oldest go", lane=self.name, most=MOST_EVENTS)
+            _log.warning("too many lineage events wait: the oldest go", queue=self.name, most=MOST_EVENTS)
             self._warned = True
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.json"))
 
     def _deliver(self) -> None:
-        """Files → backend, the oldest first; one process at a time where several share the folder."""
+        """Deliver files, the oldest first; one process at a time where several share the folder."""
         lock = FileLock(self._folder / "sending.lock", thread_local=False)
         while True:
             try:
@@ -185,20 +184,20 @@ class _Lane:
                         break
                     except EventRefused as error:
                         outcome = REFUSED
-                        _log.warning("a lineage event is refused", lane=self.name, reason=str(error))
+                        _log.warning("a lineage event is refused", queue=self.name, reason=str(error))
                     except Exception as error:
                         wait = AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS) - 1)]
                         failures += 1
                         if failures == 1:
-                            _log.warning("lineage events wait", lane=self.name, reason=reason(error))
-                        # Who ends does not wait for a backend that is away.
+                            _log.warning("lineage events wait", queue=self.name, reason=reason(error))
+                        # On shutdown: do not wait for a backend that is down.
                         if self._closing.wait(wait):
                             return
                         continue
                     file.unlink(missing_ok=True)
                     outcome.labels(self.name).inc()
                     if failures:
-                        _log.info("lineage events are delivered again", lane=self.name)
+                        _log.info("lineage events are delivered again", queue=self.name)
                     failures = 0
                     break
                 if self._is_over():
@@ -213,7 +212,7 @@ class _Lane:
 
 
 def _event(file: Path) -> RunEvent:
-    """Raises EventRefused for a file that nobody of ours wrote."""
+    """Raises EventRefused for a file that holds no event."""
     text = file.read_text(encoding="utf-8")
     try:
         return restored(json.loads(text))
@@ -222,11 +221,11 @@ def _event(file: Path) -> RunEvent:
 
 
 def restored(event: Mapping[str, Any]) -> RunEvent:
-    """The event that was written as JSON; its facets stay as they were written."""
+    """The event from its JSON; its facets stay as they were written."""
     run, job = event["run"], event["job"]
     facets: dict[str, Any] = dict(run.get("facets", {}))
     if (parent := facets.get("parent")) is not None:
-        # The Kafka transport finds an event's key by it.
+        # The Kafka transport derives an event's key from it.
         facets["parent"] = parent_run.ParentRunFacet(
             parent_run.Run(parent["run"]["runId"]),
             parent_run.Job(parent["job"]["namespace"], parent["job"]["name"]),

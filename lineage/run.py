@@ -1,4 +1,4 @@
-"""Identity of a run and how names are made for it. Values, and no more."""
+"""Identity of a run, and the naming of jobs and datasets. Values only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Parent:
 
 @dataclass(frozen=True)
 class Naming:
-    """How names are made of ours: the namespace of jobs, the places of datasets, where the code is to be seen."""
+    """How jobs and datasets are named: the namespace of jobs, the places of datasets, the base URL of the code."""
 
     namespace: str
     places: Places

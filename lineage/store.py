@@ -1,7 +1,6 @@
-"""What each job said last, and which of its runs go on, as rows of the results database; from them lineage is answered.
+"""The newest event of each job and its open runs, as rows of the results database; the lineage API reads them.
 
-What comes twice, late or in another order neither begins a run again that ended nor takes a job back to what it said
-before.
+Duplicate, late or reordered events neither reopen a run that ended nor replace a job's newer event.
 """
 
 from __future__ import annotations
@@ -22,30 +21,30 @@ from observability import logs
 # States of a generation whose jobs are history.
 GONE = ("retired", "failed")
 ENDS = ("COMPLETE", "FAIL", "ABORT")
-# A run that goes on says so once a minute, and is ended within a minute when it was killed. One of which nothing was
-# heard for so long counts no more, until it speaks again: its machine is gone, or its state folder. Ends are known
-# for as long, so an event that is older than that opens none.
+# A run that goes on emits once a minute, and is ended within a minute when it was killed. Without an event for so long
+# it does not count, until its next event: its machine is gone, or its state folder. Ends are stored for as long, so an
+# older event opens no run.
 SILENT = timedelta(hours=1)
-# What PostgreSQL says of a name that is too long for an index; other refusals are errors of data.
+# SQLSTATE of a name that is too long for an index; other refusals are a DataError.
 REFUSED = ("54000",)
 
 _log = logs.get(__name__)
 
 
 def keep(connection: Connection, events: Iterable[bytes | None], now: datetime) -> None:
-    """Note what each job said last, and which runs of it go on. What is no event of a run says nothing here.
+    """Store the newest event of each job, and its open runs. Values that are no run event are skipped.
 
-    Generations that are gone go, and runs of which nothing was heard for `SILENT`.
+    Deletes jobs of generations that are gone, and runs without an event for `SILENT`.
     """
     for row in filter(None, (_row(event, now) for event in events)):
         try:
-            # The topic is open to whatever else tells of its runs: one that PostgreSQL refuses holds no other back.
+            # Others may write to the topic: an event that PostgreSQL refuses does not stop the rest.
             with connection.begin_nested():
                 _keep(connection, row, now)
         except DBAPIError as error:
             if getattr(error.orig, "pgcode", None) not in REFUSED and not isinstance(error, DataError):
                 raise
-            _log.warning("an event of a run is passed over", reason=str(error.orig)[:200])
+            _log.warning("a run event is skipped: PostgreSQL refuses it", reason=str(error.orig)[:200])
     gone = select(generations.c.pipeline + ".g" + cast(generations.c.number, Text)).where(
         generations.c.state.in_(GONE)
     )
@@ -55,14 +54,14 @@ def keep(connection: Connection, events: Iterable[bytes | None], now: datetime) 
 
 def _keep(connection: Connection, row: dict[str, Any], now: datetime) -> None:
     watermark = row.pop("watermark")
-    if not _is_news(connection, row, watermark, now):
+    if not _is_new(connection, row, watermark, now):
         return
     statement = insert(lineage_jobs).values(row)
     new, old = statement.excluded, lineage_jobs.c
-    # Who ends the run of another knows not what that read and wrote.
-    knows = (func.jsonb_array_length(new.inputs) + func.jsonb_array_length(new.outputs)) > 0
+    # An ABORT emitted for a dead process has no inputs or outputs; keep the stored ones.
+    has_datasets = (func.jsonb_array_length(new.inputs) + func.jsonb_array_length(new.outputs)) > 0
     changes = {name: new[name] for name in ("run_id", "event_type", "event_at")} | {
-        name: case((knows, new[name]), else_=old[name])
+        name: case((has_datasets, new[name]), else_=old[name])
         for name in ("generation", "facets", "inputs", "outputs")
     }
     connection.execute(
@@ -74,18 +73,18 @@ def _keep(connection: Connection, row: dict[str, Any], now: datetime) -> None:
     )
 
 
-def _is_news(
+def _is_new(
     connection: Connection, row: Mapping[str, Any], watermark: datetime | None, now: datetime
 ) -> bool:
-    """Note the run; whether its event is one that was not known, of a run that has not ended."""
+    """Store the run; whether its event is a new one, of a run that has not ended."""
     is_open = row["event_type"] not in ENDS
     if is_open and row["event_at"] < now - SILENT:
-        # Whether it ended may be forgotten by now. What the job says last is told with its time.
+        # Its end may have been deleted by now. The job's row has the event's time.
         return True
     of_run = {name: row[name] for name in ("namespace", "name", "run_id", "event_at")}
     statement = insert(lineage_runs).values(**of_run, is_open=is_open, watermark=watermark)
     new, old = statement.excluded, lineage_runs.c
-    noted = connection.execute(
+    result = connection.execute(
         statement.on_conflict_do_update(
             index_elements=["namespace", "name", "run_id"],
             set_={
@@ -93,11 +92,11 @@ def _is_news(
                 "event_at": func.greatest(new.event_at, old.event_at),
                 "watermark": new.watermark,
             },
-            # An end ends it, whatever was heard before.
+            # An end closes it, whatever the order of events.
             where=and_(old.is_open, or_(~new.is_open, new.event_at >= old.event_at)),
         )
     )
-    return noted.rowcount > 0
+    return result.rowcount > 0
 
 
 def _row(value: bytes | None, now: datetime) -> dict[str, Any] | None:
@@ -114,7 +113,7 @@ def _row(value: bytes | None, now: datetime) -> dict[str, Any] | None:
             "name": _word(job["name"]),
             "run_id": _word(run["runId"]),
             "event_type": _word(event["eventType"]),
-            # A clock that is ahead would hold back what is told after it.
+            # A clock that is ahead would hold back later events.
             "event_at": min(_moment(event["eventTime"]), now),
             "generation": ours.get("generation"),
             "watermark": None if watermark is None else _moment(watermark),
@@ -124,14 +123,14 @@ def _row(value: bytes | None, now: datetime) -> dict[str, Any] | None:
         }
     except MemoryError:
         raise
-    # The topic is open to others, and what is written there may be anything.
+    # Others may write to the topic, in any shape.
     except Exception as error:
-        _log.warning("no event of a run is passed over", reason=repr(error)[:200])
+        _log.warning("a record is skipped: it is no run event", reason=repr(error)[:200])
         return None
 
 
 def _moment(text: str) -> datetime:
-    """Raises ValueError for a moment that does not say in which zone, too."""
+    """Raises ValueError, also for a moment without a zone."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no zone")

@@ -1,4 +1,4 @@
-"""Where events go: what openlineage-python's own settings say, and without any the topic `openlineage-events`."""
+"""Transports of events: those of openlineage-python's own settings, by default the topic `openlineage-events`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from contracts.topics import OPENLINEAGE_EVENTS
 from kafka_client.clients import client_config
 from lineage.outbox import EventRefused, Send
 
-# The backend answers within it, or it is away and asked again.
+# A backend that does not answer within it is down, and is retried.
 ANSWER_SECONDS = 5.0
-# What is wrong with the event itself: to ask again would hold back every later one for ever.
+# The event itself is wrong: a retry would hold back every later one for ever.
 _REFUSED = frozenset({400, 413, 422})
 _REFUSED_BY_KAFKA = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD}
@@ -32,58 +32,58 @@ class NotDelivered(Exception):
     """The backend did not take the event; it is kept."""
 
 
-def lanes(kafka: KafkaSettings | None) -> dict[str, Send]:
-    """By name, how an event is handed to each transport that is set; none if OPENLINEAGE_DISABLED says so."""
-    # Only to ask what is set, in the environment or in a file: without anything it would print events.
-    asked = OpenLineageClient(transport=NoopTransport(NoopConfig()))
-    wanted = asked.config.transport or {}
+def queues(kafka: KafkaSettings | None) -> dict[str, Send]:
+    """By name, how an event is delivered to each configured transport; none with OPENLINEAGE_DISABLED."""
+    # Only reads the configuration, from the environment or a file: without any the client would print events.
+    client = OpenLineageClient(transport=NoopTransport(NoopConfig()))
+    wanted = client.config.transport or {}
     if wanted.get("type"):
         transport = get_default_factory().create(_connected(wanted, kafka))
     elif kafka is None or _is_disabled():
         return {}
     else:
         transport = KafkaTransport(KafkaConfig(_producer_config(kafka), OPENLINEAGE_EVENTS.name, flush=False))
-    # Each for itself: as one, a composite calls an event sent when one of its transports took it.
-    found = transport.transports if isinstance(transport, CompositeTransport) else [transport]
+    # Each for itself: a composite counts an event as sent when one of its transports took it.
+    transports = transport.transports if isinstance(transport, CompositeTransport) else [transport]
     return {
         f"{number}-{each.name or each.kind}": _sending(each)
-        for number, each in enumerate(found)
+        for number, each in enumerate(transports)
         if not isinstance(each, NoopTransport)
     }
 
 
 def _connected(wanted: Mapping[str, Any], kafka: KafkaSettings | None) -> dict[str, Any]:
-    """What is set; a topic of which no broker is said is on this process's own, with its user and password.
+    """The configuration; a Kafka transport without a broker gets this process's, with its user and password.
 
-    `async_http` becomes `http`: it takes an event before it sends it, and only logs what then fails, so that an event
-    would be lost that waits here. Who sends has a thread of its own already.
+    `async_http` becomes `http`: it accepts an event before sending it and only logs a failure, which would lose events.
+    Each queue has a thread of its own already.
     """
-    found = dict(wanted)
-    if found.get("type") == "async_http":
-        found["type"] = "http"
-    if isinstance(wrapped := found.get("transport"), Mapping):
-        found["transport"] = _connected(wrapped, kafka)
-    below = found.get("transports")
+    config = dict(wanted)
+    if config.get("type") == "async_http":
+        config["type"] = "http"
+    if isinstance(wrapped := config.get("transport"), Mapping):
+        config["transport"] = _connected(wrapped, kafka)
+    below = config.get("transports")
     if isinstance(below, Mapping):
-        found["transports"] = {name: _connected(each, kafka) for name, each in below.items()}
+        config["transports"] = {name: _connected(each, kafka) for name, each in below.items()}
     elif below is not None:
-        found["transports"] = [_connected(each, kafka) for each in below]
+        config["transports"] = [_connected(each, kafka) for each in below]
     if (
-        found.get("type") == "kafka"
+        config.get("type") == "kafka"
         and kafka is not None
-        and "bootstrap.servers" not in found.get("config", {})
+        and "bootstrap.servers" not in config.get("config", {})
     ):
-        found["config"] = _producer_config(kafka) | found.get("config", {})
-    return found
+        config["config"] = _producer_config(kafka) | config.get("config", {})
+    return config
 
 
 def _is_disabled() -> bool:
-    # The client itself would warn that it prints events when nothing else is set.
+    # The client itself would warn that it prints events when no transport is set.
     return isinstance(get_default_factory().create({"type": "console"}), NoopTransport)
 
 
 def _producer_config(kafka: KafkaSettings) -> dict[str, Any]:
-    # The lane says once that the broker is away; librdkafka would say it of each attempt, twenty times a second.
+    # The queue logs once that the broker is down; librdkafka would log each attempt, twenty times a second.
     return client_config(kafka) | {"enable.idempotence": True, "log_level": 2}
 
 
@@ -104,7 +104,7 @@ def _sending(transport: Transport) -> Send:
 
 
 class _Answered(Producer):
-    """A producer that keeps what the broker refused: the transport tells that to its log, and goes on."""
+    """A producer that keeps the delivery error, which the transport only logs."""
 
     refused: KafkaError | None = None
 
@@ -117,17 +117,17 @@ class _Answered(Producer):
 
 
 class _Kafka:
-    """Returns when the broker has the event; the transport itself would wait for ever, or for nothing."""
+    """Returns when the broker has the event; the transport itself would wait for ever, or not at all."""
 
     def __init__(self, client: OpenLineageClient, transport: KafkaTransport) -> None:
         self._client = client
         self._transport = transport
-        # Whatever its own settings say: what librdkafka gives up after a time is lost.
+        # Whatever the configuration: an event that librdkafka gives up is lost.
         transport.flush = False
         transport.close(0)
         self._producer = _Answered(transport.kafka_config.config | {"message.timeout.ms": 0})
         transport.producer = self._producer
-        # Handed to the client and not yet acknowledged: given once more it would be there twice.
+        # Produced and not yet acknowledged: produced again it would be in the topic twice.
         self._handed: tuple[str, str, str] | None = None
 
     def __call__(self, event: RunEvent) -> None:
@@ -146,7 +146,7 @@ class _Kafka:
             raise NotDelivered(refused.str())
 
     def _check_topic(self) -> None:
-        """Raise while the topic is not there: the client would wait some time, and then lose the event."""
+        """Raise while the topic does not exist: the client would wait some time, and then lose the event."""
         known = self._producer.list_topics(self._transport.topic, ANSWER_SECONDS).topics[
             self._transport.topic
         ]

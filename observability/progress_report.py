@@ -1,4 +1,4 @@
-"""What a running job reports of itself: how far it is, what it counted and wrote. Values, and no more."""
+"""Progress of a running job: its watermark, counts, checkpoints and rows. Values only."""
 
 from __future__ import annotations
 

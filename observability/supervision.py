@@ -1,4 +1,4 @@
-"""Run work until it ends, again after it failed; and the one line that an error is in a log."""
+"""Supervision: run work until it returns, again after a failure; and an error as one log line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from observability.waits import Cancelled
 
-# Enough to know what is wrong; a whole statement with its values is neither readable nor for a log.
+# Enough to identify the error; a whole statement with its values does not belong in a log.
 REASON_CHARACTERS = 200
 
 
@@ -20,10 +20,10 @@ def supervise(
     *,
     steady_seconds: float,
 ) -> None:
-    """Run `work` until it returns; after a failure again, behind the next of `pauses` (seconds; the last repeats).
+    """Run `work` until it returns; after a failure again, after the next of `pauses` (seconds; the last repeats).
 
-    `on_failure` gets the error and how many came before it, and decides: it raises what ends the caller, returns False
-    to give up, True to go on. Failures count anew after `steady_seconds` of work. Raises Cancelled as `work` does.
+    `on_failure` gets the error and the number of earlier ones: it returns True to retry, False to give up, or raises to
+    end the caller. The count restarts after `steady_seconds` of work. Raises Cancelled as `work` does.
     """
     failures = 0
     while not stop.is_set():
@@ -32,7 +32,7 @@ def supervise(
             return work()
         except Cancelled:
             raise
-        # Which errors are tried again is the caller's decision.
+        # `on_failure` decides which errors are retried.
         except Exception as error:
             if time.monotonic() - began > steady_seconds:
                 failures = 0
@@ -44,7 +44,7 @@ def supervise(
 
 
 def reason(error: BaseException | None) -> str:
-    """The first line of what went wrong, without a database's statement and its values; the type if it has no text."""
+    """The first line of an error, without a database's statement and values; its type if it has no text."""
     cause = getattr(error, "orig", None) or error
     line = str(cause).strip().split("\n", 1)[0]
     return line[:REASON_CHARACTERS] or type(cause).__name__

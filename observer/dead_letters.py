@@ -1,4 +1,4 @@
-"""`electrored dead-letters`: what could not be taken, for a person to read."""
+"""`electrored dead-letters`: the newest dead letters as text."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from kafka_client.tail import Tail
 from observability import logs
 
 # A letter that was written in a transaction of its own is followed by a marker, and every pipeline that reads the log
-# writes it again, until compaction: so much is read, more if that was too little, and at last everything.
+# writes it again, until compaction: so many offsets are read, more if that was too little, and at last all.
 OFFSETS_OF_ONE = (8, 64, None)
-# Of what came: enough to know it by.
+# Of the value: enough to identify it.
 SHOWN_CHARACTERS = 200
 GROUP = "electrored.letters"
 
 
 def newest(settings: KafkaSettings, count: int, topic: Topic = DEAD_LETTERS) -> list[dict[str, Any]]:
-    """So many dead letters at most, the oldest of them first, each once for each reason. Raises KafkaException."""
-    found: list[dict[str, Any]] = []
+    """The newest dead letters, at most `count`, oldest first, each once per reason. Raises KafkaException."""
+    letters: list[dict[str, Any]] = []
     read = 0
     for offsets in OFFSETS_OF_ONE:
         tail = Tail(settings, topic, GROUP, last=None if offsets is None else offsets * count)
@@ -32,15 +32,15 @@ def newest(settings: KafkaSettings, count: int, topic: Topic = DEAD_LETTERS) -> 
             records = list(tail.read())
         finally:
             tail.close()
-        found = distinct(records)
-        if len(found) >= count or len(records) == read:
+        letters = distinct(records)
+        if len(letters) >= count or len(records) == read:
             break
         read = len(records)
-    return found[-count:]
+    return letters[-count:]
 
 
 def distinct(records: Iterable[tuple[bytes, object]]) -> list[dict[str, Any]]:
-    """Each letter once, where it came first: its key says what was refused, and several readers may refuse it."""
+    """Each letter once, at its first place: its key identifies the record, which several readers may refuse."""
     letters: dict[tuple[bytes, str], dict[str, Any]] = {}
     for key, value in records:
         if isinstance(value, dict):
@@ -49,14 +49,14 @@ def distinct(records: Iterable[tuple[bytes, object]]) -> list[dict[str, Any]]:
 
 
 def lines(letter: dict[str, Any]) -> Iterable[str]:
-    """Where it came from and what is wrong, then the beginning of what came."""
+    """Origin and reason, then the beginning of the value."""
     yield f"{letter['origin']} partition {letter['partition']} offset {letter['offset']}: {letter['reason']}"
     if letter["value"]:
         yield f"    {letter['value'].decode(errors='backslashreplace')[:SHOWN_CHARACTERS]!r}"
 
 
 def problem(failure: KafkaError) -> str:
-    """Why there is no answer: what Kafka denies it will deny again, and somebody has to give it."""
+    """Why the topic cannot be read, and for a missing right, which one."""
     if not is_forbidden(failure):
         return f"Kafka does not answer: {failure.str()}"
     missing = {
@@ -75,11 +75,11 @@ def main(
     """Show the newest dead letters: what could not be taken, where it came from, and why."""
     logs.configure("dead-letters")
     try:
-        found = newest(from_environment(KafkaSettings), count)
+        letters = newest(from_environment(KafkaSettings), count)
     except KafkaException as error:
         raise SystemExit(f"error: {problem(error.args[0])}") from error
-    for letter in found:
+    for letter in letters:
         for line in lines(letter):
             typer.echo(line)
-    if not found:
+    if not letters:
         typer.echo("there are none")

@@ -1,6 +1,6 @@
 """Cities that are probably one: names that differ by case, accents, width, script, blanks or punctuation alone.
 
-The rule for texts makes one name of what is written in two ways; whether `Koln` is `Köln` it cannot know. A person can.
+The rule for texts normalises spellings; whether `Koln` is `Köln` only a person can decide.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, text
 
-# Of the newest windows: what is not sold in any more is not worth mending.
+# Of the newest windows: a city without sales since is not worth a correction.
 DAYS = 31
 MOST_SHOWN = 20
 # Letters of other scripts that look like Latin ones, small or large; after the case was folded.
@@ -46,22 +46,22 @@ def skeleton(name: str) -> str:
 
 def alike(names: Iterable[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
     """Those of the names that look like another one, together with it."""
-    found: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    by_skeleton: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for name in sorted(set(names)):
-        found.setdefault(tuple(map(skeleton, name)), []).append(name)
-    return [together for together in found.values() if len(together) > 1]
+        by_skeleton.setdefault(tuple(map(skeleton, name)), []).append(name)
+    return [together for together in by_skeleton.values() if len(together) > 1]
 
 
 def look_alikes(results: Engine) -> LookAlikes:
     """Among the cities of the newest windows that have begun; costs as much as they have groups."""
     with results.connect() as connection:
         names = [(row.country, row.city) for row in connection.execute(_NAMES, {"days": DAYS})]
-    found = alike(names)
-    shown = (" = ".join("/".join(map(ascii_shown, name)) for name in together) for together in found)
-    return LookAlikes(len(found), tuple(shown)[:MOST_SHOWN], len(names))
+    sets = alike(names)
+    shown = (" = ".join("/".join(map(ascii_shown, name)) for name in together) for together in sets)
+    return LookAlikes(len(sets), tuple(shown)[:MOST_SHOWN], len(names))
 
 
 def ascii_shown(name: str) -> str:
-    """The name, and beside it what of it is no ASCII: the eye would find no difference."""
+    """The name, with the code points of its characters that are not ASCII."""
     odd = [f"U+{ord(char):04X}" for char in name if not char.isascii()]
     return f"{name} ({' '.join(odd)})" if odd else name

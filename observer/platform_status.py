@@ -1,6 +1,6 @@
-"""Where everything stands at one time: ends of topics, what was consumed, positions of sources, results.
+"""Status of the platform at one time: end offsets, committed offsets, positions of sources, results.
 
-One reading costs a handful of requests. It changes nothing: no group is joined and no offset committed.
+Reading it costs a handful of requests and changes nothing: no group is joined, no offset committed.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from kafka_client.reader import Reader
 from kafka_client.registry import Registry
 from kafka_client.writer_schemas import Undecodable
 
-# An answer that takes longer is no observation any more; Dagster gives a sensor 60 s.
+# Above it a request is a failure; Dagster gives a sensor 60 s.
 TIMEOUT_SECONDS = 10.0
 # One request of a compacted topic, of which a few reach its end.
 AT_ONCE = 10_000
-# A till's clock may be so far ahead; a sale that is dated later than that is dated wrong.
+# Tolerated clock skew of a till; a sale that is dated later than that is dated wrong.
 CLOCKS_AHEAD = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class SourcePosition:
-    """Where a source stands: its next seq, and up to when all that was recorded is in the log."""
+    """Position of a source: its next seq, and the time up to which all that was recorded is in the log."""
 
     next_seq: int
     frontier: datetime | None
@@ -59,7 +59,7 @@ class SourcePosition:
 class PipelineStatus:
     """The active generation of a pipeline. `…_behind` are offsets, which count transaction markers too.
 
-    Nothing in it is counted from the rows: a reading costs the same however many there are.
+    Nothing in it is counted from the rows: its cost does not depend on their number.
     """
 
     generation: int
@@ -73,7 +73,7 @@ class PipelineStatus:
     lags: Mapping[tuple[str, str, int], int] = field(default_factory=dict)
     # By log: events that were dropped as duplicates since the generation began.
     duplicates: Mapping[str, int] = field(default_factory=dict)
-    # Whether this machine knows other rules of its time zone than it was made with.
+    # Whether this machine's rules of its time zone differ from those that it was created with.
     is_outdated: bool = False
 
 
@@ -110,7 +110,7 @@ class PlatformStatus:
     pipelines: dict[str, PipelineStatus]
     overlap: Overlap
     future: Future = Future()
-    # By pipeline; not by `take`, which waits for nobody who has locked the totals.
+    # By pipeline; not read by `read_status`, which must not wait for a lock on the totals.
     negative: Mapping[str, NegativeGroups] = field(default_factory=dict)
 
 
@@ -121,27 +121,27 @@ class _Results:
     apply_number: int
     watermark: datetime | None
     time_zone: str
-    # SHA-256 of the rules that the generation was made with; they are long.
+    # SHA-256 of the rules that the generation was created with; they are long.
     rules: str | None
     sink_offsets: dict[int, int]
 
 
-def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) -> PlatformStatus:
-    """Read it; without the positions of the sources, and without duplicates, if not asked for them.
+def read_status(settings: KafkaSettings, results: Engine, *, positions: bool = True) -> PlatformStatus:
+    """Read the status; source positions and duplicates only with `positions`.
 
-    What was consumed is asked for before the ends, so nothing can seem to be ahead of its topic.
-    Raises KafkaException or SQLAlchemyError if one of the two does not answer.
+    Committed offsets are read before the end offsets, so no lag is negative. Raises KafkaException or SQLAlchemyError
+    if one of the two does not answer.
     """
     client = admin(settings)
-    stored = {name: found for name in PIPELINES if (found := _results(results, name)) is not None}
-    topics = {name: GenerationTopics(name, found.generation) for name, found in stored.items()}
+    stored = {name: row for name in PIPELINES if (row := _results(results, name)) is not None}
+    topics = {name: GenerationTopics(name, row.generation) for name, row in stored.items()}
     combined = {
         name: {
             place: offset
-            for group in combine_groups(name, found.generation)
+            for group in combine_groups(name, row.generation)
             for place, offset in _committed(settings, group, (SALES_EVENTS, PAYMENT_CONFIRMATIONS)).items()
         }
-        for name, found in stored.items()
+        for name, row in stored.items()
     }
     merged = {
         name: _committed(settings, topics[name].group_id("merge"), (topics[name].partials,))
@@ -151,15 +151,15 @@ def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) ->
     internal = [topic for name in stored for topic in topics[name].all]
     ends = _ends(client, (*PUBLIC, *internal))
     pipelines = {}
-    for name, found in stored.items():
+    for name, row in stored.items():
         state = topics[name].state.name
-        sunk = {(state, p): offset for p, offset in found.sink_offsets.items()}
+        sunk = {(state, p): offset for p, offset in row.sink_offsets.items()}
         pipelines[name] = PipelineStatus(
-            generation=found.generation,
-            promotion_number=found.promotion_number,
-            apply_number=found.apply_number,
-            watermark=found.watermark,
-            is_outdated=found.rules not in (None, fingerprint_here(found.time_zone)),
+            generation=row.generation,
+            promotion_number=row.promotion_number,
+            apply_number=row.apply_number,
+            watermark=row.watermark,
+            is_outdated=row.rules not in (None, fingerprint_here(row.time_zone)),
             combine_behind=_behind(ends, combined[name]),
             merge_behind=_behind(ends, merged[name]),
             sink_behind=_behind(ends, sunk),
@@ -177,7 +177,7 @@ def take(settings: KafkaSettings, results: Engine, *, positions: bool = True) ->
 
 
 def overlap(results: Engine) -> Overlap:
-    """Ids that no payment can be joined to, because several sources have them. Costs as much as there are of them."""
+    """Ids that no payment can be joined to, because several sources have them. Its cost grows with their number."""
     with results.connect() as connection:
         count, first = connection.execute(
             text(
@@ -189,7 +189,7 @@ def overlap(results: Engine) -> Overlap:
     return Overlap(count, tuple(first or ()))
 
 
-# By pipeline: where its groups are, and what names one.
+# By pipeline: the table of its groups, and the columns that identify one.
 _GROUPS = {
     TOP_SALES_BY_CITY.name: ("city_totals", "t.window_start, t.country, t.city, t.currency"),
     TOP_SALESMAN_BY_COUNTRY.name: (
@@ -201,8 +201,8 @@ _GROUPS = {
 
 
 def negative_groups(results: Engine) -> dict[str, NegativeGroups]:
-    """Of each pipeline's active generation. By an index of them: costs as much as there are."""
-    found = {}
+    """Of each pipeline's active generation. By a partial index: its cost grows with their number."""
+    negative = {}
     with results.connect() as connection:
         for pipeline, (table, ids) in _GROUPS.items():
             count, first = connection.execute(
@@ -213,14 +213,14 @@ def negative_groups(results: Engine) -> dict[str, NegativeGroups]:
                 ),
                 {"pipeline": pipeline},
             ).one()
-            found[pipeline] = NegativeGroups(count, tuple(first or ()))
-    return found
+            negative[pipeline] = NegativeGroups(count, tuple(first or ()))
+    return negative
 
 
 def future(results: Engine) -> Future:
-    """Sales that are dated later than a clock may be ahead. Costs as much as there are of them."""
+    """Sales that are dated later than a clock may be ahead. Its cost grows with their number."""
     with results.connect() as connection:
-        found = connection.execute(
+        rows = connection.execute(
             text(
                 "SELECT t.sale_id, t.sold_at, count(*) OVER () AS sales FROM active_freshness AS f "
                 "JOIN joined_sales AS t ON t.generation = f.generation WHERE f.pipeline = :pipeline "
@@ -228,12 +228,12 @@ def future(results: Engine) -> Future:
             ),
             {"pipeline": ENRICHED_SALES.name, "ahead": CLOCKS_AHEAD},
         ).all()
-    first = tuple(f"{row.sale_id} ({row.sold_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC)" for row in found)
-    return Future(found[0].sales if found else 0, first)
+    first = tuple(f"{row.sale_id} ({row.sold_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC)" for row in rows)
+    return Future(rows[0].sales if rows else 0, first)
 
 
 def _results(results: Engine, pipeline: str) -> _Results | None:
-    """What one snapshot of the results database says of the active generation; None before there is one."""
+    """The active generation, from one snapshot of the results database; None before there is one."""
     with results.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         active = connection.execute(
             text(
@@ -258,7 +258,7 @@ def _results(results: Engine, pipeline: str) -> _Results | None:
 
 
 def _ends(client: AdminClient, topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
-    """The end of what readers of committed records see, by topic and partition."""
+    """Last stable offsets, by topic and partition."""
     wanted = {
         TopicPartition(topic.name, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
         for topic in topics
@@ -271,7 +271,7 @@ def _ends(client: AdminClient, topics: Iterable[Topic]) -> dict[tuple[str, int],
 
 
 def _committed(settings: KafkaSettings, group: str, topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
-    """Offsets that a group has committed; empty for a group that never was."""
+    """Offsets that a group has committed; empty for a group that does not exist."""
     client = consumer(settings, group, subscribed=False)
     try:
         return {
@@ -295,33 +295,35 @@ def _each_behind(
 
 def _source_positions(settings: KafkaSettings) -> dict[str, SourcePosition]:
     """The newest position of every source."""
-    found: dict[str, SourcePosition] = {}
+    positions: dict[str, SourcePosition] = {}
     for kind, record in _newest(settings, SOURCE_POSITIONS).values():
         if kind == "electrored.SourcePosition":
-            found[record["source"]] = SourcePosition(record["next_seq"], record["frontier"], record["detail"])
-    return found
+            positions[record["source"]] = SourcePosition(
+                record["next_seq"], record["frontier"], record["detail"]
+            )
+    return positions
 
 
 def _duplicates(settings: KafkaSettings, progress: Topic) -> dict[str, int]:
-    found: dict[str, int] = {}
+    duplicates: dict[str, int] = {}
     for key, record in _newest(settings, progress).items():
         step, topic, _ = key.decode().split("/")
         if step.startswith("combine"):
-            found[topic] = found.get(topic, 0) + record["duplicates"]
-    return found
+            duplicates[topic] = duplicates.get(topic, 0) + record["duplicates"]
+    return duplicates
 
 
 def _newest(settings: KafkaSettings, topic: Topic) -> dict[bytes, Any]:
     """The newest record under each key of a compacted topic of one partition, read from its beginning."""
     codec = Registry(settings).reader(load(topic.schema))
-    found: dict[bytes, bytes | None] = {}
+    newest: dict[bytes, bytes | None] = {}
     with Reader(settings, "electrored.standing", topic.name) as reader:
         reader.seek({0: 0})
         for messages in reader.read_to({0: reader.bounds()[1]}):
-            found.update((message.key() or b"", message.value()) for message in messages)
+            newest.update((message.key() or b"", message.value()) for message in messages)
     decoded = {}
-    for key, value in found.items():
-        # One that does not decode is reported by the process that the topic belongs to.
+    for key, value in newest.items():
+        # One that does not decode is reported by the process that owns the topic.
         with suppress(Undecodable):
             if value is not None:
                 decoded[key] = codec.decode(value)

@@ -1,6 +1,6 @@
-"""What the observer looks at, one look each: Kafka's logs, the results database, Dagster's database, folders.
+"""Probes of the observer: Kafka's topics, the results database, Dagster's database, folders.
 
-A look gives samples, and raises if it gets no answer. None changes anything, and none costs more with more sales.
+A probe returns samples, and raises if it gets no answer. It changes nothing, and its cost does not grow with the sales.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ from observability.waits import WAITS
 from observer import platform_status
 
 EPOCH = datetime.fromtimestamp(0, UTC)
-# Runs that ended in this time are shown.
+# Age of the ended runs that are counted.
 RUNS_SECONDS = 3600
-# Reasons of dead letters are sentences that may quote what was refused; as labels they are cut to what recurs.
+# Reasons of dead letters may quote the record; as labels they are cut to the part that recurs.
 REASON_CHARACTERS = 60
 MOST_REASONS = 50
-# So many of the newest dead letters are read at a start, and known again if another reader writes them: a second and
-# 15 MB, however many there are.
+# So many of the newest dead letters are read at a start and deduplicated: a second and 15 MB, however many there are.
 MOST_LETTERS = 100_000
-# What a source says before the reason: which half of a change, which line or page.
+# Prefix of a source's reason: half of a change, line or page.
 _PLACE = re.compile(r"^(?:sale|reversal|line \d+|behind cursor '[^']*'): ")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|[:(].*|\d+")
 
@@ -60,14 +59,14 @@ class Ledger:
         self._settings = settings
         self._tails: tuple[Tail, Tail] | None = None
         self._sources: dict[str, dict[str, Any]] = {}
-        # By state; and those of which every row was refused.
+        # State by key; and the keys of files all of whose rows were refused.
         self._files: dict[bytes, str] = {}
         self._in_vain: set[bytes] = set()
-        # Of the keys no more than a hash, and of the newest only: there may be many.
+        # Hashes of the newest keys only: there may be many.
         self._refused: OrderedDict[int, None] = OrderedDict()
         self._dead: Counter[tuple[str, str]] = Counter()
 
-    def look(self) -> Iterator[Sample]:
+    def probe(self) -> Iterator[Sample]:
         if self._tails is None:
             self._tails = (
                 Tail(self._settings, SOURCE_POSITIONS, "electrored.observer"),
@@ -82,7 +81,7 @@ class Ledger:
             labels = {"source": source}
             yield Sample("electrored_source_records_total", position["next_seq"] - 1, labels)
             frontier = position["frontier"]
-            # The epoch holds every window back: the source is being read for the first time.
+            # A frontier at the epoch: the source is being read for the first time.
             is_first = frontier is not None and frontier <= EPOCH
             yield Sample("electrored_source_first_reading_active", float(is_first), labels)
             if frontier is not None and not is_first:
@@ -121,7 +120,7 @@ class Ledger:
         self._refused[hash(key)] = None
         if len(self._refused) > MOST_LETTERS:
             self._refused.popitem(last=False)
-        # Of a file its name is part of it: the source says enough.
+        # A file's origin holds its name: the source is enough for a label.
         is_file = value["origin"].startswith("csv/") or value["origin"].endswith(".csv")
         origin = "csv" if is_file else value["origin"]
         place = origin, kind_of(value["reason"])
@@ -136,42 +135,42 @@ def _is_in_vain(detail: Mapping[str, Any]) -> bool:
 
 
 def kind_of(reason: str) -> str:
-    """What recurs of a reason: without its place, quoted values, numbers and explanations."""
+    """The part of a reason that recurs: without its place, quoted values, numbers and explanations."""
     return " ".join(_QUOTED.sub(" ", _PLACE.sub("", reason)).split())[:REASON_CHARACTERS] or "other"
 
 
-def of_kafka(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
-    """How far the consumer groups of the active generations are behind, asked by a client of our own."""
-    found = platform_status.take(settings, results, positions=False)
-    for pipeline, stands in found.pipelines.items():
-        for (step, topic, partition), behind in stands.lags.items():
+def probe_kafka(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
+    """Lags of the consumer groups of the active generations, from their committed offsets."""
+    platform = platform_status.read_status(settings, results, positions=False)
+    for pipeline, status in platform.pipelines.items():
+        for (step, topic, partition), behind in status.lags.items():
             labels = {"pipeline": pipeline, "step": step, "topic": topic, "partition": str(partition)}
             yield Sample("electrored_group_lag_offsets", behind, labels)
         labels = {"pipeline": pipeline}
-        yield Sample("electrored_active_generation", stands.generation, labels)
-        yield Sample("electrored_zone_rules_changed", float(stands.is_outdated), labels)
-    yield Sample("electrored_sales_in_several_sources", found.overlap.count)
-    yield Sample("electrored_future_sales", found.future.count)
+        yield Sample("electrored_active_generation", status.generation, labels)
+        yield Sample("electrored_zone_rules_changed", float(status.is_outdated), labels)
+    yield Sample("electrored_sales_in_several_sources", platform.overlap.count)
+    yield Sample("electrored_future_sales", platform.future.count)
 
 
 _LIVE = select(generations.c.pipeline, generations.c.number).where(generations.c.state.in_(LIVE))
 
 
-def of_topics(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
-    """What Kafka keeps otherwise than the design says, of the public topics and those of generations."""
+def probe_topics(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
+    """Deviations of topic settings from the catalogue, and lost records, of public and internal topics."""
     with results.connect() as connection:
         live = [GenerationTopics(row.pipeline, row.number) for row in connection.execute(_LIVE)]
-    # Named, because its answers would never come if the client went before.
+    # Bound to a name: a client that goes out of scope cancels its requests.
     client = admin(settings)
     topics = [*PUBLIC, *topic_settings.existing(settings, [topic for names in live for topic in names.all])]
-    for found in topic_settings.deviations(client, topics):
-        labels = {"topic": found.topic.name, "setting": found.setting}
+    for deviation in topic_settings.deviations(client, topics):
+        labels = {"topic": deviation.topic.name, "setting": deviation.setting}
         yield Sample("electrored_topic_not_kept", 1, labels)
     for topic in sorted({loss.topic.name for loss in topic_settings.losses(client, topics)}):
         yield Sample("electrored_topic_not_kept", 1, {"topic": topic, "setting": "beginning"})
 
 
-# One without a watermark, or whom no sink has followed yet, is complete up to its beginning: it shall not stay so.
+# Without a watermark or a sink position yet, the time of promotion counts, so that a stuck one raises the alert.
 _WATERMARKS = text(
     "SELECT a.pipeline, coalesce(CAST(p.partition AS text), 'none') AS partition, "
     'extract(epoch FROM coalesce(p.watermark, g.promoted_at, g.created_at)) AS "at" FROM active_generations a '
@@ -187,7 +186,7 @@ _GENERATIONS = text(
 )
 
 
-def of_results(results: Engine) -> Iterator[Sample]:
+def probe_results(results: Engine) -> Iterator[Sample]:
     """Watermarks as readers see them, and the generations that are not retired."""
     with results.connect() as connection:
         for row in connection.execute(_WATERMARKS):
@@ -198,13 +197,13 @@ def of_results(results: Engine) -> Iterator[Sample]:
             yield Sample("electrored_generation_since_timestamp_seconds", float(row.since), labels)
 
 
-def of_totals(results: Engine) -> Iterator[Sample]:
-    """Groups below 0. A look of its own: it waits for whoever has locked the totals."""
+def probe_totals(results: Engine) -> Iterator[Sample]:
+    """Groups below 0. A probe of its own: it waits for a lock on the totals."""
     for pipeline, negative in platform_status.negative_groups(results).items():
         yield Sample("electrored_negative_groups", negative.count, {"pipeline": pipeline})
 
 
-# Why a slot was invalidated is a column since PostgreSQL 17; as JSON, because one that is not there would be an error.
+# `invalidation_reason` exists since PostgreSQL 17; as JSON, because a missing column would be an error.
 _SLOT = text(
     "SELECT active, wal_status, to_jsonb(s) ->> 'invalidation_reason' AS reason, "
     "pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) AS retained "
@@ -212,31 +211,31 @@ _SLOT = text(
 )
 
 
-def of_slot(sales: Engine, slot: str) -> Iterator[Sample]:
-    """How much WAL the slot keeps on the server of the sales database, and whether it is still good for anything.
+def probe_slot(sales: Engine, slot: str) -> Iterator[Sample]:
+    """WAL that the slot retains on the sales database's server, and whether the slot is still valid.
 
-    Asked here and not by capture, because it grows exactly while capture is away.
+    Read here and not by capture, because it grows while capture is down.
     """
     labels = {"slot": slot}
     with sales.connect() as connection:
-        found = connection.execute(_SLOT, {"slot": slot}).one_or_none()
+        row = connection.execute(_SLOT, {"slot": slot}).one_or_none()
     # A slot that was dropped is lost as well.
-    status = "missing" if found is None else found.wal_status or "unknown"
-    reason = "" if found is None else found.reason or ""
+    status = "missing" if row is None else row.wal_status or "unknown"
+    reason = "" if row is None else row.reason or ""
     yield Sample("electrored_slot_wal_status", 1, labels | {"status": status, "reason": reason})
-    if found is not None:
-        yield Sample("electrored_slot_active", float(found.active), labels)
-        if found.retained is not None:
-            yield Sample("electrored_slot_retained_bytes", float(found.retained), labels)
+    if row is not None:
+        yield Sample("electrored_slot_active", float(row.active), labels)
+        if row.retained is not None:
+            yield Sample("electrored_slot_retained_bytes", float(row.retained), labels)
 
 
 _RUNS = text(
     "SELECT pipeline_name AS job, lower(status) AS outcome, count(*) AS runs FROM runs "
     "WHERE end_time > extract(epoch FROM now()) - :seconds AND pipeline_name NOT LIKE '\\_\\_%' GROUP BY 1, 2"
 )
-# What Dagster does every night: nobody waits for it, so nobody would miss it.
+# Jobs that Dagster runs every night: a missing run would go unnoticed.
 NIGHTLY = ("check_replays", "prune_history", "retire_old_standbys")
-# By Dagster's index of jobs: the newest runs of each, however many polls there are.
+# By Dagster's index of jobs: the newest runs of each, however many other runs there are.
 _NIGHTLY = text(
     "SELECT job, ended.status, coalesce(succeeded.end_time, first.start_time) AS succeeded_at "
     "FROM unnest(:jobs) AS job "
@@ -247,15 +246,15 @@ _NIGHTLY = text(
     "LEFT JOIN LATERAL (SELECT end_time FROM runs WHERE pipeline_name = job "
     "AND status = 'SUCCESS' ORDER BY id DESC LIMIT 1) AS succeeded ON true"
 )
-# The newest evaluation of each check; an evaluation that only began says nothing.
+# The newest evaluation of each check; one that has only begun does not count.
 _CHECKS = text(
     "SELECT DISTINCT ON (asset_key, check_name) asset_key, check_name, execution_status "
     "FROM asset_check_executions WHERE execution_status <> 'PLANNED' ORDER BY asset_key, check_name, id DESC"
 )
 
 
-def of_dagster(dagster: Engine) -> Iterator[Sample]:
-    """How the runs of the last hour ended, those of every night last, and what the asset checks said last."""
+def probe_dagster(dagster: Engine) -> Iterator[Sample]:
+    """Outcomes of the runs of the last hour, of the last nightly runs, and of the last asset checks."""
     with dagster.connect() as connection:
         for row in connection.execute(_RUNS, {"seconds": RUNS_SECONDS}):
             yield Sample(
@@ -272,17 +271,17 @@ def of_dagster(dagster: Engine) -> Iterator[Sample]:
 
 
 class Inbox:
-    """Files that wait, for how long the oldest one has, and what lies there and is never taken; nothing is opened."""
+    """Waiting files, the age of the oldest, and unrecognised names; opens no file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         # A file that is written to all the time looks new for ever.
         self._seen: dict[tuple[str, int], float] = {}
 
-    def look(self) -> Iterator[Sample]:
+    def probe(self) -> Iterator[Sample]:
         now, since = time.time(), {}
-        found = listing(self._folder)
-        for name in found.files:
+        inbox = listing(self._folder)
+        for name in inbox.files:
             try:
                 status = (self._folder / name).lstat()
             except FileNotFoundError:
@@ -291,8 +290,8 @@ class Inbox:
             file = name, status.st_ino
             since[file] = min(self._seen.get(file, now), status.st_ctime)
         self._seen = since
-        if found.unrecognised:
-            name, *more = found.unrecognised
+        if inbox.unrecognised:
+            name, *more = inbox.unrecognised
             others = f" (and {len(more)} more)" if more else ""
             WAITS.begin("inbox", unrecognised_reason(os.fsencode(name).decode(errors="replace")) + others)
         else:
@@ -300,19 +299,19 @@ class Inbox:
         oldest = now - min(since.values()) if since else 0.0
         yield Sample("electrored_csv_inbox_files", len(since))
         yield Sample("electrored_csv_inbox_oldest_age_seconds", max(0.0, oldest))
-        yield Sample("electrored_csv_inbox_unrecognised_files", len(found.unrecognised))
+        yield Sample("electrored_csv_inbox_unrecognised_files", len(inbox.unrecognised))
 
 
-def of_lineage(folder: Path) -> Iterator[Sample]:
-    """OpenLineage events that wait, of every process with a folder there: runs of Dagster's are not scraped."""
-    for lane in folder.glob("*/*/"):
-        if lane.name == OPEN:
+def probe_lineage(folder: Path) -> Iterator[Sample]:
+    """Undelivered OpenLineage events of every process with a folder there: Dagster's runs are not scraped."""
+    for queue in folder.glob("*/*/"):
+        if queue.name == OPEN:
             continue
-        labels = {"outbox": lane.parent.name, "lane": lane.name}
-        yield Sample("electrored_lineage_outbox_events", sum(1 for _ in lane.glob("*.json")), labels)
+        labels = {"outbox": queue.parent.name, "lane": queue.name}
+        yield Sample("electrored_lineage_outbox_events", sum(1 for _ in queue.glob("*.json")), labels)
 
 
-def of_disk(folder: Path) -> Iterator[Sample]:
+def probe_disk(folder: Path) -> Iterator[Sample]:
     usage = shutil.disk_usage(folder)
     yield Sample("electrored_disk_free_bytes", usage.free)
     yield Sample("electrored_disk_size_bytes", usage.total)

@@ -1,4 +1,4 @@
-"""The till: writes sales to PostgreSQL, in time with a schedule, through outages of the database."""
+"""Writes simulated sales to PostgreSQL on schedule, through outages of the database."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from simulators.sales import Change, Sale
 COLUMNS = tuple(field.name for field in fields(Sale))
 TABLE = "public.sales"
 _row = attrgetter(*COLUMNS)
-# A database that restarts is back in seconds; one that is gone for longer is somebody's business.
+# A database that restarts is back in seconds; a longer outage needs a person.
 PATIENCE_SECONDS = 120.0
 # Above some 100 changes a second commits are shared: 5 ms is little beside what follows, and spares the disk.
 TICK_SECONDS = 0.005
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 class SalesWriter:
-    """One connection to the sales database, made again when it breaks.
+    """One connection to the sales database, reopened when it breaks.
 
     A write whose outcome is unknown is repeated: sale ids are known beforehand, so no row is there twice.
     """
@@ -81,8 +81,8 @@ class SalesWriter:
     def _load(self, sales: list[Sale]) -> int:
         with self._connected() as connection, connection.cursor() as cursor:
             cursor.execute(f"SELECT EXISTS (SELECT FROM {TABLE})")
-            found = cursor.fetchone()
-            if found is None or found[0]:
+            row = cursor.fetchone()
+            if row is None or row[0]:
                 return 0
             text = io.StringIO()
             csv.writer(text).writerows(map(_row, sales))

@@ -59,7 +59,7 @@ def postgres() -> None:
             lineage.run(partial(lineage_of.capture, sales.sales_table), capture.facts),
             ThreadPoolExecutor(1, "capture") as thread,
         ):
-            # In a thread, because a call to the database that waits would keep the main thread from hearing a signal.
+            # In a thread, because a call to the database that waits would keep the main thread from handling a signal.
             thread.submit(capture.run, stop).result()
     except ElectroRedError as error:
         logs.get(__name__).error("stopped", reason=str(error))
@@ -88,13 +88,15 @@ def soap_poll(
     """Read everything that the payment service confirmed since the last poll, and end."""
     logs.configure("sources-soap")
     topics = payments.Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
-    kafka, service, saying = from_environment(KafkaSettings), from_environment(SoapSettings), ProgressCell()
+    kafka, service, progress = from_environment(KafkaSettings), from_environment(SoapSettings), ProgressCell()
     try:
         with (
             open_emitter("sources soap", kafka, service) as lineage,
-            lineage.run(lineage_of.soap, saying),
+            lineage.run(lineage_of.soap, progress),
         ):
-            done = payments.poll(kafka, service, topics, begin=begin, set_aside=set_aside, say=saying.say)
+            done = payments.poll(
+                kafka, service, topics, begin=begin, set_aside=set_aside, on_progress=progress.set
+            )
     except ElectroRedError as error:
         logs.get(__name__).error("the poll ended", reason=str(error))
         raise SystemExit(1) from error
@@ -112,7 +114,7 @@ app.add_typer(csv, name="csv", help="Files of sales in the inbox.")
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """What a person can act on is one line, not a traceback."""
+    """Print an expected error as one line, without a traceback."""
     try:
         yield
     except ElectroRedError as error:
@@ -127,13 +129,13 @@ def csv_take() -> None:
 
     logs.configure("sources-csv")
     kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
-    inbox, saying = from_environment(CsvSettings), ProgressCell()
+    inbox, progress = from_environment(CsvSettings), ProgressCell()
     with (
         _one_line(),
         open_emitter("sources csv", kafka, results, inbox) as lineage,
-        lineage.run(lineage_of.csv, saying),
+        lineage.run(lineage_of.csv, progress),
     ):
-        done = take(kafka, results, inbox, say=saying.say)
+        done = take(kafka, results, inbox, on_progress=progress.set)
     for file in done.files:
         counts = file.counts
         typer.echo(
@@ -145,31 +147,31 @@ def csv_take() -> None:
 
 @csv.command("check")
 def csv_check(file: Path) -> None:
-    """Say what would become of a file, without taking it; exit code 1 if any row would be refused."""
+    """Show what would become of a file, without taking it; exit code 1 if any row would be refused."""
     from sources.csv.dry_run import check
 
     with _one_line():
-        found = check(from_environment(ResultsDbSettings), from_environment(CsvSettings), file)
-    if found.unrecognised:
-        typer.echo(found.unrecognised)
-    if found.unfinished:
-        typer.echo(f"{found.name} would wait: {found.unfinished}")
-    if found.reason:
-        typer.echo(f"{found.name}: no CSV of sales: {found.reason}")
-    for refusal in found.refusals:
-        typer.echo(f"{found.name}:{refusal.line}: {refusal.reason}")
-    counts = found.counts
-    if counts.rejected > len(found.refusals):
-        typer.echo(f"… and {counts.rejected - len(found.refusals)} more")
-    for reason, count in sorted(found.reasons.items(), key=lambda one: -one[1]):
+        result = check(from_environment(ResultsDbSettings), from_environment(CsvSettings), file)
+    if result.unrecognised:
+        typer.echo(result.unrecognised)
+    if result.unfinished:
+        typer.echo(f"{result.name} would wait: {result.unfinished}")
+    if result.reason:
+        typer.echo(f"{result.name}: no CSV of sales: {result.reason}")
+    for refusal in result.refusals:
+        typer.echo(f"{result.name}:{refusal.line}: {refusal.reason}")
+    counts = result.counts
+    if counts.rejected > len(result.refusals):
+        typer.echo(f"… and {counts.rejected - len(result.refusals)} more")
+    for reason, count in sorted(result.reasons.items(), key=lambda one: -one[1]):
         typer.echo(f"{count} rows: {reason}")
-    if found.ignored_columns:
-        typer.echo(f"columns that are passed over: {', '.join(found.ignored_columns)}")
+    if result.ignored_columns:
+        typer.echo(f"columns that are passed over: {', '.join(result.ignored_columns)}")
     typer.echo(
         f"{counts.rows} rows: {counts.accepted} would be accepted ({counts.corrections} as corrections), "
         f"{counts.duplicates} are duplicates, {counts.reversals} take a sale back, {counts.rejected} would be refused"
     )
-    raise typer.Exit(0 if found.is_clean else 1)
+    raise typer.Exit(0 if result.is_clean else 1)
 
 
 @csv.command("retract")
@@ -179,13 +181,13 @@ def csv_retract(file: str) -> None:
 
     logs.configure("sources-csv")
     kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
-    inbox, saying = from_environment(CsvSettings), ProgressCell()
+    inbox, progress = from_environment(CsvSettings), ProgressCell()
     with (
         _one_line(),
         open_emitter("sources csv retract", kafka, results, inbox) as lineage,
-        lineage.run(lineage_of.retraction, saying),
+        lineage.run(lineage_of.retraction, progress),
     ):
-        done = retract(kafka, results, inbox, file, say=saying.say)
+        done = retract(kafka, results, inbox, file, on_progress=progress.set)
     amount = ", ".join(f"{value} {currency}" for currency, value in done.amount.items()) or "0"
     typer.echo(
         f"{done.name}: {done.taken_back} sales taken back ({amount}); {done.left} left, corrected or taken back since"

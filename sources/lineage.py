@@ -1,4 +1,4 @@
-"""What the sources make of the outside world, from the lists of columns that they read by."""
+"""Lineage jobs of the sources, built from the lists of columns that they read by."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Columns = dict[str, tuple[InputField, ...]]
 def capture(table: str) -> Job:
     """The sales table → sales-events."""
     dataset = Dataset(datasets.SALES_DB, tuple(table.split(".")))
-    # The table is the company's: which of the types that are understood it has, only its database knows.
+    # The table is the company's: which of the supported types its columns have is known to its database only.
     read = InputDataset(
         dataset, tuple(Column(name, " or ".join(TYPES[name].values())) for name in SALE_COLUMNS)
     )
@@ -53,28 +53,28 @@ def capture(table: str) -> Job:
 
 
 def csv() -> Job:
-    """Files of sales → sales-events, and what they say by now, which a correction reverses."""
-    # polars takes a second to import: who takes files has it, who only asks for the other sources need not.
+    """Files of sales → sales-events, and their sales so far, which a correction reverses."""
+    # polars takes a second to import, and the other sources' jobs do not need it.
     from sources.csv.validate import CELLS, CONTENT, OPERATION
 
     inbox, kept = datasets.CSV_INBOX, datasets.CSV_SALES
     read = InputDataset(inbox, tuple(Column(name, str(dtype).lower()) for name, dtype in CELLS.items()))
-    said = named_alike(inbox, SALE_COLUMNS)
-    # The words of a file are numbers and moments in an event.
+    fields = named_alike(inbox, SALE_COLUMNS)
+    # Texts of a file are numbers and timestamps in an event.
     for name in ("sold_at", *NEGATED):
-        said[name] = (InputField(inbox, name, Transformation.TRANSFORMATION, FROM_TEXT),)
-    said["currency"] = (
+        fields[name] = (InputField(inbox, name, Transformation.TRANSFORMATION, FROM_TEXT),)
+    fields["currency"] = (
         InputField(inbox, "currency", Transformation.TRANSFORMATION, "without blanks around it"),
     )
     reversals = named_alike(kept, SALE_COLUMNS) | _negated(kept)
-    columns = {name: (*said[name], *reversals[name]) for name in SALE_COLUMNS}
+    columns = {name: (*fields[name], *reversals[name]) for name in SALE_COLUMNS}
     columns[OPERATION] = (
         InputField(inbox, OPERATION, Transformation.TRANSFORMATION, "SALE if there is none"),
     )
     refused = _refused(read, "not if it cannot be taken")
     joined = tuple(InputField(dataset, "sale_id", Transformation.JOIN) for dataset in (inbox, kept))
     news = tuple(
-        InputField(dataset, name, Transformation.FILTER, "not if it says the same again")
+        InputField(dataset, name, Transformation.FILTER, "not if it is a duplicate")
         for dataset in (inbox, kept)
         for name in CONTENT
     )
@@ -86,15 +86,15 @@ def csv() -> Job:
         (
             _events(SALES_EVENTS, columns, (*refused, *joined, *news)),
             _positions(),
-            # A row may take back what nobody has said.
+            # A row may reverse a sale that no file contains.
             _dead(read, joined),
-            OutputDataset(kept, said, refused, table_schema(csv_sales)),
+            OutputDataset(kept, fields, refused, table_schema(csv_sales)),
         ),
     )
 
 
 def retraction() -> Job:
-    """What the files said and still counts → its reversals, and less that counts."""
+    """The files' sales that still count → their reversals, and less that counts."""
     kept = datasets.CSV_SALES
     read = InputDataset(kept, table_schema(csv_sales))
     events = _events(SALES_EVENTS, named_alike(kept, SALE_COLUMNS) | _negated(kept), ())
@@ -109,7 +109,7 @@ def retraction() -> Job:
 
 def soap() -> Job:
     """The payment service → payment-confirmations."""
-    # The WSDL is read where it is asked for.
+    # Imported here, because it reads the WSDL.
     from contracts.soap import confirmation_types
 
     service = datasets.PAYMENT_SERVICE
@@ -133,9 +133,11 @@ def _negated(dataset: Dataset) -> Columns:
     }
 
 
-def _refused(read: InputDataset, said: str) -> tuple[InputField, ...]:
+def _refused(read: InputDataset, description: str) -> tuple[InputField, ...]:
     """Every column may be what an input is refused for."""
-    return tuple(InputField(read.dataset, column.name, Transformation.FILTER, said) for column in read.schema)
+    return tuple(
+        InputField(read.dataset, column.name, Transformation.FILTER, description) for column in read.schema
+    )
 
 
 def _events(log: Topic, columns: Columns, whole: tuple[InputField, ...]) -> OutputDataset:
@@ -147,9 +149,10 @@ def _positions() -> OutputDataset:
 
 
 def _dead(read: InputDataset, also: Iterable[InputField] = ()) -> OutputDataset:
-    said = "as it came, if it could not be taken"
+    description = "as it came, if it could not be taken"
     value = tuple(
-        InputField(read.dataset, column.name, Transformation.TRANSFORMATION, said) for column in read.schema
+        InputField(read.dataset, column.name, Transformation.TRANSFORMATION, description)
+        for column in read.schema
     )
     whole = (*_refused(read, "if it could not be taken"), *also)
     return OutputDataset(

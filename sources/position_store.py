@@ -1,6 +1,6 @@
-"""Where a source stands, kept in `source-positions` and moved in the Kafka transaction of the events it covers.
+"""The position of a source, kept in `source-positions` and moved in the Kafka transaction of the events it covers.
 
-A ledger belongs to one source and holds its one producer: `open` fences whoever held it before, and only
+A position store belongs to one source and holds its one producer: `open` fences the previous owner, and only
 then reads the position back, so that what is read is final.
 """
 
@@ -28,7 +28,7 @@ from kafka_client.registry import Codec, Registry, Unreachable
 from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
-from sources.log import Held, held, last
+from sources.log import GreatestSeq, greatest_seq, last
 
 _log = logs.get(__name__)
 
@@ -41,7 +41,7 @@ FileState = Literal["TAKING", "DONE", "REJECTED", "LOST", "RETRACTING", "RETRACT
 
 @dataclass(frozen=True)
 class SourceOffset:
-    """Where a source stands. `frontier` None holds no window back, the epoch holds every window back."""
+    """The position of a source. `frontier` None holds no window back, the epoch holds every window back."""
 
     next_seq: int = 1
     frontier: datetime | None = None
@@ -59,7 +59,7 @@ class Range:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file that the source knows by its content; the events of its rows have `first_seq` ≤ seq < `next_seq`.
+    """A file, identified by its content; the events of its rows have `first_seq` ≤ seq < `next_seq`.
 
     `rows` are done; `detail` is the place behind them and what became of them. `entered_at` is their recorded_at.
     """
@@ -76,7 +76,7 @@ class FileRecord:
 
 
 OUTCOMES: Mapping[type[ElectroRedError], str] = {Fenced: "fenced", Refused: "refused", Retriable: "unknown"}
-# What Kafka puts around a record that is alone in its batch, with room to spare.
+# Framing that Kafka adds to a record that is alone in its batch, with room to spare.
 FRAMING_BYTES = 500
 # Key and value of a record to write.
 Record = tuple[bytes, bytes]
@@ -86,7 +86,7 @@ class PositionStore:
     """The position of one source and the transaction that moves it. Single-threaded.
 
     No seq is given twice, whatever became of the position: without one, `next_seq` is above every seq that the
-    source's log holds, because consumers drop what is not above the last they saw. `others`: the topics beside
+    source's log holds, because consumers drop every seq that is not above their last. `others`: the topics beside
     that log that its records go to.
     """
 
@@ -106,7 +106,7 @@ class PositionStore:
         self._names = (topic.name, log.name, *(other.name for other in others))
         self._limits: dict[str, int] = {}
         self._log = log
-        self._held = Held()
+        self._greatest_seq = GreatestSeq()
         self._producer: Producer | None = None
         self._codec: Codec | None = None
         self._fenced: Fenced | None = None
@@ -123,7 +123,7 @@ class PositionStore:
         """Fence any predecessor, end its transaction, and read the position back.
 
         Also the way out of a transaction whose outcome is unknown. Raises Retriable when Kafka does not answer, and
-        Fenced once it was: whoever has taken over would lose the source again.
+        Fenced once it was: opening again would take the source from the new owner.
         """
         if self._fenced is not None:
             raise self._fenced
@@ -161,8 +161,10 @@ class PositionStore:
             with registry_answers():
                 codec = Registry(self._settings).codec(self._log.subject, load(self._log.schema))
                 if whole:
-                    self._held = held(self._settings, codec, self._source, self._log, self._held)
-                    greatest = self._held.seq
+                    self._greatest_seq = greatest_seq(
+                        self._settings, codec, self._source, self._log, self._greatest_seq
+                    )
+                    greatest = self._greatest_seq.seq
                 else:
                     greatest = last(self._settings, codec, self._source, self._log)
         except KafkaException as error:
@@ -174,8 +176,7 @@ class PositionStore:
     def check_ownership(self) -> None:
         """Raises Fenced if another process has taken over: opening again would take the source back from it.
 
-        Says nothing else while the producer is closed, since only its successor could ask. A thread of the caller
-        may have been told already, and ended by another error than that.
+        No-op while the producer is closed. Raises Fenced even if another thread saw the fencing first.
         """
         if self._fenced is not None:
             raise self._fenced
@@ -189,7 +190,7 @@ class PositionStore:
     def close(self) -> None:
         """Let the producer go; what was not committed is aborted by the next one, or by the broker.
 
-        Its own `close` would abort first, and wait for ever for a broker that is away.
+        The producer's own `close` would abort first, and wait for ever for a broker that is away.
         """
         if self._producer is not None:
             self._producer.purge()
@@ -207,13 +208,13 @@ class PositionStore:
         """Write records by topic, finished ranges, files and the position, all or nothing.
 
         When it returns, everything is committed. When it raises, the caller starts again from `position` after
-        `open`: whether this transaction counted is then known, because the position says so.
+        `open`: the position read back shows whether this transaction was committed.
         """
         producer, codec = self._producer, self._codec
         if producer is None or codec is None:
-            raise Retriable("the ledger is not open", on="kafka")
+            raise Retriable("the position store is not open", on="kafka")
         if position.next_seq < self.next_seq:
-            raise Refused(f"the seq {position.next_seq} of {self._source} was given before")
+            raise Refused(f"the seq {position.next_seq} of {self._source} is already in use")
         ranges, files = tuple(ranges), tuple(files)
         own: list[Record] = [(self._range_key(r.number), self._encode_range(codec, r)) for r in ranges]
         own += [(self._file_key(f.sha256), self._encode_file(codec, f)) for f in files]
@@ -242,7 +243,7 @@ class PositionStore:
         TRANSACTION_SECONDS.labels(self._source).observe(time.perf_counter() - began)
         self.position, self.next_seq = position, position.next_seq
         self.ranges = () if forget_ranges else self.ranges + ranges
-        self.files.update((found.sha256, found) for found in files)
+        self.files.update((file.sha256, file) for file in files)
 
     def _are_limits_others(self) -> bool:
         """Whether the topics take records of other sizes than when this was opened."""
@@ -271,21 +272,21 @@ class PositionStore:
             )
         )
 
-    def _encode_range(self, codec: Codec, found: Range) -> bytes:
+    def _encode_range(self, codec: Codec, range_: Range) -> bytes:
         return codec.encode(
             (
                 "electrored.SnapshotRange",
                 {
                     "source": self._source,
-                    "number": found.number,
-                    "upper_key": found.upper_key,
-                    "snapshot": found.snapshot,
+                    "number": range_.number,
+                    "upper_key": range_.upper_key,
+                    "snapshot": range_.snapshot,
                 },
             )
         )
 
-    def _encode_file(self, codec: Codec, found: FileRecord) -> bytes:
-        record = {**vars(found), "source": self._source, "detail": json.dumps(found.detail)}
+    def _encode_file(self, codec: Codec, file: FileRecord) -> bytes:
+        record = {**vars(file), "source": self._source, "detail": json.dumps(file.detail)}
         return codec.encode(("electrored.FileEntry", record))
 
     def _read_back(self, codec: Codec) -> None:
@@ -308,8 +309,8 @@ class PositionStore:
                     if value is None:
                         files.pop(key.removeprefix(of_file).decode(), None)
                     else:
-                        found = _file(codec, value)
-                        files[found.sha256] = found
+                        file = _file(codec, value)
+                        files[file.sha256] = file
                 else:
                     continue
                 passed_over.pop(key, None)
@@ -323,20 +324,20 @@ class PositionStore:
     def _check_passed_over(
         self, reasons: Mapping[bytes, str], known: set[bytes], position: SourceOffset | None
     ) -> None:
-        """What others wrote over a record of ours is passed over, if the record can be read still.
+        """Skip a foreign value under one of our keys, as long as our own record can still be read.
 
-        Ours is the newest under its key that is one. Once the topic was compacted it is gone, and nothing is guessed.
+        Ours is the newest valid one under its key. Once compaction has removed it, nothing is guessed: Refused.
         """
         for key, reason in reasons.items():
             name = key.decode(errors="backslashreplace")
             if key not in known and (key != self._source.encode() or position is None):
                 raise Refused(
-                    f"{self._topic.name} holds under the key {name} what is no record of ours ({reason}), and ours "
-                    "before it is gone: something else writes there. Take its right to write away (`python -m "
-                    'contracts acls` lists who needs it); then see "Backup and restore" in docs/operations.md'
+                    f"{self._topic.name} holds a foreign record under the key {name} ({reason}), and ours before "
+                    "it is gone: another program writes there. Revoke its right (`python -m "
+                    'contracts acls` lists the users that need it); then see "Backup and restore" in docs/operations.md'
                 )
             _log.warning(
-                "a record is passed over: only sources may write there",
+                "a foreign record is skipped: only sources may write there",
                 topic=self._topic.name,
                 key=name,
                 reason=reason,
@@ -344,7 +345,7 @@ class PositionStore:
 
     def _end_offset(self) -> int:
         partition = TopicPartition(self._topic.name, 0)
-        # Named, because its answer would never come if the client went before.
+        # Keep a reference: the answer would never come if the client were collected first.
         client = clients.admin(self._settings)
         future = client.list_offsets(
             {partition: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
@@ -370,7 +371,7 @@ def _produce(producer: Producer, topic: str, records: Sequence[Record]) -> None:
         )
 
 
-# No right, no such thing, another schema, an invalid one: the same answer however often it is asked.
+# No right, not there, another schema, an invalid one: the same answer to every retry.
 _REGISTRY_REFUSALS = (400, 401, 403, 404, 409, 422)
 
 
@@ -380,20 +381,20 @@ def registry_answers() -> Iterator[None]:
     try:
         yield
     except (Unreachable, SchemaRegistryError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
+        message = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, SchemaRegistryError) and error.http_status_code in _REGISTRY_REFUSALS:
             raise Refused(
-                f"the schema registry refuses ({said}): is ELECTRORED_SCHEMA_REGISTRY_URL right, may we write there, "
-                "and does it hold another schema than this version's?"
+                f"the schema registry refuses ({message}): is ELECTRORED_SCHEMA_REGISTRY_URL right, may we write "
+                "there, and does it hold another schema than this version's?"
             ) from error
-        sentence = f"the schema registry does not answer ({said}): start it; this goes on by itself"
-        raise Retriable(sentence, on="registry") from error
+        problem = f"the schema registry does not answer ({message}): start it; this goes on by itself"
+        raise Retriable(problem, on="registry") from error
 
 
 def meaning(error: Exception) -> ElectroRedError:
-    """What Kafka's failure is to a source."""
+    """A Kafka failure as an error of a source: Retriable, Refused or Fenced."""
     cause = error.args[0] if error.args else None
-    # First: a producer that may not be is called fatal too.
+    # First: a producer without the right is reported as fatal too.
     if isinstance(cause, KafkaError) and clients.is_forbidden(cause):
         return Refused(
             f"Kafka refuses ({cause.str()}): give the user of ELECTRORED_KAFKA_SASL_USERNAME the right (`python -m "
@@ -410,7 +411,7 @@ def meaning(error: Exception) -> ElectroRedError:
 
 
 def check_kept(settings: KafkaSettings, topic: Topic, *, whole: bool = False) -> None:
-    """Raise Refused if the topic would not keep what is written to it, or `whole` is asked for and some of it is gone.
+    """Raise Refused if the topic would not keep what is written to it, or if `whole` and some of it is gone.
 
     Raises Retriable when Kafka does not answer.
     """
@@ -441,12 +442,12 @@ def _record(codec: Codec, value: bytes, kind: str) -> dict[str, Any]:
     """The record with its detail parsed. Raises Undecodable if it is none of that kind."""
     try:
         with registry_answers():
-            found, record = codec.decode(value)
+            name, record = codec.decode(value)
     except LostSchema as error:
-        # The record before it is an older position, which is no place to go on from.
+        # The record before it is an older position, which must not be resumed from.
         raise Refused(str(error)) from error
-    if found != kind:
-        raise Undecodable(f"a {found} and no {kind}")
+    if name != kind:
+        raise Undecodable(f"a {name} and no {kind}")
     if "detail" not in record:
         return dict(record)
     try:

@@ -1,6 +1,6 @@
-"""Commands of `electrored` that another room answers: the API, Kafka's readers, files, generations.
+"""Commands of `electrored` that other packages implement: the API, dead letters, files, generations.
 
-Such a command becomes the program that answers: there is no child that a signal to it would not reach.
+Such a command is replaced by the program (exec), so that signals reach it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def show_dead_letters(
 
 
 def _become(arguments: list[str], environment: Mapping[str, str], folder: Path | None = None) -> NoReturn:
-    """Run Python instead of this process, with more in its environment, and elsewhere if a folder is given."""
+    """Replace this process by Python, with more environment, in the folder if one is given."""
     sys.stdout.flush()
     if folder is not None:
         os.chdir(folder)
@@ -72,7 +72,7 @@ def csv_check(
     file: Annotated[Path, typer.Argument(help="The file, wherever it is.")],
     state_dir: StateDir = DEFAULT_STATE_DIR,
 ) -> None:
-    """Say which rows of a file would be accepted, and why the others not; exit code 1 if any would be refused."""
+    """Show which rows of a file would be accepted, and why the others not; exit code 1 if any would be refused."""
     _run_source(running_in(state_dir).csv_environment, "csv", "check", str(file.absolute()))
 
 
@@ -83,7 +83,7 @@ def csv_retract(
     ],
     state_dir: StateDir = DEFAULT_STATE_DIR,
 ) -> None:
-    """Take back, by reversals, what a file said and still counts; what was corrected since is left."""
+    """Take back, by reversals, the sales of a file that still count; what was corrected since is left."""
     named = str(Path(file).absolute()) if Path(file).is_file() else file
     _run_source(running_in(state_dir).csv_environment, "csv", "retract", named)
 
@@ -116,21 +116,21 @@ def _run_source(settings: dict[str, str], *arguments: str) -> NoReturn:
     _become(["-m", "sources", *arguments], settings, PROJECT)
 
 
-# What they do is said there, once; here it has the name that it was called by.
+# Their help is defined there; `prog_name` is the name of this command.
 STREAMING = "from streaming.__main__ import app; app(prog_name='electrored')"
 GENERATIONS = {
     "generations": "List the generations of every pipeline.",
     "replay": "Compute a pipeline anew, beside the generation that is active.",
-    "diff": "Show what a generation says differently from the active one.",
-    "promote": "Let everybody see a generation.",
-    "rollback": "Let everybody see the generation before again.",
+    "diff": "Show where a generation differs from the active one.",
+    "promote": "Make a generation the one that readers see.",
+    "rollback": "Make the generation before it the one that readers see again.",
     "retire": "Take a generation away: its rows, topics and positions.",
 }
 
 
 def _on_generations(context: typer.Context, state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
     arguments = [str(context.info_name), *context.args]
-    # Not in the project's folder: a file that is named is the caller's. So neither is a module of his.
+    # Not in the project's folder: paths of files are relative to the caller's. `-P`: its modules are not imported.
     environment = {"PYTHONPATH": str(PROJECT)}
     if "--help" in arguments:
         Console().print(

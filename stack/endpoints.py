@@ -1,4 +1,4 @@
-"""Where everything is: our own servers or those that were given by setting, and which role each process gets."""
+"""Addresses: of our own servers or of those given by setting, with the database role of each process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from stack.postgres import SUPERUSER, Postgres
 from stack.registry import Registry
 from stack.secrets import passwords
 
-# Who asks the simulated payment service.
+# The user name at the simulated payment service.
 SOAP_USER = "electrored_payments"
 
-# What need not be ours, and the setting that says so.
+# Servers that may be given, and their settings.
 GIVEN = {
     "kafka": "kafka_bootstrap",
     "registry": "schema_registry_url",
@@ -32,7 +32,7 @@ GIVEN = {
 
 
 class Addresses:
-    """Every address of one stack, and the environments that tell it to the processes."""
+    """Every address of one stack, and the environments of its processes."""
 
     def __init__(self, layout: Layout, options: Options, settings: StackSettings) -> None:
         self.layout, self.options, self.settings = layout, options, settings
@@ -53,10 +53,10 @@ class Addresses:
         return self.postgres.url(database, role, self.passwords[role])
 
     def watermark(self) -> datetime | None:
-        """How far the results are, as readers see it; None while some partition has not said."""
+        """The watermark of the results, as readers see it; None while a partition has none."""
         return probes.watermark(self.results_url(databases.READER))
 
-    # What is used: ours, unless an address was given.
+    # The server in use: ours, unless an address was given.
 
     @property
     def bootstrap(self) -> str:
@@ -77,7 +77,7 @@ class Addresses:
 
     @property
     def given(self) -> list[str]:
-        """Names of what is used and not started."""
+        """Names of the servers that are used and not started."""
         return [name for name, setting in GIVEN.items() if getattr(self.settings, setting) is not None]
 
     @property
@@ -86,7 +86,7 @@ class Addresses:
 
     @property
     def simulates(self) -> bool:
-        """Never into a database that is not ours."""
+        """Whether sales are simulated: never in a given database."""
         return self.options.simulate and "sales" not in self.given
 
     @property
@@ -95,10 +95,10 @@ class Addresses:
 
     @property
     def simulates_files(self) -> bool:
-        """Never into a folder that is not ours, and not beside a sales database that is not."""
+        """Whether files are simulated: never in a given folder or beside a given sales database."""
         return self.simulates and self.settings.csv_inbox is None
 
-    # Environments: one variable, per process its own role.
+    # Environments: the same variables, with a role for each process.
 
     def kafka_environment(self) -> dict[str, str]:
         return {
@@ -108,7 +108,7 @@ class Addresses:
 
     @property
     def lineage_environment(self) -> dict[str, str]:
-        """Where events of lineage wait for their backend."""
+        """The folder in which events of lineage wait for their backend."""
         return {
             "ELECTRORED_LINEAGE_DIR": str(self.layout.folder / "lineage"),
             "ELECTRORED_API_URL": self.api_url,
@@ -122,7 +122,7 @@ class Addresses:
 
     @property
     def soap_environment(self) -> dict[str, str]:
-        """The simulated payment service's; of a company's own nothing is known here, its settings are passed on."""
+        """The simulated payment service's; the settings of a given one are inherited."""
         if not self.simulates:
             return {}
         return {
@@ -142,17 +142,17 @@ class Addresses:
 
     @property
     def csv_environment(self) -> dict[str, str]:
-        """For who takes the files of the inbox: it writes the cache of what was taken."""
+        """For the CSV source, which writes the cache of what was taken."""
         return self.setup_environment | self.lineage_environment | {"ELECTRORED_CSV_INBOX": self.csv_inbox}
 
     @property
     def poll_environment(self) -> dict[str, str]:
-        """For who asks the payment service."""
+        """For the SOAP source."""
         return self.kafka_environment() | self.soap_environment | self.lineage_environment
 
     @property
     def replay_environment(self) -> dict[str, str]:
-        """For who makes, compares, promotes and retires generations."""
+        """For commands that build, compare, promote and retire generations."""
         return (
             self.setup_environment
             | self.lineage_environment
@@ -161,7 +161,7 @@ class Addresses:
 
     @property
     def observer_environment(self) -> dict[str, str]:
-        """For who watches all of it, and writes nothing."""
+        """For the observer, which only reads."""
         return (
             self.kafka_environment()
             | self.results_environment(databases.READER)
@@ -192,7 +192,7 @@ class Addresses:
 
     @property
     def connection_environment(self) -> dict[str, str]:
-        """What a person or a tool needs to connect, with the roles that are meant for them."""
+        """The connection settings for users and tools, with their roles."""
         return {
             **self.kafka_environment(),
             **self.sales_environment(databases.SHOP),
@@ -217,7 +217,7 @@ class Addresses:
 
 
 def _given(settings: StackSettings, database: str) -> URL | None:
-    """The URL that was set for the database. Raises StackError if it is none."""
+    """The URL that was set for the database. Raises StackError if it is not one."""
     secret: SecretStr | None = getattr(settings, f"{database}_db_url")
     if secret is None:
         return None

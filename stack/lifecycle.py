@@ -15,7 +15,7 @@ from typing import Protocol
 
 from contracts.settings import StackSettings
 from stack import databases, java, kafka, orphans, postgres, prometheus, registry
-from stack.ends import words
+from stack.ends import end_reason
 from stack.errors import StackError
 from stack.layout import Layout, Options
 from stack.ports import require_free
@@ -25,19 +25,19 @@ from stack.supervisor import Supervisor, SupervisorGone, last_line
 
 # On a cold and busy machine; each takes a few seconds on an idle one.
 READY_TIMEOUT_SECONDS = 120.0
-# A history of millions of rows is read first; after so long a person should look, while the stack goes on.
+# A history of millions of rows is read first; after so long the start fails.
 PROBE_TIMEOUT_SECONDS = 600.0
 # How often the probe looks at what the processes wait for.
 LOOK_SECONDS = 2.0
 # A step of the preparation (migrations, topics, Dagster's tables) takes seconds.
 STEP_TIMEOUT_SECONDS = 120
-# Deaths in a row before a starting process counts as one that keeps dying: one may be a race with Kafka.
+# Deaths in a row before a starting process counts as `dying`: one may be a race with Kafka.
 DEATHS = 4
-# The same for one that refuses to go on, which asks a person and not for patience.
+# The same for a process that refuses to go on, which waiting does not help.
 REFUSALS = 2
-# Below it Kafka and PostgreSQL would soon stop by themselves, and less clearly.
+# With less, Kafka and PostgreSQL would soon fail, with less clear messages.
 NEEDED_BYTES = 500 * 1024 * 1024
-# In what order things stop: first whoever brings work, last what everybody stands on.
+# The order of stopping: first the processes that bring work, last the servers that all use.
 STOP_ORDER = (
     {
         *("dagster-web", "dagster-daemon", "dagster-code"),
@@ -50,7 +50,7 @@ STOP_ORDER = (
 
 
 class Reporter(Protocol):
-    """Where progress is told."""
+    """Shows the progress of a start or stop."""
 
     def doing(self, what: str) -> None: ...
     def done(self, what: str) -> None: ...
@@ -65,9 +65,9 @@ class Stack:
         self.supervisor = Supervisor(layout)
 
     def start(self) -> None:
-        """Bring everything up; returns when every process is ready and the probe got through.
+        """Start everything; returns when every process is ready and the probe succeeded.
 
-        What a crash left is ended first. If it cannot be brought up, nothing is left running.
+        Processes that a crash left are ended first. If the start fails, nothing is left running.
         """
         started_at = datetime.now(UTC)
         self._clear()
@@ -87,7 +87,7 @@ class Stack:
             raise
 
     def stop(self) -> None:
-        """Stop everything in order; what a killed supervisor left as well."""
+        """Stop everything in order, and what a killed supervisor left."""
         try:
             for layer in STOP_ORDER:
                 self._stop_layer(layer)
@@ -147,7 +147,7 @@ class Stack:
                 self._reporter.done(f"downloaded {program}: {got / 1e6:.0f} MB, checksums verified")
 
     def _start_servers(self) -> None:
-        """PostgreSQL, Kafka and the registry; what takes long begins first."""
+        """Start PostgreSQL, Kafka and the registry; the slowest begins first."""
         platform = self.platform
         self._reporter.doing("preparing Kafka and PostgreSQL")
         formatting = None if "kafka" in platform.given else platform.kafka.prepare()
@@ -169,7 +169,7 @@ class Stack:
             self._wait(program)
 
     def _check_given(self) -> None:
-        """Whether what is not ours answers, before anything of ours is started."""
+        """Check that the given servers answer, before ours are started."""
         platform = self.platform
         answers: dict[str, Callable[[], bool]] = {
             "kafka": lambda: kafka.is_reachable(platform.bootstrap),
@@ -185,7 +185,7 @@ class Stack:
             self._reporter.done(f"{name}: the given one is used")
 
     def _prepare(self) -> None:
-        """Tables, topics, schemas, the first generation; past sales before change capture looks."""
+        """Create tables, topics, schemas, the first generation; load past sales before change capture starts."""
         platform = self.platform
         days = self.options.history_days if platform.simulates else 0
         # Another database than the other two steps', so it need not wait for them.
@@ -241,12 +241,12 @@ class Stack:
                 break
             waited = time.monotonic() - began
             past = self.supervisor.ends().get(program.name, [])
-            if len(past) >= REFUSALS and (why := words(log, past[-1])).refused:
+            if len(past) >= REFUSALS and (why := end_reason(log, past[-1])).refused:
                 raise StackError(
                     f"{program.name} {WORDS['refused']}: {why.text}", f"read `electrored logs {program.name}`"
                 )
             if state == "fatal" or len(past) >= DEATHS:
-                reason = words(log, past[-1]).text if past else last_line(log)
+                reason = end_reason(log, past[-1]).text if past else last_line(log)
                 raise StackError(
                     f"{program.name} keeps dying: {reason}", f"read `electrored logs {program.name}`"
                 )
@@ -259,7 +259,7 @@ class Stack:
         self._reporter.done(f"{program.name} ({time.monotonic() - began:.1f} s)")
 
     def _wait_for_result(self, started_at: datetime) -> None:
-        """The probe: a watermark newer than this start came the whole way, so every part of it works."""
+        """The probe: wait for a watermark newer than this start, which passes every part of the flow."""
         began = time.monotonic()
         monitor = Monitor(self.platform, self.supervisor)
         looked_at, waits = 0.0, ""
@@ -286,7 +286,7 @@ class Stack:
         link.unlink(missing_ok=True)
         link.symlink_to(PROJECT / "dagster.yaml")
         environment = self.platform.dagster_environment
-        # Made once and alone: processes that start in parallel on an empty database trip over each other.
+        # Migrated before the start: processes that start in parallel on an empty database would collide.
         version = importlib.metadata.version("dagster")
         noted = home / "migrated"
         if not noted.exists() or noted.read_text() != version or "dagster" in self.platform.given:
@@ -296,7 +296,7 @@ class Stack:
 
 
 def _what_waits(rows: Sequence[Row]) -> str:
-    """What the probe waits for, as far as a process says it. Raises StackError where waiting is of no use."""
+    """What the probe waits for, as the processes report it. Raises StackError where waiting is of no use."""
     for row in rows:
         tries = {"refused": REFUSALS, "dying": DEATHS}.get(row.state)
         if tries is not None and row.restarts >= tries:

@@ -1,4 +1,4 @@
-"""The stack that a command is about: the one of a state folder."""
+"""The stack of a state folder."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def platform_in(state_dir: Path) -> Platform:
 
 
 def running_in(state_dir: Path) -> Platform:
-    """For who asks Kafka, the results or the API. Raises StackError where they are ours and not up."""
-    found = platform_in(state_dir)
-    is_elsewhere = {"kafka", "results"} <= set(found.given)
-    if not is_elsewhere and not Supervisor(found.layout).is_running():
-        raise StackError(f"the stack in {found.layout.folder} is not up", "start it: electrored up")
-    return found
+    """For commands that use Kafka, the results or the API. Raises StackError if they are ours and not up."""
+    platform = platform_in(state_dir)
+    is_elsewhere = {"kafka", "results"} <= set(platform.given)
+    if not is_elsewhere and not Supervisor(platform.layout).is_running():
+        raise StackError(f"the stack in {platform.layout.folder} is not up", "start it: electrored up")
+    return platform

@@ -1,4 +1,4 @@
-"""`python -m streaming`: the processes of this room."""
+"""`python -m streaming`: worker, sink and publisher, and their set-up."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from lineage.emitter import open_emitter
 from observability import logs, metrics
 from streaming.engine.pipeline import Parameters
 from streaming.generations import catalog, lost_schemas
-from streaming.generations.instance_id import free_slot
+from streaming.generations.instance_id import free_instance_id
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.replay import commands
 
-app = typer.Typer(no_args_is_help=True, help="From the log to totals, and from totals to where people look.")
+app = typer.Typer(
+    no_args_is_help=True, help="From the log to totals, and from totals to results and public topics."
+)
 app.add_typer(commands.app)
 _log = logs.get(__name__)
 
 
 @app.command()
 def init() -> None:
-    """Make the first generation of every pipeline that has none: topics, schemas, row, pointer."""
+    """Create the first generation of every pipeline that has none: topics, schemas, row, pointer."""
     logs.configure("init")
     windows = from_environment(WindowSettings)
     results = create_engine(_results_url(), poolclass=NullPool)
@@ -53,22 +55,20 @@ def init() -> None:
 
 @app.command()
 def schemas(
-    restore: Annotated[
-        bool, typer.Option("--restore", help="Put back what the registry does not know.")
-    ] = False,
+    restore: Annotated[bool, typer.Option("--restore", help="Put back what is not in the registry.")] = False,
 ) -> None:
     """Which schema ids the topics have; and put their schemas back in a registry that lost them."""
     logs.configure("schemas")
     kafka = from_environment(KafkaSettings)
-    found = lost_schemas.given(kafka, lost_schemas.ours(create_engine(_results_url(), poolclass=NullPool)))
-    wrong = lost_schemas.wrong(kafka, found)
+    known = lost_schemas.given(kafka, lost_schemas.ours(create_engine(_results_url(), poolclass=NullPool)))
+    wrong = lost_schemas.wrong(kafka, known)
     if restore and wrong:
         try:
             lost_schemas.put_back(kafka, wrong)
         except LookupError as error:
             raise SystemExit(f"error: {error}: put these back by its own means") from error
-        wrong = lost_schemas.wrong(kafka, found)
-    for one in found:
+        wrong = lost_schemas.wrong(kafka, known)
+    for one in known:
         typer.echo(f"{one.schema_id:>6} {one.subject}{'  not in the registry' if one in wrong else ''}")
     if wrong:
         raise SystemExit(
@@ -83,7 +83,8 @@ def work(
     slot: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Number of this worker, if who starts it counts them; else a free one is taken."
+            min=0,
+            help="Instance id of this worker, if its supervisor numbers them; else a free one is taken.",
         ),
     ] = None,
     state_dir: Annotated[
@@ -91,18 +92,18 @@ def work(
         typer.Option(envvar="ELECTRORED_STATE_DIR", help="The platform's state; stores are in its `state/`."),
     ] = Path(".electrored"),
 ) -> None:
-    """Combine and merge of the generations of a pipeline: active, candidate, standby, as they come and go."""
+    """Combine and merge of the live generations of a pipeline: active, candidate, standby."""
     from streaming.generations import supervisor
 
     state_dir /= "state"
-    with nullcontext(str(slot)) if slot is not None else free_slot(state_dir, pipeline) as own:
-        logs.configure(f"work {pipeline} {own}")
+    with nullcontext(str(slot)) if slot is not None else free_instance_id(state_dir, pipeline) as instance_id:
+        logs.configure(f"work {pipeline} {instance_id}")
         stop = _stopped_by_signal()
         with _one_line_errors():
             metrics.serve()
             kafka, results = _settings()
-            with open_emitter(f"work {pipeline} {own}", kafka, results) as lineage:
-                supervisor.run(kafka, results, pipeline, own, state_dir, stop, lineage)
+            with open_emitter(f"work {pipeline} {instance_id}", kafka, results) as lineage:
+                supervisor.run(kafka, results, pipeline, instance_id, state_dir, stop, lineage)
 
 
 @app.command()
@@ -135,7 +136,7 @@ def publish() -> None:
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """What needs a person ends the process with one line; anything else keeps its traceback."""
+    """An ElectroRedError ends the process with one line; anything else keeps its traceback."""
     try:
         yield
     except ElectroRedError as error:

@@ -1,4 +1,4 @@
-"""Where each column of a pipeline comes from, derived from the pipeline's value: nothing is written a second time.
+"""Column lineage of a pipeline, derived from the pipeline's value.
 
 Hops: inputs → partials (combine), partials → state (merge), state → rows and public topic (sink, publisher).
 """
@@ -41,15 +41,15 @@ def worker(pipeline: Pipeline, generation: int) -> Job:
     """Combine and merge of a generation."""
     topics = GenerationTopics(pipeline.name, generation)
     partials, state = datasets.topic(topics.partials), datasets.topic(topics.state)
-    inputs = [datasets.topic(found.source) for found in pipeline.inputs]
+    inputs = [datasets.topic(each.source) for each in pipeline.inputs]
     return Job(
         f"{pipeline.name}.g{generation}",
         STREAMING,
         CODE["worker"].format(module=datasets.view_name(pipeline.name)),
         (
             *(
-                InputDataset(datasets.topic(found.source), avro_schema(load(found.source.schema)))
-                for found in pipeline.inputs
+                InputDataset(datasets.topic(each.source), avro_schema(load(each.source.schema)))
+                for each in pipeline.inputs
             ),
             InputDataset(datasets.topic(SOURCE_POSITIONS), avro_schema(load(SOURCE_POSITIONS.schema))),
             InputDataset(partials, _fields(pipeline)),
@@ -65,9 +65,9 @@ def worker(pipeline: Pipeline, generation: int) -> Job:
 
 
 def replay(pipeline: Pipeline, generation: int) -> Job:
-    """A slice of a replay, which does what a worker does, to an end; what is late was told long ago."""
+    """A slice of a replay: as a worker, but it ends, and writes no late events."""
     job = worker(pipeline, generation)
-    outputs = tuple(made for made in job.outputs if made.dataset != datasets.topic(LATE_EVENTS))
+    outputs = tuple(output for output in job.outputs if output.dataset != datasets.topic(LATE_EVENTS))
     return replace(job, name=f"{job.name}.replay", processing=BATCH, outputs=outputs)
 
 
@@ -98,29 +98,29 @@ def publisher(pipeline: Pipeline, generation: int) -> Job:
 
 
 def combined(pipeline: Pipeline, partials: Dataset, inputs: list[Dataset]) -> OutputDataset:
-    """What combine makes of the events of all inputs."""
+    """Partials, from the events of all inputs."""
     columns: dict[str, list[InputField]] = {}
     whole: list[InputField] = []
-    for found, dataset in zip(pipeline.inputs, inputs, strict=True):
-        for name, origin in _keys(pipeline, found, dataset):
+    for source_input, dataset in zip(pipeline.inputs, inputs, strict=True):
+        for name, origin in _keys(pipeline, source_input, dataset):
             columns.setdefault(name, []).append(origin)
-        for aggregate in found.aggregates:
-            for name, origin in _collected(aggregate, found, dataset):
+        for aggregate in source_input.aggregates:
+            for name, origin in _collected(aggregate, source_input, dataset):
                 columns.setdefault(name, []).append(origin)
-        whole += _deciding(pipeline, found, dataset)
+        whole += _deciding(pipeline, source_input, dataset)
     return OutputDataset(
-        partials, {name: tuple(found) for name, found in columns.items()}, tuple(whole), _fields(pipeline)
+        partials, {name: tuple(origins) for name, origins in columns.items()}, tuple(whole), _fields(pipeline)
     )
 
 
 def _late(pipeline: Pipeline) -> Iterator[OutputDataset]:
-    """What is told of events that restated a window; who has no windows tells of none."""
-    found = pipeline.inputs[0]
+    """Late events; none of a pipeline without windows."""
+    source_input = pipeline.inputs[0]
     if pipeline.calendar is None:
         return
-    dataset, events = datasets.topic(found.source), found.events
-    bounds = _keys(pipeline, found, dataset)
-    columns: dict[str, tuple[InputField, ...]] = {"event": _embedded(found)}
+    dataset, events = datasets.topic(source_input.source), source_input.events
+    bounds = _keys(pipeline, source_input, dataset)
+    columns: dict[str, tuple[InputField, ...]] = {"event": _embedded(source_input)}
     columns |= {name: (origin,) for name, origin in bounds if name not in pipeline.group_by}
     whole = [
         InputField(dataset, name, Transformation.FILTER, LATE)
@@ -132,12 +132,12 @@ def _late(pipeline: Pipeline) -> Iterator[OutputDataset]:
 
 
 def _dead(pipeline: Pipeline) -> OutputDataset:
-    """What is told of events that no check let through, or that are none."""
-    value = tuple(origin for found in pipeline.inputs for origin in _embedded(found))
+    """Dead letters: events that a check refused, and values that are no events."""
+    value = tuple(origin for each in pipeline.inputs for origin in _embedded(each))
     whole = [
-        InputField(datasets.topic(found.source), name, Transformation.FILTER, check.reason)
-        for found in pipeline.inputs
-        for check in found.checks
+        InputField(datasets.topic(each.source), name, Transformation.FILTER, check.reason)
+        for each in pipeline.inputs
+        for check in each.checks
         for name in check.reads
     ]
     columns = {"value": value}
@@ -146,17 +146,17 @@ def _dead(pipeline: Pipeline) -> OutputDataset:
     )
 
 
-def _embedded(found: Input) -> tuple[InputField, ...]:
-    """An event as it stands in its log, in one column of another."""
-    said, dataset = "as it stands in the log", datasets.topic(found.source)
+def _embedded(source_input: Input) -> tuple[InputField, ...]:
+    """An event as it is in its log, in one column of another dataset."""
+    description, dataset = "as it stands in the log", datasets.topic(source_input.source)
     return tuple(
-        InputField(dataset, column.name, Transformation.TRANSFORMATION, said)
-        for column in avro_schema(load(found.source.schema))
+        InputField(dataset, column.name, Transformation.TRANSFORMATION, description)
+        for column in avro_schema(load(source_input.source.schema))
     )
 
 
 def merged(pipeline: Pipeline, partials: Dataset, state: Dataset) -> OutputDataset:
-    """What merge makes of partials: groups stay what they are, the rest is added, or taken of the greatest."""
+    """Totals, from partials: groups are kept, the rest is added, or taken from the greatest."""
     columns: dict[str, list[InputField]] = {
         name: [InputField(partials, name, Transformation.IDENTITY)] for name in keys_of(pipeline)
     }
@@ -165,7 +165,7 @@ def merged(pipeline: Pipeline, partials: Dataset, state: Dataset) -> OutputDatas
             columns.setdefault(name, []).append(origin)
     whole = tuple(InputField(partials, name, Transformation.GROUP_BY) for name in keys_of(pipeline))
     return OutputDataset(
-        state, {name: tuple(found) for name, found in columns.items()}, whole, _fields(pipeline)
+        state, {name: tuple(origins) for name, origins in columns.items()}, whole, _fields(pipeline)
     )
 
 
@@ -202,7 +202,7 @@ def _items_added(aggregate: NestedGroups, partials: Dataset) -> Iterator[tuple[s
 def _item_by(
     aggregate: NestedGroups, field: Field, dataset: Dataset, prefix: str = ""
 ) -> Iterator[InputField]:
-    """What decides over a field of an item: which facts are of one item, and which of them is the greatest."""
+    """What decides a field of an item: which facts are of one item, and which of them is the greatest."""
     for by in aggregate.by:
         yield InputField(dataset, f"{prefix}{by.name}", Transformation.GROUP_BY)
     if field in (*aggregate.order, *aggregate.latest):
@@ -211,7 +211,7 @@ def _item_by(
 
 
 def rows(pipeline: Pipeline, state: Dataset) -> OutputDataset:
-    """What the sink writes of totals."""
+    """Rows, from totals."""
     table = metadata.tables[pipeline.table]
     names = [column.name for column in table.columns if column.name not in OWN]
     return OutputDataset(
@@ -220,7 +220,7 @@ def rows(pipeline: Pipeline, state: Dataset) -> OutputDataset:
 
 
 def published(pipeline: Pipeline, state: Dataset) -> OutputDataset:
-    """What the publisher writes of totals."""
+    """Public values, from totals."""
     schema = load(pipeline.output.schema)
     names = [column.name for column in _nested(schema)]
     whole = tuple(
@@ -232,7 +232,7 @@ def published(pipeline: Pipeline, state: Dataset) -> OutputDataset:
 
 
 def _counts(pipeline: Pipeline) -> Iterator[str]:
-    """How many facts of a group stand: one of which none does is not published."""
+    """The columns with a group's count: a group is not published if it is 0."""
     for aggregate in pipeline.aggregates:
         if isinstance(aggregate, Count):
             yield aggregate.name
@@ -244,23 +244,25 @@ def keys_of(pipeline: Pipeline) -> list[str]:
     return [field.name for field in pipeline.key_fields]
 
 
-def _keys(pipeline: Pipeline, found: Input, dataset: Dataset) -> Iterator[tuple[str, InputField]]:
+def _keys(pipeline: Pipeline, source_input: Input, dataset: Dataset) -> Iterator[tuple[str, InputField]]:
     for field in pipeline.key_fields:
         if field.name in pipeline.group_by:
             yield field.name, InputField(dataset, field.name, Transformation.IDENTITY)
         else:
-            said = f"bound of the window of the calendar {pipeline.calendar}"
+            description = f"bound of the window of the calendar {pipeline.calendar}"
             yield (
                 field.name,
-                InputField(dataset, found.events.event_time, Transformation.TRANSFORMATION, said),
+                InputField(
+                    dataset, source_input.events.event_time, Transformation.TRANSFORMATION, description
+                ),
             )
 
 
 def _collected(
-    aggregate: Aggregate | NestedGroups, found: Input, dataset: Dataset
+    aggregate: Aggregate | NestedGroups, source_input: Input, dataset: Dataset
 ) -> Iterator[tuple[str, InputField]]:
     """By field of the aggregate, the event columns that it comes from."""
-    events = found.events
+    events = source_input.events
 
     def late() -> Iterator[InputField]:
         for name in (events.event_time, events.recorded_time):
@@ -290,12 +292,14 @@ def _collected(
                 for by in aggregate.by:
                     yield field.name, InputField(dataset, by.name, Transformation.SORT)
         case NestedGroups():
-            yield from _items(aggregate, found, dataset)
+            yield from _items(aggregate, source_input, dataset)
         case _:
-            raise TypeError(f"nothing is known of where {aggregate} comes from")
+            raise TypeError(f"no column lineage is defined for {aggregate}")
 
 
-def _items(aggregate: NestedGroups, found: Input, dataset: Dataset) -> Iterator[tuple[str, InputField]]:
+def _items(
+    aggregate: NestedGroups, source_input: Input, dataset: Dataset
+) -> Iterator[tuple[str, InputField]]:
     by = {field.name for field in aggregate.by}
     for field in aggregate.item:
         name = f"{aggregate.name}.{field.name}"
@@ -303,10 +307,12 @@ def _items(aggregate: NestedGroups, found: Input, dataset: Dataset) -> Iterator[
             yield name, InputField(dataset, field.name, Transformation.IDENTITY)
             continue
         if field.name == aggregate.count:
-            if found.events.sign_reads is not None:
+            if source_input.events.sign_reads is not None:
                 yield (
                     name,
-                    InputField(dataset, found.events.sign_reads, Transformation.AGGREGATION, "sum of signs"),
+                    InputField(
+                        dataset, source_input.events.sign_reads, Transformation.AGGREGATION, "sum of signs"
+                    ),
                 )
         elif field.name in aggregate.sums:
             yield name, InputField(dataset, field.name, Transformation.AGGREGATION, "sum")
@@ -315,17 +321,17 @@ def _items(aggregate: NestedGroups, found: Input, dataset: Dataset) -> Iterator[
         yield from ((name, origin) for origin in _item_by(aggregate, field, dataset))
 
 
-def _deciding(pipeline: Pipeline, found: Input, dataset: Dataset) -> Iterator[InputField]:
+def _deciding(pipeline: Pipeline, source_input: Input, dataset: Dataset) -> Iterator[InputField]:
     """What decides whether an event counts, and with which."""
     kind = Transformation.JOIN if len(pipeline.inputs) > 1 else Transformation.GROUP_BY
     for name in pipeline.group_by:
         yield InputField(dataset, name, kind)
     if pipeline.calendar is not None:
-        yield InputField(dataset, found.events.event_time, Transformation.WINDOW)
-    for check in found.checks:
+        yield InputField(dataset, source_input.events.event_time, Transformation.WINDOW)
+    for check in source_input.checks:
         for name in check.reads:
             yield InputField(dataset, name, Transformation.FILTER, f"not if {check.reason}")
-    for name in (found.events.source, found.events.seq):
+    for name in (source_input.events.source, source_input.events.seq):
         yield InputField(dataset, name, Transformation.FILTER, "not if seen before")
 
 
@@ -334,14 +340,14 @@ def _fields(pipeline: Pipeline) -> tuple[Column, ...]:
     items = {
         aggregate.name: aggregate for aggregate in pipeline.aggregates if isinstance(aggregate, NestedGroups)
     }
-    found: list[Column] = []
+    columns: list[Column] = []
     for field in pipeline.fields:
         if field.name in items:
             each = items[field.name]
-            found += [Column(f"{each.name}.{one.name}", avro_type(one.avro)) for one in each.item]
+            columns += [Column(f"{each.name}.{one.name}", avro_type(one.avro)) for one in each.item]
         else:
-            found.append(Column(field.name, avro_type(field.avro)))
-    return tuple(found)
+            columns.append(Column(field.name, avro_type(field.avro)))
+    return tuple(columns)
 
 
 def _nested(schema: dict[str, object]) -> Iterator[Column]:
@@ -355,7 +361,7 @@ def _nested(schema: dict[str, object]) -> Iterator[Column]:
 
 
 def _shown(pipeline: Pipeline, state: Dataset, names: list[str]) -> dict[str, tuple[InputField, ...]]:
-    """Columns of rows and of public values: what the pipeline says, else what bears the name in the total."""
+    """Columns of rows and of public values: from `made_of`, else the column of the same name in the total."""
     known = [column.name for column in _fields(pipeline)]
     # A row shows an item of the first list: its columns are called as the item's.
     of_items: dict[str, str] = {}
@@ -371,5 +377,5 @@ def _shown(pipeline: Pipeline, state: Dataset, names: list[str]) -> dict[str, tu
         elif name in of_items:
             columns[name] = (InputField(state, of_items[name], Transformation.IDENTITY),)
         else:
-            raise ValueError(f"{pipeline.name} does not say what its column {name} is made of")
+            raise ValueError(f"{pipeline.name} has no `made_of` for its column {name}")
     return columns

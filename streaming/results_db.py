@@ -1,4 +1,4 @@
-"""The results database as workers and sinks see it: away is waited for, a refusal ends the process."""
+"""The results database for long-running processes: outages are waited for, a refusal ends the process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from observability import logs
 from observability.supervision import reason
 from observability.waits import WAITS, Cancelled
 
-# The database answers or it is away: a hung connection would hold results back for TCP's quarter of an hour.
+# A hung connection would hold results back for TCP's default of a quarter of an hour.
 _CONNECT = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -31,7 +31,7 @@ _CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-# What PostgreSQL refuses however often it is asked: bad data, a constraint, a missing table or right, a limit.
+# Classes of errors that a retry does not change: bad data, a constraint, a missing table or right, a limit.
 _REFUSED = ("22", "23", "42", "54")
 
 T = TypeVar("T")
@@ -49,9 +49,9 @@ def connect(results: ResultsDbSettings, name: str, poolclass: type[Pool] | None 
 
 
 def retried(call: Callable[[], T], stop: threading.Event) -> T:
-    """The call's result; a server that is away is waited for.
+    """The call's result, retried while a server is away.
 
-    Raises Cancelled if told to stop meanwhile, Fatal if the results database or Kafka would refuse the same call again.
+    Raises Cancelled when `stop` is set meanwhile, Fatal if the results database or Kafka would refuse the call again.
     """
     reporter = f"retrying {threading.get_ident()}"
     retrying = Retrying(
@@ -95,7 +95,7 @@ def _is_refused(error: DBAPIError) -> bool:
 
 
 def _sqlstate(error: DBAPIError) -> str:
-    """PostgreSQL's five characters; empty if it did not answer."""
+    """PostgreSQL's SQLSTATE; empty without a response."""
     return getattr(error.orig, "pgcode", None) or ""
 
 

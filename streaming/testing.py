@@ -1,7 +1,7 @@
 """The test driver: a pipeline in memory, with explicit times and no broker.
 
-It runs the same combine and merge as a worker does, over logs that it keeps in lists; whoever drives it chooses polls,
-commits, aborts and the number of workers.
+It runs the same combine and merge as a worker, over logs in lists; the test chooses polls, commits, aborts and the
+number of workers.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ class Log:
 class Driver:
     """One generation of a pipeline in memory.
 
-    `combine(...)` and `merge(...)` move records through one transaction each: read from where progress stands, commit
-    or abort. A worker is a `Combine` or `Merge` of its own; `workers` says how many share the partitions.
+    `combine(...)` and `merge(...)` move records through one transaction each: read from the progress, commit or
+    abort. A worker is a `Combine` or `Merge` of its own; `workers` of them share the partitions.
     """
 
     def __init__(
@@ -129,10 +129,10 @@ class Driver:
     ) -> None:
         self.registry = MemoryRegistry()
         self.pipeline = pipeline
-        schemas = [load(found.source.schema) for found in pipeline.inputs]
+        schemas = [load(source_input.source.schema) for source_input in pipeline.inputs]
         self.event_codecs = [
-            self.registry.codec(found.source.subject, schema)
-            for found, schema in zip(pipeline.inputs, schemas, strict=True)
+            self.registry.codec(source_input.source.subject, schema)
+            for source_input, schema in zip(pipeline.inputs, schemas, strict=True)
         ]
         self.logs = [Log(input_partitions) for _ in pipeline.inputs]
         self.partials = Log(state_partitions)
@@ -141,8 +141,8 @@ class Driver:
         self.dead = Log(1)
         self._topics = {"partials": self.partials, "state": self.state, "late": self.late, "dead": self.dead}
         decoders = [
-            Decoder(schema, pipeline.reads(found), self.registry.schema)
-            for found, schema in zip(pipeline.inputs, schemas, strict=True)
+            Decoder(schema, pipeline.reads(source_input), self.registry.schema)
+            for source_input, schema in zip(pipeline.inputs, schemas, strict=True)
         ]
         partial_id = self.registry.register("partials", pipeline.partial_schema())
         self.state_codec = self.registry.codec("state", pipeline.state_schema())
@@ -169,7 +169,7 @@ class Driver:
             [
                 Combine(
                     pipeline,
-                    found,
+                    source_input,
                     parameters,
                     1,
                     decoders[number],
@@ -177,7 +177,7 @@ class Driver:
                 )
                 for _ in range(workers)
             ]
-            for number, found in enumerate(pipeline.inputs)
+            for number, source_input in enumerate(pipeline.inputs)
         ]
         self.merges = [Merge(pipeline, store, merge_topics) for _ in range(workers)]
         for combines in self._combines:
@@ -235,13 +235,13 @@ class Driver:
         return self.merges[partition % len(self.merges)].progress(partition)
 
     def late_events(self) -> list[dict[str, Any]]:
-        """What was told of late facts."""
+        """The late events."""
         return [
             self._late_codec.decode(r.with_value) for r in self.late.records[0] if r.with_value is not None
         ]
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """What could not be taken, with the reasons."""
+        """The dead letters."""
         return [
             self._dead_codec.decode(r.with_value) for r in self.dead.records[0] if r.with_value is not None
         ]
@@ -257,12 +257,12 @@ class Driver:
 
     def watermarks(self) -> dict[int, datetime]:
         """The newest watermark of every state partition that has one."""
-        found: dict[int, datetime] = {}
+        newest: dict[int, datetime] = {}
         for partition, records in enumerate(self.state.records):
             for record in records:
                 if record.with_key == WATERMARK_KEY and record.with_value is not None:
-                    found[partition] = self.state_codec.decode(record.with_value)[1]["watermark"]
-        return found
+                    newest[partition] = self.state_codec.decode(record.with_value)[1]["watermark"]
+        return newest
 
     def _combine(self, number: int, partition: int) -> Combine:
         combines = self._combines[number]

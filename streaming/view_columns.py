@@ -1,6 +1,6 @@
-"""Where the columns of the views come from: the last hop, from the result tables to what people and the API read.
+"""Column lineage of the views: the last hop, from the result tables to what people and the API read.
 
-For itself, because it reads SQL: a worker's start does not wait for the parser.
+Its own module because it parses SQL: a worker does not import the parser.
 """
 
 from __future__ import annotations
@@ -48,40 +48,40 @@ _USES = {
     GROUPED: Transformation.GROUP_BY,
     SORTED: Transformation.SORT,
 }
-# Of two direct ones after each other the first of these says what they come to, as OpenLineage's own integrations say.
+# Two direct ones after each other count as the first of these, as in OpenLineage's own integrations.
 _STRONGEST = (Transformation.AGGREGATION, Transformation.TRANSFORMATION, Transformation.IDENTITY)
 
 
 def shown(name: str) -> Job:
-    """The result tables → a view that people and the API read, as the migration that last made it defines it."""
-    made, found = view(name), views()[name]
-    tables = sorted({origin.dataset for origin in (*made.whole, *sum(made.columns.values(), ()))})
+    """The result tables → a view that people and the API read, as the latest migration defines it."""
+    output, definition = view(name), views()[name]
+    tables = sorted({origin.dataset for origin in (*output.whole, *sum(output.columns.values(), ()))})
     read = tuple(InputDataset(dataset, _schema(dataset.path[-1])) for dataset in tables)
-    return Job(f"views.{name}", BATCH, found.code, read, (made,))
+    return Job(f"views.{name}", BATCH, definition.code, read, (output,))
 
 
 def view(name: str) -> OutputDataset:
     """Where the columns of a view come from."""
-    found = views()[name]
-    columns = {column: _origins(sources) for column, sources in found.columns.items()}
-    return OutputDataset(datasets.table(name), columns, _origins(found.rows), _schema(name))
+    definition = views()[name]
+    columns = {column: _origins(sources) for column, sources in definition.columns.items()}
+    return OutputDataset(datasets.table(name), columns, _origins(definition.rows), _schema(name))
 
 
 def answered(pipeline: Pipeline, state: Dataset) -> OutputDataset:
     """The view of a pipeline straight from its state: where Dagster's graph shows no table between.
 
-    What a view shows or asks of other tables (which generation is active, up to when it has counted) has no state.
+    Columns of other tables (the active generation, its watermark) have no state topic.
     """
-    made, between = view(datasets.view_name(pipeline.name)), rows(pipeline, state)
+    output, between = view(datasets.view_name(pipeline.name)), rows(pipeline, state)
 
     def through(origins: Iterable[InputField]) -> Iterator[InputField]:
         for origin in origins:
             if origin.dataset == between.dataset:
-                for found in between.columns.get(origin.column, ()):
-                    yield replace(found, kind=_through(origin.kind, found.kind))
+                for source in between.columns.get(origin.column, ()):
+                    yield replace(source, kind=_through(origin.kind, source.kind))
 
-    columns = {column: tuple(through(origins)) for column, origins in made.columns.items()}
-    return OutputDataset(made.dataset, columns, (*through(made.whole), *between.whole), made.schema)
+    columns = {column: tuple(through(origins)) for column, origins in output.columns.items()}
+    return OutputDataset(output.dataset, columns, (*through(output.whole), *between.whole), output.schema)
 
 
 def _origins(sources: Iterable[Source]) -> tuple[InputField, ...]:

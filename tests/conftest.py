@@ -22,7 +22,7 @@ from contracts.settings import ResultsDbSettings, SalesDbSettings
 from observability.waits import WAITS
 from stack import databases
 from stack.embedded import Embedded, running
-from tests.unit.observability import validity
+from tests.support import openlineage as validity
 
 # Properties have no deadline per example, since the machine may be busy; the whole test has one. Here and not beside
 # them: a module that is imported by another test keeps the settings that were in force then.

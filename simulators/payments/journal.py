@@ -49,8 +49,8 @@ class Journal:
     def latest_sale_at(self) -> datetime | None:
         """The greatest `sold_at` among the sales that were planned."""
         with self._lock:
-            (found,) = self._db.execute("select max(sold_at) from sales").fetchone()
-        return None if found is None else datetime.fromisoformat(found)
+            (text,) = self._db.execute("select max(sold_at) from sales").fetchone()
+        return None if text is None else datetime.fromisoformat(text)
 
     def unknown(self, sale_ids: list[str]) -> set[str]:
         """Those of the sales that were not planned yet."""

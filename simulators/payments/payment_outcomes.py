@@ -1,6 +1,6 @@
 """What becomes of a sale's payment: a function of the seed and the sale alone.
 
-Most are confirmed minutes later, some never, some told twice, some with another amount, some given back.
+Most are confirmed minutes later, some never, some twice, some with another amount, some refunded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Paid:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the service's list, and when it is added. A refund is said of the payment that it gives back."""
+    """A line of the service's list, and when it is added. A refund has the id of its payment."""
 
     due_at: datetime
     payment_id: str

@@ -1,4 +1,4 @@
-"""The service's clockwork: sees new sales, decides what becomes of them, adds to the list what is due."""
+"""The scheduler of the service: plans the payments of new sales, and adds to the list those that are due."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PaymentScheduler:
             stop.wait(TICK_SECONDS)
 
     def tick(self) -> int:
-        """Plan the payments of new sales, add those that are due; gives how many were added."""
+        """Plan the payments of new sales, add those that are due; returns how many were added."""
         latest = self._journal.latest_sale_at()
         for batch in self._sales(None if latest is None else latest - OVERLAP):
             unknown = self._journal.unknown([sale.sale_id for sale in batch])

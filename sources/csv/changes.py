@@ -1,7 +1,7 @@
-"""What rows say, given what counts so far: which events they make. Pure, over whole columns.
+"""The events that rows make, given the sales that count so far. Pure, over whole columns.
 
 A SALE of an id that has none is a sale; the same again is a duplicate; another content is a correction, the reversal
-of the old and the sale of the new. A REVERSAL takes back what counts; what is unknown it cannot take back.
+of the old and the sale of the new. A REVERSAL reverses the sale that counts; an unknown one is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sources.csv.validate import COLUMNS, CONTENT
 
 @dataclass(frozen=True)
 class Plan:
-    """`events`: COLUMNS and `reversal`, in the order of their seqs. `unknown`: lines that take back nothing.
+    """`events`: COLUMNS and `reversal`, in the order of their seqs. `unknown`: lines that reverse an unknown sale.
 
     `corrected`: the seqs of what counted before and is corrected.
     """
@@ -30,7 +30,7 @@ class Plan:
     corrected: list[int] = field(default_factory=list)
 
     def changed(self, first_seq: int) -> pl.DataFrame:
-        """What counts for each id afterwards, as `taken` stores it: with seq 0, nothing."""
+        """The sale that counts for each id afterwards, as `SaleIndex` stores it; seq 0: none."""
         numbered = self.events.with_row_index("seq", first_seq).with_columns(pl.col("seq").cast(pl.Int64))
         newest = numbered.unique("sale_id", keep="last", maintain_order=True)
         return newest.with_columns(
@@ -38,7 +38,7 @@ class Plan:
         ).drop("reversal")
 
     def counts(self, rows: int, rejected: int) -> Counts:
-        """Of so many rows; what the plan knows nothing of is among the rejected."""
+        """Of so many rows; `rejected` includes those that are not in the plan."""
         sold, equal = self.accepted, self.duplicates
         return Counts(rows, sold, equal, self.corrections, self.reversals, rejected, self.amounts())
 
@@ -51,7 +51,7 @@ class Plan:
 
 
 def plan(rows: pl.DataFrame, known: pl.DataFrame) -> Plan:
-    """`rows` as `rows.SCHEMA` has them, in the file's order; `known`: what counts for their ids."""
+    """`rows` as `validate.SCHEMA` has them, in the file's order; `known`: the sales that count for their ids."""
     before = {name: f"before_{name}" for name in CONTENT}
     frame = rows.with_row_index("row").join(
         known.select(
@@ -92,7 +92,7 @@ def plan(rows: pl.DataFrame, known: pl.DataFrame) -> Plan:
 
 
 def _with_earlier_rows(frame: pl.DataFrame, before: dict[str, str]) -> pl.DataFrame:
-    """What counts before a row is what the row before it with the same id left: its content, or nothing."""
+    """What counts before a row is what the previous row of the same id left: its content, or nothing."""
     has_earlier = pl.col("row").shift(1).over("sale_id").is_not_null()
     took_back = pl.col("takes_back").shift(1).over("sale_id").fill_null(False)
     return frame.with_columns(

@@ -1,4 +1,4 @@
-"""A dry run: what would become of a file if it were taken now. Nothing is written that stays."""
+"""A dry run: what would become of a file if it were taken now. Nothing persistent is written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MOST_REFUSALS = 1_000
 
 
 class Pretended(SaleIndex):
-    """The cache as it would be: what the file says is kept beside it, and goes with the connection."""
+    """The index as it would be: the file's sales are in a temporary table beside it."""
 
     def __init__(self, settings: ResultsDbSettings) -> None:
         super().__init__(settings)
@@ -59,19 +59,19 @@ def check(results: ResultsDbSettings, settings: CsvSettings, file: Path) -> Chec
         fd = open_regular(file)
     except FileNotFoundError:
         raise Refused(f"there is no file {file}") from None
-    taken = Pretended(results)
+    index = Pretended(results)
     try:
-        found = _check(fd, taken, file.name, settings.csv_decimal_comma)
+        result = _check(fd, index, file.name, settings.csv_decimal_comma)
         age = time.time() - os.fstat(fd).st_ctime
         unfinished = wholeness.unfinished(fd, age, wholeness.Processes())
     finally:
         os.close(fd)
-        taken.close()
-    return replace(found, unrecognised=_unrecognised(file, settings.csv_inbox), unfinished=unfinished)
+        index.close()
+    return replace(result, unrecognised=_unrecognised(file, settings.csv_inbox), unfinished=unfinished)
 
 
 def _unrecognised(file: Path, inbox: Path) -> str:
-    """Why the inbox would pass it over under its name, or where it lies."""
+    """Why the inbox would not recognise it by its name or place; empty if it would."""
     place, inbox = file.resolve().parent, inbox.resolve()
     is_below = inbox in place.parents and place.relative_to(inbox).parts[0] not in OWN_FOLDERS
     return unrecognised_reason(file.name) if is_below or not is_sales_file(file.name) else ""
@@ -92,7 +92,7 @@ def _unpacked(fd: int) -> Iterator[int]:
         yield file.fileno()
 
 
-def _check(packed: int, taken: Pretended, name: str, decimal_comma: bool) -> Check:
+def _check(packed: int, index: Pretended, name: str, decimal_comma: bool) -> Check:
     counts = Counts()
     refusals: list[Refusal] = []
     reasons: Counter[str] = Counter()
@@ -100,17 +100,17 @@ def _check(packed: int, taken: Pretended, name: str, decimal_comma: bool) -> Che
         with _unpacked(packed) as fd:
             head = judge(fd, decimal_comma)
             for part in parse.parts(fd, head, head.body, decimal_comma):
-                made = plan(part.good, taken.find(part.good["sale_id"].unique()))
-                taken.pretend(made.changed(1))
+                changes = plan(part.good, index.find(part.good["sale_id"].unique()))
+                index.pretend(changes.changed(1))
                 bad = sorted(
-                    part.bad + [Bad(line, UNKNOWN, b"") for line in made.unknown], key=lambda one: one.line
+                    part.bad + [Bad(line, UNKNOWN, b"") for line in changes.unknown], key=lambda one: one.line
                 )
                 reasons.update(kind_of(one.reason) for one in bad)
                 refusals += [
                     Refusal(one.line, "; ".join((one.reason, *one.more)))
                     for one in bad[: MOST_REFUSALS - len(refusals)]
                 ]
-                counts += made.counts(part.rows, len(bad))
+                counts += changes.counts(part.rows, len(bad))
     except NoCsv as error:
         return Check(name, Counts(), reason=str(error))
     return Check(name, counts, tuple(refusals), ignored_columns=head.unknown, reasons=reasons)

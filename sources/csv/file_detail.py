@@ -1,4 +1,4 @@
-"""What the ledger keeps of a file beside its state: the place behind the last row done, and what became of the rows."""
+"""The detail of a FileRecord in the position store: the place behind the last row done, and the counts of its rows."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def counts_of(entry: FileRecord) -> Counts:
 
 
 def detail(place: Place, counts: Counts) -> dict[str, Any]:
-    """What moves with the rows; what else the entry keeps stays."""
+    """The part of the detail that moves with the rows."""
     return {"offset": place.offset, "line": place.line, "counts": asdict(counts)}
 
 
 def earlier_of(entry: FileRecord) -> list[Span]:
-    """The same content's events of other times: each time its copy was lost, a part of it had been taken."""
+    """Spans of earlier, interrupted ingestions of the same content, whose copy was lost."""
     return [(first, behind, accepted) for first, behind, accepted in entry.detail.get("earlier", ())]
 
 
 def disagreements_of(entry: FileRecord) -> dict[str, int]:
-    """Files of the same time that said something else of some sales, and of how many."""
+    """Files of the same modification time that differ in some sales, and in how many."""
     return dict(entry.detail.get("disagrees", {}))
 
 
 class Writers:
-    """Which file made an event, among those that were modified at about the same time as another."""
+    """The file that an event came from, among those modified at about the same time as `entry`."""
 
-    # What copies and unpacks files keeps whole seconds, or two of them; a copy of several takes less.
+    # Copying and unpacking keep times in whole seconds, or two of them; copying several files takes less.
     SAME_TIME_NS = 2_000_000_000
 
     def __init__(self, files: Mapping[str, FileRecord], entry: FileRecord) -> None:
@@ -54,7 +54,7 @@ class Writers:
 
     @cached_property
     def _spans(self) -> list[tuple[int, int, str]]:
-        # Of a file that an older version entered it is not known.
+        # Unknown for a file that an older version entered.
         modified = self._entry.detail.get("modified", -math.inf)
         return sorted(
             (first, behind, other.name)
@@ -65,15 +65,15 @@ class Writers:
         )
 
     def of(self, seqs: Iterable[int]) -> Counter[str]:
-        """How many of the events are of which of the files."""
-        found: Counter[str] = Counter()
+        """The number of these events by file."""
+        counts: Counter[str] = Counter()
         for seq in seqs:
             at = bisect_right(self._spans, (seq, math.inf, "")) - 1
             if at >= 0 and seq < self._spans[at][1]:
-                found[self._spans[at][2]] += 1
-        return found
+                counts[self._spans[at][2]] += 1
+        return counts
 
 
 def spans_of(entry: FileRecord) -> list[Span]:
-    """All events that the content has made and that were not taken back as a whole."""
+    """All events of the content that were not retracted as a whole."""
     return [*earlier_of(entry), (entry.first_seq, entry.next_seq, counts_of(entry).accepted)]

@@ -1,4 +1,4 @@
-"""Take what waits in the inbox: each file entered in the ledger, then block by block into the log."""
+"""Ingest the files of the inbox: each is entered in the position store, then written block by block to the log."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from sources.position_store import FileRecord
 
 _log = logs.get(__name__)
 
-# How often the cache notes how far the log is reflected: so much of it is read again after a kill.
+# How often the index stores the offsets that it reflects: so much of the log is read again after a kill.
 NOTE_SECONDS = 10.0
-UNKNOWN = "column operation: REVERSAL of a sale that no file has said, or that was taken back"
+UNKNOWN = "column operation: REVERSAL of a sale that no file contains, or that was taken back"
 
 
 def take(
@@ -44,17 +44,17 @@ def take(
     settings: CsvSettings,
     topics: Topics | None = None,
     *,
-    say: OnProgress = no_progress,
+    on_progress: OnProgress = no_progress,
 ) -> Taking:
     """Take all that waits and is complete; a file of which a part was taken goes on where it was left.
 
-    `say` is given what the run has written, after each transaction.
+    `on_progress` is called with what the run has written, after each transaction.
     Raises ElectroRedError when it cannot go on: run it again.
     """
     started = time.monotonic()
     inbox = Inbox(settings.csv_inbox, settings.csv_settle_seconds)
     with inbox.held(), Source(kafka, results, topics or Topics()) as source:
-        intake = Intake(inbox, source, settings.csv_decimal_comma, say)
+        intake = Intake(inbox, source, settings.csv_decimal_comma, on_progress)
         files = tuple(intake.run())
     return Taking(files, intake.counts, time.monotonic() - started, tuple(intake.preview))
 
@@ -66,16 +66,16 @@ class Intake:
     inbox: Inbox
     source: Source
     decimal_comma: bool
-    say: OnProgress = no_progress
+    on_progress: OnProgress = no_progress
     counts: Counts = field(default_factory=Counts)
-    # Of retractions that had been cut off.
+    # Of retractions that had been interrupted.
     reversed: Counts = field(default_factory=Counts)
     preview: list[dict[str, Any]] = field(default_factory=list)
     _noted_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> Iterator[FileResult]:
-        """1. end what a predecessor left  2. put back what was written to since it was taken  3. take the files,
-        oldest first  4. hold nothing back.
+        """1. finish what a predecessor left  2. put back what was written to since it was taken  3. take the files,
+        oldest first  4. release the frontier.
         """
         yield from self._finish_left()
         yield from self._put_back()
@@ -117,10 +117,10 @@ class Intake:
 
     def _reversed(self, before: Counts, counts: Counts) -> None:
         self.reversed = before + counts
-        self._say()
+        self._report_progress()
 
-    def _say(self) -> None:
-        self.say((self.counts + self.reversed).facts)
+    def _report_progress(self) -> None:
+        self.on_progress((self.counts + self.reversed).facts)
 
     def _go_on(self, entry: FileRecord) -> FileResult:
         if self.inbox.path_of(entry.sha256).exists():
@@ -145,20 +145,20 @@ class Intake:
         if copy is None:
             return FileResult(waiting.shown, "changing", reason="it went or was written to while it was read")
         known = self.source.files.get(copy.sha256)
-        # One of which nothing counted may fare otherwise now, with another setting or another version.
+        # A file of which every row was rejected is tried again: a setting or the version may have changed.
         if known is not None and known.state == "DONE" and not counts_of(known).is_in_vain:
-            said = f"its content was taken as {known.name}"
+            reason = f"its content was taken as {known.name}"
             try:
                 self.inbox.let_go(waiting, copy.sha256)
             except Refused as error:
                 self.inbox.drop(copy.sha256)
-                return FileResult(waiting.shown, "refused", copy.sha256, f"{said}, and {error}")
+                return FileResult(waiting.shown, "refused", copy.sha256, f"{reason}, and {error}")
             if known.name == waiting.shown:
-                # It lies there under this name already: put in twice, or not yet let go when a run was cut off.
+                # It is in `processed/` under this name already: put in twice, or a run was killed before `let_go`.
                 self.inbox.drop(copy.sha256)
             else:
                 self.inbox.finish(copy.sha256, waiting.shown, known.entered_at)
-            return FileResult(waiting.shown, "copy", copy.sha256, said)
+            return FileResult(waiting.shown, "copy", copy.sha256, reason)
         entry = self._enter(waiting, copy, known)
         left = ""
         try:
@@ -200,7 +200,7 @@ class Intake:
             os.close(fd)
 
     def _rows(self, entry: FileRecord) -> FileResult:
-        """Take its rows from where the entry stands; a block is read while the one before it is written."""
+        """Take its rows from the entry's place on; a block is read while the one before it is written."""
         started = time.monotonic()
         with self._opened(entry) as fd, closing(Writing(self.source)) as writing:
             head, place = parse.head(fd), place_of(entry)
@@ -210,29 +210,29 @@ class Intake:
             while True:
                 following = None if part is None else next(parts, None)
                 writing.settle()
-                self._say()
-                made, bad, counts = self._planned(part)
+                self._report_progress()
+                changes, bad, counts = self._planned(part)
                 self.counts += counts
                 end = part.end if part is not None else place
-                disagrees = dict(Counter(disagreements_of(entry)) + writers.of(made.corrected))
+                disagrees = dict(Counter(disagreements_of(entry)) + writers.of(changes.corrected))
                 entry = replace(
                     entry,
                     state="TAKING" if following is not None else "DONE",
                     rows=entry.rows + counts.rows,
-                    next_seq=self.source.next_seq + made.events.height,
+                    next_seq=self.source.next_seq + changes.events.height,
                     detail={
                         **entry.detail,
                         **detail(end, counts_of(entry) + counts),
                         **({"disagrees": disagrees} if disagrees else {}),
                     },
                 )
-                writing.start(made, bad, entry)
+                writing.start(changes, bad, entry)
                 if following is None:
                     break
                 part = following
                 self._note_sometimes(writing)
             writing.settle()
-            self._say()
+            self._report_progress()
         self._put_away(entry)
         took = time.monotonic() - started
         if disagrees:
@@ -242,14 +242,14 @@ class Intake:
 
     def _planned(self, part: Part | None) -> tuple[Plan, list[Bad], Counts]:
         if part is None:
-            return plan(parse.NO_ROWS, self.source.taken.find(parse.NO_ROWS["sale_id"])), [], Counts()
+            return plan(parse.NO_ROWS, self.source.index.find(parse.NO_ROWS["sale_id"])), [], Counts()
         part = part.fitting(self.source.most_row_bytes)
-        made = plan(part.good, self.source.taken.find(part.good["sale_id"].unique()))
-        bad = part.bad + [Bad(line, UNKNOWN, part.shown(line)) for line in made.unknown]
+        changes = plan(part.good, self.source.index.find(part.good["sale_id"].unique()))
+        bad = part.bad + [Bad(line, UNKNOWN, part.shown(line)) for line in changes.unknown]
         if len(self.preview) < PREVIEW_ROWS:
-            sold = made.events.filter(~made.events["reversal"]).head(PREVIEW_ROWS - len(self.preview))
+            sold = changes.events.filter(~changes.events["reversal"]).head(PREVIEW_ROWS - len(self.preview))
             self.preview += [_shown(row) for row in sold.select(COLUMNS).iter_rows(named=True)]
-        return made, bad, made.counts(part.rows, len(bad))
+        return changes, bad, changes.counts(part.rows, len(bad))
 
     def _note_sometimes(self, writing: Writing) -> None:
         if time.monotonic() - self._noted_at >= NOTE_SECONDS:
@@ -273,5 +273,5 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def waiting(settings: CsvSettings) -> list[Waiting]:
-    """What waits, for a sensor: nothing is opened, and nothing asked of Kafka."""
+    """What waits, for a sensor: without a request to Kafka."""
     return Inbox(settings.csv_inbox, settings.csv_settle_seconds).waiting()

@@ -16,10 +16,10 @@ from kafka_client.errors import Refused
 from kafka_client.registry import Registry
 from kafka_client.writer_schemas import LostSchema
 from sources.csv.validate import EPOCH, MICROSECOND
-from sources.log import Own, batches, begins, ends
+from sources.log import OwnEvents, batches, begins, ends
 from sources.position_store import meaning, registry_answers
 
-# Some of the source's events, and the offsets behind them by partition.
+# A batch of the source's events, and the next offsets by partition.
 Events = tuple[list[dict[str, Any]], dict[int, int]]
 
 
@@ -34,11 +34,11 @@ class Log:
         self._settings = settings
         self._partitions = partitions
         with registry_answers():
-            self._own = Own(Registry(settings).codec(topic.subject, load(topic.schema)), source)
+            self._own = OwnEvents(Registry(settings).codec(topic.subject, load(topic.schema)), source)
         self._source = source
 
     def ends(self) -> dict[int, int]:
-        """Where each partition ends now; what any transaction before has written is below."""
+        """The end offset of each partition; what any earlier transaction wrote is below."""
         try:
             return ends(self._settings, self.topic.name, self._partitions)
         except KafkaException as error:
@@ -78,7 +78,7 @@ class Log:
             raise Refused(str(error)) from error
         if event is None:
             return None
-        # Others may have written it, with any types that Avro takes for ours.
+        # A foreign writer may have used any types that are compatible with ours.
         if not isinstance(event["sold_at"], datetime) or not isinstance(event["amount"], Decimal):
             return None
         event["sold_at"] = (event["sold_at"] - EPOCH) // MICROSECOND

@@ -1,6 +1,6 @@
 """A file of sales → columns of sound rows and the reasons of the others, a block at a time, by pandas.
 
-A row's fate depends on the row alone, never on where a block begins.
+The result of a row depends on the row alone, never on where a block begins.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Part:
         return self._block.shown(int(np.searchsorted(self._block.lines, line)))
 
     def fitting(self, most: int) -> Part:
-        """The same without good rows whose texts are of more bytes, the key's twice: no record could hold them."""
+        """The same without good rows whose texts, the key counted twice, exceed `most` bytes, the limit of a record."""
         texts = [name for name, kind in self.good.schema.items() if kind == pl.String]
         size = pl.sum_horizontal(pl.col(name).str.len_bytes() for name in (*texts, "sale_id"))
         large = self.good.filter(size > most)
@@ -52,18 +52,18 @@ class Part:
         return self.good.height + len(self.bad)
 
 
-def parts(fd: int, found: Head, place: Place, decimal_comma: bool) -> Iterator[Part]:
-    """The file from a place on (`found.body`, or the end of a part before), each row once."""
-    for block in blocks(fd, place, found.dialect, len(found.names)):
-        yield _part(block, found, decimal_comma)
+def parts(fd: int, head: Head, place: Place, decimal_comma: bool) -> Iterator[Part]:
+    """The file from a place on (`head.body`, or the end of a part before), each row once."""
+    for block in blocks(fd, place, head.dialect, len(head.names)):
+        yield _part(block, head, decimal_comma)
 
 
-def _part(block: Block, found: Head, decimal_comma: bool) -> Part:
-    texts = _parse(block.text, found)
+def _part(block: Block, head: Head, decimal_comma: bool) -> Part:
+    texts = _parse(block.text, head)
     if texts.height != len(block.lines):
-        # What is counted here and what pandas reads are the same by construction; a difference would be a row lost.
-        raise AssertionError(f"pandas found {texts.height} rows in {len(block.lines)} records")
-    style = validate.style_of(found.dialect.separator, decimal_comma)
+        # Both counts are equal by construction; a difference would be a lost row.
+        raise AssertionError(f"pandas read {texts.height} rows in {len(block.lines)} records")
+    style = validate.style_of(head.dialect.separator, decimal_comma)
     checked = validate.check(texts.with_columns(line=pl.Series(block.lines, dtype=pl.Int64)), style)
     bad = block.bad + [
         Bad(int(block.lines[row]), reason, block.shown(row), tuple(more))
@@ -72,10 +72,10 @@ def _part(block: Block, found: Head, decimal_comma: bool) -> Part:
     return Part(checked.good, sorted(bad, key=lambda one: one.line), block.end, block)
 
 
-def _parse(text: bytes, found: Head) -> pl.DataFrame:
-    """The cells as they are, texts all of them."""
-    wanted = [number for number, name in enumerate(found.names) if name in CELLS]
-    separator, cells = found.dialect.separator, len(found.names) + found.dialect.trailing
+def _parse(text: bytes, head: Head) -> pl.DataFrame:
+    """The cells as texts."""
+    wanted = [number for number, name in enumerate(head.names) if name in CELLS]
+    separator, cells = head.dialect.separator, len(head.names) + head.dialect.trailing
     # A first line of our own: pandas drops what looks like a byte order mark at the very beginning.
     first = separator.join("h" * cells).encode() + b"\n"
     frame = pd.read_csv(
@@ -84,7 +84,7 @@ def _parse(text: bytes, found: Head) -> pl.DataFrame:
         header=0,
         names=list(range(cells)),
         usecols=wanted,
-        skipinitialspace=found.dialect.skips_blanks,
+        skipinitialspace=head.dialect.skips_blanks,
         index_col=False,
         dtype=object,
         na_filter=False,
@@ -92,7 +92,7 @@ def _parse(text: bytes, found: Head) -> pl.DataFrame:
         low_memory=False,
         engine="c",
     )
-    texts = {found.names[number]: frame[number].to_numpy() for number in wanted}
+    texts = {head.names[number]: frame[number].to_numpy() for number in wanted}
     return pl.DataFrame(
         {name: pl.Series(texts[name], dtype=dtype) for name, dtype in CELLS.items() if name in texts}
     )

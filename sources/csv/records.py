@@ -1,11 +1,11 @@
 """A file's bytes → blocks of whole records with their true line numbers, in flat memory whatever the file holds.
 
-A record ends at a line feed outside of quotes. What a parser could stumble over is set aside here, with its line: what
+A record ends at a line feed outside of quotes. What a parser could not read is set aside here, with its line: what
 is too long, not UTF-8, has a NUL or a lone carriage return, an open quote, or another number of fields than the header.
 
 Quotes mean what they mean to the csv module; a carriage return that ends no line is a character like any other, so that
-its record is found, and refused. Two before a line feed are one: translating line ends twice makes them. Records are
-found by whole blocks or by lines: both are this grammar.
+its record is split off, and refused. Two before a line feed are one: translating line ends twice makes them. Records
+are split by whole blocks or by lines: both are this grammar.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sources.csv.quoting import Dialect, Lines
-from sources.csv.verdicts import fits, lone_returns, not_utf8, says_nothing, without_end
+from sources.csv.verdicts import are_blank, fits, lone_returns, not_utf8, without_end
 
 # What is read, parsed and written in one go: some ten thousand rows, so that a Kafka transaction is about 50 ms.
 BLOCK_BYTES = 1 << 20
 # Of a block, good or bad: rows of two bytes would be half a million dead letters in one transaction.
 MOST_RECORDS = 20_000
-# A row is ten short values. Beyond this it is none, and is never held as a whole.
+# A row is ten short values. A longer record is none, and is never held in memory as a whole.
 MAX_RECORD_BYTES = 1 << 16
 # What a dead letter shows of a row.
 SHOWN_BYTES = 10_000
@@ -59,9 +59,9 @@ class Bad:
 
 @dataclass(frozen=True)
 class Records:
-    """Record i stands in `data` from `starts[i]` to `ends[i]`; they and `bad` are so many bytes and lines of the file.
+    """Record i is in `data` from `starts[i]` to `ends[i]`; they and `bad` are so many bytes and lines of the file.
 
-    `raw`: what stands in the file, where `data` was written anew. `is_endless`: what follows is a line that is no
+    `raw`: the records as in the file, if `data` was written anew. `is_endless`: what follows is a line that is no
     record and does not end in the block.
     """
 
@@ -77,7 +77,7 @@ class Records:
     is_endless: bool = False
 
     def joined(self, rows: Places) -> bytes:
-        """The text of some of them; what stands together is copied together."""
+        """The text of these rows; adjacent ones are copied together."""
         runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
         return b"".join(self.data[self.starts[run[0]] : self.ends[run[-1]]] for run in runs if len(run))
 
@@ -88,7 +88,7 @@ class Records:
 
 @dataclass
 class Block:
-    """Records up to `end`: `text` has the sound ones, `lines` says where each of them begins; blank lines are none."""
+    """Records up to `end`: `text` has the valid ones, `lines` the line on which each begins; blank lines are none."""
 
     text: bytes
     lines: Places
@@ -98,7 +98,7 @@ class Block:
     _rows: Places
 
     def shown(self, index: int) -> bytes:
-        """How a sound one looks in the file."""
+        """A valid one as it is in the file."""
         return self._records.shown(int(self._rows[index]))
 
 
@@ -109,10 +109,10 @@ def blocks(fd: int, place: Place, dialect: Dialect, columns: int) -> Iterator[Bl
         if is_last and not data.endswith(b"\n"):
             data += b"\n"
         data, is_last = _bounded(data, is_last)
-        found = _split(data, place.line, dialect, is_last)
-        place = Place(place.offset + found.size, place.line + found.size_lines)
-        block = _sound(found, columns, dialect, place)
-        if found.is_endless:
+        records = _split(data, place.line, dialect, is_last)
+        place = Place(place.offset + records.size, place.line + records.size_lines)
+        block = _sound(records, columns, dialect, place)
+        if records.is_endless:
             bad, place = _pass_line(fd, place)
             block.bad.append(bad)
             block.end = place
@@ -120,7 +120,7 @@ def blocks(fd: int, place: Place, dialect: Dialect, columns: int) -> Iterator[Bl
 
 
 def _bounded(data: bytes, is_last: bool) -> tuple[bytes, bool]:
-    """No more than a block's records need, and what has to be seen behind them: not to look at it again and again."""
+    """No more than a block's records need, and what has to be seen behind them, so that it is not scanned again."""
     feeds = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == _LF)
     if len(feeds) <= MOST_RECORDS:
         return data, is_last
@@ -161,7 +161,7 @@ def _split(data: bytes, line: int, dialect: Dialect, is_last: bool) -> Records:
 def _is_regular(array: npt.NDArray[np.uint8], quotes: Places, separator: int) -> bool:
     """Whether every quote opens at the beginning of a field, closes at its end, or is one of a pair within.
 
-    Then counting them tells what is quoted. `5" pipe` is not regular.
+    Then counting them is enough to find what is quoted. `5" pipe` is not regular.
     """
     opening, closing = quotes[0::2], quotes[1::2]
     before = array[np.maximum(opening - 1, 0)]
@@ -176,37 +176,37 @@ _LONE_CR = re.compile(rb"\r(?!\r?\n)")
 
 def _split_by_lines(data: bytes, line: int, dialect: Dialect, is_last: bool) -> Records:
     """The same line by line, written anew with every field in quotes: slower, and right for stray and open quotes."""
-    found = Lines.of(data, dialect)
+    lines = Lines.of(data, dialect)
     records: list[tuple[int, int]] = []
     bad: list[Bad] = []
-    at, count = 0, len(found.offsets) - 1
+    at, count = 0, len(lines.offsets) - 1
     while at < count and len(records) + len(bad) < MOST_RECORDS:
-        behind, reason = found.behind(at), ""
-        if len(found.text(at, at + 1)) > MAX_RECORD_BYTES:
+        behind, reason = lines.behind(at), ""
+        if len(lines.text(at, at + 1)) > MAX_RECORD_BYTES:
             reason = _TOO_LONG
-        elif behind is None and not is_last and len(data) - found.offsets[at] <= MAX_RECORD_BYTES:
+        elif behind is None and not is_last and len(data) - lines.offsets[at] <= MAX_RECORD_BYTES:
             break
-        elif behind is None or found.offsets[behind] - found.offsets[at] > MAX_RECORD_BYTES:
+        elif behind is None or lines.offsets[behind] - lines.offsets[at] > MAX_RECORD_BYTES:
             reason = _OPEN_QUOTE
         if reason or behind is None:
-            bad.append(Bad(line + at, reason, found.text(at, at + 1)[:SHOWN_BYTES]))
+            bad.append(Bad(line + at, reason, lines.text(at, at + 1)[:SHOWN_BYTES]))
             at += 1
         else:
             records.append((at, behind))
             at = behind
-    rest = len(data) - found.offsets[at]
+    rest = len(data) - lines.offsets[at]
     return replace(
-        _rewritten(found, records, line, dialect),
-        size=found.offsets[at],
+        _rewritten(lines, records, line, dialect),
+        size=lines.offsets[at],
         size_lines=at,
         bad=tuple(bad),
         is_endless=at == count and rest > MAX_RECORD_BYTES,
     )
 
 
-def _rewritten(found: Lines, records: list[tuple[int, int]], line: int, dialect: Dialect) -> Records:
-    raw = [found.text(first, behind) for first, behind in records]
-    # What the csv module could not read stays as it is; it will be refused. Latin-1 keeps each byte as it is.
+def _rewritten(lines: Lines, records: list[tuple[int, int]], line: int, dialect: Dialect) -> Records:
+    raw = [lines.text(first, behind) for first, behind in records]
+    # What the csv module cannot read is left unchanged; it will be refused. Latin-1 maps each byte to itself.
     is_lone = [b"\r" in text and _LONE_CR.search(text) is not None for text in raw]
     readable = (text.decode("latin-1") for text, lone in zip(raw, is_lone, strict=True) if not lone)
     reader = csv.reader(
@@ -238,33 +238,33 @@ def _rewritten(found: Lines, records: list[tuple[int, int]], line: int, dialect:
     )
 
 
-def _sound(found: Records, columns: int, dialect: Dialect, end: Place) -> Block:
-    """The records that a parser will take as they are; the others with their reason."""
-    array = np.frombuffer(found.data, dtype=np.uint8)
-    count = len(found.starts)
-    lengths = found.ends - found.starts
-    sizes = without_end(array, found.ends, lengths)
-    blank = says_nothing(found, sizes, columns, dialect)
+def _sound(records: Records, columns: int, dialect: Dialect, end: Place) -> Block:
+    """The records that a parser can read; the others with their reason."""
+    array = np.frombuffer(records.data, dtype=np.uint8)
+    count = len(records.starts)
+    lengths = records.ends - records.starts
+    sizes = without_end(array, records.ends, lengths)
+    blank = are_blank(records, sizes, columns, dialect)
     reasons: dict[int, str] = {}
-    for row in np.flatnonzero(~fits(found, sizes, columns, dialect) & ~blank):
-        reasons[int(row)] = f"has {found.counts[row]} fields, the header has {columns}"
+    for row in np.flatnonzero(~fits(records, sizes, columns, dialect) & ~blank):
+        reasons[int(row)] = f"has {records.counts[row]} fields, the header has {columns}"
     for places, reason in ((lone_returns(array), _LONE_RETURN), (np.flatnonzero(array == 0), "holds a NUL")):
-        for row in np.unique(np.searchsorted(found.ends, places, side="right")):
+        for row in np.unique(np.searchsorted(records.ends, places, side="right")):
             if row < count:
                 reasons[int(row)] = reason
     keep = ~blank
     keep[list(reasons)] = False
     rows = np.flatnonzero(keep)
-    text = found.joined(rows)
+    text = records.joined(rows)
     undecodable = [int(rows[index]) for index in not_utf8(text, np.cumsum(lengths[rows]))]
     if undecodable:
         reasons.update(dict.fromkeys(undecodable, "is not UTF-8"))
         keep[undecodable] = False
         rows = np.flatnonzero(keep)
-        text = found.joined(rows)
-    bad = [Bad(int(found.lines[row]), reasons[row], found.shown(row)) for row in sorted(reasons)]
-    bad = sorted([*bad, *found.bad], key=lambda one: one.line)
-    return Block(text.replace(b"\r\r\n", b"\r\n"), found.lines[rows], bad, end, found, rows)
+        text = records.joined(rows)
+    bad = [Bad(int(records.lines[row]), reasons[row], records.shown(row)) for row in sorted(reasons)]
+    bad = sorted([*bad, *records.bad], key=lambda one: one.line)
+    return Block(text.replace(b"\r\r\n", b"\r\n"), records.lines[rows], bad, end, records, rows)
 
 
 def _pass_line(fd: int, place: Place) -> tuple[Bad, Place]:
@@ -272,8 +272,8 @@ def _pass_line(fd: int, place: Place) -> tuple[Bad, Place]:
     shown = os.pread(fd, SHOWN_BYTES, place.offset)
     offset = place.offset
     while data := os.pread(fd, BLOCK_BYTES, offset):
-        found = data.find(b"\n")
-        offset += len(data) if found < 0 else found + 1
-        if found >= 0:
+        feed = data.find(b"\n")
+        offset += len(data) if feed < 0 else feed + 1
+        if feed >= 0:
             break
     return Bad(place.line, _TOO_LONG, shown), Place(offset, place.line + 1)

@@ -1,4 +1,4 @@
-"""Take a wrong file back: reversals of what it said and still counts."""
+"""Retract a wrong file: reversals of its sales that still count."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def retract(
     file: str,
     topics: Topics | None = None,
     *,
-    say: OnProgress = no_progress,
+    on_progress: OnProgress = no_progress,
 ) -> Retraction:
     """Reverse every sale of the file that counts as the file has it; what was corrected since is left.
 
-    `file` is a path to its content, the name that it was taken under, or its hash. Cut off, it is ended by the next run
-    that takes files, or run again; the frontier is held until then.
-    Afterwards the same content may be taken again. `say` is given what the run has written, after each transaction.
+    `file` is a path to its content, the name that it was taken under, or its hash. Interrupted, it is finished by the
+    next run that takes files, or by a repetition; the frontier is held until then.
+    Afterwards the same content may be taken again. `on_progress` is called after each transaction.
     Raises Refused for a file that was not taken.
     """
     inbox = Inbox(settings.csv_inbox, settings.csv_settle_seconds)
@@ -52,11 +52,11 @@ def retract(
         half_done = (other for other in source.files.values() if other.state in ("TAKING", "RETRACTING"))
         if any(other.sha256 != entry.sha256 for other in half_done):
             raise Refused(
-                "another file is half taken, or half taken back: let `take` end that first, then retract"
+                "another file is half taken, or half taken back: run `take` to finish it, then retract"
             )
-        done = reverse(source, entry, lambda counts: say(counts.facts))
+        done = reverse(source, entry, lambda counts: on_progress(counts.facts))
         inbox.drop(entry.sha256)
-        # It was wrong: what a late writer adds to it shall not bring all of it back.
+        # The file was wrong: a late write to its original must not bring it back.
         inbox.forget(entry.sha256)
         source.release()
         source.note_ends()
@@ -64,8 +64,8 @@ def retract(
 
 
 def _find(source: Source, file: str) -> FileRecord:
-    """The file's entry: by its content if there is a file of that name, else by the name or hash in the ledger."""
-    found = [one for one in source.files.values() if file in (one.sha256, one.name)]
+    """The file's entry: by its content if there is a file of that name, else by the stored name or hash."""
+    entries = [one for one in source.files.values() if file in (one.sha256, one.name)]
     if Path(file).is_file():
         fd = open_regular(Path(file))
         try:
@@ -74,24 +74,24 @@ def _find(source: Source, file: str) -> FileRecord:
             raise Refused(f"{file} cannot be unpacked, so its content is not known") from error
         finally:
             os.close(fd)
-        found = [one for one in source.files.values() if one.sha256 == sha256]
-    counting = [one for one in found if one.state in ("DONE", "TAKING", "LOST", "RETRACTING")]
+        entries = [one for one in source.files.values() if one.sha256 == sha256]
+    counting = [one for one in entries if one.state in ("DONE", "TAKING", "LOST", "RETRACTING")]
     if len(counting) == 1:
         return counting[0]
     if counting:
         hashes = ", ".join(one.sha256 for one in counting)
         raise Refused(f"several files were taken as {file}: name one by its content or its hash, of {hashes}")
-    states = ", ".join(sorted({one.state for one in found}))
+    states = ", ".join(sorted({one.state for one in entries}))
     raise Refused(f"{file} is not among the files that were taken{f'; it is {states}' if states else ''}")
 
 
 def reverse(
     source: Source, entry: FileRecord, written: Callable[[Counts], None] = lambda _: None
 ) -> Retraction:
-    """Reverse what the file said and still counts; goes on where it was cut off.
+    """Reverse the sales of the file that still count; resumes where it was interrupted.
 
-    The first of several transactions says RETRACTING, so that whoever comes after a kill ends it before he lets the
-    frontier go. `written` is given what this run has reversed, after each of them.
+    The first of several transactions writes RETRACTING, so that after a kill the next run finishes it before it
+    releases the frontier. `written` is called with what this run has reversed, after each of them.
     """
     by_this_run = Counts()
     recorded_at = source.hold()
@@ -99,8 +99,8 @@ def reverse(
     rows = next(batches, pl.DataFrame(schema=STORED_SCHEMA))
     while True:
         following = next(batches, None)
-        made = Plan(rows.select(*COLUMNS, pl.lit(True).alias("reversal")), 0, 0, 0, rows.height, [])
-        counts = Counts(reversals=rows.height, amount=made.amounts())
+        changes = Plan(rows.select(*COLUMNS, pl.lit(True).alias("reversal")), 0, 0, 0, rows.height, [])
+        counts = Counts(reversals=rows.height, amount=changes.amounts())
         so_far = Counts(**entry.detail.get("retracted", {})) + counts
         retracted = {"reversals": so_far.reversals, "amount": dict(so_far.amount)}
         entry = replace(
@@ -108,7 +108,7 @@ def reverse(
             state="RETRACTED" if following is None else "RETRACTING",
             detail={**entry.detail, "retracted": retracted},
         )
-        source.write(made, source.encode(made, recorded_at), [], entry, is_last=following is None)
+        source.write(changes, source.encode(changes, recorded_at), [], entry, is_last=following is None)
         by_this_run += counts
         written(by_this_run)
         if following is None:
@@ -121,8 +121,8 @@ def reverse(
 
 
 def _batches(source: Source, entry: FileRecord) -> Iterator[pl.DataFrame]:
-    """What counts of the file, some rows at a time, by seq."""
+    """The sales of the file that count, by seq, BATCH rows at a time."""
     for first, behind, _ in spans_of(entry):
-        while (rows := source.taken.made_by(first, behind, BATCH)).height:
+        while (rows := source.index.made_by(first, behind, BATCH)).height:
             yield rows
             first = int(rows["seq"][-1]) + 1

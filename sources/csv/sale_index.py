@@ -1,7 +1,7 @@
-"""What the files have said so far: the sale that counts for each sale_id, in the results database.
+"""The sale of the files that counts for each sale_id, in the results database.
 
-A cache of `sales-events`. It notes which events it reflects in the transaction of its rows, is caught up from the log
-before a file is read, and is thrown away and made again when it does not fit the log.
+A cache of `sales-events`. It stores which events it reflects in the transaction of its rows, is caught up from the log
+before a file is read, and is dropped and rebuilt when it does not match the log.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from sources.csv.validate import COLUMNS, SCHEMA
 
 _log = logs.get(__name__)
 
-# A server that is cut off, or a peer that is gone without a word, is noticed within about 10 seconds instead of
-# TCP's quarter of an hour.
+# A server that is cut off is noticed within about 10 seconds instead of TCP's quarter of an hour.
 _CONNECT: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 5,
@@ -35,7 +34,7 @@ _CONNECT: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-# The longest statement, bringing in a batch of the log, takes a few; what is longer waits for somebody's lock.
+# The longest statement, bringing in a batch of the log, takes a few; a longer one waits for a lock.
 STATEMENT_SECONDS = 60
 # The columns of the table.
 _STORED = (*COLUMNS, "seq")
@@ -65,7 +64,7 @@ class SaleIndex:
             )
             with self.transaction() as cursor:
                 cursor.execute("SET statement_timeout = %s", (STATEMENT_SECONDS * 1_000,))
-                # What a crash of the server takes back is in the log: rows and what they reflect go together.
+                # What a crash of the server loses is in the log: rows and positions are lost together.
                 cursor.execute("SET synchronous_commit = off")
                 cursor.execute("SET client_encoding = 'UTF8'")
                 cursor.execute('CREATE TEMP TABLE csv_wanted (sale_id text COLLATE "C")')
@@ -85,7 +84,7 @@ class SaleIndex:
             return pl.DataFrame(cursor.fetchall(), schema=STORED_SCHEMA, orient="row")
 
     def made_by(self, first_seq: int, next_seq: int, most: int) -> pl.DataFrame:
-        """At most so many of the sales that count and whose events have such a seq, by seq."""
+        """At most `most` of the sales that count with `first_seq` ≤ seq < `next_seq`, by seq."""
         with self.transaction() as cursor:
             cursor.execute(
                 f"SELECT {NAMES} FROM csv_sales WHERE seq >= %s AND seq < %s ORDER BY seq LIMIT %s",
@@ -94,9 +93,9 @@ class SaleIndex:
             return pl.DataFrame(cursor.fetchall(), schema=STORED_SCHEMA, orient="row")
 
     def apply(self, changed: pl.DataFrame, next_seq: int) -> None:
-        """What a committed Kafka transaction said: the sale that now counts for each id; with seq 0, none does.
+        """Apply a committed Kafka transaction: the sale that now counts for each id; with seq 0, none does.
 
-        Raises Fenced when another process has moved the cache on: it has these events from the log.
+        Raises Fenced when another process has moved the cache on: it applied these events from the log.
         """
         with self.transaction() as cursor:
             cursor.execute(
@@ -119,7 +118,7 @@ class SaleIndex:
             )
 
     def note_ends(self, ends: dict[int, int]) -> None:
-        """Everything of the source below these offsets is reflected: catching up may begin there."""
+        """Store that everything of the source below these offsets is reflected: catching up may begin there."""
         with self.transaction() as cursor:
             cursor.execute(
                 "UPDATE csv_cache SET offsets = %s WHERE topic_id = %s AND next_seq = %s",
@@ -127,12 +126,12 @@ class SaleIndex:
             )
 
     def catch_up(self, log: Log, next_seq: int) -> None:
-        """Reflect every event below `next_seq`, the ledger's. Raises Refused if the log does not have them all."""
+        """Apply every event below the position's `next_seq`. Raises Refused if the log does not have them all."""
         self._topic_id = log.topic_id
         for is_new in (False, True):
             offsets = self._begin(is_new)
             if not is_new and self.next_seq == self._seen == next_seq:
-                # Position and events are written together: nothing stands behind what is reflected.
+                # Position and events are written together: the log has nothing beyond.
                 return
             if self.next_seq <= next_seq:
                 self._follow(log, offsets)
@@ -140,10 +139,10 @@ class SaleIndex:
                     self._caught_up(next_seq)
                     return
             if not is_new:
-                _log.warning("the cache of taken rows does not fit the log: it is made again from there")
+                _log.warning("the cache of taken rows does not match the log: it is rebuilt from the log")
         raise Refused(
-            f"the events of the CSV files in {log.topic.name} end below seq {next_seq}, which the ledger says was "
-            "written: the topic has lost events, or the ledger is another topic's. Restore the topic"
+            f"the events of the CSV files in {log.topic.name} end below seq {next_seq}, which the position "
+            "store records as written: the topic has lost events, or the position is another topic's. Restore the topic"
         )
 
     def _begin(self, is_new: bool) -> dict[int, int]:
@@ -151,16 +150,16 @@ class SaleIndex:
             cursor.execute(
                 "SELECT next_seq, seen, offsets FROM csv_cache WHERE topic_id = %s", (self._topic_id,)
             )
-            found = cursor.fetchone()
-            if found is None or is_new:
+            row = cursor.fetchone()
+            if row is None or is_new:
                 cursor.execute("TRUNCATE csv_sales, csv_cache")
                 cursor.execute("INSERT INTO csv_cache VALUES (%s, 1, 1, '{}')", (self._topic_id,))
-                found = (1, 1, {})
-        self.next_seq, self._seen, offsets = found
+                row = (1, 1, {})
+        self.next_seq, self._seen, offsets = row
         return {int(partition): offset for partition, offset in offsets.items()}
 
     def _follow(self, log: Log, offsets: dict[int, int]) -> None:
-        """Apply what stands in the log from the offsets on, but for what is reflected already."""
+        """Apply the log from the offsets on, without what is reflected already."""
         for events, ends in log.events(offsets):
             fresh = [event for event in events if event["seq"] >= self.next_seq]
             self._seen = max(self._seen, *(event["seq"] + 1 for event in fresh), 1)
@@ -189,7 +188,7 @@ class SaleIndex:
 
 
 def _newest(events: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """What counts after these events, of which those of one sale are in order."""
+    """The sale that counts for each id after these events; those of one sale are in order."""
     newest = {}
     for event in events:
         newest[event["sale_id"]] = event if event["operation"] == "SALE" else event | {"seq": 0}
@@ -198,7 +197,7 @@ def _newest(events: Sequence[dict[str, Any]]) -> pl.DataFrame:
 
 
 def copy_in(cursor: Cursor, table: str, frame: pl.DataFrame) -> None:
-    """Make the frame what a temporary table holds."""
+    """Replace the content of a temporary table by the frame."""
     text = io.BytesIO()
     frame.write_csv(text, include_header=False, quote_style="non_numeric")
     text.seek(0)
@@ -207,7 +206,7 @@ def copy_in(cursor: Cursor, table: str, frame: pl.DataFrame) -> None:
 
 
 def upsert(table: str) -> str:
-    """The statement that brings `csv_changed` into a table; what counts no more stays, with seq 0."""
+    """The statement that brings `csv_changed` into a table; a sale that no longer counts stays, with seq 0."""
     new = ", ".join(f"{name} = excluded.{name}" for name in _STORED[1:])
     return f"INSERT INTO {table} ({NAMES}) SELECT {NAMES} FROM csv_changed ON CONFLICT (sale_id) DO UPDATE SET {new}"
 

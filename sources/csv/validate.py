@@ -1,7 +1,7 @@
 """What makes a row of a file a sale: the rules of the sales table and of the pipelines, over whole columns.
 
-What is written in the usual way is read in whole columns, the rest cell by cell by the rules in `contracts`, which
-say the same of both.
+Cells in the usual form are read in whole columns, the others cell by cell by the rules in `contracts`, which give
+the same results for both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EPOCH, MICROSECOND = times.EPOCH, times.MICROSECOND
 # As in the sales table, whose columns a file has.
 COLUMNS = SALE_COLUMNS
 OPERATION = "operation"
-# What two rows of one sale have to share to say the same.
+# What two rows of one sale have to share to be duplicates.
 CONTENT = COLUMNS[1:]
 # The cells of a file as they are read: texts, all of them.
 CELLS: dict[str, Any] = dict.fromkeys((*COLUMNS, OPERATION), pl.String)
@@ -75,17 +75,17 @@ def check(cells: pl.DataFrame, style: Style) -> Checked:
     if OPERATION not in cells.columns:
         cells = cells.with_columns(pl.lit("").alias(OPERATION))
     faults: dict[int, list[str]] = {}
-    everyone = pl.repeat(True, cells.height, dtype=pl.Boolean, eager=True)
+    all_rows = pl.repeat(True, cells.height, dtype=pl.Boolean, eager=True)
     # An operation that is none is refused with the rest of its row, as a sale.
-    operation = _values(cells, _OPERATION, everyone, faults).fill_null("")
+    operation = _values(cells, _OPERATION, all_rows, faults).fill_null("")
     takes_back = (operation == "REVERSAL").alias("takes_back")
-    columns = [_values(cells, _SALE_ID, everyone, faults)]
+    columns = [_values(cells, _SALE_ID, all_rows, faults)]
     # What takes back needs no more than the sale's id.
     columns += [_values(cells, rule, ~takes_back, faults) for rule in _rules(style)]
     good = pl.DataFrame([*columns, takes_back, cells["line"]])
     refused = sorted(faults)
     if refused:
-        good = good.filter(everyone.scatter(refused, False))
+        good = good.filter(all_rows.scatter(refused, False))
     # Of what takes back.
     good = good.with_columns(pl.col(pl.Int64).fill_null(0), pl.col(pl.String).fill_null(""))
     return Checked(good.select(list(SCHEMA)), [(row, faults[row]) for row in refused])

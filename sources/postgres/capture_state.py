@@ -1,4 +1,4 @@
-"""What change capture keeps in the ledger as its own position."""
+"""The state of change capture, stored as the detail of its position."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from sources.postgres.lsn import lsn_number, lsn_text
 from sources.postgres.pgoutput import Begin
 from sources.postgres.shape import Shape
 
-# opening: the slot is being made; reading: chunks are outstanding; passing: the stream has not yet passed what
+# opening: the slot is being created; reading: chunks are outstanding; passing: the stream has not yet passed what
 # the chunks saw; done: the stream alone.
 Phase = Literal["opening", "reading", "passing", "done"]
 
 
 @dataclass(frozen=True)
 class CaptureState:
-    """Where capture stands on which server, and how far the snapshot is.
+    """The position of capture on a server, and the progress of its snapshot.
 
     `until`: the WAL position that ends the phase `passing`. `base`: the slot's own snapshot. `unseen`: transactions
     whose changes were left to a chunk, and that were not visible yet when this was written. `table`: its oid; 0 in
     what was written before it was kept. `topic`: the id and the partition count of the events' topic; likewise.
-    `published`: the mark of the publication; likewise. `witness`: by what its history is known again; likewise.
+    `published`: the mark of the publication; likewise. `witness`: identifies the history of the server; likewise.
     `seen`: the server's WAL when the last chunk was read; chunks may hold what was committed up to there.
     `shape`: the table's; empty in what was written before it was kept.
     """

@@ -1,4 +1,4 @@
-"""The topic that the events are in: the one that holds what the ledger says was written, and no other of its name."""
+"""The topic of the events: the one that the stored position was written with, and no other of its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sources.position_store import check_kept, meaning
 
 
 class EventsTopic:
-    """The events' topic as the broker knows it."""
+    """The events' topic, as the broker describes it."""
 
     def __init__(self, settings: KafkaSettings, topic: Topic) -> None:
         self._settings = settings
@@ -20,7 +20,7 @@ class EventsTopic:
         self._name = topic.name
 
     def identity(self) -> tuple[str, int]:
-        """For a start: its id and its partition count.
+        """Its id and partition count, at a start.
 
         Raises Retriable without an answer, Refused without the right or if the topic does not keep what is written.
         """
@@ -34,11 +34,11 @@ class EventsTopic:
             raise meaning(error) from error
 
     def check(self, known: tuple[str, int]) -> None:
-        """Raise Refused when it is not what it was: the events before would be lost, or their keys elsewhere."""
+        """Raise Refused when it has changed: earlier events would be lost, or their keys in other partitions."""
         topic_id, partitions = self._described()
         if topic_id != known[0]:
             raise Refused(
-                f"the topic {self._name} was made again: its id was {known[0]} and is {topic_id}, and what was "
+                f"the topic {self._name} was recreated: its id was {known[0]} and is {topic_id}, and what was "
                 "captured before is not in it. Start anew with another slot and empty topics"
             )
         if partitions != known[1]:

@@ -1,4 +1,4 @@
-"""What is captured: the table and its publication, as capture needs them, held to what they were when it began."""
+"""The table and its publication, checked at a start and then against every change of them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from sources.postgres.watch import SESSION
 
 _log = logs.get(__name__)
 
-# pgoutput has had its binary format since 14, and since 15 it is silent about transactions without our tables.
+# pgoutput has had its binary format since 14, and since 15 it omits transactions without our tables.
 OLDEST_SERVER = 150_000
-# A commit is in the stream microseconds before it is visible, except where it waits for a standby.
+# A commit is in the stream microseconds before it is visible, except when it waits for a standby.
 LOOKS, LOOK_SECONDS = 500, 0.002
 
 
 class Published:
-    """The sales table in its publication. A change of it that was undone is noticed too, by what each change leaves.
+    """The sales table in its publication. A change that was undone is noticed too, by its trace in the catalog.
 
-    Every change of a publication, and of its hold on a table, writes a new version of a row of the catalog, which
-    bears the transaction's id; made again, it has another oid. `mark` stands for both and is part of the position,
+    Every change of a publication, and of its tables, writes a new version of a row of the catalog, which has the
+    transaction's id; recreated, it has another oid. `mark` stands for both and is part of the position,
     and so is the table's `shape`.
     """
 
@@ -56,9 +56,9 @@ class Published:
         return self.shape if self._former is None else self._former
 
     def watch(self) -> None:
-        """Raise Refused when the table is not published as `check` found it, or is not the one that it found.
+        """Raise Refused when the table or its publication is not as `check` read them.
 
-        Asks the catalog only, because a look at the table itself would wait for whoever has locked it.
+        Reads the catalog only, because reading the table itself would wait for its locks.
         """
         known, known_shape = self.mark, self.shape
         mark = self._look()
@@ -77,13 +77,13 @@ class Published:
             if mark == known:
                 raise
             raise Refused(
-                f"{error} Found while capture ran: what was changed in between is not in the log; if that can be, "
+                f"{error} Detected while capture ran: what was changed in between is not in the log; if that can be, "
                 "start anew with another slot and empty topics"
             ) from error
         self.check_history(known, kept)
 
     def look_behind(self, xid: int) -> Sequence[Sequence[str]]:
-        """`watch`, once the transaction is visible; gives the orders in which the needed columns may stand."""
+        """`watch`, once the transaction is visible; returns the allowed orders of the needed columns."""
         for _ in range(LOOKS):
             ((text,),) = self._database.ask("select pg_current_snapshot()::text")
             now = Visible.parse(text)
@@ -107,10 +107,10 @@ class Published:
         return str(name)
 
     def check_history(self, known: str, known_shape: Shape) -> None:
-        """Raise Refused unless nothing was changed since then, or a person knows that nothing was lost by it."""
+        """Raise Refused unless nothing was changed since then, or a person has accepted the change."""
         self._former = None
         if self._accepted == self._acceptance():
-            # What was changed before has the former order, and its own quantities prove nothing.
+            # Earlier changes have the former order, and its quantities prove nothing.
             if known_shape.columns and list(known_shape.columns) != list(self.shape.columns):
                 self._wait_for_stream(replace(known_shape, quantities={}), set())
             else:
@@ -120,9 +120,9 @@ class Published:
         if known and self.mark != known:
             raise Refused(
                 f"the publication {database.publication}, or what it holds of {database.name}, was changed since "
-                "capture last looked. It is whole now, but what was sold while it was not is not in the log: if that "
-                "can be, start anew with another slot and empty topics. If nobody wrote to the table meanwhile, or it "
-                f"was whole all the time, {self._go_on()}"
+                "capture last looked. It is complete now, but what was sold while it was not is not in the log: if "
+                "that can be, start anew with another slot and empty topics. If the table was not written to "
+                f"meanwhile, or it was complete all the time, {self._go_on()}"
             )
         if suspicions := self.shape.suspicions(known_shape):
             raise self._changed(suspicions)
@@ -137,7 +137,7 @@ class Published:
     def passed(self, halves: Iterable[ChangeEvent], lsn: int) -> None:
         """The stream has shown these halves, and everything that was committed below `lsn`; before that is written.
 
-        A sampled sale that was changed or deleted proves nothing any more. Raises Refused when the quantity of
+        A sampled sale that was changed or deleted is dropped from the sample. Raises Refused when the quantity of
         another one was changed by a cast.
         """
         if sampled := self.kept.quantities:
@@ -161,8 +161,8 @@ class Published:
 
     def _changed(self, suspicions: Sequence[str]) -> Refused:
         return Refused(
-            f"the table {self._database.name} was changed since capture last looked: {'; '.join(suspicions)}. No "
-            "stream of changes says what that did to the rows that were there, so the log may hold other values than "
+            f"the table {self._database.name} was changed since capture last looked: {'; '.join(suspicions)}. The "
+            "stream of changes does not show what that did to existing rows, so the log may hold other values than "
             "the table: start anew with another slot and empty topics. If every row has the values that it had "
             f"before, {self._go_on()}"
         )
@@ -171,17 +171,17 @@ class Published:
         return f"go on with ELECTRORED_SALES_PUBLICATION_ACCEPTED={self._acceptance()}"
 
     def _acceptance(self) -> str:
-        """Stands for the publication and the table as they are now."""
+        """Identifies the publication and the table as they are now."""
         return hashlib.sha256(repr((self.mark, self.shape)).encode()).hexdigest()[:16]
 
     def _others(self, quantities: Mapping[str, int]) -> set[str]:
-        """Which of these sales have another quantity now. Waits for whoever has locked the table."""
+        """Which of these sales have another quantity now. Waits for locks on the table."""
         query = sql.SQL("select sale_id, quantity from only {} where sale_id = any (%s)")
-        found = self._database.ask(query.format(self._database.identifier), (list(quantities),))
-        return {sale_id for sale_id, quantity in found if quantities[sale_id] != quantity}
+        rows = self._database.ask(query.format(self._database.identifier), (list(quantities),))
+        return {sale_id for sale_id, quantity in rows if quantities[sale_id] != quantity}
 
     def _sample(self) -> None:
-        """Keep some quantities as they are now; none while somebody has locked the table."""
+        """Keep some quantities as they are now; none while the table is locked."""
         ask = self._database.ask
         query = sql.SQL(
             "select sale_id, quantity from (select sale_id, quantity from only {} order by sale_id limit 10) first "
@@ -190,20 +190,20 @@ class Published:
         ask("begin")
         try:
             ask("set local lock_timeout = '50ms'")
-            found = ask(query.format(self._database.identifier))
-            # While the lock of that look is held nobody can change the table: what was changed before it shows here.
+            rows = ask(query.format(self._database.identifier))
+            # While this query's lock is held the table cannot be changed: an earlier change shows here.
             if self._look_at_shape() != self.shape:
-                found = []
+                rows = []
         except errors.LockNotAvailable:
-            found = []
+            rows = []
         finally:
             ask("rollback")
-        self.shape = replace(self.shape, quantities=dict(found))
+        self.shape = replace(self.shape, quantities=dict(rows))
 
     def _look(self) -> str:
         """Changes with every change of the publication, of what it holds of the table, and of the table's name."""
         database = self._database
-        found = database.ask(
+        rows = database.ask(
             "select oid, xmin::text, '', '' from pg_publication where pubname = %(publication)s "
             "union all select r.oid, r.xmin::text, '', '' from pg_publication_rel r "
             "join pg_publication p on p.oid = r.prpubid where p.pubname = %(publication)s and (r.prrelid = %(oid)s "
@@ -221,7 +221,7 @@ class Published:
                 "table": database.table,
             },
         )
-        return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
     def _look_at_shape(self) -> Shape:
         return Shape.of_rows(self._database.ask(shape.QUERY, {"oid": self.oid, "columns": list(COLUMNS)}))
@@ -241,28 +241,26 @@ class Published:
                 "wal_level must be logical: alter system set wal_level = logical; and restart PostgreSQL"
             )
         if encoding == "SQL_ASCII":
-            raise Refused(
-                "the database's encoding is SQL_ASCII: nobody can say which characters its texts hold"
-            )
+            raise Refused("the database's encoding is SQL_ASCII: the characters of its texts are unknown")
         self.check_name(oid)
-        # Rows that a policy hides are an error then, and never missing without a word.
+        # Then rows that a policy hides are an error, and never silently missing.
         database.ask("set row_security = off")
         self.oid = table.find(database)
         # Before the rest is checked, so that a change after this look is seen by the next.
         self.mark = self._look()
         self.shape = self._look_at_shape()
-        found = table.condition(database, self.oid)
-        if found is None:
+        condition = table.condition(database, self.oid)
+        if condition is None:
             raise Refused(f"the table {database.name} (oid {self.oid}) is gone")
-        table.check(database, self.oid, self.shape, found, self.type_name)
-        published = self._check_publication(found)
-        table.check_published(database, self.shape, found, published)
-        self._condition = found
-        if warning := table.refusing_changes(database, found, published):
+        table.check(database, self.oid, self.shape, condition, self.type_name)
+        published = self._check_publication(condition)
+        table.check_published(database, self.shape, condition, published)
+        self._condition = condition
+        if warning := table.refusing_changes(database, condition, published):
             _log.error(warning)
 
     def check_name(self, oid: int) -> None:
-        """A known table must have kept its name: under another one its changes would be nobody's."""
+        """A known table must have kept its name: under another one its changes would not be captured."""
         if not oid:
             return
         names = self._database.ask(
@@ -270,7 +268,7 @@ class Published:
             "where c.oid = %s or (n.nspname = %s and c.relname = %s)",
             (oid, self._database.schema, self._database.table),
         )
-        now = {int(found): name for name, found in names}
+        now = {int(other_oid): name for name, other_oid in names}
         if now.get(oid, self._database.name) != self._database.name:
             raise Refused(
                 f"the table {self._database.name} that was captured (oid {oid}) is now {now[oid]}: rename it back."
@@ -281,8 +279,8 @@ class Published:
                 "start anew with another slot and empty topics."
             )
 
-    def _check_publication(self, found: Condition) -> list[str]:
-        """Gives the columns that are published, by the catalog."""
+    def _check_publication(self, condition: Condition) -> list[str]:
+        """The published columns, by the catalog."""
         database = self._database
         publication = database.ask(
             "select pubinsert and pubupdate and pubdelete and pubtruncate, pubviaroot from pg_publication "
@@ -305,7 +303,7 @@ class Published:
             "where pubname = %s and schemaname = %s and tablename = %s",
             (database.publication, database.schema, database.table),
         )
-        if not tables and found.is_partition and via_root:
+        if not tables and condition.is_partition and via_root:
             raise Refused(
                 f"{database.name} is a partition, and its changes are published as those of the table above it: "
                 f"alter publication {database.publication} set (publish_via_partition_root = false);"

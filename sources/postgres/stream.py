@@ -1,7 +1,7 @@
 """The stream of changes → the halves of events, transaction by transaction. Pure.
 
-A row of the stream is counted when it is taken, so that a transaction that was cut is gone on with where it was
-left: the same transaction always comes with the same rows in the same order.
+Rows are counted, so that a transaction that was cut is resumed at the same row: a transaction is always sent with
+the same rows in the same order.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ TYPES = dict.fromkeys(COLUMNS, _TEXTS) | {
 
 
 class Catalog(Protocol):
-    """What the database says now of the table whose changes are in the stream."""
+    """The catalog's current description of the table whose changes are in the stream."""
 
     def look_behind(self, xid: int) -> Sequence[Sequence[str]]:
         """Raise Refused unless the table is what it was, once transaction `xid` is visible.
 
-        Gives the needed columns in the orders in which they may stand: the table's, and the one before a change that
-        was accepted.
+        Returns the allowed orders of the needed columns: the table's, and the one before a change that was accepted.
         """
 
     def type_name(self, oid: int) -> str:
@@ -52,9 +51,9 @@ class TransactionChanges:
 
 
 class Stream:
-    """Reads messages in order; `take` gives what came since the last time.
+    """Reads messages in order; `take` returns what came since its last call.
 
-    What stands below `place` is in the log: it is compared with that place's history, and not taken again.
+    What is below `place` is in the log: it is compared with that place's history, and not taken again.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Stream:
         self._skip = 0
         self._segments: list[TransactionChanges] = []
         self._halves: list[ChangeEvent] = []
-        # Changes and commits since `take`: what a batch is measured by, and whether there is anything to commit.
+        # Changes and commits since `take`: the size of a batch; 0 if there is nothing to commit.
         self.size = 0
         # When the last whole transaction was committed, in microseconds of the Unix epoch.
         self.committed_at = 0
@@ -93,12 +92,12 @@ class Stream:
 
     @property
     def witness(self) -> Witness:
-        """By what the history of `place` is known again."""
+        """Identifies the history of `place`."""
         return Witness(self._history.last, self._begin if self.place.cut else None)
 
     @property
     def place(self) -> Place:
-        """Where the stream stands after everything that was fed."""
+        """The position of the stream after everything that was fed."""
         if self._begin is None or self._begin.lsn < self._lsn:
             return Place(self._lsn)
         return Place(self._lsn, self._begin.lsn, max(self._rows, self._skip))
@@ -142,7 +141,7 @@ class Stream:
         return segments
 
     def pass_to(self, lsn: int) -> None:
-        """Nothing more will come whose commit is below `lsn`: the server said so. Only between transactions."""
+        """The server has sent every commit below `lsn`. Only between transactions."""
         if self._begin is None:
             self._history.reached(lsn)
             self._lsn = max(self._lsn, lsn)
@@ -151,7 +150,7 @@ class Stream:
         self._begin = begin
         self._halves = []
         self._rows = 0
-        # Of what is sent again, because the slot was confirmed less than the ledger knows.
+        # Changes that are sent again, because the slot is confirmed below the stored position.
         self._skip = self._history.done(begin)
 
     def _close(self, commit: pgoutput.Commit) -> None:
@@ -198,21 +197,21 @@ class Stream:
             schema, table = self._wanted
             raise Refused(
                 f"{schema}.{table} was truncated in the transaction that is committed at "
-                f"{lsn_text(self._begin.lsn if self._begin else 0)}: a TRUNCATE does not say which rows "
-                "it took, so they cannot be reversed (a DELETE does). The log still holds them: "
+                f"{lsn_text(self._begin.lsn if self._begin else 0)}: a TRUNCATE does not list the rows "
+                "that it removes, so they cannot be reversed (a DELETE does). The log still holds them: "
                 "start anew with another slot and empty topics"
             )
 
     def _misnamed(self, relation: Relation) -> Refused:
-        wanted, found = ".".join(self._wanted), f"{relation.schema}.{relation.name}"
+        wanted, actual = ".".join(self._wanted), f"{relation.schema}.{relation.name}"
         what = (
-            f"{wanted} (oid {self._oid}) was called {found}"
+            f"{wanted} (oid {self._oid}) was called {actual}"
             if relation.relid == self._oid
             else f"another table (oid {relation.relid}) was called {wanted}"
         )
         return Refused(
             f"{what} when it was changed in the transaction that is committed at "
-            f"{lsn_text(self._begin.lsn if self._begin else 0)}, so the log cannot say what was sold: "
+            f"{lsn_text(self._begin.lsn if self._begin else 0)}, so what was sold is unknown: "
             "start anew with another slot and empty topics"
         )
 
@@ -220,8 +219,8 @@ class Stream:
         return Refused(
             f"the columns of {'.'.join(self._wanted)} stood in another order ({', '.join(had)}; now {', '.join(now)}) "
             f"when it was changed in the transaction that is committed at "
-            f"{lsn_text(self._begin.lsn if self._begin else 0)}: they had each other's names, or were made anew, so "
-            "the log cannot say what was sold: start anew with another slot and empty topics"
+            f"{lsn_text(self._begin.lsn if self._begin else 0)}: they had each other's names, or were recreated, so "
+            "what was sold is unknown: start anew with another slot and empty topics"
         )
 
     def _picker(self, relation: Relation) -> Callable[[Row], Any] | None:
@@ -230,7 +229,7 @@ class Stream:
             raise self._misnamed(relation)
         if not is_named:
             return None
-        # The server describes a table again behind every change of it, and in front of the next change of a row.
+        # The server describes a table again after every change of it, before the next change of a row.
         orders = self._catalog.look_behind(self._begin.xid if self._begin else 0)
         places = {column.name: place for place, column in enumerate(relation.columns)}
         types = {column.name: column.type_oid for column in relation.columns}
@@ -240,7 +239,7 @@ class Stream:
             def refuse(row: Row) -> Any:
                 raise self._renamed(had, orders[0])
 
-            # What is in the log was taken by the order of its time; the description may hold for what comes behind.
+            # Rows in the log were read by the order of their time; this description may hold for the rows behind them.
             if self._rows < self._skip:
                 return refuse
             raise self._renamed(had, orders[0])

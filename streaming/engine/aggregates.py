@@ -152,7 +152,7 @@ class ArgMax:
         return tuple(field.name for field in (self.column, *self.by))
 
     def accumulate(self) -> Sequence[pl.Expr]:
-        # polars' max() of a struct answers nulls; sort_by costs 0.1 µs an event and is right.
+        # polars' max() of a struct returns nulls; sort_by costs 0.1 µs an event and is right.
         order = [field.name for field in self.by]
         newest = [
             pl.col(name).sort_by(order).last().alias(field.name)
@@ -242,10 +242,8 @@ def accumulate(
     events: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | NestedGroups]
 ) -> pl.DataFrame:
     """Events → one row of fields for each group."""
-    plain = [
-        expr for found in aggregates if not isinstance(found, NestedGroups) for expr in found.accumulate()
-    ]
-    parts = [found.accumulate(events, key) for found in aggregates if isinstance(found, NestedGroups)]
+    plain = [expr for one in aggregates if not isinstance(one, NestedGroups) for expr in one.accumulate()]
+    parts = [one.accumulate(events, key) for one in aggregates if isinstance(one, NestedGroups)]
     return _side_by_side([events.group_by(key).agg(plain)] if plain else [], parts, key)
 
 
@@ -253,10 +251,10 @@ def merge(
     groups: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | NestedGroups]
 ) -> pl.DataFrame:
     """Partials and totals → one row for each group; without the fields that are null in all of them."""
-    plain = [expr for found in aggregates if not isinstance(found, NestedGroups) for expr in found.merge()]
-    lists = [found for found in aggregates if isinstance(found, NestedGroups)]
+    plain = [expr for one in aggregates if not isinstance(one, NestedGroups) for expr in one.merge()]
+    lists = [one for one in aggregates if isinstance(one, NestedGroups)]
     # One input's commits carry nothing of the other's.
-    parts = [found.merge(groups, key) for found in lists if groups[found.name].null_count() < groups.height]
+    parts = [one.merge(groups, key) for one in lists if groups[one.name].null_count() < groups.height]
     return _side_by_side([groups.group_by(key).agg(plain)] if plain else [], parts, key)
 
 

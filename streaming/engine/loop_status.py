@@ -1,4 +1,4 @@
-"""How far a loop is, for who tells of its run: looked at now and then by the loop itself, asked for from elsewhere."""
+"""Thread-safe status of a loop: sampled by the loop every second, read by the lineage emitter."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from contracts.datasets import KAFKA, Dataset
 from observability.progress_report import ProgressReport
 from streaming.engine.loop import Loop, Punctuator
 
-LOOK_SECONDS = 1.0
+SAMPLE_SECONDS = 1.0
 COUNTS = ("events", "duplicates", "late", "dead", "future")
 
 
 @dataclass(frozen=True)
 class LoopCounts:
-    """One look. `watermark` is None while an input has none."""
+    """One sample. `watermark` is None while an input has none."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
     checkpoints: Mapping[int, int] = field(default_factory=dict)
@@ -27,48 +27,48 @@ class LoopCounts:
 
 
 class LoopStatus(Punctuator):
-    """Of one loop, whose partitions have a watermark when all `inputs` of them have told theirs."""
+    """Samples one loop. A partition has a watermark once those of all `inputs` have arrived."""
 
     def __init__(self, step: str, inputs: int) -> None:
         self.step = step
-        self.seen = LoopCounts()
+        self.newest = LoopCounts()
         self._inputs = inputs
-        self._looked_at = 0.0
+        self._sampled_at = 0.0
 
     def punctuate(self, loop: Loop) -> None:
-        if time.monotonic() < self._looked_at + LOOK_SECONDS:
+        if time.monotonic() < self._sampled_at + SAMPLE_SECONDS:
             return
-        self._looked_at = time.monotonic()
-        self._look(loop)
+        self._sampled_at = time.monotonic()
+        self._sample(loop)
 
     def close(self, loop: Loop) -> None:
-        """What is told of the end holds the last commit too."""
-        self._look(loop)
+        """One more sample, which includes the last commit."""
+        self._sample(loop)
 
-    def _look(self, loop: Loop) -> None:
+    def _sample(self, loop: Loop) -> None:
         progress = {partition: loop.step.progress(partition) for partition in loop.ready}
         marks = [
-            min(found.watermarks.values()) if len(found.watermarks) >= self._inputs else None
-            for found in progress.values()
+            min(one.watermarks.values()) if len(one.watermarks) >= self._inputs else None
+            for one in progress.values()
         ]
         known = [mark for mark in marks if mark is not None]
-        self.seen = LoopCounts(
-            {name: sum(getattr(found, name) for found in progress.values()) for name in COUNTS},
-            {partition: found.next_offset for partition, found in progress.items()},
+        self.newest = LoopCounts(
+            {name: sum(getattr(one, name) for one in progress.values()) for name in COUNTS},
+            {partition: one.next_offset for partition, one in progress.items()},
             min(known) if known and len(known) == len(marks) else None,
             dict(loop.written),
         )
 
 
-def facts(standings: Iterable[LoopStatus]) -> ProgressReport:
-    """What a worker says of its run: the watermark is that of its last step."""
-    found = {standing.step: standing.seen for standing in standings}
+def facts(statuses: Iterable[LoopStatus]) -> ProgressReport:
+    """The report of a worker: the watermark is that of its last step."""
+    by_step = {status.step: status.newest for status in statuses}
     written = Counter[str]()
-    for seen in found.values():
-        written.update(seen.written)
+    for sample in by_step.values():
+        written.update(sample.written)
     return ProgressReport(
-        watermark=found["merge"].watermark if "merge" in found else None,
-        counts={step: seen.counts for step, seen in found.items()},
-        checkpoints={step: seen.checkpoints for step, seen in found.items()},
+        watermark=by_step["merge"].watermark if "merge" in by_step else None,
+        counts={step: sample.counts for step, sample in by_step.items()},
+        checkpoints={step: sample.checkpoints for step, sample in by_step.items()},
         rows={Dataset(KAFKA, (name,)): count for name, count in written.items()},
     )

@@ -3,7 +3,7 @@
 Order is what makes it right: the group's stable committed offsets first, so that no transaction of a former owner is
 open any more; then the end offsets with READ_UNCOMMITTED; then reading with read_committed until the position has
 reached them, by messages or by the offset that an end-of-partition event carries. It runs in a thread of its own:
-partitions that are restored rest, the others go on.
+partitions that are being restored are paused, the others go on.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from observability.waits import WAITS, Cancelled
 from streaming.engine.progress import Progress, progress_key
 from streaming.engine.state import StateStore
 
-# An answer takes milliseconds; without one the question is put again.
+# A response takes milliseconds; without one the request is repeated.
 REQUEST_SECONDS = 5.0
 # A dead owner's transaction runs out after 5 s, so the wait for stable offsets asks this often.
 RETRY_SECONDS = 0.2
 # Every commit writes the progress of all partitions of its worker, so the newest is among the last records unless that
-# worker rested while others went on; then it is found from the beginning.
+# worker rested while others went on; then the topic is read from its beginning.
 TAIL = 2_000
 BATCH = 10_000
-# Longer than a transaction may be open: something else is wrong, and a person may want to know.
+# Longer than a transaction may be open: something else is wrong, and is logged.
 SLOW_SECONDS = 15.0
-# Then a consumer that hears nothing is replaced by a new one; longer than a transaction of a dead owner holds it back.
+# Then a consumer without responses is replaced; longer than a transaction of a dead owner holds it back.
 PATIENCE_SECONDS = 20.0
-# The end is told by an event that comes when a fetch waited in vain.
+# The end-of-partition event comes after an empty fetch.
 READING = {"fetch.wait.max.ms": 20}
 
 RESTORED = Counter(
@@ -71,7 +71,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Positions:
-    """Where a step's positions are kept. `start_offsets` is where it begins that has none."""
+    """Where a step's positions are kept. `start_offsets`: where it begins without one."""
 
     flow: str
     step: str
@@ -91,7 +91,7 @@ class State:
 
 
 class Restorer:
-    """Restores partitions one after the other in a thread; `submit` gives the progress as a future."""
+    """Restores partitions one after the other in a thread; `submit` returns the progress as a future."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Restorer:
         self._known: set[str] = set()
         RESTORED.labels(positions.flow).inc(0)
         RESTORING.labels(positions.flow).set(0)
-        # Records that were read back so far: who waits for a partition sees that it moves.
+        # Records that were read back so far, which shows a waiting caller that it moves.
         self.records = 0
         self._stopping = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"restore-{positions.flow}")
@@ -152,7 +152,7 @@ class Restorer:
                 f"{place}: offset {committed} is committed but {self._at.progress_topic} has no progress"
             )
         if committed is not None and committed != progress.next_offset:
-            raise Fatal(f"{place}: offset {committed} is committed but progress says {progress.next_offset}")
+            raise Fatal(f"{place}: offset {committed} is committed but progress is at {progress.next_offset}")
         return progress
 
     def _committed(self, partition: int) -> int | None:
@@ -174,7 +174,7 @@ class Restorer:
         return self._asked("end offsets", ask)
 
     def _asked(self, what: str, ask: Callable[[], Answer]) -> Answer:
-        """The broker's answer, asked again while it says that it cannot give one yet."""
+        """The broker's response; the request is repeated while it fails with a retriable error."""
         warn_at = time.monotonic() + SLOW_SECONDS
         renew_at = time.monotonic() + PATIENCE_SECONDS
         while not self._stopping.is_set():
@@ -184,8 +184,8 @@ class Restorer:
                 if is_lost(error.args[0]):
                     raise Fatal(f"{self._at.flow}: {what}: {error.args[0].str()}") from error
                 if error.args[0].code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
-                    # After a broker's restart one client's questions may never be answered again: it keeps to what it
-                    # knew of leaders and coordinators, while everybody else's are answered.
+                    # After a broker's restart a client may get no responses any more: it keeps stale leaders and
+                    # coordinators, while other clients get theirs.
                     self._admin = self._make_admin()
                     if time.monotonic() > renew_at:
                         self._renew(what)
@@ -210,7 +210,7 @@ class Restorer:
         WAITS.end("kafka", f"{self._at.flow}, restoring")
 
     def _renew(self, what: str) -> None:
-        """A new consumer for one that gets no answers."""
+        """Replace a consumer that gets no responses."""
         _log.warning("consumer is renewed", flow=self._at.flow, what=what)
         self._known.clear()
         with watching(self._at.flow):
@@ -244,7 +244,7 @@ class Restorer:
         return None
 
     def _catch_up(self, state: State, partition: int, end: int) -> None:
-        """Brings the local store to the end of the state topic; what it has already is not read again."""
+        """Bring the local store to the end of the state topic; what it has already is not read again."""
         store = state.store.open(partition, end)
         start = store.next_offset or OFFSET_BEGINNING
         records = 0
@@ -261,7 +261,7 @@ class Restorer:
         if position >= end:
             return
         self._assign(topic, partition, start)
-        heard_at = time.monotonic()
+        moved_at = time.monotonic()
         while position < end:
             if self._stopping.is_set():
                 self._waited()
@@ -273,19 +273,19 @@ class Restorer:
                 RESTORING.labels(self._at.flow).set(max(0, end - position))
                 self.records += len(records)
                 yield records, position
-                heard_at = time.monotonic()
+                moved_at = time.monotonic()
                 self._waited()
-            elif time.monotonic() > heard_at + PATIENCE_SECONDS:
+            elif time.monotonic() > moved_at + PATIENCE_SECONDS:
                 self._renew(f"{topic} partition {partition}")
                 # A log may begin later than at 0.
                 self._assign(topic, partition, position or start)
-                heard_at = time.monotonic()
+                moved_at = time.monotonic()
             if time.monotonic() > warn_at:
                 _log.warning(
                     "reading back waits", flow=self._at.flow, topic=topic, position=position, end=end
                 )
                 warn_at = time.monotonic() + SLOW_SECONDS
-                if time.monotonic() > heard_at + SLOW_SECONDS:
+                if time.monotonic() > moved_at + SLOW_SECONDS:
                     where = f"{topic} partition {partition} stands at {position} of {end}"
                     self._wait(f"reading back {where}: is a transaction open there?")
         self._consumer.unassign()

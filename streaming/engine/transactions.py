@@ -1,7 +1,7 @@
 """The one wrapper around a transactional producer: one output, one transaction, one clear outcome.
 
 An outcome is one of four: committed; `Abortable`, aborted on the broker too; `OutcomeUnknown`, the producer did not
-answer clearly and was replaced, so that the progress topic has to be asked; `Fatal`, another process took over.
+return clearly and was replaced, so that the progress topic has to be read; `Fatal`, another process took over.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streaming.engine.step import OutRecord
 
 # One call's wait for the broker; a broker that restarts is back in about 5 s.
 CALL_SECONDS = 10.0
-# Then the answer is given up: longer than an election, shorter than a person's patience.
+# Then a call is given up: longer than a leader election.
 PATIENCE_SECONDS = 60.0
 # Above it a producer that cannot send makes room before it takes more.
 FULL_QUEUE_WAIT_SECONDS = 0.1
@@ -60,13 +60,13 @@ class Transactions:
         """All records and the consumed offsets in one transaction; Kafka keeps `metadata` beside each offset.
 
         `oldest_micros` goes with the last record to each explicitly chosen partition: kafka_client/latency_header.py.
-        Gives the offset after the last record that went to each explicitly chosen partition. Raises Abortable when
-        it was aborted, OutcomeUnknown when the answer did not come, Fatal when this producer was fenced or a record
+        Returns the offset after the last record that went to each explicitly chosen partition. Raises Abortable when
+        it was aborted, OutcomeUnknown when no response came, Fatal when this producer was fenced or a record
         is too large for Kafka.
         """
         producer = self._producer
         if producer is None:
-            raise Fatal(f"{self._flow}: the producer was given up before; a new process goes on")
+            raise Fatal(f"{self._flow}: the producer was given up before; start a new process")
         started = time.perf_counter()
         consumed = [
             TopicPartition(topic, partition, offset, metadata)
@@ -89,7 +89,7 @@ class Transactions:
         return delivered
 
     def close(self) -> None:
-        """Let the producer go; what it did not commit is aborted by its successor, or by the broker.
+        """Drop the producer; what it did not commit is aborted by its successor, or by the broker.
 
         Its own `close` would abort first, and wait for ever for a broker that is away.
         """
@@ -111,7 +111,7 @@ class Transactions:
             if record.partition is None:
                 _send(producer, record, None)
                 continue
-            # Within a partition order is kept, so the last report says it all; one callback a record would cost.
+            # Within a partition order is kept, so the last delivery report suffices; a callback per record would cost.
             place = (record.topic, record.partition)
             if place in last:
                 _send(producer, last[place], None)
@@ -127,7 +127,7 @@ class Transactions:
             _send(producer, record, note, oldest_micros)
 
     def _retried(self, call: Callable[[float], None], patience: float = PATIENCE_SECONDS) -> None:
-        """The call, again while the broker says that this is safe."""
+        """The call, retried while the error is retriable."""
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -151,7 +151,7 @@ class Transactions:
         )
 
     def _too_large(self, records: Sequence[OutRecord], failure: KafkaError) -> Fatal:
-        """Again would be refused again. The transaction stays open for the next producer, which aborts it."""
+        """A retry would be refused again. The transaction stays open for the next producer, which aborts it."""
         TRANSACTIONS.labels(self._flow, "refused").inc()
         largest = max(records, key=_size)
         return Fatal(
@@ -161,7 +161,7 @@ class Transactions:
         )
 
     def _resolve(self, producer: Producer, failure: KafkaError) -> Exception:
-        """Bring the producer back to a state without a transaction, and say what became of the last one."""
+        """End the producer's transaction; returns its outcome as an exception."""
         if is_fenced(failure):
             return self._fenced(failure)
         if failure.txn_requires_abort():
@@ -169,7 +169,7 @@ class Transactions:
                 self._retried(producer.abort_transaction)
             except KafkaException as error:
                 failure = error.args[0]
-                # Seen only now if the broker ended the transaction, or gave the id away, since its last answer.
+                # Only now if the broker ended the transaction, or another producer took the id.
                 if is_fenced(failure):
                     return self._fenced(failure)
             else:

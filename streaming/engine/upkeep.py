@@ -1,4 +1,4 @@
-"""What a loop looks after besides its records: that its topics are the right ones, and what may be deleted."""
+"""Periodic checks of a loop: topic identity, assignment, size of the state, deletion of merged partials."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from streaming.engine.loop import Loop, Punctuator
 from streaming.engine.state import StateStore
 
 REQUEST_SECONDS = 10.0
-# A topic made anew loses positions at once anyway; this finds the one that grew back to the old offsets.
+# A re-created topic loses positions at once anyway; this detects one that grew back to the old offsets.
 GUARD_SECONDS = 15.0
 # While Kafka is away.
 GUARD_AGAIN_SECONDS = 1.0
-# A worker that left is forgotten by the group after 5 s, or whatever a broker that is not ours was told.
+# The group removes a worker that left after the session timeout: 5 s, or what another broker has configured.
 ASSIGNED_SECONDS = 30.0
 # Partials are small and deleted in segments, so often is of no use.
 DELETE_SECONDS = 60.0
@@ -42,7 +42,7 @@ class TopicGuard(Punctuator):
     def __init__(self, admin: AdminClient, topics: Mapping[str, tuple[str, int]], reporter: str = "") -> None:
         """`topics`: id and partition count by name, as the generation's record has them.
 
-        Kafka that does not answer is a wait of the reporter's.
+        While Kafka does not answer, that is reported as a wait of `reporter`.
         """
         self._admin = admin
         self._topics = topics
@@ -51,7 +51,7 @@ class TopicGuard(Punctuator):
         self._asked: Mapping[str, Future[Any]] = {}
 
     def check(self) -> None:
-        """Ask and wait; for the start. Raises Fatal for a topic that is not the one of the record."""
+        """Query and wait; for the start. Raises Fatal for a topic that is not the one of the record."""
         self._ask()
         for future in self._asked.values():
             future.exception()
@@ -79,7 +79,7 @@ class TopicGuard(Punctuator):
         for name, future in asked.items():
             wanted = self._topics[name]
             try:
-                found = future.result()
+                description = future.result()
             except KafkaException as error:
                 if is_lost(error.args[0]):
                     raise Fatal(
@@ -91,17 +91,17 @@ class TopicGuard(Punctuator):
                 WAITS.begin("kafka", f"Kafka does not describe topic {name}: {reason}", self._reporter)
                 self._ask_at, answered = time.monotonic() + GUARD_AGAIN_SECONDS, False
                 continue
-            if (str(found.topic_id), len(found.partitions)) != wanted:
+            if (str(description.topic_id), len(description.partitions)) != wanted:
                 raise Fatal(
-                    f"topic {name} has id {found.topic_id} and {len(found.partitions)} partitions, the generation was "
-                    f"made with {wanted[0]} and {wanted[1]}: it was re-created or resized; {RESTORING}"
+                    f"topic {name} has id {description.topic_id} and {len(description.partitions)} partitions, the "
+                    f"generation has {wanted[0]} and {wanted[1]}: it was re-created or resized; {RESTORING}"
                 )
         if answered:
             WAITS.end("kafka", self._reporter)
 
 
 class Assignment(Punctuator):
-    """Reports a loop that has nothing to read, because others have all partitions or the group gives none."""
+    """Reports a loop that has nothing to read, because other members have all partitions or the group assigns none."""
 
     def __init__(self, group_id: str) -> None:
         self._group_id = group_id
@@ -128,7 +128,7 @@ class Assignment(Punctuator):
 
 
 class StateSize(Punctuator):
-    """Shows how large the state of each partition is."""
+    """Metrics of the size of each state partition."""
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
@@ -157,7 +157,7 @@ class StateSize(Punctuator):
 
 
 class Deletion(Punctuator):
-    """Deletes what merge has committed from its input; nobody else reads it."""
+    """Deletes what merge has committed from its input, which has no other reader."""
 
     def __init__(self, admin: AdminClient) -> None:
         self._admin = admin
@@ -173,7 +173,7 @@ class Deletion(Punctuator):
 
     def _ask(self, loop: Loop) -> None:
         self._asked_at = time.monotonic()
-        # The accepted progress: committed, so nobody goes back behind it.
+        # The accepted progress: committed, so no reader goes back behind it.
         wanted = {partition: loop.step.progress(partition).next_offset for partition in loop.ready}
         places = [
             TopicPartition(loop.step.input_topic, partition, offset)

@@ -1,13 +1,13 @@
 """Barriers: generations of a pipeline rest at one and the same input position, so that they can be compared there.
 
-A barrier is a row of the results database. Who takes part looks at it and reports to `barrier_reports`:
+A barrier is a row of the results database. Participants poll it and report to `barrier_reports`:
 
-1. `requested`: every combine of the listed generations commits, reads nothing more, and reports where it stands.
+1. `requested`: every combine of the listed generations commits, reads nothing more, and reports its position.
 2. `targeted`: each reads exactly up to the greatest position of all, commits, and reports that.
 3. Merge and sink report how far they have come; when they are behind everything that combine wrote: `reached`.
-4. Combine goes on when it has read `released` or `expired`, which is written into the row by whoever sees it first.
-   So a snapshot that holds `reached` is older than everything that came after. Only where the table cannot be read
-   until well after the barrier's end, combine goes on unasked; committed offsets show that to whoever compares.
+4. Combine resumes when it has read `released` or `expired`; the first process that sees an overdue barrier writes
+   `expired`. So a snapshot that holds `reached` is older than everything that came after. Only if the table cannot be
+   read until well after the barrier's end, combine resumes by itself; the comparison detects that by committed offsets.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from observability.waits import WAITS
 from streaming.engine.loop import Loop, Punctuator
 
 OPEN = ("requested", "targeted", "reached")
-# Live traffic rests while a barrier stands, so it is looked at often; otherwise it costs next to nothing.
+# Live traffic is paused while a barrier is open, so it is polled often then.
 LOOK_SECONDS = 0.5
 STANDING_SECONDS = 0.05
-# As long as a database that is there may take to answer that a barrier is over.
+# The longest that a reachable database may take to show that a barrier is over.
 OVERDUE_SECONDS = 5.0
 
 _log = logs.get(__name__)
@@ -52,12 +52,12 @@ _Place = tuple[int, int, str, int]
 
 
 class Barriers:
-    """The barriers that stand, looked at and reported to by a thread, so that no loop ever waits for the database."""
+    """The open barriers, polled and reported to by a thread, so that no loop ever waits for the database."""
 
     def __init__(self, results: Engine) -> None:
         self._results = results
         self._standing: dict[str, Barrier] = {}
-        # What the database has not taken yet.
+        # Not yet written to the database.
         self._reports: dict[_Place, int] = {}
         self._lock = threading.Lock()
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -74,23 +74,23 @@ class Barriers:
     def standing(self, pipeline: str, generation: int) -> Barrier | None:
         """The barrier that holds the generation.
 
-        One that is overdue although nobody could say so in the table holds no more: the database is away then, and
-        live traffic is not to wait for it. Whoever compares asks for the committed offsets, and sees who went on.
+        An overdue one holds no more, even if the table does not have it as expired: the database is away then, and live
+        traffic must not wait for it. The comparison checks the committed offsets, which show that.
         """
-        found = self._standing.get(pipeline)
-        if found is None or generation not in found.generations or time.monotonic() > found.until:
+        barrier = self._standing.get(pipeline)
+        if barrier is None or generation not in barrier.generations or time.monotonic() > barrier.until:
             return None
-        return found
+        return barrier
 
     def report(self, barrier: Barrier, generation: int, step: str, offsets: Mapping[int, int]) -> None:
-        """Have it noted how far the partitions of a step have come; without waiting, and for sure while it stands."""
+        """Queue the positions of a step's partitions; does not wait, and is retried while the barrier is open."""
         with self._lock:
             for partition, offset in offsets.items():
                 self._reports[barrier.id, generation, step, partition] = offset
         self._wake.set()
 
     def look(self) -> None:
-        """Read the table once; what is overdue is expired there, by whoever sees it first."""
+        """Read the table once; overdue barriers are set to expired first."""
         with self._results.begin() as connection:
             connection.execute(
                 update(barriers)
@@ -112,19 +112,19 @@ class Barriers:
             for row in rows
         }
 
-    def tell(self) -> None:
-        """Write the reports to barriers that still stand; those of others are of no use to anybody."""
+    def write_reports(self) -> None:
+        """Write the queued reports of open barriers, and drop those of others."""
         standing = {barrier.id for barrier in self._standing.values()}
         with self._lock:
-            told = dict(self._reports)
+            reports = dict(self._reports)
         wanted = [
             dict(zip(("barrier", "generation", "step", "partition", "offset"), (*place, offset), strict=True))
-            for place, offset in told.items()
+            for place, offset in reports.items()
             if place[0] in standing
         ]
         if wanted:
             noted = insert(barrier_reports)
-            # Who took a partition over may have been quicker, and nobody goes back.
+            # The new owner of a partition may have written first; positions never go back.
             further = func.greatest(barrier_reports.c.offset, noted.excluded.offset)
             with self._results.begin() as connection:
                 connection.execute(
@@ -134,7 +134,7 @@ class Barriers:
                     wanted,
                 )
         with self._lock:
-            for place, offset in told.items():
+            for place, offset in reports.items():
                 if self._reports[place] == offset:
                     del self._reports[place]
 
@@ -144,12 +144,12 @@ class Barriers:
             # Before: what is reported from now on wakes the next wait.
             self._wake.clear()
             try:
-                self.tell()
+                self.write_reports()
                 self.look()
                 pause = STANDING_SECONDS if self._standing else LOOK_SECONDS
                 WAITS.end("postgres", "barriers")
                 WAITS.turn("barriers")
-            # Whatever it is: if nobody looked any more, a loop that is held would stay so.
+            # Any error: without this thread a held loop would never be released.
             except Exception as error:
                 _log.warning("barriers are looked at again", reason=reason(error))
                 WAITS.begin("postgres", f"the results database does not answer: {reason(error)}", "barriers")
@@ -161,26 +161,28 @@ class Barriers:
 
 
 class BarrierReports:
-    """What a step has told a barrier; the same is not told twice."""
+    """Reports the positions of a step to a barrier, each once."""
 
     def __init__(self, barriers: Barriers, generation: int, step: str) -> None:
         self._barriers = barriers
         self._generation = generation
         self._step = step
-        self._told: tuple[int, dict[int, int]] = (0, {})
+        self._reported: tuple[int, dict[int, int]] = (0, {})
 
-    def tell(self, barrier: Barrier, offsets: Mapping[int, int]) -> None:
-        told = self._told[1] if self._told[0] == barrier.id else {}
-        news = {partition: offset for partition, offset in offsets.items() if told.get(partition) != offset}
+    def report(self, barrier: Barrier, offsets: Mapping[int, int]) -> None:
+        reported = self._reported[1] if self._reported[0] == barrier.id else {}
+        news = {
+            partition: offset for partition, offset in offsets.items() if reported.get(partition) != offset
+        }
         if news:
             self._barriers.report(barrier, self._generation, self._step, news)
-            self._told = barrier.id, told | news
+            self._reported = barrier.id, reported | news
 
 
 class CombineGate(Punctuator):
     """Holds a combine at the barriers of its generation.
 
-    `first` is the number of its input's first partition: those of all inputs are counted through.
+    `first` is the number of its input's first partition: the partitions of all inputs are numbered through.
     """
 
     def __init__(self, barriers: Barriers, pipeline: str, generation: int, first: int) -> None:
@@ -197,7 +199,7 @@ class CombineGate(Punctuator):
             loop.release()
             return
         if barrier.id != self._held_for:
-            # What the last one let it read, this one may not.
+            # The former barrier may have allowed more than this one.
             loop.release()
             self._held_for = barrier.id
         if not loop.hold():
@@ -207,11 +209,11 @@ class CombineGate(Punctuator):
             loop.read_to({number - first: at for number, at in barrier.targets.items() if number >= first})
         if not loop.step.pending():
             at = {self._first + p: loop.step.progress(p).next_offset for p in loop.ready}
-            self._reports.tell(barrier, at)
+            self._reports.report(barrier, at)
 
 
 class MergeReporter(Punctuator):
-    """Tells the barriers of a generation how far its merge has come, everything committed."""
+    """Reports the committed position of merge to the barriers of its generation."""
 
     def __init__(self, barriers: Barriers, pipeline: str, generation: int) -> None:
         self._barriers = barriers
@@ -222,4 +224,4 @@ class MergeReporter(Punctuator):
     def punctuate(self, loop: Loop) -> None:
         barrier = self._barriers.standing(self._pipeline, self._generation)
         if barrier is not None and barrier.targets and not loop.step.pending():
-            self._reports.tell(barrier, {p: loop.consumed(p) for p in loop.ready})
+            self._reports.report(barrier, {p: loop.consumed(p) for p in loop.ready})

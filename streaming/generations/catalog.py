@@ -27,7 +27,7 @@ from observability.waits import WAITS, Cancelled
 from streaming.engine.pipeline import Parameters, Pipeline
 from streaming.generations.schema_ids import keep_inputs
 
-# Between two questions to a broker that does not answer, each of which waited for it.
+# Between two requests to a broker that does not answer, each of which had its own timeout.
 AGAIN_SECONDS = 1.0
 
 _log = logs.get(__name__)
@@ -35,7 +35,7 @@ _log = logs.get(__name__)
 
 @dataclass(frozen=True)
 class TopicIdentity:
-    """A topic made anew has another id, one that was resized another count: neither is the topic that was meant."""
+    """Id and partition count: a re-created topic has another id, a resized one another count."""
 
     id: str
     partitions: int
@@ -43,7 +43,7 @@ class TopicIdentity:
 
 @dataclass(frozen=True)
 class Generation:
-    """A row of `generations`: what a worker needs to go on with it."""
+    """A row of `generations`: what a worker needs to run it."""
 
     pipeline: str
     number: int
@@ -60,8 +60,8 @@ class Generation:
         return GenerationTopics(self.pipeline, self.number)
 
     def first_input(self, pipeline: Pipeline, number: int) -> int:
-        """Partitions of all inputs are counted through, in the order of the inputs: the number of the first one's."""
-        return sum(self.topics[found.source.name].partitions for found in pipeline.inputs[:number])
+        """The number of an input's partition 0: the partitions of all inputs are numbered through, in their order."""
+        return sum(self.topics[each.source.name].partitions for each in pipeline.inputs[:number])
 
     def __str__(self) -> str:
         return f"{self.pipeline}.g{self.number}"
@@ -76,13 +76,13 @@ def create(
     reason: str,
     created_by: str,
 ) -> Generation:
-    """The pipeline's first generation, made active; the active or else the newest one if it ever had any.
+    """Create the pipeline's first generation as the active one; returns the active or newest one if it has any.
 
-    Topics and schemas come first, row and pointer last and together: a crash anywhere leaves what the next call finds
-    and completes, and nobody works on a generation before it has everything.
+    Topics and schemas come first, row and pointer last in one transaction: the next call completes what a crash left,
+    and no worker runs an incomplete generation.
     """
-    if (found := load_newest(results, pipeline.name)) is not None:
-        return found
+    if (existing := load_newest(results, pipeline.name)) is not None:
+        return existing
     number, topics, starts = lay_out(kafka, pipeline, after=0)
     keep_inputs(kafka, results, pipeline)
     row = {
@@ -100,31 +100,35 @@ def create(
     }
     with results.begin() as connection:
         _insert(connection, row)
-    made = load_newest(results, pipeline.name)
-    assert made is not None
-    return made
+    created = load_newest(results, pipeline.name)
+    assert created is not None
+    return created
 
 
 def lay_out(
     kafka: KafkaSettings, pipeline: Pipeline, *, after: int
 ) -> tuple[int, dict[str, dict[str, Any]], dict[str, int]]:
-    """Make the topics and register the schemas of a new generation; empty topics that a crash left are taken.
+    """Create the topics and register the schemas of a new generation; empty topics that a crash left are reused.
 
-    Gives its number, which is the first one after `after` that Kafka holds nothing of, the topics as the table has
-    them, the logs included, and where the logs begin: at 0. Raises Fatal for a log of which something is gone.
+    Returns its number, the first after `after` of which Kafka has no records; the topics as the table has them, the
+    logs included; and where the logs begin: at 0. Raises Fatal for a log of which records are gone.
     """
     number = _unused(kafka, pipeline.name, after)
     names = GenerationTopics(pipeline.name, number)
-    sources = [found.source for found in pipeline.inputs]
+    sources = [each.source for each in pipeline.inputs]
     connect.ensure_topics(kafka, [*sources, *names.all])
     check_kept(kafka, [*sources, *names.all], whole=[*sources, *names.all])
     registry = Registry(kafka)
     registry.register(names.partials.subject, pipeline.partial_schema())
     registry.register(names.state.subject, pipeline.state_schema())
     registry.register(names.progress.subject, load_schema(names.progress.schema))
-    found = connect.describe_topics(kafka, [topic.name for topic in (*sources, *names.all)])
-    topics = {name: {"id": topic_id, "partitions": count} for name, (topic_id, count) in found.items()}
-    return number, topics, _start_offsets(kafka, {source.name: found[source.name][1] for source in sources})
+    described = connect.describe_topics(kafka, [topic.name for topic in (*sources, *names.all)])
+    topics = {name: {"id": topic_id, "partitions": count} for name, (topic_id, count) in described.items()}
+    return (
+        number,
+        topics,
+        _start_offsets(kafka, {source.name: described[source.name][1] for source in sources}),
+    )
 
 
 def check_kept(
@@ -134,9 +138,9 @@ def check_kept(
     whole: Sequence[Topic],
     stop: threading.Event | None = None,
 ) -> None:
-    """Raise Fatal if a topic is not kept as it has to be, or some of the `whole` ones is gone.
+    """Raise Fatal if a topic is not kept as it has to be, or records of a `whole` one are gone.
 
-    Kafka that does not answer is waited for until `stop`, which raises Cancelled; KafkaException without it.
+    Waits while Kafka does not answer, until `stop`, which raises Cancelled; raises KafkaException without it.
     """
     reporter = f"topics {threading.get_ident()}"
     while True:
@@ -157,7 +161,7 @@ def check_kept(
             if stop is None:
                 raise
             _log.warning("topics are checked again", reason=reason)
-            WAITS.begin("kafka", f"Kafka does not say how topics are kept: {reason}", reporter)
+            WAITS.begin("kafka", f"Kafka does not return the settings of topics: {reason}", reporter)
         if stop.wait(AGAIN_SECONDS):
             WAITS.end("kafka", reporter)
             raise Cancelled
@@ -175,9 +179,9 @@ def load(results: Engine, pipeline: str, number: int) -> Generation:
 
 
 def with_rules(results: Engine, generation: Generation) -> Generation:
-    """The generation with the rules of its time zone, for whoever begins to work on it; logs if others hold by now.
+    """The generation with the rules of its time zone; logs a warning if this machine has newer ones.
 
-    One that was made before there were any takes over those of the machine that comes first; the others keep to that.
+    A generation without stored rules gets those of the first machine that runs it.
     """
     of, known = generations.c, generation.parameters
     if known.rules is None:
@@ -195,15 +199,15 @@ def with_rules(results: Engine, generation: Generation) -> Generation:
     if generation.parameters.is_outdated:
         zone = known.time_zone
         _log.warning(
-            f"the rules of {zone} changed since this generation was made, and it goes on with its own: a replay takes "
-            f"over the new ones, `electrored replay {generation.pipeline} --time-zone {zone} --reason ...`",
+            f"the rules of {zone} changed since this generation was created, and it goes on with its own: a replay "
+            f"takes over the new ones, `electrored replay {generation.pipeline} --time-zone {zone} --reason ...`",
             generation=str(generation),
         )
     return generation
 
 
 def load_newest(results: Engine, pipeline: str) -> Generation | None:
-    """The active generation, or the one made last if none is; None if the pipeline never had any."""
+    """The active generation, or the newest if none is; None if the pipeline never had any."""
     wanted = (
         select(generations)
         .where(generations.c.pipeline == pipeline)
@@ -227,7 +231,7 @@ def load_live(results: Engine, pipeline: str) -> list[Generation]:
 
 
 def _insert(connection: Connection, row: Mapping[str, Any]) -> None:
-    # Two at once is no error: whoever has the pointer keeps what it made, be it the same or of another number.
+    # Two at once is no error: the one that inserted the pointer wins.
     pointed = connection.execute(
         insert(active_generations)
         .values(pipeline=row["pipeline"], generation=row["number"], promotion_number=1)
@@ -240,8 +244,8 @@ def _insert(connection: Connection, row: Mapping[str, Any]) -> None:
 def _unused(kafka: KafkaSettings, pipeline: str, after: int) -> int:
     """The first number whose topics are not there, or were never written to.
 
-    A results database that was restored to an earlier time, or is a new one, does not know what Kafka holds: progress
-    of another computation, which a generation of that number would go on from.
+    A results database that was restored to an earlier time, or is new, may lack generations of which Kafka has
+    progress, from which a generation of the same number would resume.
     """
     client = connect.admin(kafka)
     known = client.list_topics(timeout=connect.TIMEOUT_SECONDS).topics
@@ -252,18 +256,18 @@ def _unused(kafka: KafkaSettings, pipeline: str, after: int) -> int:
         if topic.name in known and any(ends(client, topic.name, known[topic.name].partitions).values())
     ]:
         _log.warning(
-            "a generation's number is passed over: the database forgot what Kafka holds", topics=used
+            "a generation's number is skipped: Kafka has records of it, the database has not", topics=used
         )
         number += 1
     return number
 
 
 def _start_offsets(kafka: KafkaSettings, partitions: Mapping[str, int]) -> dict[str, int]:
-    """The beginnings of the logs, as they are now; the partitions of all counted through."""
+    """The beginnings of the logs now; the partitions of all are numbered through."""
     offsets: list[int] = []
     for topic, count in partitions.items():
-        found = beginnings(connect.admin(kafka), topic, range(count))
-        offsets += [found[partition] for partition in range(count)]
+        starts = beginnings(connect.admin(kafka), topic, range(count))
+        offsets += [starts[partition] for partition in range(count)]
     return {str(number): offset for number, offset in enumerate(offsets)}
 
 

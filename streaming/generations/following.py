@@ -1,4 +1,4 @@
-"""One thread for each generation that the results database wants to be worked on."""
+"""One thread for each generation that the results database lists to run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from observability import logs
 from observability.waits import WAITS, Cancelled
 from streaming.results_db import retried
 
-# How soon a new generation is worked on, and a retired one left.
+# The delay until a new generation is started, and a retired one stopped.
 TICK_SECONDS = 1.0
 
-Follower = Callable[[threading.Event], None]
+ThreadTarget = Callable[[threading.Event], None]
 K = TypeVar("K", bound=Hashable)
 
 _log = logs.get(__name__)
@@ -22,7 +22,7 @@ _log = logs.get(__name__)
 
 @dataclass
 class _Thread:
-    run: Follower
+    run: ThreadTarget
     stop: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
 
@@ -36,7 +36,7 @@ class _Thread:
         except Cancelled:
             pass
         except BaseException as error:
-            # Handed to the main thread, which raises it.
+            # Raised by the main thread.
             self.error = error
 
     def end(self) -> None:
@@ -44,10 +44,10 @@ class _Thread:
         self.thread.join()
 
 
-def follow(wanted: Callable[[], Mapping[K, Follower]], stop: threading.Event) -> None:
-    """Keep one thread running for each wanted key until told to stop; an error in one ends all and is raised.
+def supervise_threads(wanted: Callable[[], Mapping[K, ThreadTarget]], stop: threading.Event) -> None:
+    """Keep one thread running for each wanted key until `stop`; an error in one ends all and is raised.
 
-    What is wanted is asked once a second. A thread that failed and is wanted no more is only forgotten.
+    `wanted` is called once a second. The error of a thread that is not wanted any more is dropped.
     """
     threads: dict[K, _Thread] = {}
     try:
@@ -58,9 +58,7 @@ def follow(wanted: Callable[[], Mapping[K, Follower]], stop: threading.Event) ->
             if now:
                 WAITS.end("generation")
             else:
-                WAITS.begin(
-                    "generation", "no generation is to be worked on: did `python -m streaming init` run?"
-                )
+                WAITS.begin("generation", "no generation is to be run: did `python -m streaming init` run?")
             for key in threads.keys() - now.keys():
                 threads.pop(key).end()
                 _log.info("no longer followed", key=str(key))

@@ -1,8 +1,8 @@
-"""A worker's slot, when nobody gave it one: the first that is free in its state folder, held as long as it lives.
+"""A worker's instance id, if `--slot` gives none: the first that is free in its state folder, locked while it runs.
 
-A slot is where a local store is and what the transactional ids end with. Two workers in one slot would fence each
-other, so it is locked by the kernel, which gives it free however its holder ends; the next one finds store and ids as
-they were left. The name begins with the folder's own, so that workers on two machines never share one.
+It names the local store and ends the transactional ids. Two workers with one id would fence each other, so it is a file
+lock, which the kernel releases however the process ends; the next worker takes over store and ids. The id begins with a
+name of the folder, so that workers on two machines never share one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 
 
 @contextmanager
-def free_slot(state_dir: Path, pipeline: str) -> Iterator[str]:
-    """The pipeline's first slot of the folder that no living process has; it is had until the end."""
+def free_instance_id(state_dir: Path, pipeline: str) -> Iterator[str]:
+    """The pipeline's first id of the folder that no running process has locked; locked until the context ends."""
     folder = state_dir / "slots"
     folder.mkdir(parents=True, exist_ok=True)
     name = _name(folder)
@@ -33,13 +33,13 @@ def free_slot(state_dir: Path, pipeline: str) -> Iterator[str]:
 
 
 def _name(folder: Path) -> str:
-    """The folder's name, the same for all who ask; whoever comes first gives it."""
+    """The folder's name, chosen by the first process."""
     file = folder / "name"
     if not file.exists():
         draft = folder / f"name.{uuid4().hex}"
         draft.write_text(uuid4().hex[:8])
         try:
-            # Unlike a rename it does not take the place of what another process has just put there.
+            # Unlike a rename, a link does not replace a file that another process has just created.
             os.link(draft, file)
         except FileExistsError:
             pass

@@ -1,7 +1,7 @@
-"""The ids that our topics' values have, and putting their schemas back under them in a registry that lost them.
+"""Schema ids of the values in our topics, and restoring their schemas under these ids in a registry that lost them.
 
-The schemas are shipped, and which id each had stands in the topics. Looked at are the first and last values of each
-partition, and taken is what is a record of the topic's schema to the last byte.
+The schemas are shipped with the code, their ids are in the topics: in the first and last values of each partition, as
+far as they decode as the topic's schema to the last byte.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from streaming.generations.catalog import load_live
 from streaming.pipelines import PIPELINES
 
 # At each end of a partition.
-LOOKED_AT = 100
+SAMPLED_RECORDS = 100
 END_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Given:
-    """The schema that the values of a topic have, and the id that they give to it."""
+    """A schema of a topic's values, and its id in them."""
 
     subject: str
     schema_id: int
@@ -40,19 +40,19 @@ class Given:
 
 
 def ours(results: Engine) -> dict[str, Any]:
-    """The schema of each topic: the public ones, and those of the generations that live."""
+    """The schema of each topic: the public ones, and those of live generations."""
     schemas = {topic.name: load(topic.schema) for topic in PUBLIC}
     for pipeline in {name for name, _ in PIPELINES}:
         for generation in load_live(results, pipeline):
-            found, names = PIPELINES[pipeline, generation.version], generation.names
-            schemas[names.partials.name] = found.partial_schema()
-            schemas[names.state.name] = found.state_schema()
+            of_version, names = PIPELINES[pipeline, generation.version], generation.names
+            schemas[names.partials.name] = of_version.partial_schema()
+            schemas[names.state.name] = of_version.state_schema()
             schemas[names.progress.name] = load(names.progress.schema)
     return schemas
 
 
 def given(kafka: KafkaSettings, schemas: Mapping[str, Any]) -> list[Given]:
-    """What stands in the topics, by topic; a topic without values says nothing. Raises KafkaException."""
+    """The ids in the topics, by topic; none of an empty topic. Raises KafkaException."""
     known = admin(kafka).list_topics(timeout=TIMEOUT_SECONDS).topics
     reader = consumer(kafka, "electrored.standing", subscribed=False, overrides={"fetch.wait.max.ms": 20})
     try:
@@ -81,9 +81,9 @@ def _ids(reader: Consumer, topic: str, partitions: Iterable[int], schema: Any) -
 def _values(reader: Consumer, topic: str, partitions: Iterable[int]) -> Iterator[bytes]:
     for partition in partitions:
         low, high = reader.get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_SECONDS)
-        for start in sorted({low, max(low, high - LOOKED_AT)}):
+        for start in sorted({low, max(low, high - SAMPLED_RECORDS)}):
             reader.assign([TopicPartition(topic, partition, start)])
-            for message in reader.consume(LOOKED_AT, END_SECONDS) if high > low else ():
+            for message in reader.consume(SAMPLED_RECORDS, END_SECONDS) if high > low else ():
                 value, error = message.value(), message.error()
                 if error is not None and not is_end(error):
                     raise KafkaException(error)
@@ -92,8 +92,8 @@ def _values(reader: Consumer, topic: str, partitions: Iterable[int]) -> Iterator
     reader.unassign()
 
 
-def wrong(kafka: KafkaSettings, found: Iterable[Given]) -> list[Given]:
-    """Those whose id the registry does not know, or gives to something else."""
+def wrong(kafka: KafkaSettings, ids: Iterable[Given]) -> list[Given]:
+    """Those whose id is unknown to the registry, or of another schema."""
     registry = Registry(kafka)
 
     def is_right(one: Given) -> bool:
@@ -102,20 +102,20 @@ def wrong(kafka: KafkaSettings, found: Iterable[Given]) -> list[Given]:
         except Undecodable:
             return False
 
-    return [one for one in found if not is_right(one)]
+    return [one for one in ids if not is_right(one)]
 
 
 def _meaning(schema: Any) -> Any:
-    """The schema with full names: a registry may leave out a namespace that stands around it already."""
+    """The schema with full names: a registry may omit an inherited namespace."""
     text = json.dumps(fastavro.parse_schema(schema))
     return json.loads(
-        text, object_hook=lambda found: {k: v for k, v in found.items() if not k.startswith("__")}
+        text, object_hook=lambda fields: {k: v for k, v in fields.items() if not k.startswith("__")}
     )
 
 
 def put_back(kafka: KafkaSettings, lost: Iterable[Given]) -> None:
     """Put schemas back under their ids, which must be free. Raises what the registry's client raises."""
-    # As text exactly what our processes register, or it would be another schema.
+    # The exact text that our processes register, or it would be another schema.
     schemas: dict[str, list[tuple[int, str]]] = {}
     for one in lost:
         schemas.setdefault(one.subject, []).append((one.schema_id, json.dumps(one.schema)))

@@ -1,6 +1,6 @@
-"""Ids under which the registry has ever given our schemas of the inputs, kept where no registry can lose them.
+"""Ids that the registry ever gave to our input schemas, kept in the results database.
 
-By them a worker knows a value of ours whose id the registry lost from one of somebody who has another registry.
+By them a worker distinguishes an own value whose id the registry lost from one of a foreign registry.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from streaming.engine.pipeline import Pipeline
 def keep_inputs(kafka: KafkaSettings, results: Engine, pipeline: Pipeline) -> None:
     """Register the schemas of the pipeline's inputs and keep their ids."""
     registry = Registry(kafka)
-    for topic in (found.source for found in pipeline.inputs):
+    for topic in (each.source for each in pipeline.inputs):
         keep(results, topic.subject, registry.register(topic.subject, load(topic.schema)))
 
 
 def keep(results: Engine, subject: str, schema_id: int | None) -> frozenset[int]:
-    """Keep the id that the subject's schema has now, if any; gives all that it ever had."""
+    """Keep the id that the subject's schema has now, if any; returns all that it ever had."""
     of = schema_ids.c
     with results.begin() as connection:
         if schema_id is not None:

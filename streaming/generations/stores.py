@@ -1,6 +1,6 @@
-"""Whose the folders of local stores are, and which of them may go.
+"""Folders of local stores, and deletion of those whose generation is retired.
 
-A store is a cache of a state topic. When its generation is no more, so is the topic, and nobody reads the store again.
+A store is a cache of a state topic, which is deleted with its generation.
 """
 
 from __future__ import annotations
@@ -15,29 +15,31 @@ from observability import logs
 _log = logs.get(__name__)
 
 
-def folder(state_dir: Path, generation: str, slot: int | str) -> Path:
-    """Where the worker in that slot, or a slice of a replay, keeps the totals of a generation (`<pipeline>.gN`)."""
-    return state_dir / f"{generation}.slot{slot}"
+def folder(state_dir: Path, generation: str, instance_id: int | str) -> Path:
+    """The store of a generation (`<pipeline>.gN`) of one worker or replay slice."""
+    return state_dir / f"{generation}.slot{instance_id}"
 
 
-def sweep(state_dir: Path, pipeline: str, slot: int | str, is_over: Callable[[int], bool]) -> list[Path]:
-    """Delete this slot's stores of the generations that are over, by their numbers; gives their folders.
+def sweep(
+    state_dir: Path, pipeline: str, instance_id: int | str, is_over: Callable[[int], bool]
+) -> list[Path]:
+    """Delete this instance's stores of generations for which `is_over`; returns their folders.
 
-    Those of other slots stay, whose workers may not have left yet. Slices only work on a generation that lives, so
-    what one left of another is nobody's.
+    Those of other instances stay: their workers may still run. Slices only run on a live generation, so their stores of
+    other ones are deleted too.
     """
-    ours = re.compile(rf"{re.escape(pipeline)}\.g(\d+)\.slot({re.escape(str(slot))}|slice\d+)")
+    ours = re.compile(rf"{re.escape(pipeline)}\.g(\d+)\.slot({re.escape(str(instance_id))}|slice\d+)")
     gone = []
-    for found in sorted(state_dir.iterdir()) if state_dir.is_dir() else ():
-        named = ours.fullmatch(found.name)
+    for path in sorted(state_dir.iterdir()) if state_dir.is_dir() else ():
+        named = ours.fullmatch(path.name)
         if named is None or not is_over(int(named[1])):
             continue
         try:
-            shutil.rmtree(found)
+            shutil.rmtree(path)
         except OSError as error:
-            # Of a slice, by two workers at once; what is left goes at the next start.
-            _log.warning("a store is not deleted", store=str(found), reason=str(error))
+            # Two workers delete the same slice's store at once; the next start deletes the rest.
+            _log.warning("a store is not deleted", store=str(path), reason=str(error))
             continue
-        gone.append(found)
-        _log.info("the store of a generation that is no more is deleted", store=str(found))
+        gone.append(path)
+        _log.info("the store of a retired generation is deleted", store=str(path))
     return gone

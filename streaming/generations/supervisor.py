@@ -1,7 +1,7 @@
-"""A worker process: all generations of one pipeline that live, each in a slot of its own, followed as the table says.
+"""A worker process: all live generations of one pipeline, started and stopped as the table lists them.
 
-A candidate or standby that keeps failing, for whatever reason, is marked so and left: the active one goes on. If the
-active one fails the process ends. The local store of a generation that is no more is deleted.
+A candidate or standby that keeps failing, for any reason, is marked failed and stopped: the active one goes on. If the
+active one fails the process ends. The local store of a retired generation is deleted.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from streaming import lineage as lineage_of
 from streaming.generations import stores
 from streaming.generations.barriers import Barriers
 from streaming.generations.catalog import LIVE, Generation, load, load_live, with_rules
-from streaming.generations.following import Follower, follow
+from streaming.generations.following import ThreadTarget, supervise_threads
 from streaming.generations.schema_ids import keep
 from streaming.generations.worker import Worker
 from streaming.pipelines import PIPELINES
 from streaming.results_db import connect, retried
 
-# A building one is the slices' until it is whole.
-FOLLOWED = ("candidate", "active", "standby")
-# Between attempts at a generation that nobody reads yet: a fenced producer, say, is no reason to give it up.
+# A building one is run by slices until it is complete.
+RUN_STATES = ("candidate", "active", "standby")
+# Between attempts at a generation that is not served: a fenced producer, for example, does not make it fail.
 AGAIN_SECONDS = (1.0, 5.0, 15.0, 30.0)
-# What failed after so long had begun well, and is tried as if for the first time: a standby is kept for days.
+# A failure after so long counts as the first: a standby is kept for days.
 STEADY_SECONDS = 300.0
 
 _log = logs.get(__name__)
@@ -44,53 +44,53 @@ def run(
     kafka: KafkaSettings,
     results: ResultsDbSettings,
     pipeline: str,
-    slot: int | str,
+    instance_id: int | str,
     state_dir: Path,
     stop: threading.Event,
     lineage: Emitter = NULL_EMITTER,
 ) -> None:
-    """Until told to stop. Raises Fatal if there is nothing to work on, or what ended the active generation."""
+    """Run until `stop`. Raises Fatal if there is no generation to run, or what ended the active one."""
     engine = connect(results, f"electrored-worker-{pipeline}")
     barriers = Barriers(engine)
 
     unknown: set[int] = set()
 
-    def wanted() -> dict[int, Follower]:
-        live = [found for found in load_live(engine, pipeline) if found.state in FOLLOWED]
-        return {found.number: follower(found) for found in _known(live, unknown)}
+    def wanted() -> dict[int, ThreadTarget]:
+        live = [one for one in load_live(engine, pipeline) if one.state in RUN_STATES]
+        return {one.number: thread_target(one) for one in _known(live, unknown)}
 
-    def follower(generation: Generation) -> Follower:
+    def thread_target(generation: Generation) -> ThreadTarget:
         def run(left: threading.Event) -> None:
-            _kept_running(engine, generation, lambda: work(generation, left), left)
-            # Told to stop, a worker will want its store again.
+            _keep_working(engine, generation, lambda: work(generation, left), left)
+            # After `stop` the next start reuses the store.
             if not stop.is_set():
                 now = retried(lambda: load(engine, pipeline, generation.number), left)
                 if now.state not in LIVE:
-                    stores.sweep(state_dir, pipeline, slot, lambda number: number == now.number)
+                    stores.sweep(state_dir, pipeline, instance_id, lambda number: number == now.number)
 
         return run
 
     def work(generation: Generation, left: threading.Event) -> None:
-        made = worker(retried(lambda: with_rules(engine, generation), left), left)
+        steps = worker(retried(lambda: with_rules(engine, generation), left), left)
         job = partial(lineage_of.worker, PIPELINES[pipeline, generation.version], generation.number)
-        with lineage.run(job, made.facts):
-            made.run(left)
+        with lineage.run(job, steps.facts):
+            steps.run(left)
 
     def worker(generation: Generation, left: threading.Event) -> Worker:
         def kept_ids(subject: str, schema_id: int | None) -> frozenset[int]:
             return retried(lambda: keep(engine, subject, schema_id), left)
 
-        found = PIPELINES[pipeline, generation.version]
-        return Worker(kafka, found, generation, slot, state_dir, kept_ids, barriers=barriers)
+        of_version = PIPELINES[pipeline, generation.version]
+        return Worker(kafka, of_version, generation, instance_id, state_dir, kept_ids, barriers=barriers)
 
     live = retried(lambda: load_live(engine, pipeline), stop)
     _check(live, pipeline)
-    # Before anything is followed, so none of them is open.
-    known = {found.number for found in live}
-    stores.sweep(state_dir, pipeline, slot, lambda number: number not in known)
+    # Before any thread is started, so no store is open.
+    known = {one.number for one in live}
+    stores.sweep(state_dir, pipeline, instance_id, lambda number: number not in known)
     barriers.start()
     try:
-        follow(wanted, stop)
+        supervise_threads(wanted, stop)
     finally:
         WAITS.end("version")
         barriers.stop()
@@ -98,12 +98,12 @@ def run(
 
 
 def _known(generations: list[Generation], unknown: set[int]) -> list[Generation]:
-    """Those that this code can work on. Others may be able to work on the rest: it is left alone, which is a wait.
+    """Those whose version this code has. The rest is left to other workers, and reported as a wait.
 
-    Raises Fatal if the active one is of the rest. `unknown` are numbers that were logged.
+    Raises Fatal if the active one is of the rest. `unknown`: numbers that were logged already.
     """
-    known = [found for found in generations if (found.pipeline, found.version) in PIPELINES]
-    rest = [found for found in generations if found not in known]
+    known = [one for one in generations if (one.pipeline, one.version) in PIPELINES]
+    rest = [one for one in generations if one not in known]
     for generation in rest:
         if generation.state == "active":
             raise Fatal(_lacking(generation))
@@ -124,24 +124,24 @@ def _lacking(generation: Generation) -> str:
 def _check(live: list[Generation], pipeline: str) -> None:
     if not live:
         raise Fatal(
-            f"{pipeline} has no generation to work on: is the name right, did `python -m streaming init` run, "
+            f"{pipeline} has no generation to run: is the name right, did `python -m streaming init` run, "
             "are all of them retired?"
         )
-    if not any(found.state == "active" for found in live):
-        states = ", ".join(f"g{found.number} {found.state}" for found in live)
+    if not any(one.state == "active" for one in live):
+        states = ", ".join(f"g{one.number} {one.state}" for one in live)
         raise Fatal(f"{pipeline} has no active generation, only {states}")
 
 
-def _kept_running(
+def _keep_working(
     results: Engine, generation: Generation, work: Callable[[], None], stop: threading.Event
 ) -> None:
-    """Do the work until told to stop, some times again if it fails; give the generation up at last.
+    """Do the work until `stop`; retry it if it fails, and after the last attempt mark the generation failed.
 
     Raises what ended the work of the active one.
     """
 
     def on_failure(error: Exception, failures: int) -> bool:
-        # A defect of a new version too: it is here that one shows, and its result is not served yet.
+        # Any exception: a new version may have a defect, and its result is not served yet.
         now = retried(lambda: load(results, generation.pipeline, generation.number), stop)
         if now.state == "active":
             raise error
@@ -155,7 +155,7 @@ def _kept_running(
 
 
 def _mark_failed(results: Engine, generation: Generation, error: Exception) -> None:
-    """Give the generation up, unless it has become the active one meanwhile."""
+    """Mark the generation failed, unless it has become the active one meanwhile."""
     of = generations.c
     with results.begin() as connection:
         failed = connection.execute(

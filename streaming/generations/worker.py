@@ -32,7 +32,7 @@ from streaming.engine.decoding import Decoder, OnLost
 from streaming.engine.loop import LIVE, CommitPolicy, Loop, LoopDeps, Punctuator
 from streaming.engine.loop_status import LoopStatus, facts
 from streaming.engine.merge import Merge, MergeTopics
-from streaming.engine.opened import Looking, OpenTransactions
+from streaming.engine.opened import OpenTransactions, OpenTransactionsCheck
 from streaming.engine.pipeline import Input, Pipeline
 from streaming.engine.restore import Positions, Restorer, State
 from streaming.engine.schemas import PatientRegistry
@@ -51,23 +51,23 @@ READING = {
     "queued.max.messages.kbytes": 131_072,
     "fetch.error.backoff.ms": 50,
 }
-# Cycles are few here; what makes collections dear is that they look at every message of a poll.
+# Reference cycles are few, and a collection visits every message of a poll.
 COLLECT_SECONDS = 10.0
 # How soon the other loops end with one that failed.
 LOOK_SECONDS = 0.2
-# Keeps the id that the registry gives to a subject's schema now, if any, and gives all that it ever gave to it.
+# Keeps the id that a subject's schema has in the registry now, if any, and returns all that it ever had.
 KeptIds = Callable[[str, int | None], Collection[int]]
 
 
 class Worker:
-    """All steps of one generation in one slot. `run` returns when `stop` is set, and raises what ended a loop."""
+    """All steps of one generation in one process. `run` returns when `stop` is set, and raises what ended a loop."""
 
     def __init__(
         self,
         kafka: KafkaSettings,
         pipeline: Pipeline,
         generation: Generation,
-        slot: int | str,
+        instance_id: int | str,
         state_dir: Path,
         kept_ids: KeptIds,
         *,
@@ -80,40 +80,40 @@ class Worker:
         self._kafka = kafka
         self._pipeline = pipeline
         self._generation = generation
-        self._slot = slot
+        self._instance_id = instance_id
         self._kept_ids = kept_ids
         self._barriers = barriers
-        self._pace = commit_policy
-        self._folder = stores.folder(state_dir, str(generation), slot)
+        self._commit_policy = commit_policy
+        self._folder = stores.folder(state_dir, str(generation), instance_id)
         self._source_positions, self._late, self._dead = positions, late, dead
         self._registry = PatientRegistry(kafka)
         self._admin: AdminClient = connect.admin(kafka)
         self._errors: list[BaseException] = []
-        self._standings: list[LoopStatus] = []
+        self._statuses: list[LoopStatus] = []
 
     def loops(self) -> tuple[Loop, ...]:
         """A combine for each input, and merge; not started. Raises Fatal if a topic is not the generation's."""
         self.check(self._registry.stop)
-        made: list[Loop] = []
+        loops: list[Loop] = []
         try:
             for number in range(len(self._pipeline.inputs)):
-                made.append(self.combine(number))
-            made.append(self.merge())
+                loops.append(self.combine(number))
+            loops.append(self.merge())
         except BaseException:
-            for loop in made:
+            for loop in loops:
                 loop.close()
             raise
-        return tuple(made)
+        return tuple(loops)
 
     def check(self, stop: threading.Event | None = None) -> None:
-        """Raise Fatal if a topic is not the one that the generation was made with, or does not keep what is in it.
+        """Raise Fatal if a topic is not the one that the generation was created with, or may lose records.
 
-        Of the logs it has counted what was there: if that is gone, it is a new generation that would be wrong. Kafka
-        that does not answer is waited for until `stop`, which raises Cancelled; KafkaException without it.
+        Records of the logs may be gone: they are counted, and only a new generation would lack them. Waits while Kafka
+        does not answer, until `stop`, which raises Cancelled; raises KafkaException without it.
         """
         TopicGuard(self._admin, self._topics).check()
         own = self._generation.names.all
-        logs = [found.source for found in self._pipeline.inputs]
+        logs = [each.source for each in self._pipeline.inputs]
         check_kept(self._kafka, [*logs, *own], whole=own, stop=stop)
 
     @property
@@ -121,11 +121,11 @@ class Worker:
         return {name: (topic.id, topic.partitions) for name, topic in self._generation.topics.items()}
 
     def facts(self) -> ProgressReport:
-        """How far its loops are; may be asked from any thread."""
-        return facts(self._standings)
+        """The progress of its loops; thread-safe."""
+        return facts(self._statuses)
 
     def forget(self) -> None:
-        """Delete the local stores, which are a cache of the state topic; nothing of it may be open."""
+        """Delete the local stores, which are a cache of the state topic; none may be open."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, stop: threading.Event) -> None:
@@ -162,13 +162,13 @@ class Worker:
         except Cancelled:
             pass
         except BaseException as error:
-            # `run` raises it: from here it would only be printed, with the way it came.
+            # Raised by `run`; from here it would only be printed.
             self._errors.append(error)
         finally:
             ended.set()
 
     def _lost(self, is_live: bool) -> OnLost:
-        """Live traffic waits for an id that may be put back; a replay is somebody's, who is told."""
+        """Live traffic waits for an id that may be put back; a replay fails at once."""
 
         def lost(error: LostSchema, is_found: Callable[[], bool] | None) -> None:
             if is_found is None or not is_live:
@@ -180,10 +180,10 @@ class Worker:
     # -- building
 
     def combine(self, number: int, *, is_live: bool = True) -> Loop:
-        """The loop of an input. One that is not live sends no watermarks: who follows it up does. Nor late events."""
+        """The loop of an input. If not live it sends neither watermarks nor late events: a candidate's workers do."""
         topics = self._topics
         names, pipeline = self._generation.names, self._pipeline
-        found = pipeline.inputs[number]
+        source_input = pipeline.inputs[number]
         first = self._generation.first_input(pipeline, number)
         starts = self._generation.start_offsets
         outputs = CombineOutputs(
@@ -196,15 +196,17 @@ class Worker:
             dead_codec=self._registry.codec(self._dead.subject, load(self._dead.schema)),
             first_input=first,
         )
-        subject, schema = found.source.subject, load(found.source.schema)
+        subject, schema = source_input.source.subject, load(source_input.source.schema)
         # Looked up only: what is registered in an emptied registry may take an id that values in the log have.
         own_ids = self._kept_ids(subject, self._registry.id_of(subject, schema))
-        decoder = Decoder(schema, pipeline.reads(found), self._registry.schema, self._lost(is_live), own_ids)
-        step = Combine(
-            pipeline, found, self._generation.parameters, self._generation.number, decoder, outputs
+        decoder = Decoder(
+            schema, pipeline.reads(source_input), self._registry.schema, self._lost(is_live), own_ids
         )
-        start = {p: starts[first + p] for p in range(topics[found.source.name][1])}
-        punctuators: list[Punctuator] = [self._watermarks(found)] if is_live else []
+        step = Combine(
+            pipeline, source_input, self._generation.parameters, self._generation.number, decoder, outputs
+        )
+        start = {p: starts[first + p] for p in range(topics[source_input.source.name][1])}
+        punctuators: list[Punctuator] = [self._watermarks(source_input)] if is_live else []
         if self._barriers is not None:
             punctuators.append(
                 CombineGate(self._barriers, self._pipeline.name, self._generation.number, first)
@@ -221,7 +223,7 @@ class Worker:
             partials_schema_id=self._registry.register(names.partials.subject, pipeline.partial_schema()),
             state_topic=names.state.name,
             state_schema_id=self._registry.register(names.state.subject, pipeline.state_schema()),
-            inputs=sum(topics[found.source.name][1] for found in pipeline.inputs),
+            inputs=sum(topics[each.source.name][1] for each in pipeline.inputs),
         )
         start = dict.fromkeys(range(topics[names.partials.name][1]), 0)
         state = State(names.state.name, store)
@@ -251,9 +253,9 @@ class Worker:
         )
         codec = self._registry.codec(names.progress.subject, load(names.progress.schema))
         inputs = sum(topics[each.source.name][1] for each in self._pipeline.inputs)
-        standing = LoopStatus(step.name, inputs if step.name == "merge" else 1)
-        self._standings.append(standing)
-        transactional_id = names.transactional_id(step.name, self._slot)
+        status = LoopStatus(step.name, inputs if step.name == "merge" else 1)
+        self._statuses.append(status)
+        transactional_id = names.transactional_id(step.name, self._instance_id)
         return Loop(
             LoopDeps(
                 step=step,
@@ -266,7 +268,7 @@ class Worker:
                     positions,
                     codec,
                     partial(connect.admin, self._kafka),
-                    # Of the group, whose committed offsets it asks for; it never joins.
+                    # With the group's id, to read its committed offsets; it never joins.
                     self._reader(positions.group_id),
                     state,
                 ),
@@ -277,23 +279,23 @@ class Worker:
                     *punctuators,
                     TopicGuard(self._admin, topics, flow),
                     Assignment(positions.group_id),
-                    Looking(
+                    OpenTransactionsCheck(
                         OpenTransactions(self._kafka, lambda: self._admin, flow, positions.group_id),
-                        # Without the frontiers that it holds no window is ever final.
+                        # Without its frontiers no window is ever final.
                         [self._source_positions.name] if state is None else [],
                     ),
-                    standing,
+                    status,
                 ],
-                commit_policy=self._pace,
+                commit_policy=self._commit_policy,
             )
         )
 
-    def _watermarks(self, found: Input) -> Watermarks:
+    def _watermarks(self, source_input: Input) -> Watermarks:
         topic = self._source_positions
         end = ends(self._admin, topic.name, [0])[0]
         codec = self._registry.codec(topic.subject, load(topic.schema))
         consumer = self._reader(f"{self._generation}.frontiers")({})
-        return Watermarks(Frontiers(consumer, topic.name, codec, end, found.sources), self._admin)
+        return Watermarks(Frontiers(consumer, topic.name, codec, end, source_input.sources), self._admin)
 
     def _reader(self, group_id: str) -> Any:
         def make(overrides: Mapping[str, Any]) -> Consumer:

@@ -1,8 +1,7 @@
 """Building a generation beside the live one: the same combine and merge, run over the whole log up to a target.
 
-A slice is one partition of a step. It keeps its progress where a live worker does, so a slice that was killed goes on
-where it was, and when all are done the workers go on from there. All windows are computed; a range only says where the
-result may differ.
+A slice is one partition of a step. It keeps its progress where a live worker does, so a killed slice resumes, and when
+all are done the workers resume from there. All windows are computed; a range only limits where the result may differ.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ from streaming.replay.errors import RequestRefused
 from streaming.replay.failpoints import failpoint
 from streaming.replay.request import Range, Request
 
-# Behind everything that people wait for.
+# Below live traffic.
 NICE = 10
-# Of the time; a slice rests for the remainder, for the sake of live traffic.
+# Of the time; a slice sleeps for the remainder, in favour of live traffic.
 SHARE = 1.0
-# A broker that is away is waited for this long without any progress; state that is read back is progress.
+# A slice waits this long without progress, for example for a broker; restoring state is progress.
 STALLED_SECONDS = 120.0
-TOLD_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 
 _log = logs.get(__name__)
 
@@ -66,7 +65,7 @@ class Slice:
 class Done:
     """How far a slice has come, in events and in offsets of its partition, of which some are not events.
 
-    `restored` are the records that this run read back, `written` those that it committed, by topic; it would go on from
+    `restored`: records that this run read back. `written`: records that it committed, by topic. It would resume from
     `next_offset`.
     """
 
@@ -74,12 +73,12 @@ class Done:
     offsets: int
     of_offsets: int
     next_offset: int = 0
-    # Of this run, while the rest is of the slice: who comes after another is as far, and read other things back.
+    # Of this run, while the rest is of the slice, so they do not compare.
     restored: int = field(default=0, compare=False)
     written: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def facts(self, step: str, partition: int) -> ProgressReport:
-        """What the slice's run says."""
+        """The lineage report of the slice's run."""
         return ProgressReport(
             counts={step: {"events": self.events, "restored": self.restored}},
             checkpoints={step: {partition: self.next_offset}},
@@ -88,22 +87,22 @@ class Done:
 
 
 def begin(kafka: KafkaSettings, results: Engine, request: Request) -> Generation:
-    """The generation that the request asks for, in state `building`: a new one, or what a dead job left of the same.
+    """The requested generation, in state `building`: a new one, or what a dead job left of the same request.
 
-    A candidate that the same request made is given as it is, to be compared anew; one that the same backfill made, with
-    its range extended. Raises RequestRefused for a bad request, and while another replay of the pipeline is under way
-    or waits to be promoted.
+    A candidate of the same request is returned as it is, to be compared again; one of the same backfill with its range
+    extended. Raises RequestRefused for a bad request, and while another replay of the pipeline is building or a
+    candidate.
     """
     pipeline = request.check()
     live = load_live(results, request.pipeline)
-    active = next((found for found in live if found.state == "active"), None)
+    active = next((one for one in live if one.state == "active"), None)
     if active is None:
         raise RequestRefused(
             f"{request.pipeline} has no active generation that a replay could be compared with"
         )
     logs = [each.source for each in pipeline.inputs]
     check_kept(kafka, logs, whole=logs)
-    # Of those that windows are compared with, and that it keeps if no zone is named.
+    # Its zone rules apply to the compared windows, and to the replay unless a zone is named.
     active = with_rules(results, active)
     request = request.within(active.parameters)
     if (left := _left(results, request, active)) is not None:
@@ -144,7 +143,7 @@ def begin(kafka: KafkaSettings, results: Engine, request: Request) -> Generation
 
 
 def slices(generation: Generation) -> tuple[list[Slice], list[Slice]]:
-    """Those of the combines, which may run side by side; then those of merge, when all of the former are done."""
+    """The slices of combine, which may run in parallel; and those of merge, to run when all of the former are done."""
     pipeline = PIPELINES[generation.pipeline, generation.version]
     combines = [
         Slice(pipeline.step(each), number, partition)
@@ -157,9 +156,9 @@ def slices(generation: Generation) -> tuple[list[Slice], list[Slice]]:
 
 def find_slice(generation: Generation, step: str, partition: int) -> Slice:
     """The slice of that name. Raises RequestRefused."""
-    for found in (piece for pieces in slices(generation) for piece in pieces):
-        if (found.step, found.partition) == (step, partition):
-            return found
+    for one in (piece for pieces in slices(generation) for piece in pieces):
+        if (one.step, one.partition) == (step, partition):
+            return one
     raise RequestRefused(f"{generation} has no slice {step}.{partition}")
 
 
@@ -174,7 +173,7 @@ def run_slice(
     stop: threading.Event,
     on_progress: Callable[[Done], None] = lambda _: None,
 ) -> Done:
-    """Run a slice to its target; one that is done already ends at once. Works `share` of the time and rests otherwise.
+    """Run a slice to its target; one that is done already ends at once. Works `share` of the time and sleeps otherwise.
 
     Raises RequestRefused if the generation is not being built any more, Fatal as a worker does.
     """
@@ -184,8 +183,8 @@ def run_slice(
         generation = with_rules(results, generation)
         pipeline = PIPELINES[generation.pipeline, generation.version]
         # A transactional id of its own: a second run of the same slice fences the first.
-        slot, kept_ids = f"slice{piece.partition}", partial(keep, results)
-        worker = Worker(kafka, pipeline, generation, slot, state_dir, kept_ids, commit_policy=REPLAY)
+        instance_id, kept_ids = f"slice{piece.partition}", partial(keep, results)
+        worker = Worker(kafka, pipeline, generation, instance_id, state_dir, kept_ids, commit_policy=REPLAY)
         worker.check()
         if piece.number is None:
             loop = worker.merge()
@@ -206,16 +205,16 @@ def run_slice(
         finally:
             loop.close()
         if piece.number is None:
-            # The worker that follows has its own store, read back from the topic.
+            # The worker restores its own store from the topic.
             worker.forget()
         return done
 
 
 def finish(results: Engine, generation: Generation) -> Generation:
-    """building → candidate, when every slice was run; from now on workers keep it up to date. Raises RequestRefused."""
+    """building → candidate, after the last slice; from then on workers keep it up to date. Raises RequestRefused."""
     of = generations.c
     with results.begin() as connection:
-        # Workers follow a candidate from its progress, and a slice that went on would commit beside them.
+        # Workers resume a candidate from its progress, and a running slice would commit beside them.
         if is_worked_on(connection, generation.pipeline, generation.number):
             raise RequestRefused(f"a slice of {generation} is still running")
         connection.execute(
@@ -240,7 +239,7 @@ def _drive(
     on_progress: Callable[[Done], None],
 ) -> Done:
     loop.assign([partition])
-    reached, restored, moved_at, told_at = -1, 0, time.monotonic(), 0.0
+    reached, restored, moved_at, reported_at = -1, 0, time.monotonic(), 0.0
     collected_at = moved_at
     while True:
         worked_from = time.process_time()
@@ -256,9 +255,9 @@ def _drive(
                     done = _done(loop, partition, target - start, target - start)
                     on_progress(done)
                     return done
-            if now >= told_at + TOLD_SECONDS:
+            if now >= reported_at + REPORT_SECONDS:
                 on_progress(done)
-                told_at = now
+                reported_at = now
             if at > reached:
                 reached, moved_at = at, now
         elif loop.restored > restored:
@@ -274,7 +273,7 @@ def _drive(
         worked = time.process_time() - worked_from
         if stop.wait(worked * (1 / share - 1)):
             raise RequestRefused(
-                f"{loop.flow} partition {partition} was told to stop at {reached} of {target}"
+                f"{loop.flow} partition {partition} was stopped at {reached} of {target}; the same request resumes it"
             )
 
 
@@ -285,7 +284,7 @@ def _done(loop: Loop, partition: int, offsets: int, of_offsets: int) -> Done:
 
 @contextmanager
 def _collecting_seldom() -> Iterator[None]:
-    """Cycles are few here; what makes collections dear is that they look at every message of a poll."""
+    """Reference cycles are few, and a collection visits every message of a poll."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -297,12 +296,12 @@ def _collecting_seldom() -> Iterator[None]:
 
 
 def be_nice() -> None:
-    """Stand behind live traffic; once more changes nothing."""
+    """Lower the process's priority below live traffic; idempotent."""
     os.setpriority(os.PRIO_PROCESS, 0, NICE)
 
 
 def _left(results: Engine, request: Request, active: Generation) -> Generation | None:
-    """What is under way already, if it is this request's."""
+    """The generation that a run of the same request left, or None. Raises RequestRefused for another request's."""
     of = generations.c
     with results.begin() as connection:
         row = connection.execute(
@@ -321,20 +320,21 @@ def _left(results: Engine, request: Request, active: Generation) -> Generation |
             raise RequestRefused(f"{what} is being built right now")
         elif not _is_same(row, request, active):
             raise RequestRefused(
-                f"{what} is being built: the same request again goes on with it, or retire it first"
+                f"{what} is being built: the same request again resumes it, or retire it first"
             )
     return load(results, request.pipeline, row.number)
 
 
 def _is_same(row: Row[Any], request: Request, active: Generation) -> bool:
-    asked, parameters = request.range, request.parameters(active.parameters)
+    requested, parameters = request.range, request.parameters(active.parameters)
     return (
-        # What the nightly check makes, it takes away again.
+        # The nightly check retires what it created.
         (row.created_by, row.reason) == (request.created_by, request.reason.strip())
         and row.version == request.check().version
         and row.parameters == parameters.to_json()
         and row.zone_rules in (None, parameters.windows.zone.to_json())
-        and (row.range_start, row.range_end) == ((asked.start, asked.end) if asked else (None, None))
+        and (row.range_start, row.range_end)
+        == ((requested.start, requested.end) if requested else (None, None))
     )
 
 
@@ -351,10 +351,10 @@ def _extend(connection: Connection, row: Row[Any], more: Range) -> None:
 
 
 def _targets(kafka: KafkaSettings, inputs: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, int]:
-    """The ends of the logs as they are now, the partitions of all inputs counted through."""
+    """The ends of the logs now; the partitions of all inputs are numbered through."""
     client = connect.admin(kafka)
-    found: list[int] = []
+    targets: list[int] = []
     for topic, topics in inputs:
         of_topic = ends(client, topic, range(topics[topic]["partitions"]))
-        found += [of_topic[partition] for partition in sorted(of_topic)]
-    return {str(number): offset for number, offset in enumerate(found)}
+        targets += [of_topic[partition] for partition in sorted(of_topic)]
+    return {str(number): offset for number, offset in enumerate(targets)}

@@ -1,4 +1,4 @@
-"""A generation that was just built is a little behind the active one: it is compared as soon as it is not."""
+"""Comparison of a generation that was just built, once it has caught up with the active one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from streaming.replay import difference
 from streaming.replay.difference import Difference, Hold
 from streaming.replay.errors import Busy, NotInTime
 
-# What stands in the way of most passes within a second or two.
+# Most reasons to wait are over within a second or two.
 AGAIN_SECONDS = 1.0
-# Live traffic rested for nothing: before it does so again it has this long.
+# Live traffic was paused in vain: the minimum until it is paused again.
 REST_SECONDS = 60.0
-# Who waits is told why, from time to time.
-TOLD_EVERY = 10
+# Every so many attempts the caller gets the reason.
+REPORT_EVERY = 10
 
 
 def caught_up(
@@ -30,23 +30,23 @@ def caught_up(
     seconds: float,
     waiting: Callable[[str], None],
 ) -> Difference:
-    """The difference of a generation, as soon as workers have brought it to where the active one is.
+    """The difference of a generation, as soon as it has caught up with the active one.
 
-    `waiting` is told what stands in the way. Raises RequestRefused, after `seconds` the Busy that was met last.
+    `waiting` gets the reason of the wait. Raises RequestRefused; after `seconds` the last Busy.
     """
 
     def failure(state: RetryCallState) -> BaseException | None:
         return state.outcome.exception() if state.outcome is not None else None
 
-    def said(state: RetryCallState) -> None:
-        if state.attempt_number % TOLD_EVERY == 1:
+    def report(state: RetryCallState) -> None:
+        if state.attempt_number % REPORT_EVERY == 1:
             waiting(str(failure(state)))
 
     retrying = Retrying(
         retry=retry_if_exception_type(Busy),
         wait=lambda state: REST_SECONDS if isinstance(failure(state), NotInTime) else AGAIN_SECONDS,
         stop=stop_before_delay(seconds),
-        before_sleep=said,
+        before_sleep=report,
         reraise=True,
     )
     return retrying(difference.take, kafka, results, pipeline, number, hold=hold)

@@ -27,9 +27,9 @@ PARENT_SECONDS = 0.5
 
 
 def run(generation: Generation, state_dir: Path, *, processes: int, share: float, console: Console) -> int:
-    """Every slice of the generation, `processes` at a time; gives how many events were read.
+    """Run every slice of the generation, `processes` at a time; returns how many events were read.
 
-    Raises Fatal with the last words of a slice that failed, after the others were ended; asked again, all go on.
+    Raises Fatal with the last stderr line of a slice that failed, after the others were ended; a repeated call resumes.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -68,9 +68,9 @@ class _Total:
     def note(self, name: str, events: int, offsets: int, of_offsets: int) -> None:
         with self._lock:
             self._done[name] = events, offsets, of_offsets
-            # What an earlier run had done is no speed of this one.
+            # The rate is of this run alone.
             self._first.setdefault(name, events)
-            # What has not begun is as large as the others: keys are spread evenly.
+            # Slices that have not begun count as large as the others: keys are spread evenly.
             known = sum(done[2] for done in self._done.values()) or 1
             share = sum(done[1] for done in self._done.values()) / known * len(self._done) / self._slices
             if all(done[1] >= done[2] for done in self._done.values()) and len(self._done) == self._slices:
@@ -94,7 +94,7 @@ def _side_by_side(
         try:
             _one(_command(generation, piece, state_dir, share), piece, children, total.note)
         except BaseException:
-            # At once: this thread takes the next slice before anybody looks at the failure of this one.
+            # At once: this thread would take the next slice before the failure is handled.
             children.end()
             raise
 
@@ -108,7 +108,7 @@ def _side_by_side(
 
 
 def end_with(parent: int, stop: threading.Event) -> None:
-    """For a child: set `stop` once the process that started it is gone, however that ended."""
+    """For a child: set `stop` once its parent process has ended."""
 
     def watch() -> None:
         while os.getppid() == parent and not stop.wait(PARENT_SECONDS):
@@ -119,7 +119,7 @@ def end_with(parent: int, stop: threading.Event) -> None:
 
 
 class _Children:
-    """The processes of slices that run. Once ended, by Ctrl-C or a failure, none begins any more."""
+    """The processes of running slices. After `end`, by Ctrl-C or a failure, none is started any more."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
@@ -127,7 +127,7 @@ class _Children:
         self._lock = threading.Lock()
 
     def begin(self, command: list[str]) -> subprocess.Popen[str] | None:
-        """None when it is too late for it."""
+        """Start the process; None after `end`."""
         with self._lock:
             if self._ended:
                 return None
@@ -140,7 +140,7 @@ class _Children:
             self._running.discard(process)
 
     def end(self) -> None:
-        """They commit what they have and end."""
+        """Terminate all; they commit what they have and end."""
         with self._lock:
             self._ended = True
             for process in self._running:
@@ -154,21 +154,21 @@ def _one(
     if process is None:
         return
     with process:
-        said: list[str] = []
+        errors: list[str] = []
         # Read beside stdout, or a full pipe would stop the slice.
-        listener = threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True)
-        listener.start()
+        reader = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
+        reader.start()
         try:
             for line in process.stdout or ():
                 done = json.loads(line)
                 note(str(piece), done["events"], done["offsets"], done["of_offsets"])
             process.wait()
-            listener.join()
+            reader.join()
         finally:
             children.done(process)
     if process.returncode != 0:
-        last = said[-1].strip() if said else f"exit code {process.returncode}"
-        raise Fatal(f"slice {piece} failed: {last}; the same command goes on where it stopped")
+        last = errors[-1].strip() if errors else f"exit code {process.returncode}"
+        raise Fatal(f"slice {piece} failed: {last}; the same command resumes it")
 
 
 def _command(generation: Generation, piece: Slice, state_dir: Path, share: float) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a person asks of a replay, checked before anything is made."""
+"""The request of a replay, checked before anything is created."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CALENDARS: tuple[CalendarKind, ...] = ("1-day", "30-days", "calendar-month")
 class Range:
     """Windows that begin in `[start, end)`; nothing outside of them may differ.
 
-    Without a zone they are what the clocks of the active generation's show.
+    Times without a zone are in the active generation's zone.
     """
 
     start: datetime
@@ -28,7 +28,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Request:
-    """A replay of a pipeline: everything, or a range; what is None stays as the active generation has it."""
+    """A replay of a pipeline: everything, or a range; what is None is taken from the active generation."""
 
     pipeline: str
     reason: str
@@ -38,11 +38,11 @@ class Request:
     calendar: str | None = None
     time_zone: str | None = None
     range: Range | None = None
-    # Of Dagster; the runs of one backfill extend one candidate.
+    # The id of Dagster's backfill; the runs of one extend one candidate.
     backfill: str | None = None
 
     def check(self) -> Pipeline:
-        """The pipeline that is asked for. Raises RequestRefused for what cannot be."""
+        """The requested pipeline. Raises RequestRefused for an invalid request."""
         if self.pipeline not in CURRENT:
             raise RequestRefused(f"there is no pipeline {self.pipeline}: {', '.join(sorted(CURRENT))}")
         version = self.version or CURRENT[self.pipeline]
@@ -57,7 +57,7 @@ class Request:
         return pipeline
 
     def parameters(self, active: Parameters) -> Parameters:
-        """Those of the active generation, but for what is asked for. A zone that is named has its rules of now."""
+        """Those of the active generation, except for what is requested. A named zone has its current rules."""
         return Parameters(
             time_zone=self.time_zone or active.time_zone,
             grace=active.grace if self.grace is None else self.grace,
@@ -66,7 +66,7 @@ class Request:
         )
 
     def within(self, active: Parameters) -> Request:
-        """The same with the range in moments. Raises RequestRefused."""
+        """The same with an aware range. Raises RequestRefused."""
         if self.range is None:
             return self
         zone = active.windows.zone
@@ -106,12 +106,12 @@ class Request:
 
     @property
     def _changes(self) -> dict[str, Any]:
-        asked = {"grace": self.grace, "calendar": self.calendar, "time zone": self.time_zone}
-        return {name: value for name, value in asked.items() if value is not None}
+        requested = {"grace": self.grace, "calendar": self.calendar, "time zone": self.time_zone}
+        return {name: value for name, value in requested.items() if value is not None}
 
 
 def grace(seconds: float | None) -> timedelta | None:
-    """What a person gives as a grace. Raises RequestRefused."""
+    """The grace from its seconds. Raises RequestRefused."""
     try:
         return None if seconds is None else grace_of(seconds)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Following a topic from stored offsets: the newest value of every key, and how far it was read."""
+"""Reading a state topic from stored offsets: the newest value of every key, and the positions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from streaming.engine.merge import WATERMARK_KEY
 from streaming.engine.opened import OpenTransactions
 from streaming.sink.targets import SinkTarget
 
-# A topic made anew is noticed by its offsets at once, or by this check of its id; so is a Kafka that is away.
+# A re-created topic is detected by its offsets at once, or by this check of its id; so is an outage of Kafka.
 CHECK_SECONDS = 10.0
 # One transaction's worth when catching up: about a tenth of a second of work for the database.
 MAX_RECORDS = 20_000
@@ -69,8 +69,8 @@ class Batch:
             else:
                 self.totals[key] = value
         if carriers:
-            found = latency_header.oldest(cast(Sequence[latency_header.Carrier], carriers))
-            self.oldest_micros = latency_header.older(self.oldest_micros, found)
+            oldest = latency_header.oldest(cast(Sequence[latency_header.Carrier], carriers))
+            self.oldest_micros = latency_header.older(self.oldest_micros, oldest)
 
 
 def decoded(codec: Codec, topic: str, value: bytes) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def decoded(codec: Codec, topic: str, value: bytes) -> dict[str, Any]:
 
 @dataclass
 class Progress:
-    """How far a follower of a state topic is: what was read and written by it, and from where it would go on."""
+    """Progress of a reader of a state topic: records read and written, and where it would resume."""
 
     partitions: int
     read: int = 0
@@ -96,11 +96,11 @@ class Progress:
 
     def note(self, watermarks: dict[int, datetime]) -> None:
         """Everything up to them is written."""
-        # Anew, and not changed: who asks from another thread sees one or the other.
+        # Replaced, not changed: another thread reads the old or the new one.
         self.watermarks = self.watermarks | watermarks
 
     def facts(self, step: str, output: Dataset) -> ProgressReport:
-        """What the run says; may be asked from any thread. A watermark is that of all partitions."""
+        """The lineage report; thread-safe. The watermark is that of all partitions."""
         marks = list(self.watermarks.values())
         return ProgressReport(
             watermark=min(marks) if len(marks) == self.partitions else None,
@@ -118,7 +118,7 @@ class Reader:
     """
 
     def __init__(self, kafka: KafkaSettings, topic: str, group_id: str, loop: str | None = None) -> None:
-        """`loop`: whose turns its reading is; its group's if left out."""
+        """`loop`: the name under which its polls are reported as turns; its group if left out."""
         self.topic = topic
         self.positions: dict[int, int] = {}
         self._loop = loop or group_id
@@ -134,7 +134,7 @@ class Reader:
         self.consumer.close()
 
     def assign(self, positions: Mapping[int, int]) -> None:
-        """Read on from the given offsets."""
+        """Read from the given offsets."""
         self.positions = dict(positions)
         self.consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in positions.items()])
 
@@ -162,25 +162,25 @@ class Reader:
             LAG.labels(flow, partition).set(max(0, high - position))
 
     def hide_lag(self, flow: str) -> None:
-        """What is followed no more is not behind either."""
+        """Remove the lag series of a topic that is not read any more."""
         for partition in self.positions:
             with suppress(KeyError):
                 LAG.remove(flow, str(partition))
 
 
-def check(kafka: KafkaSettings, followed: SinkTarget) -> None:
+def check(kafka: KafkaSettings, target: SinkTarget) -> None:
     """Raise Fatal if the state topic is not the one that was created: its offsets would mean something else."""
     try:
-        topic_id, partitions = describe_topics(kafka, [followed.topic])[followed.topic]
+        topic_id, partitions = describe_topics(kafka, [target.topic])[target.topic]
     except KafkaException as error:
         if is_lost(error.args[0]):
             raise Fatal(
-                f"state topic {followed.topic} is gone ({error.args[0].str()}), and the results database counts on it: "
+                f"state topic {target.topic} is gone ({error.args[0].str()}), and the results database counts on it: "
                 f"was that restored to before the generation was retired? {RESTORING}"
             ) from error
         raise
-    if (topic_id, partitions) != (followed.topic_id, followed.partitions):
+    if (topic_id, partitions) != (target.topic_id, target.partitions):
         raise Fatal(
-            f"state topic {followed.topic} was re-created: id {topic_id} with {partitions} partitions, "
-            f"the generation has {followed.topic_id} with {followed.partitions}; {RESTORING}"
+            f"state topic {target.topic} was re-created: id {topic_id} with {partitions} partitions, "
+            f"the generation has {target.topic_id} with {target.partitions}; {RESTORING}"
         )

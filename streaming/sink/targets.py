@@ -1,4 +1,4 @@
-"""Which generations are followed: those in the results database that still live."""
+"""The live generations of the results database, as targets of sink and publisher."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class GenerationRow:
         created = topics[topic]
         return cls(name, number, version, topic, str(created["id"]), int(str(created["partitions"])))
 
-    def followed(self) -> SinkTarget:
-        """Raises Fatal if this code does not have the version."""
+    def target(self) -> SinkTarget:
+        """The target of the row. Raises Fatal if this code does not have the version."""
         pipeline = PIPELINES.get((self.name, self.version))
         if pipeline is None:
             raise Fatal(f"{self} needs version {self.version}, which this code does not have")
@@ -70,7 +70,7 @@ def live(connection: Connection) -> set[GenerationRow]:
 
 
 def active(connection: Connection) -> dict[str, SinkTarget]:
-    """By pipeline, the generation that the pointer shows: what its public topic has to say."""
+    """By pipeline, the generation of the pointer, which the public topic reflects."""
     rows = connection.execute(
         select(
             generations.c.pipeline,
@@ -84,4 +84,4 @@ def active(connection: Connection) -> dict[str, SinkTarget]:
             & (generations.c.number == active_generations.c.generation),
         )
     )
-    return {row.pipeline: GenerationRow.of(*row).followed() for row in rows}
+    return {row.pipeline: GenerationRow.of(*row).target() for row in rows}

@@ -185,7 +185,8 @@ def slot_taken(platform: Platform, pipeline: str, generation: int) -> Iterator[N
 def lose_a_broker(platform: Platform) -> None:
     """A second broker of the cluster got a topic, and is gone for good."""
     first = programs(platform).kafka
-    second = _SecondBroker(platform.folder.resolve() / "second-broker", *ports.free(1), first.controller_port)
+    (port,) = ports.free(1)
+    second = _SecondBroker(platform.folder.resolve() / "second-broker", port, first.controller_port)
     second.finish(second.prepare())
     admin = AdminClient({"bootstrap.servers": first.bootstrap})
     with subprocess.Popen(

@@ -38,7 +38,7 @@ from tests.e2e.conftest import (
 )
 from tests.e2e.oracle import assert_exact, wait_for_watermark
 from tests.e2e.runs import end_of, last_materialization, last_words, launch, launch_backfill
-from tests.unit.observability import validity
+from tests.support import openlineage as validity
 
 INSERT = """
     insert into public.sales (sold_at, city, country, salesman_id, salesman_name, product, quantity, amount, currency)

@@ -17,7 +17,7 @@ import pytest
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines import PIPELINES
 from streaming.testing import Driver, canonical
-from tests.pipelines.histories import CITIES, Source
+from tests.support.histories import CITIES, Source
 
 GOLDEN = {
     ("top-sales-by-city", 1): ("111f18cfab401cd9", "0cbe1f476af1c5fc", "5765a89dd5a70565"),

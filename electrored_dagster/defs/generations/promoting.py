@@ -1,4 +1,4 @@
-"""Which generation everybody sees, and which ones go."""
+"""Promotion, rollback and retirement of generations."""
 # No postponed annotations here: Dagster refuses an op whose context's type is text.
 
 import dagster as dg
@@ -7,11 +7,11 @@ from sqlalchemy import Engine
 
 from contracts.settings import KafkaSettings
 from electrored_dagster.generations import connected
-from electrored_dagster.metadata import own_words
+from electrored_dagster.metadata import as_dagster_failure
 
 
 class Promotion(dg.Config):
-    """What was looked at, and by whom."""
+    """The difference that was reviewed, and who approves it."""
 
     pipeline: str
     generation: int
@@ -20,7 +20,7 @@ class Promotion(dg.Config):
 
 
 class Rollback(dg.Config):
-    """Back to the generation that was shown before."""
+    """Back to the standby, the generation that was active before."""
 
     pipeline: str
     reason: str = Field(description="Kept with the generation that is left")
@@ -31,7 +31,7 @@ class Rollback(dg.Config):
 
 
 class Retirement(dg.Config):
-    """What goes, with its rows, topics and positions. It can only be computed again."""
+    """The generation to delete, with its rows, topics and positions. Only a replay brings it back."""
 
     pipeline: str
     generation: int
@@ -39,10 +39,10 @@ class Retirement(dg.Config):
 
 @dg.op
 def promote_generation(context: dg.OpExecutionContext, config: Promotion) -> None:
-    """Shows the generation to everybody."""
-    with own_words(), connected() as (kafka, results, _):
+    """Makes the generation active."""
+    with as_dagster_failure(), connected() as (kafka, results, _):
         from streaming.replay import promotion
-        from streaming.replay.barrier import held
+        from streaming.replay.barrier import hold_at_barrier
         from streaming.replay.errors import RequestRefused
 
         if not config.approved_by.strip():
@@ -54,17 +54,17 @@ def promote_generation(context: dg.OpExecutionContext, config: Promotion) -> Non
             config.generation,
             fingerprint=config.fingerprint,
             approved_by=config.approved_by,
-            hold=held,
+            hold=hold_at_barrier,
         )
         _finish(context, kafka, results, done.pipeline, done.generation, done.former, done.replaced)
 
 
 @dg.op
 def roll_back(context: dg.OpExecutionContext, config: Rollback) -> None:
-    """Shows the standby to everybody again."""
-    with own_words(), connected() as (kafka, results, _):
+    """Makes the standby active again."""
+    with as_dagster_failure(), connected() as (kafka, results, _):
         from streaming.replay import promotion
-        from streaming.replay.barrier import held
+        from streaming.replay.barrier import hold_at_barrier
         from streaming.replay.errors import RequestRefused
 
         if not config.approved_by.strip():
@@ -76,7 +76,7 @@ def roll_back(context: dg.OpExecutionContext, config: Rollback) -> None:
             config.generation,
             reason=config.reason,
             approved_by=config.approved_by,
-            hold=held,
+            hold=hold_at_barrier,
         )
         _finish(context, kafka, results, done.pipeline, done.generation, done.former, done.replaced)
 
@@ -101,8 +101,8 @@ def _finish(
 
 @dg.op
 def retire_generation(context: dg.OpExecutionContext, config: Retirement) -> None:
-    """Takes a generation away."""
-    with own_words(), connected() as (kafka, results, _):
+    """Retires a generation."""
+    with as_dagster_failure(), connected() as (kafka, results, _):
         from streaming.replay import retirement
 
         done = retirement.retire(kafka, results, config.pipeline, config.generation)
@@ -111,12 +111,12 @@ def retire_generation(context: dg.OpExecutionContext, config: Retirement) -> Non
 
 @dg.op(pool="upkeep")
 def retire_standbys(context: dg.OpExecutionContext) -> None:
-    """Takes away what has been standby for seven days, and finishes what was begun."""
-    with own_words(), connected() as (kafka, results, _):
+    """Retires generations that have been standby for seven days, and completes interrupted retirements."""
+    with as_dagster_failure(), connected() as (kafka, results, _):
         from streaming.replay import retirement
 
         done = retirement.retire_old_standbys(kafka, results)
-        gone = [f"{found.pipeline} g{found.generation}" for found in done]
+        gone = [f"{one.pipeline} g{one.generation}" for one in done]
         context.add_output_metadata({"retired": gone})
 
 

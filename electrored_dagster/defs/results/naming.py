@@ -20,12 +20,17 @@ NAME = "cities_that_look_alike"
     "different cities, and are probably one: mend them where they are written.",
 )
 def cities_that_look_alike(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
-    found = platform.look_alikes()
+    look_alikes = platform.look_alikes()
     return dg.AssetCheckResult(
-        passed=found.count == 0,
+        passed=look_alikes.count == 0,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{found.count} sets of names look alike, among {found.names} cities of the last {DAYS} days",
-        metadata={"look_alikes": found.count, "cities": found.names, "first": "\n".join(found.first)},
+        description=f"{look_alikes.count} sets of names look alike, among {look_alikes.names} cities of the last "
+        f"{DAYS} days",
+        metadata={
+            "look_alikes": look_alikes.count,
+            "cities": look_alikes.names,
+            "first": "\n".join(look_alikes.first),
+        },
     )
 
 

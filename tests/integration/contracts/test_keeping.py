@@ -36,13 +36,13 @@ from kafka_client import topic_settings
 from kafka_client.errors import Fatal, Refused
 from observer import probes
 from sources.csv.own_events import Log
-from sources.position_store import Ledger
+from sources.position_store import PositionStore
 from sources.postgres.events import EventsTopic
 from stack.embedded import Embedded
 from streaming.generations import catalog
 from streaming.generations.schema_ids import keep
 from streaming.generations.worker import Worker
-from tests.integration.streaming.ground import Ground
+from tests.support.pipeline_harness import PipelineHarness
 
 WEEK = str(7 * 24 * 3600 * 1000)
 
@@ -123,7 +123,7 @@ def not_kept(topics: Topics, results_db: ResultsDbSettings) -> set[tuple[str, st
     results = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
     return {
         (sample.labels["topic"], sample.labels["setting"])
-        for sample in probes.of_topics(topics.stack.kafka, results)
+        for sample in probes.probe_topics(topics.stack.kafka, results)
     }
 
 
@@ -147,7 +147,7 @@ def test_row_24_setup_puts_settings_right_and_says_which(
     with pytest.raises(
         Refused, match=f"{positions.name}: cleanup.policy is compact,delete and has to be compact"
     ):
-        Ledger(kafka, "test", f"test-{events.name}", positions, events).open()
+        PositionStore(kafka, "test", f"test-{events.name}", positions, events).open()
     assert not_kept(topics, results_db) == {
         (events.name, "retention.ms"),
         (events.name, "message.timestamp.type"),
@@ -204,30 +204,30 @@ def test_row_24_deleted_records_are_refused_where_something_new_is_computed(
     topics.delete(topics.positions.name)
     topics.set(topics.positions.name, "cleanup.policy", "compact")
     with pytest.raises(Refused, match=f"{topics.positions.name} partition 0 begins at offset 1"):
-        Ledger(kafka, "test", f"test-{topics.events.name}", topics.positions, topics.events).open()
+        PositionStore(kafka, "test", f"test-{topics.events.name}", topics.positions, topics.events).open()
 
 
 def test_row_24_no_generation_is_computed_from_what_is_left_and_the_live_one_goes_on(
     stack: Embedded, results_db: ResultsDbSettings, tmp_path: Path, topics: Topics, setup: CliRunner
 ) -> None:
-    ground = Ground(stack.kafka, results_db.results_db_url.get_secret_value(), tmp_path)
+    harness = PipelineHarness(stack.kafka, results_db.results_db_url.get_secret_value(), tmp_path)
     try:
-        ground.feed(200)
-        with ground.running(*ground.loops()):
-            ground.settled()
-        topics.delete(ground.source.name)
-        with pytest.raises(Fatal, match=f"{ground.source.name} partition 0 begins at offset 1"):
-            catalog.lay_out(stack.kafka, ground.pipeline, after=1)
+        harness.feed(200)
+        with harness.running(*harness.loops()):
+            harness.settled()
+        topics.delete(harness.source.name)
+        with pytest.raises(Fatal, match=f"{harness.source.name} partition 0 begins at offset 1"):
+            catalog.lay_out(stack.kafka, harness.pipeline, after=1)
         # It has counted what is gone, so it is right; partials are deleted by design.
-        partials, state, _ = ground.generation.names.all
+        partials, state, _ = harness.generation.names.all
         topics.delete(partials.name)
-        ground.feed(200)
-        with ground.running(*ground.loops()):
-            ground.settled()
+        harness.feed(200)
+        with harness.running(*harness.loops()):
+            harness.settled()
         # What it keeps itself is another matter.
         topics.set(state.name, "cleanup.policy", "delete")
         worker = Worker(
-            stack.kafka, ground.pipeline, ground.generation, 0, tmp_path, partial(keep, ground.results)
+            stack.kafka, harness.pipeline, harness.generation, 0, tmp_path, partial(keep, harness.results)
         )
         with pytest.raises(Fatal, match=f"{state.name}: cleanup.policy is delete and has to be compact"):
             worker.check()
@@ -243,4 +243,4 @@ def test_row_24_no_generation_is_computed_from_what_is_left_and_the_live_one_goe
         with pytest.raises(Fatal, match=f"{state.name} partition 0 begins at offset 1"):
             worker.check()
     finally:
-        ground.close()
+        harness.close()

@@ -24,9 +24,9 @@ from kafka_client import acls
 from observer import probes
 from stack import databases
 from stack.postgres import connect
-from tests.integration.deployment import endpoints
-from tests.integration.deployment.composed import Host, ours
-from tests.integration.deployment.conftest import ADMIN, REGISTRY_USER, Secured
+from tests.support import tls_endpoints as endpoints
+from tests.support.compose import Host, ours
+from tests.support.secured import ADMIN, REGISTRY_USER, Secured
 
 ONCE = ("sales-db-init", "results-db-init", "history", "setup", "init", "dagster-migrate")
 # In the order of the flow; Dagster last, because no result waits for it.
@@ -223,7 +223,7 @@ def test_the_observer_reads_dagsters_database_and_cannot_write_it(host: Host) ->
     folder = Path(host.environment("observer")["ELECTRORED_SECRETS_DIR"])
     url = make_url((folder / "electrored_dagster_db_url").read_text().strip())
     dagster = create_engine(url, poolclass=NullPool)
-    list(probes.of_dagster(dagster))
+    list(probes.probe_dagster(dagster))
     for change in (
         "insert into kvs (key, value) values ('a', 'b')",
         "update runs set status = 'FAILURE'",

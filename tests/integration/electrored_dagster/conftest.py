@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from dagster._grpc.client import DagsterGrpcClient
 
 from stack import databases
 from stack.embedded import Embedded
+from tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -51,11 +51,13 @@ def code_server(
     )
     try:
         client = DagsterGrpcClient(port=port, host="127.0.0.1")
-        deadline = time.monotonic() + 120
-        while client.health_check_query() != "SERVING":
+
+        def is_ready() -> bool:
             assert process.poll() is None, "the code server ended"
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+            answer: str = client.health_check_query()  # type: ignore[no-untyped-call]
+            return answer == "SERVING"
+
+        wait_until(is_ready, what="code server", poll_seconds=0.1)
         yield process
     finally:
         process.terminate()

@@ -21,6 +21,7 @@ from sqlalchemy import make_url
 from contracts.settings import SalesDbSettings
 from simulators.sales import Change, Sale, history, live
 from simulators.sales_writer import SalesWriter, run, utc_now
+from tests.support.waiting import wait_until
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 
@@ -155,11 +156,12 @@ def simulator(url: str, *arguments: str) -> subprocess.Popen[str]:
 
 def test_the_process_sells_until_sigterm_and_ends_with_0(url: str) -> None:
     with simulator(url, "sales", "--rate", "100", "--seed", "1") as process:
-        deadline = time.monotonic() + 60
-        while len(rows(url)) < 20:
-            assert time.monotonic() < deadline
+
+        def has_sold() -> bool:
             assert process.poll() is None
-            time.sleep(0.05)
+            return len(rows(url)) >= 20
+
+        wait_until(has_sold, 60, "20 sales")
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log

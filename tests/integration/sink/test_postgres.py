@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -25,39 +24,18 @@ from stack.embedded import Embedded
 from streaming.results_db import retried
 from streaming.sink import rows as rows_module
 from streaming.sink.postgres import StateSink, run
-from tests.integration.sink.conftest import DAY, Heard, Make
+from tests.support.sink import DAY, Make, RecordingEmitter
+from tests.support.threads import Background, collecting, running
+from tests.support.waiting import wait_until
 
 TIMEOUT_SECONDS = 90.0
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.02)
-
-
-@contextmanager
 def following(
     kafka: KafkaSettings, results: ResultsDbSettings, lineage: Emitter = NULL_EMITTER
-) -> Iterator[list[BaseException]]:
+) -> AbstractContextManager[list[BaseException]]:
     """The sink process in a thread; what it died of is in the list."""
-    stop, died = threading.Event(), []
-
-    def main() -> None:
-        try:
-            run(kafka, results, stop, lineage)
-        except BaseException as error:
-            died.append(error)
-
-    thread = threading.Thread(target=main)
-    thread.start()
-    try:
-        yield died
-    finally:
-        stop.set()
-        thread.join(TIMEOUT_SECONDS)
-        assert not thread.is_alive()
+    return collecting(lambda stop: run(kafka, results, stop, lineage))
 
 
 def test_totals_become_rows_and_the_last_value_of_a_group_wins(
@@ -72,21 +50,21 @@ def test_totals_become_rows_and_the_last_value_of_a_group_wins(
             "Köln|\\": (Decimal("2.0000"), 1),
             "Bonn": (Decimal("-3.5000"), 0),
         }
-        until(lambda: made.rows() == expected, "first rows")
+        wait_until(lambda: made.rows() == expected, what="first rows")
         made.write([made.total("Berlin", "5", 8)])
-        until(lambda: made.rows()["Berlin"] == (Decimal("5.0000"), 8), "a change")
+        wait_until(lambda: made.rows()["Berlin"] == (Decimal("5.0000"), 8), what="a change")
     assert died == []
 
 
 def test_what_a_run_says_is_what_it_read_and_wrote_and_from_where_it_would_go_on(
     stack: Embedded, results_db: ResultsDbSettings, make: Make, engine: Engine
 ) -> None:
-    made, heard = make(), Heard()
+    made, heard = make(), RecordingEmitter()
     made.write([made.total("Berlin", "1"), made.total("Bonn", "2")], watermark=DAY)
     name = f"{made.followed.pipeline.name}.g{made.followed.number}.sink"
     with following(stack.kafka, results_db, heard) as died:
-        until(lambda: len(made.rows()) == 2, "rows")
-        until(lambda: heard.of(name).watermark == DAY, "watermarks")
+        wait_until(lambda: len(made.rows()) == 2, what="rows")
+        wait_until(lambda: heard.of(name).watermark == DAY, what="watermarks")
     assert died == []
     said = heard.of(name)
     assert said.counts == {"sink": {"records": 2 + made.followed.partitions}}
@@ -106,18 +84,18 @@ def test_rows_are_counted_and_how_long_their_oldest_event_took(
         return REGISTRY.get_sample_value(what, flow | labels)
 
     with following(stack.kafka, results_db) as died:
-        until(lambda: told("electrored_events_total") == 0, "the beginning")
+        wait_until(lambda: told("electrored_events_total") == 0, what="the beginning")
         # Watermarks are no rows, and say nothing of an age.
         made.write(watermark=DAY)
         # Of each partition one, which may come one after the other.
-        until(lambda: made.apply_number() >= 1, "the watermark")
+        wait_until(lambda: made.apply_number() >= 1, what="the watermark")
         began = datetime.now(UTC)
         made.write(
             [made.total("Berlin", "1"), made.total("Bonn", "2")], DAY, oldest=began - timedelta(seconds=100)
         )
-        until(lambda: told("electrored_end_to_end_latency_seconds_count") == 1, "an event's age")
+        wait_until(lambda: told("electrored_end_to_end_latency_seconds_count") == 1, what="an event's age")
         took = (datetime.now(UTC) - began).total_seconds()
-        until(lambda: len(made.rows()) == 2, "both rows")
+        wait_until(lambda: len(made.rows()) == 2, what="both rows")
     assert died == []
     assert told("electrored_events_total") == 2
     assert told("electrored_end_to_end_latency_seconds_count") == 1
@@ -135,12 +113,12 @@ def test_a_generation_is_followed_without_a_restart_and_left_when_retired(
         first, second = make(1), make(2, state="candidate")
         first.write([first.total("Berlin", "1")])
         second.write([second.total("Berlin", "2")])
-        until(lambda: first.rows() != {} and second.rows() != {}, "both generations")
+        wait_until(lambda: first.rows() != {} and second.rows() != {}, what="both generations")
         with engine.begin() as connection:
             connection.execute(text("UPDATE generations SET state = 'retired' WHERE number = 2"))
         second.write([second.total("Berlin", "3")])
         first.write([first.total("Berlin", "4")])
-        until(lambda: first.rows()["Berlin"][0] == 4, "the other one goes on")
+        wait_until(lambda: first.rows()["Berlin"][0] == 4, what="the other one goes on")
         assert second.rows()["Berlin"][0] == 2
     assert died == []
 
@@ -151,7 +129,7 @@ def test_watermarks_and_offsets_go_with_the_rows(
     made = make()
     made.write([made.total("Berlin", "1")], watermark=DAY)
     with following(stack.kafka, results_db) as died:
-        until(lambda: made.rows() != {}, "rows")
+        wait_until(lambda: made.rows() != {}, what="rows")
 
         def stored() -> list[tuple[int, object]]:
             with engine.connect() as connection:
@@ -160,9 +138,9 @@ def test_watermarks_and_offsets_go_with_the_rows(
                 )
                 return [(row.next_offset, row.watermark) for row in found]
 
-        until(lambda: all(watermark == DAY for _, watermark in stored()), "watermarks")
+        wait_until(lambda: all(watermark == DAY for _, watermark in stored()), what="watermarks")
         made.write(watermark=DAY + timedelta(seconds=1))
-        until(lambda: all(w == DAY + timedelta(seconds=1) for _, w in stored()), "newer watermarks")
+        wait_until(lambda: all(w == DAY + timedelta(seconds=1) for _, w in stored()), what="newer watermarks")
         assert all(offset >= 3 for offset, _ in stored())
     assert died == []
 
@@ -173,7 +151,7 @@ def test_uncommitted_and_aborted_totals_are_never_rows(
     made = make()
     made.write([made.total("Berlin", "1")])
     with following(stack.kafka, results_db) as died:
-        until(lambda: made.rows() != {}, "rows")
+        wait_until(lambda: made.rows() != {}, what="rows")
         made.write([made.total("Berlin", "666")], commit=False)
         made.producer.flush()
         made.producer.abort_transaction()
@@ -184,7 +162,7 @@ def test_uncommitted_and_aborted_totals_are_never_rows(
             seen.append(made.rows()["Berlin"][0])
             return seen[-1] == 2
 
-        until(second, "the committed one")
+        wait_until(second, what="the committed one")
         assert set(seen) <= {0, 1, 2}
     assert died == []
 
@@ -217,13 +195,8 @@ def test_killed_between_rows_and_offsets_nothing_is_lost_and_nothing_twice(
         sink.run(threading.Event())
     assert made.rows() == {}
     assert made.apply_number() == 0
-    stop = threading.Event()
-    again = StateSink(stack.kafka, engine, Registry(stack.kafka), made.followed)
-    thread = threading.Thread(target=again.run, args=(stop,))
-    thread.start()
-    until(lambda: len(made.rows()) == 2, "rows after the restart")
-    stop.set()
-    thread.join()
+    with running(StateSink(stack.kafka, engine, Registry(stack.kafka), made.followed).run):
+        wait_until(lambda: len(made.rows()) == 2, what="rows after the restart")
 
 
 def test_a_stale_writer_stops_instead_of_overwriting(stack: Embedded, make: Make, engine: Engine) -> None:
@@ -231,25 +204,16 @@ def test_a_stale_writer_stops_instead_of_overwriting(stack: Embedded, make: Make
     made.write([made.total("Berlin", "1")])
     stale = StateSink(stack.kafka, engine, Registry(stack.kafka), made.followed)
     stop = threading.Event()
-    error: list[BaseException] = []
-
-    def main() -> None:
-        try:
-            stale.run(stop)
-        except Fatal as fatal:
-            error.append(fatal)
-
-    thread = threading.Thread(target=main)
-    thread.start()
-    until(lambda: made.rows() != {}, "rows of the first sink")
+    sink = Background(lambda: stale.run(stop))
+    sink.start()
+    wait_until(lambda: made.rows() != {}, what="rows of the first sink")
     # Another sink was further, and has written what this one has not seen.
     with engine.begin() as connection:
         connection.execute(text("UPDATE sink_positions SET next_offset = next_offset + 100"))
         connection.execute(text("UPDATE city_totals SET total = 1000"))
     made.write([made.total("Berlin", "2")])
-    thread.join(TIMEOUT_SECONDS)
-    stop.set()
-    assert "another sink" in str(error[0])
+    with pytest.raises(Fatal, match="another sink"):
+        sink.join()
     assert made.rows()["Berlin"][0] == 1000
 
 
@@ -259,10 +223,10 @@ def test_a_recreated_topic_stops_the_sink_at_its_start(
     made = make()
     made.write([made.total("Berlin", "1")])
     with following(stack.kafka, results_db):
-        until(lambda: made.rows() != {}, "rows")
+        wait_until(lambda: made.rows() != {}, what="rows")
     made.recreate_topic(stack.kafka)
     with following(stack.kafka, results_db) as died:
-        until(lambda: died != [], "the sink stops")
+        wait_until(lambda: died != [], what="the sink stops")
     assert "was re-created" in str(died[0])
 
 
@@ -273,9 +237,9 @@ def test_a_topic_recreated_below_a_running_sink_stops_it(
     made = make()
     made.write([made.total("Berlin", "1"), made.total("Bonn", "1"), made.total("Ulm", "1")])
     with following(stack.kafka, results_db) as died:
-        until(lambda: made.rows() != {}, "rows")
+        wait_until(lambda: made.rows() != {}, what="rows")
         made.recreate_topic(stack.kafka)
-        until(lambda: died != [], "the sink stops")
+        wait_until(lambda: died != [], what="the sink stops")
     assert made.topic in str(died[0])
 
 
@@ -292,11 +256,11 @@ def test_a_candidate_whose_topic_is_recreated_is_left_alone_and_the_active_one_g
     made, candidate = make(1), make(2, state="candidate")
     candidate.write([candidate.total("Berlin", "1")])
     with following(stack.kafka, results_db) as died, capture_logs() as said:
-        until(lambda: candidate.rows() != {}, "rows of the candidate")
+        wait_until(lambda: candidate.rows() != {}, what="rows of the candidate")
         candidate.recreate_topic(stack.kafka)
-        until(lambda: failures(said) != [], "the failure is said")
+        wait_until(lambda: failures(said) != [], what="the failure is said")
         made.write([made.total("Berlin", "2")])
-        until(lambda: made.rows() != {}, "rows of the active one")
+        wait_until(lambda: made.rows() != {}, what="rows of the active one")
         assert died == []
         assert {line["generation"] for line in failures(said)} == {str(candidate.followed)}
         reasons = [line["reason"] for line in failures(said)]
@@ -304,7 +268,7 @@ def test_a_candidate_whose_topic_is_recreated_is_left_alone_and_the_active_one_g
         with engine.begin() as connection:
             connection.execute(text("UPDATE generations SET state = 'standby' WHERE number = 1"))
             connection.execute(text("UPDATE generations SET state = 'active' WHERE number = 2"))
-        until(lambda: died != [], "the sink stops for the active one")
+        wait_until(lambda: died != [], what="the sink stops for the active one")
     assert candidate.topic in str(died[0])
 
 
@@ -324,9 +288,9 @@ def test_a_candidate_of_a_version_that_this_code_does_not_have_is_left_alone(
     with engine.begin() as connection:
         connection.execute(text("UPDATE generations SET version = 9 WHERE number = 2"))
     with following(stack.kafka, results_db) as died, capture_logs() as said:
-        until(lambda: failures(said) != [], "the failure is said")
+        wait_until(lambda: failures(said) != [], what="the failure is said")
         made.write([made.total("Berlin", "2")])
-        until(lambda: made.rows() != {}, "rows of the active one")
+        wait_until(lambda: made.rows() != {}, what="rows of the active one")
         assert died == []
     assert [line["generation"] for line in failures(said)] == [str(candidate.followed)]
     assert "needs version 9, which this code does not have" in failures(said)[0]["reason"]
@@ -364,7 +328,7 @@ def test_the_database_goes_away_and_the_sink_goes_on_where_it_was(
     made = make()
     made.write([made.total("Berlin", "1")])
     with following(stack.kafka, results_db) as died:
-        until(lambda: made.rows() != {}, "rows")
+        wait_until(lambda: made.rows() != {}, what="rows")
         name = engine.url.database
         superuser = create_engine(stack.postgres(), isolation_level="AUTOCOMMIT")
         with superuser.connect() as connection:
@@ -376,7 +340,7 @@ def test_the_database_goes_away_and_the_sink_goes_on_where_it_was(
             connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
         superuser.dispose()
         engine.dispose()
-        until(lambda: made.rows()["Berlin"][0] == 2, "rows after the outage")
+        wait_until(lambda: made.rows()["Berlin"][0] == 2, what="rows after the outage")
     assert died == []
 
 
@@ -411,7 +375,7 @@ def test_rows_are_there_at_once_and_not_when_a_poll_has_run_out(
     took: list[float] = []
     with following(stack.kafka, results_db):
         made.write([made.total("Berlin", "0")])
-        until(lambda: made.rows() != {}, "rows")
+        wait_until(lambda: made.rows() != {}, what="rows")
         for n in range(1, 21):
             made.write([made.total("Berlin", str(n))])
             committed_at = time.perf_counter()

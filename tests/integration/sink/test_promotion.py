@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,40 +16,25 @@ from streaming.engine.pipeline import Pipeline
 from streaming.engine.transactions import Transactions
 from streaming.replay import difference, promotion, retirement
 from streaming.sink import postgres, publisher
-from tests.integration.sink.conftest import HandMade, Make
-from tests.integration.sink.test_publisher import Public, public
-from tests.integration.streaming.replay.filled import Holding
+from tests.support.results import BarrierHold
+from tests.support.sink import GenerationFixture, Make, Public
+from tests.support.threads import collecting
 
 TIMEOUT_SECONDS = 90.0
 MOST = 7
-__all__ = ["public"]
 
 
 @contextmanager
 def running(kafka: KafkaSettings, results: ResultsDbSettings) -> Iterator[None]:
     """Sink and publisher; what one of them died of is raised."""
-    stop = threading.Event()
-    died: list[BaseException] = []
-
-    def main(run: Callable[..., None]) -> None:
-        try:
-            run(kafka, results, stop)
-        except BaseException as error:
-            died.append(error)
-
-    threads = [threading.Thread(target=main, args=(run,)) for run in (postgres.run, publisher.run)]
-    for thread in threads:
-        thread.start()
-    try:
+    with collecting(
+        lambda stop: postgres.run(kafka, results, stop), lambda stop: publisher.run(kafka, results, stop)
+    ) as died:
         yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(TIMEOUT_SECONDS)
     assert died == []
 
 
-def applied(made: HandMade, cities: int) -> None:
+def applied(made: GenerationFixture, cities: int) -> None:
     for attempt in Retrying(
         retry=retry_if_exception_type(AssertionError),
         stop=stop_after_delay(TIMEOUT_SECONDS),
@@ -86,7 +70,7 @@ def test_changed_rows_and_tombstones_follow_a_promotion_in_bounded_transactions(
     two.write([two.total(f"c{n}", "1" if n % 2 else "2") for n in range(20, 60)])
     before = {f"c{n}": "1.0000" for n in range(40)}
     after = {f"c{n}": "1.0000" if n % 2 else "2.0000" for n in range(20, 60)}
-    kafka, hold = stack.kafka, Holding()
+    kafka, hold = stack.kafka, BarrierHold()
     with running(kafka, results_db):
         public.until(before)
         applied(one, 40)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,92 +14,28 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from contracts import datasets
-from contracts.schemas import load
-from contracts.settings import KafkaSettings, ResultsDbSettings
+from contracts.settings import ResultsDbSettings
 from kafka_client.clients import admin, committed_offsets, consumer
 from kafka_client.errors import Fatal
 from kafka_client.offsets import ends
 from kafka_client.registry import Registry
-from lineage.emitter import NULL_EMITTER, Emitter
+from observability.waits import Cancelled
 from stack.embedded import Embedded
-from streaming.engine.pipeline import Pipeline
 from streaming.engine.transactions import Transactions
-from streaming.sink.publisher import Publisher, run
-from tests.integration.sink.conftest import DAY, HandMade, Heard, Make
+from streaming.sink.publisher import Publisher
+from tests.support.sink import (
+    DAY,
+    TIMEOUT_SECONDS,
+    GenerationFixture,
+    Make,
+    Public,
+    RecordingEmitter,
+    publishing,
+)
+from tests.support.threads import Background
+from tests.support.waiting import wait_until
 
-TIMEOUT_SECONDS = 90.0
 Promote = Callable[[int], None]
-
-
-class Public:
-    """A reader of the public topic, as an outsider would be one."""
-
-    def __init__(self, stack: Embedded, pipeline: Pipeline) -> None:
-        self._topic = pipeline.output
-        self._codec = Registry(stack.kafka).codec(self._topic.subject, load(self._topic.schema))
-        self._consumer = consumer(stack.kafka, "outsider", subscribed=False)
-        self._consumer.assign([TopicPartition(self._topic.name, p, 0) for p in range(self._topic.partitions)])
-        self.records: list[tuple[str, Any]] = []
-
-    def poll(self) -> list[tuple[str, Any]]:
-        for message in self._consumer.consume(1000, 0.05):
-            if message.error() is None:
-                value = message.value()
-                self.records.append(
-                    ((message.key() or b"").decode(), None if value is None else self._codec.decode(value))
-                )
-        return self.records
-
-    def truth(self) -> dict[str, str]:
-        """What compaction leaves: total by city."""
-        shown: dict[str, str] = {}
-        for key, value in self.poll():
-            city = key.split("|")[2]
-            shown.pop(city, None)
-            if value is not None:
-                shown[city] = str(value["total"])
-        return shown
-
-    def until(self, expected: dict[str, str], died: Sequence[BaseException] = ()) -> None:
-        """Wait for the truth; what the publisher died of says more than that it did not come."""
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        while self.truth() != expected:
-            if died:
-                raise died[0]
-            assert time.monotonic() < deadline, f"{self.truth()} is not {expected}"
-
-    def close(self) -> None:
-        self._consumer.close()
-
-
-@pytest.fixture
-def public(stack: Embedded, pipeline: Pipeline) -> Iterator[Public]:
-    reader = Public(stack, pipeline)
-    yield reader
-    reader.close()
-
-
-@contextmanager
-def publishing(
-    kafka: KafkaSettings, results: ResultsDbSettings, lineage: Emitter = NULL_EMITTER
-) -> Iterator[list[BaseException]]:
-    """The publisher process in a thread; what it died of is in the list."""
-    stop, died = threading.Event(), []
-
-    def main() -> None:
-        try:
-            run(kafka, results, stop, lineage)
-        except BaseException as error:
-            died.append(error)
-
-    thread = threading.Thread(target=main)
-    thread.start()
-    try:
-        yield died
-    finally:
-        stop.set()
-        thread.join(TIMEOUT_SECONDS)
-        assert not thread.is_alive()
 
 
 def test_outsiders_see_totals_with_their_schema_and_no_hidden_group(
@@ -135,7 +71,7 @@ def test_outsiders_see_totals_with_their_schema_and_no_hidden_group(
 def test_what_a_run_says_is_what_it_published_and_from_where_it_would_go_on(
     stack: Embedded, results_db: ResultsDbSettings, make: Make, promote: Promote, public: Public
 ) -> None:
-    made, heard = make(), Heard()
+    made, heard = make(), RecordingEmitter()
     made.write([made.total("Berlin", "1"), made.total("Bonn", "2")], watermark=DAY)
     promote(1)
     with publishing(stack.kafka, results_db, heard) as died:
@@ -233,10 +169,7 @@ def test_killed_while_comparing_it_compares_again_and_writes_only_what_is_missin
 
     monkeypatch.setattr(Transactions, "commit", dies)
     with publishing(stack.kafka, results_db) as died:
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        while not died:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: died, what="end of the publisher")
     assert isinstance(died[0], Killed)
     with publishing(stack.kafka, results_db) as died:
         public.until({f"c{n}": "1.0000" for n in range(10)})
@@ -250,16 +183,10 @@ def test_a_second_publisher_fences_the_first(
     made = make()
     made.write([made.total("Berlin", "1")])
     registry = Registry(stack.kafka)
-    died: list[BaseException] = []
     stop = threading.Event()
-
-    def main() -> None:
-        try:
-            Publisher(stack.kafka, registry, made.followed).run(stop)
-        except BaseException as error:
-            died.append(error)
-
-    first, second = threading.Thread(target=main), threading.Thread(target=main)
+    first, second = (
+        Background(lambda: Publisher(stack.kafka, registry, made.followed).run(stop)) for _ in range(2)
+    )
     first.start()
     public.until({"Berlin": "1.0000"})
     second.start()
@@ -271,10 +198,10 @@ def test_a_second_publisher_fences_the_first(
         made.write([made.total("Berlin", str(n))])
         public.until({"Berlin": f"{n}.0000"})
     stop.set()
-    first.join()
-    second.join()
-    assert isinstance(died[0], Fatal), repr(died[0])
-    assert "fenced" in str(died[0])
+    with pytest.raises(Fatal, match="fenced"):
+        first.join()
+    with suppress(Cancelled):
+        second.join()
     assert [str(value["total"]) for _, value in public.records] == [f"{i}.0000" for i in range(1, n + 1)]
 
 
@@ -285,10 +212,7 @@ def test_a_recreated_state_topic_stops_the_publisher(
     promote(1)
     made.recreate_topic(stack.kafka)
     with publishing(stack.kafka, results_db) as died:
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        while not died:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: died, what="end of the publisher")
     assert "was re-created" in str(died[0])
 
 
@@ -301,12 +225,13 @@ def test_positions_are_the_end_of_what_was_published(
     promote(1)
     with publishing(stack.kafka, results_db):
         public.until({"Berlin": "1.0000", "Ulm": "1.0000", "Bonn": "1.0000"})
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        while _committed(stack, made) != ends(admin(stack.kafka), made.topic, range(2)):
-            assert time.monotonic() < deadline
+        wait_until(
+            lambda: _committed(stack, made) == ends(admin(stack.kafka), made.topic, range(2)),
+            what="committed end",
+        )
 
 
-def _committed(stack: Embedded, made: HandMade) -> dict[int, int]:
+def _committed(stack: Embedded, made: GenerationFixture) -> dict[int, int]:
     reader = consumer(stack.kafka, f"{made.followed.pipeline.name}.publisher", subscribed=False)
     found = reader.committed([TopicPartition(made.topic, p) for p in range(2)], 60)
     reader.close()

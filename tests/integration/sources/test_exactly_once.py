@@ -16,7 +16,7 @@ from kafka_client.errors import Fenced
 from sources.position_store import PositionStore, SourceOffset
 from sources.postgres import capture
 from sources.postgres.lsn import lsn_number
-from tests.integration.sources.conftest import Sales
+from tests.support.capture import Sales
 
 ROWS = (
     "insert into public.sales select '{0}-' || n, now(), 'Berlin', 'DE', 's1', 'Anna', 'TV', 2, n / 7.0, 'EUR' "

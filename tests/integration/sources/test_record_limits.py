@@ -10,8 +10,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from contracts.topics import Topic
 from kafka_client import clients
-from tests.integration.sources.conftest import Sales
-from tests.integration.sources.test_capture import SALE, captured
+from tests.support.capture import SALE, Sales, captured
 
 MOST = 20_000
 
@@ -22,7 +21,7 @@ def small(sales: Sales) -> Sales:
 
     def made(topic: Topic, most: int) -> Topic:
         name = f"{topic.name}-{uuid4().hex[:8]}"
-        return replace(topic, name=name, config=topic.config | {"max.message.bytes": str(most)})
+        return replace(topic, name=name, config={**topic.config, "max.message.bytes": str(most)})
 
     topics = replace(
         sales.topics,

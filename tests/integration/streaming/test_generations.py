@@ -25,9 +25,10 @@ from kafka_client import clients as connect
 from stack import databases
 from stack.embedded import Embedded
 from streaming.engine.pipeline import Parameters, Pipeline
-from streaming.generations.catalog import Generation, catalog
+from streaming.generations import catalog
+from streaming.generations.catalog import Generation
 from streaming.pipelines import CURRENT, PIPELINES
-from tests.integration.streaming.ground import wait_until
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 PARAMETERS = Parameters("Europe/Berlin", timedelta(minutes=90), "calendar-month")

@@ -16,11 +16,13 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from contracts.topics import SALES_EVENTS
 from kafka_client import clients as connect
 from kafka_client.errors import Fatal
+from observability.metrics import TRANSACTIONS
 from streaming.engine import upkeep
 from streaming.engine.loop import Loop
 from streaming.engine.progress import Progress, progress_key
-from streaming.engine.transactions import TRANSACTIONS, Transactions
-from tests.integration.streaming.ground import START, Ground, wait_until
+from streaming.engine.transactions import Transactions
+from tests.support.pipeline_harness import START, PipelineHarness
+from tests.support.waiting import wait_until
 
 # The number of the last partition of the input.
 LAST = SALES_EVENTS.partitions - 1
@@ -61,20 +63,21 @@ class FaultyProducer:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
 
-def faulty(ground: Ground, loop: Loop, *faults: str) -> Loop:
+def faulty(harness: PipelineHarness, loop: Loop, *faults: str) -> Loop:
     """The loop with a producer that has these faults, one transaction after the other, over and over."""
-    loop.parts.transactions.close()
+    loop.deps.transactions.close()
     left = cycle(faults)
 
     def make() -> Any:
-        transactional_id = ground.generation.names.transactional_id(loop.step.name, 77)
-        return FaultyProducer(connect.transactional_producer(ground.kafka, transactional_id), left)
+        transactional_id = harness.generation.names.transactional_id(loop.step.name, 77)
+        return FaultyProducer(connect.transactional_producer(harness.kafka, transactional_id), left)
 
-    return Loop(replace(loop.parts, transactions=Transactions(make, loop.flow)))
+    return Loop(replace(loop.deps, transactions=Transactions(make, loop.flow)))
 
 
 def outcomes(loop: Loop, outcome: str) -> float:
-    return TRANSACTIONS.labels(loop.flow, outcome)._value.get()
+    value: float = TRANSACTIONS.labels(loop.flow, outcome)._value.get()
+    return value
 
 
 def turn_until(loops: tuple[Loop, ...], condition: Callable[[], Any], seconds: float = 120) -> None:
@@ -97,56 +100,60 @@ def turn_until(loops: tuple[Loop, ...], condition: Callable[[], Any], seconds: f
     ids=["aborted", "committed but not answered", "neither committed nor answered", "all of it"],
 )
 def test_rule_5_uncommitted_totals_are_an_overlay(
-    ground: Ground, faults: tuple[str, ...], outcome: str
+    harness: PipelineHarness, faults: tuple[str, ...], outcome: str
 ) -> None:
-    combine, merge = (faulty(ground, loop, *faults) for loop in ground.loops())
-    with ground.running(combine, merge):
+    combine, merge = (faulty(harness, loop, *faults) for loop in harness.loops())
+    with harness.running(combine, merge):
         for _ in range(12):
-            ground.feed(200, frontier=FRONTIER)
+            harness.feed(200, frontier=FRONTIER)
             time.sleep(0.1)
-        ground.settled()
+        harness.settled()
     assert outcomes(combine, outcome) > 0
     assert outcomes(merge, outcome) > 0
 
 
-def test_rule_5_on_revoke_what_was_added_is_committed_first(ground: Ground) -> None:
-    loops = ground.loops()
-    with ground.running(*loops):
+def test_rule_5_on_revoke_what_was_added_is_committed_first(harness: PipelineHarness) -> None:
+    loops = harness.loops()
+    with harness.running(*loops):
         fed = threading.Event()
 
         def load() -> None:
             for _ in range(80):
-                ground.feed(200, frontier=FRONTIER)
+                harness.feed(200, frontier=FRONTIER)
             fed.set()
 
         feeding = threading.Thread(target=load)
         feeding.start()
         while not fed.is_set():
             # Each comes and goes cleanly: partitions move there and back while events flow.
-            others = ground.loops(1, "other")
-            with ground.running(*others):
-                wait_until(
-                    lambda others=others: all(loop.ready for loop in others), what="partitions of the other"
-                )
+            others = harness.loops(1, "other")
+            with harness.running(*others):
+
+                def are_ready(others: tuple[Loop, ...] = others) -> bool:
+                    return all(loop.ready for loop in others)
+
+                wait_until(are_ready, what="partitions of the other")
         feeding.join()
-        ground.settled()
+        harness.settled()
         assert outcomes(loops[0], "aborted") + outcomes(loops[0], "unknown") == 0
 
 
-def test_rule_5_a_transaction_that_always_fails_ends_the_loop_with_the_reason(ground: Ground) -> None:
-    combine, merge = ground.loops()
+def test_rule_5_a_transaction_that_always_fails_ends_the_loop_with_the_reason(
+    harness: PipelineHarness,
+) -> None:
+    combine, merge = harness.loops()
     merge.close()
-    ground.feed(10)
-    failing = faulty(ground, combine, "refused")
+    harness.feed(10)
+    failing = faulty(harness, combine, "refused")
     with pytest.raises(Fatal, match="transactions in a row failed"):
         failing.run(threading.Event())
 
 
 def test_rule_4_newly_assigned_partitions_rest_and_the_others_go_on(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    combine, merge = ground.loops()
-    restore, released = combine.parts.restorer.restore, threading.Event()
+    combine, merge = harness.loops()
+    restore, released = combine.deps.restorer.restore, threading.Event()
 
     def slow(partition: int) -> Progress:
         # The last one: the thread restores one after the other.
@@ -154,9 +161,9 @@ def test_rule_4_newly_assigned_partitions_rest_and_the_others_go_on(
             assert released.wait(120)
         return restore(partition)
 
-    monkeypatch.setattr(combine.parts.restorer, "restore", slow)
-    ground.feed(800)
-    combine.join()
+    monkeypatch.setattr(combine.deps.restorer, "restore", slow)
+    harness.feed(800)
+    combine.subscribe()
     turn_until((combine,), lambda: sum(combine.step.progress(p).events for p in combine.ready) > 500)
     assert combine.ready == frozenset(range(LAST))
     released.set()
@@ -167,16 +174,18 @@ def test_rule_4_newly_assigned_partitions_rest_and_the_others_go_on(
 
 
 @pytest.mark.parametrize("commits", [True, False])
-def test_rule_4_an_open_transaction_of_a_former_owner_is_waited_for(ground: Ground, commits: bool) -> None:
+def test_rule_4_an_open_transaction_of_a_former_owner_is_waited_for(
+    harness: PipelineHarness, commits: bool
+) -> None:
     """Its progress counts if and only if it commits: what can be read before that is not the end."""
-    combine, merge = ground.loops()
-    former = connect.transactional_producer(ground.kafka, f"former-{ground.suffix}")
+    combine, merge = harness.loops()
+    former = connect.transactional_producer(harness.kafka, f"former-{harness.suffix}")
     former.init_transactions(60)
-    _write_progress(ground, combine, former, 10)
+    _write_progress(harness, combine, former, 10)
     former.commit_transaction(60)
-    _write_progress(ground, combine, former, 25)
+    _write_progress(harness, combine, former, 25)
     former.flush(60)
-    restored = combine.parts.restorer.submit(0)
+    restored = combine.deps.restorer.submit(0)
     # Time enough to read what is there already.
     time.sleep(1)
     assert not restored.done()
@@ -190,29 +199,30 @@ def test_rule_4_an_open_transaction_of_a_former_owner_is_waited_for(ground: Grou
     merge.close()
 
 
-def test_rule_4_quiet_progress_is_found_behind_a_long_tail(ground: Ground) -> None:
-    combine, merge = ground.loops()
-    former = connect.transactional_producer(ground.kafka, f"former-{ground.suffix}")
+def test_rule_4_quiet_progress_is_found_behind_a_long_tail(harness: PipelineHarness) -> None:
+    combine, merge = harness.loops()
+    former = connect.transactional_producer(harness.kafka, f"former-{harness.suffix}")
     former.init_transactions(60)
-    _write_progress(ground, combine, former, 10)
+    _write_progress(harness, combine, former, 10)
     former.commit_transaction(60)
     former.begin_transaction()
-    topic = ground.generation.names.progress.name
+    topic = harness.generation.names.progress.name
     for _ in range(5_000):
         former.produce(topic, b"", b"merge/other/0", partition=0)
     former.commit_transaction(60)
-    assert combine.parts.restorer.submit(0).result(60).next_offset == 10
+    assert combine.deps.restorer.submit(0).result(60).next_offset == 10
     former.close()
     combine.close()
     merge.close()
 
 
 def test_a_worker_that_died_between_commit_and_store_catches_up(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    combine, merge = ground.loops()
-    assert merge.parts.state is not None
-    settle, settled = merge.parts.state.store.settle, []
+    combine, merge = harness.loops()
+    assert merge.deps.state is not None
+    settle = merge.deps.state.store.settle
+    settled: list[dict[int, int]] = []
 
     def dies_later(delivered: dict[int, int]) -> None:
         if len(settled) == 3:
@@ -220,32 +230,32 @@ def test_a_worker_that_died_between_commit_and_store_catches_up(
         settled.append(delivered)
         settle(delivered)
 
-    monkeypatch.setattr(merge.parts.state.store, "settle", dies_later)
+    monkeypatch.setattr(merge.deps.state.store, "settle", dies_later)
 
     def load_until_it_dies() -> None:
-        with ground.running(combine, merge):
+        with harness.running(combine, merge):
             for _ in range(6):
-                ground.feed(100)
+                harness.feed(100)
                 time.sleep(0.3)
 
     with pytest.raises(KeyboardInterrupt):
         load_until_it_dies()
-    with ground.running(*ground.loops()):
-        ground.feed(100)
-        ground.settled()
+    with harness.running(*harness.loops()):
+        harness.feed(100)
+        harness.settled()
 
 
-def test_watermark_waits_for_an_open_transaction_below_the_end(ground: Ground) -> None:
-    combine, merge = ground.loops()
-    ground.feed(200)
-    slow = connect.transactional_producer(ground.kafka, f"slow-{ground.suffix}")
+def test_watermark_waits_for_an_open_transaction_below_the_end(harness: PipelineHarness) -> None:
+    combine, merge = harness.loops()
+    harness.feed(200)
+    slow = connect.transactional_producer(harness.kafka, f"slow-{harness.suffix}")
     slow.init_transactions(60)
     slow.begin_transaction()
-    held_back = ground._event()
-    slow.produce(ground.source.name, ground.codec.encode(held_back), b"x", partition=3)
+    held_back = harness._event()
+    slow.produce(harness.source.name, harness.codec.encode(held_back), b"x", partition=3)
     slow.flush(60)
-    ground.feed(200, frontier=FRONTIER)
-    combine.join()
+    harness.feed(200, frontier=FRONTIER)
+    combine.subscribe()
 
     def reached() -> set[int]:
         return {p for p in combine.ready if combine.step.progress(p).watermarks.get(str(p)) == FRONTIER}
@@ -261,33 +271,33 @@ def test_watermark_waits_for_an_open_transaction_below_the_end(ground: Ground) -
 
 
 def test_partials_are_deleted_only_below_merges_progress(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upkeep, "DELETE_SECONDS", 0.2)
-    loops = ground.loops()
-    partials = ground.generation.names.partials.name
-    with ground.running(*loops):
-        ground.feed(500)
-        ground.settled()
-        wait_until(lambda: not ground.read(partials), what="deletion")
-        ground.feed(500)
-        ground.settled()
-    with ground.running(*ground.loops()):
-        ground.feed(500)
-        ground.settled()
+    loops = harness.loops()
+    partials = harness.generation.names.partials.name
+    with harness.running(*loops):
+        harness.feed(500)
+        harness.settled()
+        wait_until(lambda: not harness.read(partials), what="deletion")
+        harness.feed(500)
+        harness.settled()
+    with harness.running(*harness.loops()):
+        harness.feed(500)
+        harness.settled()
 
 
-def _write_progress(ground: Ground, loop: Loop, producer: Producer, next_offset: int) -> None:
+def _write_progress(harness: PipelineHarness, loop: Loop, producer: Producer, next_offset: int) -> None:
     """Begin a transaction as a worker would that has come to this offset of partition 0, group included."""
-    record = Progress(next_offset=next_offset).to_record(loop.parts.positions.input_topic_id)
+    record = Progress(next_offset=next_offset).to_record(loop.deps.positions.input_topic_id)
     producer.begin_transaction()
-    key = progress_key("combine", ground.source.name, 0)
+    key = progress_key("combine", harness.source.name, 0)
     producer.produce(
-        loop.parts.positions.progress_topic, loop.parts.progress_codec.encode(record), key, partition=0
+        loop.deps.positions.progress_topic, loop.deps.progress_codec.encode(record), key, partition=0
     )
     # Without a member the group takes it from anybody, as long as it is empty.
-    reader = connect.consumer(ground.kafka, loop.parts.positions.group_id, subscribed=False)
+    reader = connect.consumer(harness.kafka, loop.deps.positions.group_id, subscribed=False)
     producer.send_offsets_to_transaction(
-        [TopicPartition(ground.source.name, 0, next_offset)], reader.consumer_group_metadata(), 60
+        [TopicPartition(harness.source.name, 0, next_offset)], reader.consumer_group_metadata(), 60
     )
     reader.close()

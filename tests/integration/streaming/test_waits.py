@@ -13,16 +13,17 @@ from kafka_client.open_producers import open_producers
 from observability.waits import WAITS, On
 from streaming.engine import opened, upkeep
 from streaming.sink.state_topic import Reader
-from tests.integration.streaming.ground import START, Ground, wait_until
+from tests.support.pipeline_harness import START, PipelineHarness
+from tests.support.waiting import wait_until
 
 
 def details(on: On) -> list[str]:
     return [wait.detail for wait in WAITS.current() if wait.on == on]
 
 
-def foreign(ground: Ground, topic: str, partition: int) -> Producer:
+def foreign(harness: PipelineHarness, topic: str, partition: int) -> Producer:
     """Somebody's producer, with a transaction open on that partition."""
-    config = connect.client_config(ground.kafka) | {
+    config = connect.client_config(harness.kafka) | {
         "transactional.id": f"foreign-{uuid4().hex}",
         "transaction.timeout.ms": 600_000,
     }
@@ -35,45 +36,48 @@ def foreign(ground: Ground, topic: str, partition: int) -> Producer:
 
 
 def test_row_27_a_foreign_transaction_is_named_while_it_is_open(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Topic, partition, producer, since when, and what ends it: of the log, and of the sources' positions."""
     monkeypatch.setattr(opened, "LOOK_SECONDS", 0.5)
-    ground.feed(100, frontier=START)
-    with ground.running(*ground.loops()):
-        ground.settled()
+    harness.feed(100, frontier=START)
+    with harness.running(*harness.loops()):
+        harness.settled()
         assert details("transaction") == []
-        open_one = foreign(ground, ground.source.name, 1)
-        (producer,) = open_producers(ground.kafka, ground.source.name, 1) or ()
-        ground.feed(100)
+        open_one = foreign(harness, harness.source.name, 1)
+        producers = open_producers(harness.kafka, harness.source.name, 1)
+        assert producers is not None
+        (producer,) = producers
+        harness.feed(100)
         (said,) = wait_until(lambda: details("transaction"), what="wait")
         assert (
-            f"topic {ground.source.name} partition 1: a transaction of producer id {producer.id} is open since 20"
+            f"topic {harness.source.name} partition 1: a transaction of producer id {producer.id} is open since 20"
             in said
         )
         assert f"offset {producer.start_offset} counts when it ends" in said
         assert (
-            f"abort --topic {ground.source.name} --partition 1 --start-offset {producer.start_offset}" in said
+            f"abort --topic {harness.source.name} --partition 1 --start-offset {producer.start_offset}"
+            in said
         )
         open_one.abort_transaction(60)
         wait_until(lambda: not details("transaction"), what="end of the wait")
-        ground.settled()
-        open_one = foreign(ground, ground.positions.name, 0)
+        harness.settled()
+        open_one = foreign(harness, harness.positions.name, 0)
         (said,) = wait_until(lambda: details("transaction"), what="wait")
-        assert f"topic {ground.positions.name} partition 0: a transaction of producer id " in said
+        assert f"topic {harness.positions.name} partition 0: a transaction of producer id " in said
         open_one.abort_transaction(60)
         wait_until(lambda: not details("transaction"), what="end of the wait")
     assert WAITS.current() == []
 
 
 def test_row_27_neighbour_a_follower_of_a_state_topic_names_it_too(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the sink and the publisher read one."""
     monkeypatch.setattr(opened, "LOOK_SECONDS", 0.2)
-    state = ground.generation.names.state.name
-    open_one = foreign(ground, state, 0)
-    with Reader(ground.kafka, state, ground.generation.names.group_id("sink")) as reader:
+    state = harness.generation.names.state.name
+    open_one = foreign(harness, state, 0)
+    with Reader(harness.kafka, state, harness.generation.names.group_id("sink")) as reader:
         reader.assign({0: 0, 1: 0})
         wait_until(lambda: reader.take(0.1) or details("transaction"), what="wait")
         assert f"topic {state} partition 0: a transaction of producer id " in details("transaction")[0]
@@ -83,10 +87,10 @@ def test_row_27_neighbour_a_follower_of_a_state_topic_names_it_too(
 
 
 def test_a_worker_without_partitions_says_who_has_them(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upkeep, "ASSIGNED_SECONDS", 1.0)
-    narrow = Ground(ground.kafka, ground.results_url, ground.folder / "narrow", partitions=1)
+    narrow = PipelineHarness(harness.kafka, harness.results_url, harness.folder / "narrow", partitions=1)
     try:
         with narrow.running(*narrow.loops()):
             narrow.feed(10)
@@ -102,9 +106,9 @@ def test_a_worker_without_partitions_says_who_has_them(
         narrow.close()
 
 
-def test_a_loop_that_hangs_stands_still(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_hangs_stands_still(harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("observability.waits.TURN_SECONDS", 2.0)
-    combine, merge = ground.loops()
+    combine, merge = harness.loops()
     merge.close()
     hangs, goes_on = threading.Event(), threading.Event()
     add = combine.step.add
@@ -115,11 +119,11 @@ def test_a_loop_that_hangs_stands_still(ground: Ground, monkeypatch: pytest.Monk
         return add(records)  # type: ignore[arg-type]
 
     monkeypatch.setattr(combine.step, "add", hang)
-    with ground.running(combine):
-        ground.feed(10)
+    with harness.running(combine):
+        harness.feed(10)
         assert hangs.wait(60)
         (said,) = wait_until(lambda: details("loop"), what="wait")
-        assert f"no turn of {ground.generation}.combine" in said
+        assert f"no turn of {harness.generation}.combine" in said
         goes_on.set()
         wait_until(lambda: not details("loop"), what="turns")
     assert WAITS.current() == []

@@ -330,7 +330,7 @@ def test_what_the_image_copies_is_all_that_its_columns_are_derived_from(tmp_path
             copy(ROOT / name, tmp_path / name)
     columns = tmp_path / "electrored_dagster" / "columns.json"
     columns.unlink(missing_ok=True)
-    (step,) = re.findall(r"&& (/opt/venv/bin/python -m electrored_dagster\.columns .*?) \\\n", text)
+    (step,) = re.findall(r"&& (/opt/venv/bin/python -m electrored_dagster\.column_lineage .*?) \\\n", text)
     subprocess.run(
         step.replace("/opt/venv/bin/python", sys.executable), shell=True, cwd=tmp_path, env={}, check=True
     )

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from kafka_client import acls
-from tests.integration.deployment.composed import KINDS
+from tests.support.compose import KINDS
 
 ROOT = Path(__file__).parents[3]
 MANAGED = ("-f", "docker-compose.yml", "-f", "deploy/compose.managed.yml")

@@ -15,20 +15,21 @@ from contracts import datasets
 from contracts.datasets import Dataset
 from electrored_dagster import column_lineage
 from electrored_dagster.definitions import definitions
-from lineage.emitter import START, ProgressReport
+from lineage.emitter import START
 from lineage.graph import Graph, Place
+from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
 from streaming import lineage as of_streaming
 from streaming import view_columns as of_views
 from streaming.pipelines import CURRENT, PIPELINES
-from tests.unit.observability.told import JOBS, PLACES, told
+from tests.support.lineage_events import JOBS, PLACES, told
 
 
 @pytest.fixture
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project of one room, and a code server that has just started in it."""
     monkeypatch.setattr(column_lineage, "FILE", tmp_path / "room" / "columns.json")
-    monkeypatch.setattr(column_lineage, "ROOMS", ("room",))
+    monkeypatch.setattr(column_lineage, "PACKAGES", ("room",))
     (tmp_path / "room").mkdir()
     column_lineage._derived.cache_clear()
     yield tmp_path / "room"
@@ -51,7 +52,8 @@ def started(asked: list[str]) -> int:
     """How often it is derived by a process that starts."""
     before = len(asked)
     column_lineage._derived.cache_clear()
-    assert column_lineage._derived() == {"kafka/x": {}}
+    derived: object = column_lineage._derived()
+    assert derived == {"kafka/x": {}}
     return len(asked) - before
 
 

@@ -219,8 +219,9 @@ def test_row_21_events_that_are_dropped_fail_the_check_when_their_number_grows()
     told, cursor = checks(dropped, cursor)
     assert list(told) == [payments]
     assert not told[payments].passed
-    assert told[payments].description is not None
-    assert told[payments].description.endswith("14 of enriched-sales")
+    description = told[payments].description
+    assert description is not None
+    assert description.endswith("14 of enriched-sales")
     assert told[payments].metadata["dropped"].value == {ENRICHED: 14}
     assert checks(dropped, cursor) == ({}, cursor), "told once"
     # A generation that dropped fewer was promoted.

@@ -15,7 +15,15 @@ import pytest
 from contracts.settings import KafkaSettings
 from electrored_dagster.defs.sources.csv import csv_inbox
 from electrored_dagster.defs.sources.soap import poll_payments
-from electrored_dagster.metadata import NotSet, files_agree, own_words, polled, reject_rate, settings, taken
+from electrored_dagster.metadata import (
+    NotSet,
+    as_dagster_failure,
+    files_agree,
+    polled,
+    reject_rate,
+    settings,
+    taken,
+)
 from kafka_client.errors import ElectroRedError, Fenced, Refused, Retriable
 from sources.csv.results import Counts, FileResult, Taking
 from sources.soap.poll import Result
@@ -80,7 +88,7 @@ def test_a_file_that_waits_for_long_is_told_once(
     monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))
     monkeypatch.setattr("electrored_dagster.csv_policy.OLD", -datetime.resolution)
     monkeypatch.setattr(
-        "electrored_dagster.defs.sources.csv.tell_checks",
+        "electrored_dagster.defs.sources.csv.emit_checks",
         lambda _, sensor, checks: heard.extend((f"{sensor}.{one.check_name}", one.passed) for one in checks),
     )
     (tmp_path / "sales_1.csv").write_text("sale_id")
@@ -157,7 +165,7 @@ def test_row_14_files_of_one_time_that_disagree_are_told() -> None:
 
 @pytest.mark.parametrize(("error", "again"), [(Retriable, True), (Refused, False), (Fenced, False)])
 def test_only_what_may_pass_is_tried_again(error: type[ElectroRedError], again: bool) -> None:
-    with pytest.raises(dg.Failure) as raised, own_words():
+    with pytest.raises(dg.Failure) as raised, as_dagster_failure():
         raise error("the words")
     assert raised.value.description == "the words"
     assert raised.value.allow_retries is again

@@ -47,7 +47,7 @@ def test_row_33_partitions_follow_a_promotion_into_another_zone(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(observing, "changed", lambda *_: ([], ""))
-    monkeypatch.setattr(observing, "tell_checks", lambda *_: None)
+    monkeypatch.setattr(observing, "emit_checks", lambda *_: None)
 
     def shown(zone: str) -> dict[str, list[str]]:
         context: Any = dg.build_sensor_context(instance, resources={"platform": Platform(zone)})

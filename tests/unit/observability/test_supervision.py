@@ -43,7 +43,8 @@ def test_work_that_fails_is_run_again_behind_growing_pauses() -> None:
 
 
 def test_failures_are_counted_anew_after_steady_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, counts = [0.0], []
+    now = [0.0]
+    counts: list[int] = []
     monkeypatch.setattr(supervision, "time", type("Clock", (), {"monotonic": staticmethod(lambda: now[0])}))
 
     def work() -> None:

@@ -16,7 +16,7 @@ from sources.postgres.database import Identity
 from sources.postgres.history import NONE, History, Place, Witness
 from sources.postgres.pgoutput import Begin, begin
 from sources.postgres.stream import Stream
-from tests.unit.sources import wire
+from tests.support import pgoutput_messages as wire
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LAST = begin(wire.begin(40, NOON, xid=9))

@@ -61,9 +61,9 @@ def test_what_is_read_from_text_is_no_identity() -> None:
 def test_the_columns_of_every_input_and_output_have_types() -> None:
     jobs = (lineage.capture("public.sales"), lineage.csv(), lineage.soap())
     for job in jobs:
-        for found in (*job.inputs, *job.outputs):
-            assert found.schema
-            assert all(column.type for column in found.schema)
+        for schema in [each.schema for each in job.inputs] + [each.schema for each in job.outputs]:
+            assert schema
+            assert all(column.type for column in schema)
     types = {column.name: column.type for column in jobs[0].inputs[0].schema}
     assert tuple(types) == SALE_COLUMNS
     assert [types[name] for name in ("sold_at", "quantity", "amount")] == [

@@ -19,7 +19,7 @@ from contracts.schemas import load
 from kafka_client import avro
 from kafka_client.registry import header
 from sources.postgres.rows import COLUMNS, MAX_BYTES, SHOWN_BYTES, Dead, Encoder, as_json, unscaled
-from tests.unit.sources import wire
+from tests.support import pgoutput_messages as wire
 
 SCHEMA = fastavro.parse_schema(load("sale_event"))
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=300)
@@ -132,7 +132,7 @@ def test_the_blanks_that_pad_a_currency_go(sent: bytes, shown: str) -> None:
     ],
 )
 def test_both_halves_of_what_no_event_can_hold_are_dead(
-    changed: dict[str, bytes | None], reason: str, reversal: bool
+    changed: dict[str, Any], reason: str, reversal: bool
 ) -> None:
     found = encode(wire.sale(**changed), reversal)
     assert isinstance(found, Dead)

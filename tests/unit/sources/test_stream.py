@@ -10,7 +10,7 @@ from sources.postgres.lsn import lsn_number, lsn_text
 from sources.postgres.pgoutput import ProtocolError
 from sources.postgres.rows import ChangeEvent
 from sources.postgres.stream import Stream, check_columns
-from tests.unit.sources import wire
+from tests.support import pgoutput_messages as wire
 
 
 def empty(place: Place, catalog: wire.Catalog | None = None) -> Stream:

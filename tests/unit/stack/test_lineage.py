@@ -63,16 +63,16 @@ def test_an_api_that_is_away_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_dataset_that_nobody_told_of_is_the_api_s_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        httpx, "get", lambda *_, **__: httpx.Response(404, json={"detail": "no job told of x"})
+        httpx, "get", lambda *_, **__: httpx.Response(404, json={"detail": "no job reads or writes x"})
     )
-    with pytest.raises(StackError, match="no job told of x"):
+    with pytest.raises(StackError, match="no job reads or writes x"):
         lineage.ask("http://127.0.0.1:1", "x", "upstream")
 
 
 def test_an_answer_of_somebody_else_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for answer in (httpx.Response(502, text="<html>"), httpx.Response(404, json=["not found"])):
         monkeypatch.setattr(httpx, "get", lambda *_, _answer=answer, **__: _answer)
-        with pytest.raises(StackError, match="no answer of the API's"):
+        with pytest.raises(StackError, match="a body that is not the API's"):
             lineage.ask("http://127.0.0.1:1", "x", "upstream")
 
 

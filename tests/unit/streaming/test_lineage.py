@@ -142,7 +142,8 @@ def test_two_transformations_come_to_what_the_specification_s_own_integrations_s
     earlier: Transformation, later: Transformation
 ) -> None:
     found = view_columns._through(later, earlier)
-    indirect = [one for one in (later, earlier) if one.value[0] == "INDIRECT"]
+    kinds: dict[Transformation, str] = {each: each.value[0] for each in Transformation}
+    indirect = [each for each in (later, earlier) if kinds[each] == "INDIRECT"]
     if indirect:
         assert found == indirect[0]
     else:

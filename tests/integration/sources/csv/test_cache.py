@@ -14,8 +14,8 @@ from kafka_client.errors import Retriable
 from sources.csv import sale_index
 from sources.csv.own_events import Events, Log
 from sources.csv.sale_index import SaleIndex
-from tests.integration import committed
-from tests.integration.sources.csv.conftest import Desk, row
+from tests.support.csv_desk import Desk, row
+from tests.support.kafka import committed_values
 
 
 def test_a_cache_that_ends_where_the_ledger_says_reads_no_log(
@@ -72,7 +72,7 @@ def test_row_21_without_its_position_the_source_goes_on_above_the_log(desk: Desk
     assert (done.counts.accepted, done.counts.duplicates) == (3, 3)
     assert desk.is_sound()
     # With the cache and what is known of the files gone, too: a file that is put in again is not known, its rows are.
-    for key in {key for key, _ in committed.values(desk.stack.kafka, desk.topics.positions)}:
+    for key in {key for key, _ in committed_values(desk.stack.kafka, desk.topics.positions)}:
         producer.produce(desk.topics.positions.name, None, key=key)
     assert producer.flush(30) == 0
     desk.run("truncate csv_sales, csv_cache")

@@ -15,7 +15,7 @@ from kafka_client.errors import Refused, Retriable
 from sources.csv import records, retract
 from sources.csv.source import Source
 from sources.csv.validate import EPOCH, MICROSECOND
-from tests.integration.sources.csv.conftest import Desk, Row, oracle, row
+from tests.support.csv_desk import Desk, Row, oracle, row
 
 # Before or after which call, and which one of them: every step of the way of a file.
 PLACES = (

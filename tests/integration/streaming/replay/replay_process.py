@@ -23,7 +23,7 @@ from streaming.engine.transactions import Delivered, Transactions
 from streaming.generations import worker
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.replay import build
-from streaming.replay.barrier import held
+from streaming.replay.barrier import hold_at_barrier
 from streaming.replay.request import Request
 
 # A slice of a test's events makes several transactions.
@@ -49,8 +49,9 @@ class Deadly(Transactions):
         offsets: Mapping[tuple[str, int], int],
         group_metadata: object,
         oldest_micros: int | None = None,
+        metadata: str = "",
     ) -> Delivered:
-        delivered = super().commit(records, offsets, group_metadata, oldest_micros)
+        delivered = super().commit(records, offsets, group_metadata, oldest_micros, metadata)
         Deadly.committed += self._flow.endswith(f".{self.death.step}")
         if not self.death.is_within_next:
             self._die()
@@ -83,14 +84,15 @@ def main(
     )
     PIPELINES[own.name, own.version] = own
     CURRENT[own.name] = own.version
-    loop.POLL_EVENTS, build.REPLAY = POLL_EVENTS, PACE
+    loop.POLL_EVENTS = POLL_EVENTS
+    vars(build)["REPLAY"] = PACE
     kafka, results = KafkaSettings(), create_engine(results_url, poolclass=NullPool)
     if holding:
-        with held(kafka, results, own.name, holding, 600.0):
+        with hold_at_barrier(kafka, results, own.name, holding, 600.0):
             return
     if death is not None:
         Deadly.death = Death(**death)  # type: ignore[arg-type]
-        worker.Transactions = Deadly  # type: ignore[misc]
+        vars(worker)["Transactions"] = Deadly
     generation = build.begin(kafka, results, Request(own.name, "a test", "test"))
     for pieces in build.slices(generation):
         for piece in pieces:

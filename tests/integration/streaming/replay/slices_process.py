@@ -20,7 +20,8 @@ from contracts.topics import SALES_EVENTS
 from streaming.engine import loop
 from streaming.engine.loop import CommitPolicy
 from streaming.engine.transactions import Transactions
-from streaming.generations.catalog import load, worker
+from streaming.generations import worker
+from streaming.generations.catalog import load
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.replay import build
 
@@ -62,10 +63,10 @@ def main(
     PIPELINES[own.name, own.version] = own
     chance = Deadly.chance = random.Random(seed)
     if deadly:
-        worker.Transactions = Deadly  # type: ignore[misc]
+        vars(worker)["Transactions"] = Deadly
     # Batches of any size: of a poll, and of a transaction.
     loop.POLL_EVENTS = chance.choice([7, 50, 1_000])
-    build.REPLAY = CommitPolicy(0.5, chance.choice([20, 100, 5_000]), 0, 0.0)
+    vars(build)["REPLAY"] = CommitPolicy(0.5, chance.choice([20, 100, 5_000]), 0, 0.0)
     kafka, results = KafkaSettings(), create_engine(results_url, poolclass=NullPool)
     generation = load(results, own.name, number)
     stop = threading.Event()

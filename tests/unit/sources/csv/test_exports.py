@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ def refusal(content: bytes) -> str:
     return str(refused.value)
 
 
-def text(rows: list[tuple[str, ...]] = ROWS, header: tuple[str, ...] = COLUMNS, **options: Any) -> str:
+def text(rows: Sequence[tuple[str, ...]] = ROWS, header: tuple[str, ...] = COLUMNS, **options: Any) -> str:
     out = io.StringIO(newline="")
     csv.writer(out, **{"lineterminator": "\r\n"} | options).writerows([header, *rows])
     return out.getvalue()
@@ -135,7 +135,8 @@ def test_row_18_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch
 
 def test_row_18_joined_files_name_their_columns_again() -> None:
     """`cat a b`, each with its byte order mark; one with the columns in another order is no such file."""
-    for options in ({}, {"delimiter": ";", "quoting": csv.QUOTE_NONE, "quotechar": None}):
+    of_exports: list[dict[str, Any]] = [{}, {"delimiter": ";", "quoting": csv.QUOTE_NONE, "quotechar": None}]
+    for options in of_exports:
         one = text(ROWS[:2], **options)
         other = text(ROWS[2:], **options)
         good, bad = read(f"\ufeff{one}\ufeff{other}".encode())
@@ -153,7 +154,7 @@ REFUSED = {
     "UTF-32": (text().encode("utf-32"), "UTF-32"),
     "blank lines": (b"\r\n \n\t\n\n", "blank lines only"),
     "nothing but a mark": (b"\xef\xbb\xbf", "blank lines only"),
-    "sep of nothing": (b"sep=x\n" + text().encode(), "sep=x, which separates nothing"),
+    "sep of nothing": (b"sep=x\n" + text().encode(), "sep=x, which is no separator"),
     "sep of another": (b"sep=;\n" + text().encode(), "does not name the columns"),
     "another separator below the header": (
         (",".join(COLUMNS) + "\n" + text(delimiter=";").partition("\n")[2]).encode(),

@@ -13,8 +13,9 @@ from typing import cast
 import pytest
 
 from kafka_client.errors import Refused
-from sources.csv.inbox import Copy, Inbox
+from sources.csv.inbox import Inbox
 from sources.csv.ingest import Intake
+from sources.csv.regular import Copy
 from sources.csv.results import FileResult
 from sources.csv.source import Source
 from sources.position_store import FileRecord

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,44 +15,7 @@ from contracts import texts
 from sources.csv import parse, records
 from sources.csv.parse import NoCsv
 from sources.csv.validate import COLUMNS, EPOCH, MICROSECOND
-
-GOOD = {
-    "sale_id": "a1", "sold_at": "2026-11-22T10:00:00Z", "city": "Berlin", "country": "DE", "salesman_id": "s1",
-    "salesman_name": "Ada", "product": "tv", "quantity": "1", "amount": "499.99", "currency": "EUR",
-}  # fmt: skip
-
-
-@contextmanager
-def opened(content: bytes) -> Iterator[int]:
-    with tempfile.TemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        yield file.fileno()
-
-
-def read(content: bytes, decimal_comma: bool = False) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
-    with opened(content) as fd:
-        head = parse.head(fd)
-        parts = list(parse.parts(fd, head, head.body, decimal_comma))
-    good = [row for part in parts for row in part.good.iter_rows(named=True)]
-    return good, [(bad.line, bad.reason) for part in parts for bad in part.bad]
-
-
-def written(*rows: dict[str, str], **options: Any) -> bytes:
-    """The rows as a file; columns are those of the first."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n", **options)
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def reason(**changes: str) -> str:
-    """Why a row with these cells is refused; empty if it is not."""
-    good, bad = read(written(GOOD, GOOD | changes))
-    assert len(good) + len(bad) == 2
-    assert [line for line, _ in bad] in ([], [3])
-    return bad[0][1] if bad else ""
+from tests.support.csv_rows import GOOD, opened, read, reason, written
 
 
 def test_every_column_that_is_wrong_is_told_the_first_as_the_reason() -> None:
@@ -158,7 +116,7 @@ def test_a_row_is_what_was_written(
             "column amount: is no number like 12.50: it has an exponent, and may have been rounded for it",
         ),
         ({"amount": "12,50"}, "column amount: is no number like 12.50"),
-        ({"amount": "NaN"}, "column amount: is no number like 12.50: it says that there is none"),
+        ({"amount": "NaN"}, "column amount: is no number like 12.50: it stands for a missing value"),
         ({"currency": "eur"}, "column currency: is not three capital letters"),
         ({"sold_at": "yesterday"}, "column sold_at: is no time like 2026-01-31T23:59:59.5+01:00"),
         (

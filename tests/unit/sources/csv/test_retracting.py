@@ -69,8 +69,8 @@ class Desk(Source):
     """The source as it is, but for what is not in memory."""
 
     def __init__(self) -> None:
-        self.ledger = self._ledger = PositionStore()  # type: ignore[assignment]
-        self.cache = self.taken = SaleIndex()  # type: ignore[assignment]
+        self.ledger = self._store = PositionStore()  # type: ignore[assignment]
+        self.cache = self.index = SaleIndex()  # type: ignore[assignment]
         self._topics, self._clock = Topics(), utc_now
         self._encoder = Encoder(1, SOURCE)
         self.said: list[ProgressReport] = []

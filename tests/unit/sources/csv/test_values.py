@@ -13,7 +13,7 @@ from contracts import numbers, texts, times
 from contracts.texts import Refused
 from sources.csv import validate
 from sources.csv.validate import COLUMNS, style_of
-from tests.unit.sources.csv.test_reading import GOOD, read, reason, written
+from tests.support.csv_rows import GOOD, read, reason, written
 
 NUMBERS = st.from_regex(r"[+-]?[0-9]{0,4}([.,][0-9]{0,6})?", fullmatch=True) | st.text(
     "0123456789.,-+eE \u0663", max_size=10
