@@ -59,7 +59,7 @@ class InboxSnapshot:
         return _some([f"{one.shown}: {one.unfinished}" for one in self.waiting if one.unfinished])
 
     @property
-    def strangers(self) -> str:
+    def unrecognised_digest(self) -> str:
         """A digest of the unrecognised names; empty without any."""
         names = b"/".join(os.fsencode(name) for name in self.unrecognised)
         return hashlib.sha256(names).hexdigest() if names else ""

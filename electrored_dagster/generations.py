@@ -99,7 +99,7 @@ def windows(results: Engine, pipeline: str, first: str, last: str) -> Range:
     return Range(calendar.window_of(days[0]).start, calendar.window_of(days[1]).end)
 
 
-def pieces(results: Engine, ref: GenerationRef, *, merge: bool) -> list[SliceRef]:
+def slice_refs(results: Engine, ref: GenerationRef, *, merge: bool) -> list[SliceRef]:
     """The slices of combine, or of merge; none of a generation that is built already."""
     from streaming.generations.catalog import load
     from streaming.replay.build import slices
@@ -110,7 +110,7 @@ def pieces(results: Engine, ref: GenerationRef, *, merge: bool) -> list[SliceRef
     return [SliceRef(ref, one.step, one.partition) for one in slices(generation)[1 if merge else 0]]
 
 
-def run_piece(
+def run_slice(
     kafka: KafkaSettings,
     results: Engine,
     replay: ReplaySettings,
@@ -235,8 +235,8 @@ def replay_and_diff(
     try:
         build.be_nice()
         for merge in (False, True):
-            for piece in pieces(results, ref, merge=merge):
-                result = run_piece(
+            for piece in slice_refs(results, ref, merge=merge):
+                result = run_slice(
                     kafka, results, replay, piece, lambda progress: on_progress(str(progress)), emitted
                 )
                 on_progress(f"{piece.name}: {result.events:,} events in {result.seconds:.1f} s")

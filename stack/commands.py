@@ -33,16 +33,19 @@ def show_lineage(
     downstream: Annotated[
         bool, typer.Option("--downstream/--upstream", help="What becomes of it, or what it comes from.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    deciding: Annotated[
+        bool, typer.Option("--all", help="Also what filters, joins, groups or orders it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; always all.")] = False,
     state_dir: StateDir = DEFAULT_STATE_DIR,
 ) -> None:
-    """Show what a column comes from, job by job, or what becomes of it."""
+    """Show what a column is made of, job by job, or what becomes of it."""
     direction = "downstream" if downstream else "upstream"
     answer = lineage.ask(running_in(state_dir).api_url, dataset, direction)
     if as_json:
         sys.stdout.write(json.dumps(answer, indent=2) + "\n")
     else:
-        display.wide().print(lineage.tree(answer), highlight=False)
+        display.wide().print(lineage.tree(answer, deciding=deciding), highlight=False)
 
 
 @app.command("dead-letters")

@@ -39,20 +39,24 @@ def ask(api_url: str, dataset: str, direction: str) -> dict[str, Any]:
     raise StackError(detail, "use the full dataset name, e.g. results.public.top_sales_by_city")
 
 
-def tree(answer: Mapping[str, Any]) -> Tree:
-    """For a terminal."""
+def tree(answer: Mapping[str, Any], *, deciding: bool) -> Tree:
+    """For a terminal: what a value is made of, and with `deciding` also what selects, groups or orders it."""
     step = answer["step"]
     top = Tree(f"[bold]{_place(step)}[/]")
-    _grow(top, step, "decided by" if answer["direction"] == "upstream" else "decides over")
+    upstream = answer["direction"] == "upstream"
+    _grow(top, step, ("decided by" if upstream else "decides over") if deciding else None)
     return top
 
 
-def _grow(branch: Tree, step: Mapping[str, Any], decision: str) -> None:
+def _grow(branch: Tree, step: Mapping[str, Any], decision: str | None) -> None:
     direct = [one for one in step["next"] if _is_direct(one)]
     for one in direct:
-        how = ", ".join(map(_transformation, one["transformations"]))
+        shown = [each for each in one["transformations"] if decision or each["type"] == "DIRECT"]
+        how = ", ".join(map(_transformation, shown))
         label = escape(" · ".join(filter(None, (how, one["job"]))))
         _grow(branch.add(f"{_place(one)}  [dim]{label}[/]"), one, decision)
+    if decision is None:
+        return
 
     # Columns that only decide over it are one line for each job: the tree ends there.
     deciding: dict[str, dict[str, list[str]]] = {}

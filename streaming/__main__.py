@@ -60,7 +60,9 @@ def schemas(
     """Which schema ids the topics have; and put their schemas back in a registry that lost them."""
     logs.configure("schemas")
     kafka = from_environment(KafkaSettings)
-    known = lost_schemas.given(kafka, lost_schemas.ours(create_engine(_results_url(), poolclass=NullPool)))
+    known = lost_schemas.ids_in_topics(
+        kafka, lost_schemas.live_schemas(create_engine(_results_url(), poolclass=NullPool))
+    )
     wrong = lost_schemas.wrong(kafka, known)
     if restore and wrong:
         try:

@@ -30,7 +30,7 @@ class Platform:
     """Kafka and the results database."""
 
     def standing(self) -> PlatformStatus:
-        """One reading of where everything stands."""
+        """The platform's status now."""
         with self._results() as results:
             return replace(read_status(KafkaSettings(), results), negative=negative_groups(results))
 

@@ -86,7 +86,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Count:
-    """Facts that stand: a sale counts 1, its reversal -1."""
+    """Facts minus reversals: a sale counts 1, its reversal -1."""
 
     name: str
 

@@ -79,7 +79,7 @@ class _Writer:
 
 
 class Decoder:
-    """Values with a registry header → the columns of a reader schema that are asked for.
+    """Values with a registry header → the given columns of a reader schema.
 
     Writer schemas come by id; several in one poll are several blocks. A block that does not decode, or whose marks
     are not where they belong, is bisected until the bad values stand alone: a value is judged by itself only.

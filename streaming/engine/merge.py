@@ -27,7 +27,7 @@ _TOTAL, _WATERMARK = zigzag(0), zigzag(1)
 
 
 class StateStore(Protocol):
-    """Totals by group key, per state partition; values as they stand in the state topic."""
+    """Totals by group key, per state partition; values as in the state topic."""
 
     def get_many(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]: ...
 

@@ -195,7 +195,7 @@ class Restorer:
                         "waiting for Kafka", flow=self._at.flow, what=what, reason=error.args[0].str()
                     )
                     warn_at = time.monotonic() + SLOW_SECONDS
-                    self._wait(f"Kafka does not give the {what}: {error.args[0].str()}")
+                    self._wait(f"Kafka does not return the {what}: {error.args[0].str()}")
             else:
                 self._waited()
                 return answer

@@ -1,4 +1,4 @@
-"""Barriers: generations of a pipeline rest at one and the same input position, so that they can be compared there.
+"""Barriers: generations of a pipeline pause at one input position, so that they can be compared there.
 
 A barrier is a row of the results database. Participants poll it and report to `barrier_reports`:
 

@@ -31,7 +31,7 @@ END_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Given:
+class TopicSchema:
     """A schema of a topic's values, and its id in them."""
 
     subject: str
@@ -39,7 +39,7 @@ class Given:
     schema: Any
 
 
-def ours(results: Engine) -> dict[str, Any]:
+def live_schemas(results: Engine) -> dict[str, Any]:
     """The schema of each topic: the public ones, and those of live generations."""
     schemas = {topic.name: load(topic.schema) for topic in PUBLIC}
     for pipeline in {name for name, _ in PIPELINES}:
@@ -51,13 +51,13 @@ def ours(results: Engine) -> dict[str, Any]:
     return schemas
 
 
-def given(kafka: KafkaSettings, schemas: Mapping[str, Any]) -> list[Given]:
+def ids_in_topics(kafka: KafkaSettings, schemas: Mapping[str, Any]) -> list[TopicSchema]:
     """The ids in the topics, by topic; none of an empty topic. Raises KafkaException."""
     known = admin(kafka).list_topics(timeout=TIMEOUT_SECONDS).topics
     reader = consumer(kafka, "electrored.standing", subscribed=False, overrides={"fetch.wait.max.ms": 20})
     try:
         return [
-            Given(f"{topic}-value", schema_id, schema)
+            TopicSchema(f"{topic}-value", schema_id, schema)
             for topic, schema in schemas.items()
             if topic in known
             for schema_id in _ids(reader, topic, known[topic].partitions, schema)
@@ -92,11 +92,11 @@ def _values(reader: Consumer, topic: str, partitions: Iterable[int]) -> Iterator
     reader.unassign()
 
 
-def wrong(kafka: KafkaSettings, ids: Iterable[Given]) -> list[Given]:
+def wrong(kafka: KafkaSettings, ids: Iterable[TopicSchema]) -> list[TopicSchema]:
     """Those whose id is unknown to the registry, or of another schema."""
     registry = Registry(kafka)
 
-    def is_right(one: Given) -> bool:
+    def is_right(one: TopicSchema) -> bool:
         try:
             return bool(_meaning(registry.schema(one.schema_id)) == _meaning(one.schema))
         except Undecodable:
@@ -113,7 +113,7 @@ def _meaning(schema: Any) -> Any:
     )
 
 
-def put_back(kafka: KafkaSettings, lost: Iterable[Given]) -> None:
+def put_back(kafka: KafkaSettings, lost: Iterable[TopicSchema]) -> None:
     """Put schemas back under their ids, which must be free. Raises what the registry's client raises."""
     # The exact text that our processes register, or it would be another schema.
     schemas: dict[str, list[tuple[int, str]]] = {}

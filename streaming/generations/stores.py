@@ -28,10 +28,10 @@ def sweep(
     Those of other instances stay: their workers may still run. Slices only run on a live generation, so their stores of
     other ones are deleted too.
     """
-    ours = re.compile(rf"{re.escape(pipeline)}\.g(\d+)\.slot({re.escape(str(instance_id))}|slice\d+)")
+    pattern = re.compile(rf"{re.escape(pipeline)}\.g(\d+)\.slot({re.escape(str(instance_id))}|slice\d+)")
     gone = []
     for path in sorted(state_dir.iterdir()) if state_dir.is_dir() else ():
-        named = ours.fullmatch(path.name)
+        named = pattern.fullmatch(path.name)
         if named is None or not is_over(int(named[1])):
             continue
         try:

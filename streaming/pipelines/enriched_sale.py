@@ -58,7 +58,7 @@ def rows(total: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def public(total: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The value of the public topic; None while no sale stands."""
+    """The value of the public topic; None while every sale is reversed."""
     sales = [sale for sale in _sales(total) if sale["sales_count"] != 0]
     if not sales:
         return None
@@ -73,7 +73,7 @@ def public(total: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _sales(total: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sale of each source, in order of their names; of a source's currencies the one that stands."""
+    """The sale of each source, in order of their names; of a source's currencies the one that is not reversed."""
     by_source: dict[str, dict[str, Any]] = {}
     for _, item in total["sales"] or ():
         known = by_source.get(item["source"])

@@ -209,7 +209,7 @@ def promote(
     generation: Number,
     approved_by: By,
     fingerprint: Annotated[
-        str | None, typer.Option(help="Of the difference that was looked at; without it, it is shown now.")
+        str | None, typer.Option(help="Of the difference that was reviewed; without it, it is shown now.")
     ] = None,
     yes: Yes = False,
 ) -> None:

@@ -87,23 +87,23 @@ def promote(
         raise RequestRefused(f"the difference of {pipeline} g{number} was not computed yet: `diff` shows it")
     if seen.fingerprint != fingerprint:
         raise RequestRefused(
-            f"the fingerprint is not that of the newest difference of {pipeline} g{number}: look at it again"
+            f"the fingerprint is not that of the newest difference of {pipeline} g{number}: review it again"
         )
 
     def current(connection: Connection, pointer: Row[Any]) -> None:
         newest = difference.newest_in(connection, pipeline, number)
         assert newest is not None
         if newest.fingerprint != fingerprint:
-            raise RequestRefused(f"{pipeline} g{number} was compared again meanwhile: look at it again")
+            raise RequestRefused(f"{pipeline} g{number} was compared again meanwhile: review it again")
         if (newest.base, newest.promotion_number) != (pointer.generation, pointer.promotion_number):
             raise RequestRefused(
                 f"the difference of {pipeline} g{number} is from g{newest.base}, before another promotion: "
-                "look at it again"
+                "review it again"
             )
         if newest.computed_at < datetime.now(UTC) - SEEN_WITHIN:
             raise RequestRefused(
                 f"the difference of {pipeline} g{number} was seen on {newest.computed_at:%Y-%m-%d at %H:%M}, and much "
-                "may have come since: look at it again"
+                "may have come since: review it again"
             )
 
     def switch(connection: Connection) -> Promoted | None:

@@ -35,7 +35,7 @@ from stack.postgres import SUPERUSER
 from stack.programs import Platform as Programs
 from stack.supervisor import Supervisor
 from tests.e2e.alerts import FIRES_SECONDS, Prometheus
-from tests.e2e.conftest import Platform, until
+from tests.e2e.command import Platform, until
 
 
 def programs(platform: Platform) -> Programs:

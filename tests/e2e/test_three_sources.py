@@ -18,7 +18,7 @@ import pytest
 
 from stack.ports import Ports
 from tests.e2e.causes import forget_position
-from tests.e2e.conftest import Platform, free_offset, new_platform, remove, until
+from tests.e2e.command import Platform, free_offset, new_platform, remove, until
 from tests.e2e.oracle import (
     CITY_RESULTS,
     COLUMNS,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
@@ -165,6 +165,10 @@ class PipelineHarness:
         ]
 
     def read(self, topic: str) -> list[tuple[bytes | None, bytes]]:
+        """Keys and values of all committed records of a topic, up to its end as it is now."""
+        return [(message.key(), message.value() or b"") for message in self.messages(topic)]
+
+    def messages(self, topic: str) -> list[Message]:
         """All committed records of a topic, up to its end as it is now."""
         reader: Consumer = connect.consumer(
             self.kafka, f"test-{uuid4().hex}", subscribed=False, overrides={"fetch.wait.max.ms": 10}
@@ -176,11 +180,18 @@ class PipelineHarness:
             # It waits so long for so many, whatever comes.
             for message in reader.consume(10_000, 0.2):
                 if message.error() is None:
-                    found.append((message.key(), message.value() or b""))
+                    found.append(message)
                 else:
                     open_partitions.discard(message.partition() or 0)
         reader.close()
         return found
+
+    def timed(self, topic: str) -> list[tuple[float, bytes, bytes]]:
+        """As `read`, with the time at which each was written; partition by partition in order."""
+        return [
+            (message.timestamp()[1] / 1000, message.key() or b"", message.value() or b"")
+            for message in self.messages(topic)
+        ]
 
     def settled(self, seconds: float = 120.0) -> None:
         """Wait until the totals are those of all events, and say how they differ if they never are."""

@@ -15,7 +15,7 @@ class Promotion(dg.Config):
 
     pipeline: str
     generation: int
-    fingerprint: str = Field(description="Of the difference that was looked at: the replay's run shows it")
+    fingerprint: str = Field(description="Of the difference that was reviewed: the replay's run shows it")
     approved_by: str = Field(description="Who decides it")
 
 

@@ -127,7 +127,7 @@ def _begin_windows(pipeline: str) -> dg.OpDefinition:
 
 def _slices(generation: GenerationRef, *, merge: bool) -> Iterator[dg.DynamicOutput[SliceRef]]:
     with as_dagster_failure(), connected() as (_, results, _):
-        for piece in generations.pieces(results, generation, merge=merge):
+        for piece in generations.slice_refs(results, generation, merge=merge):
             yield dg.DynamicOutput(piece, mapping_key=piece.mapping_key)
 
 
@@ -168,7 +168,7 @@ def run_slice(context: dg.OpExecutionContext, piece: SliceRef) -> SliceResult:
             metadata = {"generation": piece.generation.number, **progress}
             context.log_event(dg.AssetObservation(asset, metadata=metadata))
 
-        return generations.run_piece(kafka, results, replay, piece, on_progress, partial(emitted, context))
+        return generations.run_slice(kafka, results, replay, piece, on_progress, partial(emitted, context))
 
 
 @dg.op(pool=POOL, out=dg.Out(dg.Nothing))

@@ -119,10 +119,10 @@ def csv_inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     )
     is_old = snapshot.is_old(runs, now)
     checks = [evaluation(snapshot.check(now))] if is_old != memory.is_old else []
-    if snapshot.strangers != memory.unrecognised:
+    if snapshot.unrecognised_digest != memory.unrecognised:
         checks.append(evaluation(snapshot.names_check()))
     if checks:
-        memory = memory.reported(is_old, snapshot.strangers)
+        memory = memory.reported(is_old, snapshot.unrecognised_digest)
         events += checks
         emit_checks(server_emitter(), csv_inbox.name, checks)
     reason = reason_to_wait(snapshot, runs, memory, timedelta(seconds=inbox.csv_every_seconds), now)

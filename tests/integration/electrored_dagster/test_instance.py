@@ -32,8 +32,8 @@ from kafka_client.clients import ensure_topics
 from observer import probes
 from stack.embedded import Embedded
 from stack.ports import Ports
-from tests.integration.electrored_dagster.conftest import code_server
 from tests.support import progress_location as saying_module
+from tests.support.code_server import code_server
 from tests.support.waiting import wait_until
 
 ANSWER = dg.AssetKey(["results_db", "public", "top_sales_by_city"])

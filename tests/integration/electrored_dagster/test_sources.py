@@ -37,8 +37,8 @@ from sources.csv.source import Topics
 from sources.soap.poll import PAGE
 from stack.embedded import Embedded
 from stack.ports import Ports
-from tests.integration.electrored_dagster.conftest import code_server
 from tests.support import openlineage as validity
+from tests.support.code_server import code_server
 from tests.support.csv_desk import Desk, row
 from tests.support.kafka import committed_values, topic_codec
 from tests.support.soap_server import Reply, Server, entry, serving

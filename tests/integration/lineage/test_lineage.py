@@ -136,11 +136,14 @@ def _asked_by_command(url: str, csv: CsvSettings, monkeypatch: pytest.MonkeyPatc
     assert inbox in found
     assert (table[0].partition(".")[2], table[1]) == ("public.sales", "amount")
     up = ran("top_sales_by_city.total")
+    assert len(up.splitlines()) <= 10
+    assert "decided by" not in up
+    assert "decided by" in ran("top_sales_by_city.total", "--all")
     assert "transformation (negated in a reversal)" in up
     assert "transformation (read from text)" in up
     for source in ("public.sales.amount", f"{csv.csv_inbox.name}.amount"):
-        down = ran(source, "--downstream")
-        assert "public.top_sales_by_city.total" in down
+        assert "public.top_sales_by_city.total" in ran(source, "--downstream")
+        down = ran(source, "--downstream", "--all")
         assert "decides over" in down
         assert "decided by" not in down
 

@@ -209,7 +209,7 @@ def test_row_23_schemas_are_put_back_under_their_ids(
         names.state.name: pipeline.state_schema(),
         names.progress.name: load(names.progress.schema),
     }
-    monkeypatch.setattr("streaming.generations.lost_schemas.ours", lambda _: ours)
+    monkeypatch.setattr("streaming.generations.lost_schemas.live_schemas", lambda _: ours)
     for name, setting in {
         "KAFKA_BOOTSTRAP": empty_registry.kafka_bootstrap,
         "SCHEMA_REGISTRY_URL": empty_registry.schema_registry_url,
@@ -225,7 +225,7 @@ def test_row_23_schemas_are_put_back_under_their_ids(
     assert said.exit_code == 0, said.output
     assert f"{harness.codec.schema_id:>6} {harness.source.subject}\n" in said.output
     # Another that is put back later, of a subject that is there.
-    last = lost_schemas.Given(subject, more[-1] + 1_000, load(harness.source.schema))
+    last = lost_schemas.TopicSchema(subject, more[-1] + 1_000, load(harness.source.schema))
     lost_schemas.put_back(empty_registry, [last])
     assert lost_schemas.wrong(empty_registry, [last]) == []
     assert Registry(empty_registry).register(subject, last.schema) in (*more, last.schema_id)

@@ -14,10 +14,8 @@ from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from contracts import topics
 from contracts.schemas import load
@@ -151,7 +149,7 @@ def _rests(harness: PipelineHarness) -> dict[str, dict[int, list[tuple[float, fl
     names = harness.generation.names
     codec = Registry(harness.kafka).codec(names.progress.subject, load(names.progress.schema))
     at: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
-    for written_at, key, value in _timed(harness, names.progress.name):
+    for written_at, key, value in harness.timed(names.progress.name):
         step, _, number = key.decode().split("/")
         moments, offset = at[step, int(number)], codec.decode(value)["next_offset"]
         assert not moments or offset >= moments[-1][1], f"{key.decode()} went back"
@@ -161,16 +159,6 @@ def _rests(harness: PipelineHarness) -> dict[str, dict[int, list[tuple[float, fl
     for (step, partition), moments in at.items():
         rests[step][partition] = [(before[0], after[0]) for before, after in pairwise(moments)]
     return rests
-
-
-def _timed(harness: PipelineHarness, topic: str) -> Iterator[tuple[float, bytes, bytes]]:
-    """Committed records of the topic's one partition, with the time at which each was written."""
-    reader: Consumer = connect.consumer(harness.kafka, f"test-{uuid4().hex}", subscribed=False)
-    reader.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
-    while (message := reader.poll(60)) is not None and message.error() is None:
-        yield message.timestamp()[1] / 1000, message.key() or b"", message.value() or b""
-    assert message is not None, "the end of the topic was not told"
-    reader.close()
 
 
 def _check_every_record(harness: PipelineHarness) -> None:

@@ -67,11 +67,13 @@ def test_a_killed_workers_partitions_are_read_again_within_10_seconds(harness: P
         wait_until(partial(harness.logged, slot, "combine", "partitions assigned"), what="assignment")
     harness.settled()
     first.kill()
-    killed_at = time.monotonic()
+    killed_at = time.time()
     harness.feed(400)
     harness.settled(30)
-    # The broker's session timeout is 5 s of it; the rest is reading back, on a machine that does much else.
-    assert time.monotonic() - killed_at <= 10
+    totals = [at for at, key, _ in harness.timed(harness.generation.names.state.name) if key != b"watermark"]
+    # The broker's session timeout is 5 s of it; the rest is reading back, on a machine that does much else. Taken from
+    # the records: the test's own look at them may come later.
+    assert killed_at < max(totals) <= killed_at + 10
     assert second.poll() is None
 
 

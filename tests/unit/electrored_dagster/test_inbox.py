@@ -97,7 +97,7 @@ def test_row_13_names_that_are_not_recognised_fail_a_check_that_shows_them(setti
         put(settings, name)
     found = look(settings)
     assert len(found.complete) == 3
-    assert (found.names_check().passed, found.strangers) == (True, "")
+    assert (found.names_check().passed, found.unrecognised_digest) == (True, "")
     for number in range(30):
         put(settings, f"sales-{number}.csv")
     (settings.csv_inbox / "sub").mkdir()

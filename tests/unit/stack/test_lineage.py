@@ -36,7 +36,7 @@ def test_what_only_decides_is_one_line() -> None:
         "step": step("view", "", step("state", "AGGREGATION", *deciding)),
     }
     out = io.StringIO()
-    Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
+    Console(file=out, width=200).print(lineage.tree(answer, deciding=True), highlight=False)
     lines = [line.strip() for line in out.getvalue().splitlines()]
     assert lines == [
         "view.total  kafka://k:1",
@@ -45,10 +45,22 @@ def test_what_only_decides_is_one_line() -> None:
     ]
 
 
+def test_without_all_there_is_only_what_a_value_is_made_of() -> None:
+    made = step("state", "AGGREGATION", step("log", "FILTER", column="seq"))
+    made["transformations"].append({"type": "INDIRECT", "subtype": "FILTER", "description": ""})
+    out = io.StringIO()
+    tree = lineage.tree({"direction": "upstream", "step": step("view", "", made)}, deciding=False)
+    Console(file=out, width=200).print(tree, highlight=False)
+    assert [line.strip() for line in out.getvalue().splitlines()] == [
+        "view.total  kafka://k:1",
+        "└── state.total  kafka://k:1  aggregation · j",
+    ]
+
+
 def test_on_the_way_back_it_decides_over_what_comes_of_it() -> None:
     answer = {"direction": "downstream", "step": step("log", "", step("state", "FILTER"))}
     out = io.StringIO()
-    Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
+    Console(file=out, width=200).print(lineage.tree(answer, deciding=True), highlight=False)
     assert "└── decides over state: total (filter) · j" in out.getvalue()
 
 
@@ -82,6 +94,6 @@ def test_names_are_shown_as_they_are() -> None:
         "direction": "upstream",
         "step": step("file[/red].csv", "", step("[bold]log", "FILTER", column="[x]")),
     }
-    Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
+    Console(file=out, width=200).print(lineage.tree(answer, deciding=True), highlight=False)
     assert "file[/red].csv.total" in out.getvalue()
     assert "[bold]log: [x] (filter)" in out.getvalue()

@@ -64,7 +64,7 @@ def test_a_generation_that_is_behind_is_not_compared_or_promoted_and_nothing_cha
     now_at(filled, 2, 1, watermark)
     before = filled.everything()
     for request in requests:
-        with pytest.raises(Behind, match="when it has caught up, ask again"):
+        with pytest.raises(Behind, match="try again when it has caught up"):
             request()
         assert filled.everything() == before
     assert hold.held == [(1, 2)], "only the first look held anybody"

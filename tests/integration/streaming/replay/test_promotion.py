@@ -249,7 +249,7 @@ def test_a_difference_that_was_seen_long_ago_is_refused(
     with filled.engine.begin() as connection:
         connection.execute(text("UPDATE differences SET computed_at = computed_at - INTERVAL '25 hours'"))
     before = filled.everything()
-    with pytest.raises(RequestRefused, match=r"g2 was seen on .* look at it again"):
+    with pytest.raises(RequestRefused, match=r"g2 was seen on .* review it again"):
         promote(fingerprint)
     assert filled.everything() == before
 

@@ -34,7 +34,7 @@ class Slow:
     def assign(self, _: object) -> None:
         pass
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         time.sleep(0.02)
         if self.restored < self._batches:
             self.restored += 1
