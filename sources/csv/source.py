@@ -12,7 +12,6 @@ import polars as pl
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
-from kafka_client.errors import Refused
 from kafka_client.registry import Registry
 from observability import metrics
 from sources.csv.changes import Plan
@@ -21,6 +20,7 @@ from sources.csv.own_events import Log
 from sources.csv.records import Bad
 from sources.csv.sale_index import SaleIndex
 from sources.csv.validate import EPOCH, MICROSECOND
+from sources.events_topic import EventsTopic
 from sources.position_store import (
     DeadLetters,
     FileRecord,
@@ -29,7 +29,6 @@ from sources.position_store import (
     SourceOffset,
     registry_answers,
 )
-from sources.postgres.events import EventsTopic
 
 SOURCE = "csv"
 _events = metrics.EVENTS.labels(SOURCE)
@@ -81,7 +80,10 @@ class Source:
             self._position = self._store.position or SourceOffset(
                 self._store.next_seq, None, {"topic": topic_id, "partitions": partitions, "recorded": 0}
             )
-            self._check_topic(topic_id, partitions)
+            known = self._position.detail
+            self._events.check(
+                (known["topic"], known["partitions"]), "Start anew with empty topics", (topic_id, partitions)
+            )
             self._log = Log(self._kafka, self._topics.events, SOURCE, topic_id, partitions)
             self.index.catch_up(self._log, self._position.next_seq)
             if self._store.position is None:
@@ -95,15 +97,6 @@ class Source:
     def __exit__(self, *_: object) -> None:
         self._store.close()
         self.index.close()
-
-    def _check_topic(self, topic_id: str, partitions: int) -> None:
-        known = self._position.detail
-        if (topic_id, partitions) != (known["topic"], known["partitions"]):
-            raise Refused(
-                f"the topic {self._topics.events.name} was {known['topic']} with {known['partitions']} partitions "
-                f"and is {topic_id} with {partitions}: earlier events are not in it, or in other partitions. "
-                "Start anew with empty topics"
-            )
 
     @property
     def files(self) -> dict[str, FileRecord]:

@@ -17,10 +17,10 @@ from observability import logs
 from observability.progress_report import ProgressReport
 from observability.supervision import supervise
 from observability.waits import WAITS, On
+from sources.events_topic import EventsTopic
 from sources.position_store import PositionStore
 from sources.postgres import startup
 from sources.postgres.database import Database
-from sources.postgres.events import EventsTopic
 from sources.postgres.failures import translated
 from sources.postgres.frontier import PERIOD_SECONDS, Frontier
 from sources.postgres.history import History
@@ -195,7 +195,7 @@ class Session:
         self._published.watch()
         if clock >= self._topic_at:
             self._topic_at = clock + TOPIC_SECONDS
-            self._events.check(self._writer.state.topic)
+            self._events.check(self._writer.state.topic, startup.ANEW)
         if self._frontier.may_ask:
             self._frontier.asked(now.lsn, now.at_micros, clock)
         # The answer is the position of the stream, even without changes of our table. In a long transaction it is

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from kafka_client.errors import Refused
 from observability import logs
+from sources.events_topic import EventsTopic
 from sources.position_store import PositionStore, SourceOffset
 from sources.postgres.capture_state import CaptureState
 from sources.postgres.database import Database, Slot
-from sources.postgres.events import EventsTopic
 from sources.postgres.failures import gone
 from sources.postgres.history import Place, not_this_history
 from sources.postgres.lsn import lsn_text
@@ -20,6 +20,9 @@ from sources.postgres.publication import Published
 from sources.postgres.rows import EPOCH
 
 _log = logs.get(__name__)
+
+# After a change of the topic: its log is not complete any more.
+ANEW = "Start anew with another slot and empty topics"
 
 
 def begin(
@@ -63,7 +66,7 @@ def begin(
         )
     published.check_name(state.table)
     if state.topic[0]:
-        events.check(state.topic)
+        events.check(state.topic, ANEW)
     if state.phase != "opening":
         published.check_history(state.published, state.shape)
     state = replace(state, table=published.oid, topic=topic, published=published.mark, shape=published.kept)

@@ -35,8 +35,8 @@ from kafka_client.registry import Registry
 from lineage.emitter import OnProgress, no_progress
 from observability import logs
 from observability.progress_report import ProgressReport
+from sources.events_topic import EventsTopic
 from sources.position_store import DeadLetters, PositionStore, Record, SourceOffset, registry_answers
-from sources.postgres.events import EventsTopic
 from sources.soap.client import PaymentService
 from sources.soap.errors import Unavailable
 from sources.soap.events import EPOCH, SOURCE, Encoder
@@ -46,6 +46,8 @@ from sources.soap.transport import Limits
 
 _log = logs.get(__name__)
 
+# After a change of the topic.
+ANEW = "To read the service's list from its beginning into this one: electrored soap poll --from ''"
 # A page is one Kafka transaction, which may last about 50 ms; 500 events take a tenth of that.
 PAGE = 500
 # Attempts at a page, with waits of about 0.5, 1, 2 and 4 s between: more are left to the next poll.
@@ -151,14 +153,16 @@ class _Poll:
             schema = load(topics.confirmations.schema)
             self._encoder = Encoder(Registry(kafka).register(topics.confirmations.subject, schema))
         self._dead_letters = DeadLetters(kafka, topics.dead_letters, store.room(topics.dead_letters))
-        self._topic = _identity(kafka, topics.confirmations)
+        events = EventsTopic(kafka, topics.confirmations)
+        # As the position's JSON keeps it.
+        self._topic = list(current := events.identity())
         # A restored position would reuse seqs, which consumers drop. Without one `open` has read the log already.
         if store.position is not None:
             store.pass_log(whole=begin is not None)
         # Until the first poll is complete, the frontier holds every window.
         position = store.position or SourceOffset(frontier=EPOCH, detail={"cursor": "", "topic": self._topic})
         if begin != "":
-            _same_topic(topics.confirmations, position.detail["topic"], self._topic)
+            events.check(tuple(position.detail["topic"]), ANEW, current)
         self._begin = str(position.detail["cursor"]) if begin is None else begin
         self._position = replace(position, next_seq=store.next_seq)
         # After fencing: what another poll still wrote was recorded before.
@@ -258,17 +262,3 @@ def _ask(service: PaymentService, cursor: str, limit: int) -> Page:
         reraise=True,
     )
     return retrying(service.page, cursor, limit)
-
-
-def _identity(kafka: KafkaSettings, topic: Topic) -> list[str | int]:
-    """Id and partition count, as the position's JSON keeps them; Refused if the topic does not keep what is written."""
-    return list(EventsTopic(kafka, topic).identity())
-
-
-def _same_topic(topic: Topic, known: list[str | int], current: list[str | int]) -> None:
-    if known != current:
-        raise Refused(
-            f"the topic {topic.name} was recreated or has other partitions: it was {known} and is {current}, and what "
-            "was polled before is not in it. To read the service's list from its beginning into this one: "
-            "electrored soap poll --from ''"
-        )

@@ -13,6 +13,7 @@ from prometheus_client import Gauge
 
 from kafka_client.error_codes import is_lost
 from kafka_client.errors import RESTORING, Fatal
+from kafka_client.topic_guard import difference, gone
 from observability import logs
 from observability.waits import WAITS
 from streaming.engine.loop import Loop, Punctuator
@@ -82,20 +83,15 @@ class TopicGuard(Punctuator):
                 description = future.result()
             except KafkaException as error:
                 if is_lost(error.args[0]):
-                    raise Fatal(
-                        f"topic {name} is gone ({error.args[0].str()}), and the results database counts on it: was "
-                        f"that restored to before the generation was retired? {RESTORING}"
-                    ) from error
+                    raise gone(name, error.args[0]) from error
                 reason = error.args[0].str()
                 _log.warning("topics are checked again", topic=name, reason=reason)
                 WAITS.begin("kafka", f"Kafka does not describe topic {name}: {reason}", self._reporter)
                 self._ask_at, answered = time.monotonic() + GUARD_AGAIN_SECONDS, False
                 continue
-            if (str(description.topic_id), len(description.partitions)) != wanted:
-                raise Fatal(
-                    f"topic {name} has id {description.topic_id} and {len(description.partitions)} partitions, the "
-                    f"generation has {wanted[0]} and {wanted[1]}: it was re-created or resized; {RESTORING}"
-                )
+            current = str(description.topic_id), len(description.partitions)
+            if changed := difference(name, wanted, current):
+                raise Fatal(f"{changed}; {RESTORING}")
         if answered:
             WAITS.end("kafka", self._reporter)
 

@@ -20,6 +20,7 @@ from kafka_client.error_codes import is_lost
 from kafka_client.errors import ALIEN, RESTORING, Fatal
 from kafka_client.reader import take
 from kafka_client.registry import Codec
+from kafka_client.topic_guard import difference, gone
 from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
 from observability.metrics import LAG
@@ -171,16 +172,10 @@ class Reader:
 def check(kafka: KafkaSettings, target: SinkTarget) -> None:
     """Raise Fatal if the state topic is not the one that was created: its offsets would mean something else."""
     try:
-        topic_id, partitions = describe_topics(kafka, [target.topic])[target.topic]
+        current = describe_topics(kafka, [target.topic])[target.topic]
     except KafkaException as error:
         if is_lost(error.args[0]):
-            raise Fatal(
-                f"state topic {target.topic} is gone ({error.args[0].str()}), and the results database counts on it: "
-                f"was that restored to before the generation was retired? {RESTORING}"
-            ) from error
+            raise gone(target.topic, error.args[0]) from error
         raise
-    if (topic_id, partitions) != (target.topic_id, target.partitions):
-        raise Fatal(
-            f"state topic {target.topic} was re-created: id {topic_id} with {partitions} partitions, "
-            f"the generation has {target.topic_id} with {target.partitions}; {RESTORING}"
-        )
+    if changed := difference(target.topic, (target.topic_id, target.partitions), current):
+        raise Fatal(f"{changed}; {RESTORING}")

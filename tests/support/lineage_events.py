@@ -1,4 +1,4 @@
-"""Every job that there is, and what would be told of its runs."""
+"""Every job that there is, and the events of its runs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ FACTS = ProgressReport(
 )
 
 
-def told(job: Job, state: str, facts: ProgressReport) -> dict[str, Any]:
+def run_event(job: Job, state: str, facts: ProgressReport) -> dict[str, Any]:
     run = RunOf(RUN_ID, Parent("electrored", "csv_take", RUN_ID), (AT, AT))
-    made: dict[str, Any] = json.loads(Serde.to_json(event(NAMING, run, job, state, AT, facts)))
-    return made
+    run_event: dict[str, Any] = json.loads(Serde.to_json(event(NAMING, run, job, state, AT, facts)))
+    return run_event

@@ -36,8 +36,8 @@ from kafka_client import topic_settings
 from kafka_client.errors import Fatal, Refused
 from observer import probes
 from sources.csv.own_events import Log
+from sources.events_topic import EventsTopic
 from sources.position_store import PositionStore
-from sources.postgres.events import EventsTopic
 from stack.embedded import Embedded
 from streaming.generations import catalog
 from streaming.generations.schema_ids import keep

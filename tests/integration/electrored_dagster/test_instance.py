@@ -32,7 +32,7 @@ from kafka_client.clients import ensure_topics
 from observer import probes
 from stack.embedded import Embedded
 from stack.ports import Ports
-from tests.support import progress_location as saying_module
+from tests.support import logging_location
 from tests.support.code_server import code_server
 from tests.support.waiting import wait_until
 
@@ -213,16 +213,18 @@ def test_what_a_run_of_ours_says_is_json_where_that_is_wished(
     """The code server's own lines too; those of its runs are Dagster's, which has no setting for them."""
     monkeypatch.setenv("ELECTRORED_LOG_FORMAT", "json")
     port = Ports.free().dagster_code
-    target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="saying")
+    target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="logging")
     with (
         (tmp_path / "log").open("wb") as output,
-        code_server(port, "--log-format", "json", module=saying_module.__name__, output=output),
+        code_server(port, "--log-format", "json", module=logging_location.__name__, output=output),
         WorkspaceProcessContext(instance, target) as workspace,
     ):
         request = workspace.create_request_context()
-        job = request.get_code_location("saying").get_repository("__repository__").get_full_job("saying")
+        job = (
+            request.get_code_location("logging").get_repository("__repository__").get_full_job("logging_job")
+        )
         run = instance.create_run_for_job(
-            saying_module.saying,
+            logging_location.logging_job,
             remote_job_origin=job.get_remote_origin(),
             job_code_origin=job.get_python_origin(),
         )
@@ -231,11 +233,11 @@ def test_what_a_run_of_ours_says_is_json_where_that_is_wished(
         assert status(instance, run.run_id) == dg.DagsterRunStatus.SUCCESS
     lines = (tmp_path / "log").read_text().splitlines()
     told = [json.loads(line) for line in lines if line.startswith("{")]
-    (said,) = [line for line in told if line["event"] == "said"]
-    assert (said["process"], said["password"]) == ("dagster-code", "***")
+    (line,) = [line for line in told if line["event"] == "a line"]
+    assert (line["process"], line["password"]) == ("dagster-code", "***")
     assert sum(line["event"].startswith("Started Dagster code server") for line in told) == 1, "and not twice"
     others = [line for line in lines if not line.startswith("{")]
-    assert [line for line in others if " - dagster - DEBUG - saying - " not in line] == []
+    assert [line for line in others if " - dagster - DEBUG - logging_job - " not in line] == []
 
 
 def test_a_run_that_lives_is_left_alone(instance: dg.DagsterInstance) -> None:

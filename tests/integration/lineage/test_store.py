@@ -22,7 +22,7 @@ from lineage.store import SILENT, keep
 from observability.progress_report import ProgressReport
 from streaming import lineage as of_streaming
 from streaming.pipelines import PIPELINES
-from tests.support.lineage_events import told
+from tests.support.lineage_events import run_event
 
 WORKER = of_streaming.worker(next(iter(PIPELINES.values())), 1)
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -31,7 +31,7 @@ A, B, C = (f"0192c7b7-2b0c-7a30-8f6e-2f4f0e0a000{number}" for number in (1, 2, 3
 
 def said(run_id: str, state: str, minute: float = 0, watermark: float | None = None) -> bytes:
     """An event of a worker's run, so many minutes after `NOW`; so is its watermark."""
-    made = told(WORKER, state, ProgressReport())
+    made = run_event(WORKER, state, ProgressReport())
     made["run"]["runId"] = run_id
     made["eventTime"] = (NOW + timedelta(minutes=minute)).isoformat()
     if watermark is not None:
@@ -45,7 +45,7 @@ def _after(minutes: float) -> datetime:
 
 @dataclass(frozen=True)
 class LineageStore:
-    """What is kept, and what is answered from it."""
+    """Writes events to the store, and reads what the API returns of them."""
 
     engine: Engine
 

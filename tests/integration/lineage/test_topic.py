@@ -21,8 +21,7 @@ from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
 from stack.embedded import Embedded
 from tests.support.lineage_client import answering, direct
-from tests.support.lineage_events import JOBS
-from tests.support.lineage_events import told as made
+from tests.support.lineage_events import JOBS, run_event
 from tests.support.waiting import wait_until
 
 
@@ -76,9 +75,9 @@ def test_what_others_tell_is_passed_over_or_shown_and_the_way_is_answered(
 
 def test_what_the_broker_refuses_is_said_and_what_it_takes_arrives(stack: Embedded) -> None:
     """With settings of a user's own, whose client would give up in silence."""
-    events = [restored(made(job, START, ProgressReport())) for job in JOBS]
+    events = [restored(run_event(job, START, ProgressReport())) for job in JOBS]
     sizes = {
-        len(json.dumps(made(job, START, ProgressReport()))): event
+        len(json.dumps(run_event(job, START, ProgressReport()))): event
         for job, event in zip(JOBS, events, strict=True)
     }
     small, large = sizes[min(sizes)], sizes[max(sizes)]

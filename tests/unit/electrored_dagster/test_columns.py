@@ -22,7 +22,7 @@ from sources import lineage as of_sources
 from streaming import lineage as of_streaming
 from streaming import view_columns as of_views
 from streaming.pipelines import CURRENT, PIPELINES
-from tests.support.lineage_events import JOBS, PLACES, told
+from tests.support.lineage_events import JOBS, PLACES, run_event
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_every_asset_has_the_columns_and_dependencies_that_the_events_tell() -> 
     jobs = [of_sources.capture("public.sales"), of_sources.csv(), of_sources.soap()]
     jobs += [make(pipeline, 1) for pipeline in current for make in streaming]
     jobs += map(of_views.shown, datasets.view_names())
-    graph = Graph.of({"name": job.name, **told(job, START, ProgressReport())} for job in jobs)
+    graph = Graph.of({"name": job.name, **run_event(job, START, ProgressReport())} for job in jobs)
     specs = {spec.key: spec for spec in definitions().resolve_all_asset_specs()}
     names = {_place(key.path): key for key in specs}
     tables = {PLACES.name(datasets.table(pipeline.table)) for pipeline in current}
@@ -218,7 +218,7 @@ def test_every_asset_with_columns_links_to_a_way_that_the_api_knows() -> None:
     """Whatever its generation's number is: it is another one in the events here."""
     makes = (of_streaming.worker, of_streaming.sink, of_streaming.publisher)
     jobs = [*JOBS, *(make(pipeline, 7) for pipeline in PIPELINES.values() for make in makes)]
-    graph = Graph.of({"name": job.name, **told(job, START, ProgressReport())} for job in jobs)
+    graph = Graph.of({"name": job.name, **run_event(job, START, ProgressReport())} for job in jobs)
     specs = [s for s in definitions().resolve_all_asset_specs() if "dagster/column_lineage" in s.metadata]
     assert specs
     for spec in specs:

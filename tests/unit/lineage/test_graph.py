@@ -14,9 +14,9 @@ from lineage.graph import Direction, Graph, Place, Step
 from observability.progress_report import ProgressReport
 from streaming import lineage as of_streaming
 from streaming.pipelines import PIPELINES
-from tests.support.lineage_events import JOBS, told
+from tests.support.lineage_events import JOBS, run_event
 
-GRAPH = Graph.of({"name": job.name, **told(job, START, ProgressReport())} for job in JOBS)
+GRAPH = Graph.of({"name": job.name, **run_event(job, START, ProgressReport())} for job in JOBS)
 SOURCES = {("sales.public.sales", "amount"), ("/data/inbox", "amount")}
 
 
@@ -99,7 +99,7 @@ def test_three_generations_are_answered_in_a_moment() -> None:
     """Two are usual for days after each promotion; the API has no second to spare for it."""
     works = (of_streaming.worker, of_streaming.sink, of_streaming.publisher)
     jobs = [make(pipeline, number) for pipeline in PIPELINES.values() for make in works for number in (2, 3)]
-    graph = Graph.of({"name": job.name, **told(job, START, ProgressReport())} for job in (*JOBS, *jobs))
+    graph = Graph.of({"name": job.name, **run_event(job, START, ProgressReport())} for job in (*JOBS, *jobs))
     (place,) = graph.find("public.sales")
     began = time.process_time()
     step = graph.trace(place, "downstream")
@@ -122,7 +122,7 @@ def test_three_generations_are_answered_in_a_moment() -> None:
     ],
 )
 def test_what_others_tell_in_a_shape_of_their_own_takes_no_way_away(output: object) -> None:
-    known = ({"name": job.name, **told(job, START, ProgressReport())} for job in JOBS)
+    known = ({"name": job.name, **run_event(job, START, ProgressReport())} for job in JOBS)
     graph = Graph.of([{"name": "odd", "inputs": [], "outputs": [output]}, *known])
     (place,) = graph.find("top_sales_by_city.total")
     assert set(ends(graph.trace(place, "upstream"))) == SOURCES

@@ -16,7 +16,7 @@ from lineage import outbox
 from lineage.emitter import COMPLETE, RUNNING, START
 from lineage.outbox import EventRefused, Outbox, restored
 from observability.progress_report import ProgressReport
-from tests.support.lineage_events import JOBS, told
+from tests.support.lineage_events import JOBS, run_event
 
 # Longer than any of them takes on a busy machine; reached only by a defect.
 SECONDS = 60.0
@@ -41,7 +41,7 @@ class Backend:
 
 
 def events(*states: str, job: int = 0) -> list[RunEvent]:
-    return [restored(told(JOBS[job], state, ProgressReport())) for state in states]
+    return [restored(run_event(JOBS[job], state, ProgressReport())) for state in states]
 
 
 def put(queues: dict[str, Backend], folder: Path | None, *given: RunEvent) -> bool:
@@ -137,4 +137,4 @@ def test_what_a_killed_process_had_not_finished_goes(tmp_path: Path) -> None:
 
 def test_a_restored_event_is_the_one_that_was_put_in() -> None:
     (event,) = events(START)
-    assert json.loads(Serde.to_json(event)) == told(JOBS[0], START, ProgressReport())
+    assert json.loads(Serde.to_json(event)) == run_event(JOBS[0], START, ProgressReport())

@@ -231,7 +231,7 @@ def test_a_topic_that_was_made_again_stops_the_poll(polls: Polls, server: Server
     polls.poll(server.settings())
     other = replace(PAYMENT_CONFIRMATIONS, name=f"{polls.topics.confirmations.name}-again")
     clients.ensure_topics(polls.stack.kafka, [other])
-    with pytest.raises(Refused, match="was recreated"):
+    with pytest.raises(Refused, match="was re-created or resized"):
         Polls(polls.stack, replace(polls.topics, confirmations=other)).poll(server.settings())
 
 
