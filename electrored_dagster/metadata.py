@@ -48,7 +48,7 @@ def as_dagster_failure() -> Iterator[None]:
     try:
         yield
     except (ElectroRedError, NotSet) as error:
-        raise dg.Failure(str(error), allow_retries=isinstance(error, (Retriable, Retriable))) from error
+        raise dg.Failure(str(error), allow_retries=isinstance(error, Retriable)) from error
 
 
 def taken(taking: Taking) -> dict[str, Any]:

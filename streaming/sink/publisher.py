@@ -236,5 +236,7 @@ def run(
         with engine.connect() as connection:
             return {target: publisher(target) for target in active(connection).values()}
 
-    supervise_threads(wanted, stop)
-    engine.dispose()
+    try:
+        supervise_threads(wanted, stop)
+    finally:
+        engine.dispose()

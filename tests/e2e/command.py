@@ -24,11 +24,7 @@ from stack import orphans, probes
 from stack.ports import Ports, is_free
 
 COMMAND = [sys.executable, "-m", "stack.cli"]
-
-
 PROJECT = Path(__file__).resolve().parent.parent.parent
-
-
 # Only a hang takes longer: a start or a replay is a minute on two cores to themselves, and four on two busy slow ones.
 HANGS_SECONDS = 480
 

@@ -21,10 +21,10 @@ from contracts.tables import (
 )
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
-
-
 # What the API takes for the time of day; a test may turn it.
 NOON = DAY + timedelta(hours=12)
+CITIES = "/api/v1/top-sales/by-city"
+SALESMEN = "/api/v1/top-salesmen/by-country"
 
 
 @dataclass
@@ -145,12 +145,6 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.now
-
-
-CITIES = "/api/v1/top-sales/by-city"
-
-
-SALESMEN = "/api/v1/top-salesmen/by-country"
 
 
 def ask(client: TestClient, path: str, **parameters: Any) -> Any:

@@ -34,10 +34,14 @@ from tests.support.threads import Background
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-
-
 # Only a slow machine comes near it: a condition that comes true costs no more than it takes.
 DEADLINE_SECONDS = 120.0
+_NAMES = ("sale_id", "city", "country", "salesman_id", "salesman_name", "product", "currency")
+COLUMNS = "sale_id, sold_at, city, country, salesman_id, salesman_name, product, quantity, amount, currency"
+SALE = (
+    f"insert into public.sales ({COLUMNS}) "
+    "values ('{}', '2026-05-04 03:02:01.000001+00', 'Köln', 'DE', 's1', 'Anna', 'TV', 2, {}, 'EUR')"
+)
 
 
 @dataclass
@@ -196,9 +200,6 @@ class Sales:
         return max(Counter(event["seq"] for event in self.events()).values(), default=1) == 1
 
 
-_NAMES = ("sale_id", "city", "country", "salesman_id", "salesman_name", "product", "currency")
-
-
 class Running(Background):
     """Capture in a thread; what it raised is raised by `stop`."""
 
@@ -209,15 +210,6 @@ class Running(Background):
     def stop(self) -> None:
         self._stop.set()
         self.join(DEADLINE_SECONDS)
-
-
-COLUMNS = "sale_id, sold_at, city, country, salesman_id, salesman_name, product, quantity, amount, currency"
-
-
-SALE = (
-    f"insert into public.sales ({COLUMNS}) "
-    "values ('{}', '2026-05-04 03:02:01.000001+00', 'Köln', 'DE', 's1', 'Anna', 'TV', 2, {}, 'EUR')"
-)
 
 
 def captured(sales: Sales, running: Running, condition: str = "done") -> None:

@@ -29,12 +29,9 @@ from tests.support.kafka import committed_records
 
 # Linux's number for the clock that file times are taken from; Python does not name it.
 CLOCK_REALTIME_COARSE = 5
-
-
 ROOT = Path(__file__).parents[2]
-
-
 Row = dict[str, str]
+_NAMES = ("sale_id", "city", "country", "salesman_id", "salesman_name", "product", "currency")
 
 
 def row(number: int | str, **changes: str) -> Row:
@@ -155,9 +152,6 @@ class Desk:
         cached = {sale_id for (sale_id,) in self.run("select sale_id from csv_sales")}
         ((next_seq,),) = self.run("select next_seq from csv_cache")
         return sorted(seqs) == list(range(1, next_seq)) and counting == cached
-
-
-_NAMES = ("sale_id", "city", "country", "salesman_id", "salesman_name", "product", "currency")
 
 
 def oracle(rows: Iterable[Row]) -> dict[tuple[Any, ...], tuple[int, int, Decimal]]:

@@ -10,8 +10,6 @@ from streaming.pipelines import PIPELINES
 from streaming.testing import Driver
 
 CITY = PIPELINES[("top-sales-by-city", 1)]
-
-
 GRACE = timedelta(hours=1)
 
 

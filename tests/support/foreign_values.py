@@ -14,8 +14,6 @@ from streaming.engine.blocks import zigzag
 from tests.support.events import sale_event
 
 SCHEMA = load("sale_event")
-
-
 COLUMNS = ("source", "seq", "city", "amount", "sold_at")
 
 

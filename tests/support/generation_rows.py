@@ -10,8 +10,6 @@ from contracts import tables
 from contracts.topics import GenerationTopics
 
 AT = datetime(2026, 11, 22, 12, tzinfo=UTC)
-
-
 PIPELINE = "top-sales-by-city"
 
 

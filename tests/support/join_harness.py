@@ -17,7 +17,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
@@ -36,6 +35,7 @@ from streaming.sink.postgres import StateSink
 from streaming.sink.publisher import Publisher
 from streaming.sink.targets import active, live
 from tests.support.join_oracle import oracle, sale_facts
+from tests.support.kafka import committed_values
 from tests.support.pipeline_harness import ROOT
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -213,17 +213,7 @@ class JoinHarness:
 
     def published(self) -> dict[str, Any]:
         """The public topic's newest values by key, as the oracle has them."""
-        newest: dict[bytes, bytes | None] = {}
-        reader = connect.consumer(self.kafka, f"test-{uuid4().hex}", subscribed=False)
-        partitions = set(range(self.pipeline.output.partitions))
-        reader.assign([TopicPartition(self.pipeline.output.name, p, OFFSET_BEGINNING) for p in partitions])
-        while partitions:
-            for message in reader.consume(10_000, 1):
-                if message.error() is None:
-                    newest[message.key() or b""] = message.value()
-                else:
-                    partitions.discard(message.partition() or 0)
-        reader.close()
+        newest = dict(committed_values(self.kafka, self.pipeline.output))
         answers = {}
         for key, value in newest.items():
             if value is None:

@@ -13,7 +13,6 @@ from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from kafka_client import clients
-from kafka_client.clients import transactional_producer
 from kafka_client.registry import Codec, Registry
 
 PATIENCE_SECONDS = 60.0
@@ -69,14 +68,20 @@ def _below_the_ends(consumer: Consumer, topic: Topic) -> Iterator[tuple[bytes, b
 
 
 def produce(
-    kafka: KafkaSettings, topic: Topic, values: list[bytes], *, commit: bool = True, prefix: str = ""
+    kafka: KafkaSettings,
+    topic: Topic,
+    values: list[bytes],
+    *,
+    commit: bool = True,
+    prefix: str = "",
+    partition: int = 0,
 ) -> None:
-    """The values in one transaction to partition 0; their keys are their numbers."""
-    producer = transactional_producer(kafka, f"test-{random.random()}")
+    """The values in one transaction to one partition; their keys are their numbers."""
+    producer = clients.transactional_producer(kafka, f"test-{random.random()}")
     producer.init_transactions(60)
     producer.begin_transaction()
     for number, value in enumerate(values):
-        producer.produce(topic.name, key=f"{prefix}{number}".encode(), value=value, partition=0)
+        producer.produce(topic.name, key=f"{prefix}{number}".encode(), value=value, partition=partition)
     producer.flush(60)
     if commit:
         producer.commit_transaction(60)

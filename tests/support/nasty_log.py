@@ -13,11 +13,7 @@ from kafka_client.registry import Codec
 from tests.support.histories import CITIES, NOON, Source
 
 EVENTS = 1_500
-
-
 HOUR = timedelta(hours=1)
-
-
 # No registry gets that far.
 UNKNOWN_SCHEMA = b"\0\x7f\xff\xff\xff"
 

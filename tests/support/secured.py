@@ -12,8 +12,6 @@ from stack.embedded import Embedded
 from stack.kafka import Kafka
 
 ADMIN = "admin"
-
-
 REGISTRY_USER = "registry-user"
 
 

@@ -32,6 +32,7 @@ from tests.support.threads import collecting
 from tests.support.waiting import wait_until
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
+TIMEOUT_SECONDS = 90.0
 
 
 class RecordingEmitter(NullEmitter):
@@ -142,9 +143,6 @@ class GenerationFixture:
 
 
 Make = Callable[..., GenerationFixture]
-
-
-TIMEOUT_SECONDS = 90.0
 
 
 class Public:

@@ -27,14 +27,8 @@ from tests.support.kafka import committed_records
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-
-
 DEADLINE_SECONDS = 120.0
-
-
 Entry = tuple[str, str, str, str, str, str]
-
-
 XML = {"Content-Type": "text/xml; charset=utf-8"}
 
 

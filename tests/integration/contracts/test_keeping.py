@@ -42,6 +42,7 @@ from stack.embedded import Embedded
 from streaming.generations import catalog
 from streaming.generations.schema_ids import keep
 from streaming.generations.worker import Worker
+from tests.support.kafka import produce
 from tests.support.pipeline_harness import PipelineHarness
 
 WEEK = str(7 * 24 * 3600 * 1000)
@@ -80,12 +81,8 @@ class Topics:
         return None if value is None else str(value)
 
     def write(self, topic: Topic) -> None:
-        producer = connect.transactional_producer(self.stack.kafka, f"test-{uuid4().hex}")
-        producer.init_transactions(30)
-        producer.begin_transaction()
         for number in range(topic.partitions):
-            producer.produce(topic.name, b"value", b"key", partition=number)
-        producer.commit_transaction(30)
+            produce(self.stack.kafka, topic, [b"value"], partition=number)
 
     def delete(self, topic: str) -> None:
         """As kafka-delete-records.sh does it."""

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from sqlalchemy import create_engine, insert
 from typer.testing import CliRunner
 
@@ -27,7 +26,7 @@ from contracts.settings import (
 )
 from contracts.tables import generations
 from contracts.topics import OPENLINEAGE_EVENTS, TOP_SALES_BY_CITY
-from kafka_client.clients import admin, consumer, ensure_topics
+from kafka_client.clients import admin, ensure_topics
 from lineage.emitter import Known, LineageEmitter, open_emitter
 from lineage.model import Job
 from observability.progress_report import ProgressReport
@@ -37,6 +36,7 @@ from stack.embedded import Embedded
 from streaming import lineage as of_streaming
 from streaming import view_columns as of_views
 from streaming.pipelines import CURRENT, PIPELINES
+from tests.support.kafka import committed_values
 from tests.support.lineage_client import answering, ends, serving, way
 from tests.support.waiting import wait_until
 
@@ -45,23 +45,12 @@ CITY = PIPELINES[TOP_SALES_BY_CITY.name, CURRENT[TOP_SALES_BY_CITY.name]]
 
 def told(kafka: KafkaSettings, job: str) -> list[dict[str, Any]]:
     """What the topic says of a job's runs, in order."""
-    reader = consumer(kafka, "test-lineage", subscribed=False)
-    place = TopicPartition(OPENLINEAGE_EVENTS.name, 0, OFFSET_BEGINNING)
-    found: list[dict[str, Any]] = []
-    try:
-        # As far as it goes now: who still runs tells on.
-        _, end = reader.get_watermark_offsets(place, 30)
-        reader.assign([place])
-        while len(found) < end:
-            message = reader.poll(30)
-            assert message is not None
-            if message.error() is None:
-                event = json.loads(message.value() or b"")
-                assert message.key() == f"run:electrored/{event['job']['name']}".encode()
-                found.append(event)
-    finally:
-        reader.close()
-    return [event for event in found if event["job"]["name"] == job]
+    events: list[dict[str, Any]] = []
+    for key, value in committed_values(kafka, OPENLINEAGE_EVENTS):
+        event = json.loads(value or b"")
+        assert key == f"run:electrored/{event['job']['name']}".encode()
+        events.append(event)
+    return [event for event in events if event["job"]["name"] == job]
 
 
 def states(events: list[dict[str, Any]]) -> list[str]:

@@ -11,9 +11,9 @@ INBOX = "integration/sources/csv/test_inbox.py"
 CSV_ONCE = "integration/sources/csv/test_exactly_once.py"
 PIPELINES = "pipelines/test_pipelines.py"
 SERVING = "integration/api/test_serving.py"
-WORKER = "integration/streaming/test_worker.py"
-PUBLISHER = "integration/sink/test_publisher.py"
-SINK = "integration/sink/test_postgres.py"
+WORKER = "integration/streaming/generations/test_worker.py"
+PUBLISHER = "integration/streaming/sink/test_publisher.py"
+SINK = "integration/streaming/sink/test_postgres.py"
 TIME = "integration/api/test_time.py"
 FOREIGN = "integration/streaming/test_foreign.py"
 
@@ -200,7 +200,7 @@ CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
             "integration/contracts/test_migrate.py::test_a_database_of_a_later_release_is_refused_and_left_as_it_is",
         ),
         "a worker that lacks the version of a live generation stops with one line": (
-            "integration/streaming/test_generations.py::test_a_worker_that_lacks_the_active_version_says_so_in_one_line",
+            "integration/streaming/generations/test_catalog.py::test_a_worker_that_lacks_the_active_version_says_so_in_one_line",
             "integration/streaming/replay/test_replay.py::test_a_version_that_this_code_lacks_is_left_to_others",
         ),
     },

@@ -30,7 +30,7 @@ from streaming.generations.catalog import Generation
 from streaming.pipelines import CURRENT, PIPELINES
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 PARAMETERS = Parameters("Europe/Berlin", timedelta(minutes=90), "calendar-month")
 
 
