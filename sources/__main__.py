@@ -29,7 +29,6 @@ from observability import logs, metrics
 from sources import lineage as lineage_of
 from sources.postgres.capture import Capture
 from sources.postgres.writer import Topics
-from sources.soap import poll as payments
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -86,6 +85,9 @@ def soap_poll(
     ] = False,
 ) -> None:
     """Read everything that the payment service confirmed since the last poll, and end."""
+    # Here: change capture, in the same program, needs no SOAP library (20 MiB).
+    from sources.soap import poll as payments
+
     logs.configure("sources-soap")
     topics = payments.Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
     kafka, service, progress = from_environment(KafkaSettings), from_environment(SoapSettings), ProgressCell()

@@ -13,6 +13,7 @@ from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS
 from kafka_client import clients as connect
 from stack.embedded import Embedded
 from streaming import pipelines
+from streaming.engine.loop import Loop
 from streaming.replay import barrier as coordinator
 from tests.support.live_harness import LiveHarness
 from tests.support.pipeline_harness import PipelineHarness
@@ -37,7 +38,9 @@ def live(
     monkeypatch.setitem(pipelines.CURRENT, name, version)
     # Below the 5 s for which a promotion may be idle under its locks.
     monkeypatch.setattr(coordinator, "LOCKED_SECONDS", 4.0)
-    yield LiveHarness(harness, results_db, tmp_path / "live")
+    live = LiveHarness(harness, results_db, tmp_path / "live")
+    monkeypatch.setattr(Loop, "run_once", live.counted(Loop.run_once))
+    yield live
     # A worker has its process to itself, and turns the collector off.
     gc.unfreeze()
     gc.enable()

@@ -1,4 +1,4 @@
-"""Ask the API of lineage, and read its answer."""
+"""A client of the lineage API, and paths through its answers."""
 
 from __future__ import annotations
 

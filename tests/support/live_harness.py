@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy import Engine, func, select, update
 
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.tables import barriers, city_totals, generations
+from streaming.engine.loop import Loop
 from streaming.generations import supervisor
 from streaming.generations.catalog import Generation
 from streaming.replay import build, difference, promotion
@@ -56,6 +58,15 @@ class LiveHarness:
     harness: PipelineHarness
     results: ResultsDbSettings
     folder: Path
+    # Polls of each loop so far, by flow.
+    polls: Counter[str] = field(default_factory=Counter)
+
+    def counted(self, run_once: Callable[[Loop], None]) -> Callable[[Loop], None]:
+        def counting(loop: Loop) -> None:
+            run_once(loop)
+            self.polls[loop.flow] += 1
+
+        return counting
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -125,11 +136,17 @@ class LiveHarness:
         )
 
     def rests(self, number: int) -> None:
-        """Nothing is added to the rows while what is fed is there many times over on a machine that is idle."""
+        """Nothing is added to the rows within a second and ten polls of each loop of the generation."""
         before, looked = self.rows(number), threading.Event()
+        polled = {flow: count for flow, count in self.polls.items() if f".g{number}." in flow}
+        assert polled
         for _ in range(5):
             looked.wait(0.2)
             assert self.rows(number) == before
+        wait_until(
+            lambda: all(self.polls[flow] >= count + 10 for flow, count in polled.items()), what="polls"
+        )
+        assert self.rows(number) == before
 
     def compare(self, number: int) -> difference.Difference:
         harness = self.harness

@@ -1,4 +1,4 @@
-"""What schemathesis has to know of the formats of ours; loaded by SCHEMATHESIS_HOOKS."""
+"""Formats of our OpenAPI description for schemathesis; loaded by SCHEMATHESIS_HOOKS."""
 
 from __future__ import annotations
 

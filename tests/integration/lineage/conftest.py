@@ -1,4 +1,4 @@
-"""What tells lineage in these tests, and where that waits."""
+"""Settings of an emitter, and where its events wait."""
 
 from __future__ import annotations
 
