@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from sources.csv.records import Places, Records
 
 BOM = b"\xef\xbb\xbf"
-_LF, _CR = 10, 13
+_LF, _CR, _QUOTE = 10, 13, 34
+# Written without quotes, and with them.
+_EMPTY_CELLS = (b"", b'""')
 
 
 def without_end(array: npt.NDArray[np.uint8], ends: Places, lengths: Places) -> Places:
@@ -40,16 +42,19 @@ def are_blank(records: Records, sizes: Places, columns: int, dialect: Dialect) -
     Also the end of a file as programs for DOS mark it.
     """
     blank: npt.NDArray[np.bool_] = sizes == 0
-    empty = [dialect.separator.join([cell] * (columns + dialect.trailing)).encode() for cell in ("", '""')]
-    empty.append(DOS_END)
+    cells, separator = columns + dialect.trailing, dialect.separator.encode()
     headers = [dialect.header, BOM + dialect.header] if dialect.header else []
-    lengths, firsts = (np.array([[len(one), one[0]] for one in (*empty, *headers)])).T
+    lengths, firsts = (np.array([[len(one), one[0]] for one in (DOS_END, *headers)])).T
     array = np.frombuffer(records.data, dtype=np.uint8)
     # A few of many: most rows have another length, or another first letter.
     is_like = np.isin(sizes, lengths) & np.isin(array[records.starts], firsts)
+    is_like |= (sizes <= 3 * cells) & np.isin(array[records.starts], (separator[0], _QUOTE))
     for row in np.flatnonzero(is_like).tolist():
         begin = int(records.starts[row])
-        blank[row] = blank[row] or records.data[begin : begin + int(sizes[row])] in (*empty, *headers)
+        text = records.data[begin : begin + int(sizes[row])]
+        parts = text.split(separator)
+        is_empty = len(parts) == cells and all(part in _EMPTY_CELLS for part in parts)
+        blank[row] = blank[row] or is_empty or text in (DOS_END, *headers)
     for row in np.flatnonzero((records.counts == 1) & np.isin(array[records.starts], (32, 9))).tolist():
         begin = int(records.starts[row])
         blank[row] = blank[row] or not records.data[begin : begin + int(sizes[row])].strip()

@@ -22,6 +22,7 @@ from sqlalchemy import make_url
 
 from stack import orphans, probes
 from stack.ports import Ports, is_free
+from tests.support.machine import SLOWNESS
 
 COMMAND = [sys.executable, "-m", "stack.cli"]
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -41,7 +42,9 @@ class Platform:
     def run(self, *arguments: str, timeout: float = HANGS_SECONDS) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, *arguments, "--state-dir", str(self.folder)]
         told = {**environment(), **self.settings}
-        return subprocess.run(command, cwd=PROJECT, env=told, capture_output=True, text=True, timeout=timeout)
+        return subprocess.run(
+            command, cwd=PROJECT, env=told, capture_output=True, text=True, timeout=timeout * SLOWNESS
+        )
 
     def up(self, *arguments: str) -> None:
         done = self.run("up", "--detach", "--port-offset", str(self.offset), *arguments)
@@ -79,11 +82,15 @@ def environment() -> dict[str, str]:
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait for it; gives how long it took. Half of the time at most is spent asking: a command costs a CPU-second."""
+    """Wait for it; returns how long it took. Half of the time at most is spent asking: a command costs a CPU-second.
+
+    `seconds` are those of the machine that limits were set on: a slower one has longer.
+    """
+    seconds *= SLOWNESS
     began = asked = time.monotonic()
     while not condition():
         now = time.monotonic()
-        assert now - began < seconds, f"not within {seconds} s: {what}"
+        assert now - began < seconds, f"not within {seconds:.0f} s: {what}"
         time.sleep(max(0.1, now - asked))
         asked = time.monotonic()
     return time.monotonic() - began

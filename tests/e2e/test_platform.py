@@ -236,6 +236,7 @@ def test_a_sale_that_cannot_be_taken_is_shown_with_its_reason(platform: Platform
     assert "city" in shown()
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_backfill_is_one_replay_and_its_link_promotes_it(platform: Platform) -> None:
     """All of it as a person does it on Dagster's pages; the API answers with what was promoted."""
@@ -358,6 +359,7 @@ def test_nothing_is_lost_or_doubled_when_any_process_is_killed_under_load(platfo
     _kill_under_load(platform, "capture", "worker-city", "worker-salesman", "sink", "publisher", "postgres")
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_killed_supervisor_recovers_with_nothing_lost(platform: Platform) -> None:
     with closing(platform.connect()) as connection:
@@ -371,6 +373,7 @@ def test_a_killed_supervisor_recovers_with_nothing_lost(platform: Platform) -> N
     assert platform.status()["up"]
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_second_stack_in_the_foreground_runs_beside_it_and_ends_with_ctrl_c(platform: Platform) -> None:
     other = new_platform()
@@ -412,11 +415,13 @@ def assert_exact_eventually(platform: Platform) -> int:
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_or_doubled_when_kafka_is_killed_under_load(platform: Platform) -> None:
     _kill_under_load(platform, "kafka")
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_everything_killed_at_once_recovers_with_nothing_lost(platform: Platform) -> None:
     supervisor = int((platform.folder / "supervisord.pid").read_text())

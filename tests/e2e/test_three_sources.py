@@ -38,6 +38,8 @@ from tests.e2e.oracle import (
 from tests.e2e.payments import Service, serving
 from tests.e2e.runs import code_server, end_of, kill_runs, launch, stop_schedule_of_polls
 
+pytestmark = pytest.mark.soak
+
 PLACES = [("Berlin", "DE", "EUR"), ("Lyon", "FR", "EUR"), ("Leeds", "GB", "GBP")]
 # Takes seconds, so that a kill finds it half taken; few ids, so that the join has little to do.
 LARGE_ROWS, LARGE_IDS = 200_000, 2_000

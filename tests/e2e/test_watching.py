@@ -185,6 +185,8 @@ def causes(platform: Platform, prometheus: Prometheus) -> None:
     with ExitStack() as causes:
         sales = causes.enter_context(closing(platform.connect()))
         cursor = sales.cursor()
+        # Polls fail after one that did not.
+        assert end_of(platform, launch(platform, "soap_poll")) == "SUCCESS"
         # A total is wrong, and the payment service is away.
         _correct_by_hand(platform)
         check = launch(platform, "check_replays", checks=[(CITY, "replay_is_identical")])
@@ -249,12 +251,14 @@ def causes(platform: Platform, prometheus: Prometheus) -> None:
         prometheus.raises("ObserverBlind")
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("causes")
 def test_each_cause_raises_its_alert(prometheus: Prometheus) -> None:
     assert {"CsvFileRefused", "ObserverBlind"} <= raised(prometheus), "the first and the last"
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_rows_24_27_28_what_does_not_move_says_why_and_goes_on(platform: Platform) -> None:
     """A refusal at its first end, and a transaction of somebody else's; `status` exits with 1 meanwhile."""
@@ -314,12 +318,14 @@ def outages(platform: Platform, prometheus: Prometheus) -> None:
         prometheus.raises("SnapshotStandsStill")
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("outages")
 def test_servers_that_are_away_raise_alerts(prometheus: Prometheus) -> None:
     assert {"KafkaPartitionsOffline", "SnapshotStandsStill"} <= raised(prometheus), "the first and the last"
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(2100)
 @pytest.mark.usefixtures("causes", "outages")
 def test_every_metric_that_is_asked_for_is_told(prometheus: Prometheus) -> None:
@@ -330,6 +336,7 @@ def test_every_metric_that_is_asked_for_is_told(prometheus: Prometheus) -> None:
     assert asked - prometheus.names() == set()
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(2100)
 @pytest.mark.usefixtures("causes", "outages")
 def test_panels_that_may_be_empty_had_data_when_something_happened(prometheus: Prometheus) -> None:
@@ -338,6 +345,7 @@ def test_panels_that_may_be_empty_had_data_when_something_happened(prometheus: P
             assert prometheus.query(f"last_over_time(({expression})[1h:1s])"), f"{title}: {expression}"
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(2100)
 @pytest.mark.usefixtures("causes", "outages")
 def test_every_alert_was_raised(prometheus: Prometheus) -> None:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from tests.support.machine import SLOWNESS
+
 T = TypeVar("T")
 
 
@@ -17,12 +19,14 @@ def wait_until(
 ) -> T:
     """The condition's first true value. Fails with `what` if none comes in time; raises what the condition raises.
 
+    `seconds` are those of the machine that limits were set on: a slower one has longer.
     `what` may be a call, for what is to be read at that moment only.
     """
+    seconds *= SLOWNESS
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, (
-            f"no {what if isinstance(what, str) else what()} within {seconds} s"
+            f"no {what if isinstance(what, str) else what()} within {seconds:.0f} s"
         )
         time.sleep(poll_seconds)
     return value

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import uvicorn
 
 from api.main import create_app
@@ -19,6 +20,8 @@ from api.queries import CITY, ENRICHED, SALESMAN
 from contracts.settings import ApiSettings
 from stack.embedded import Embedded
 from tests.support.api import DAY, NOON, ApiResults
+
+pytestmark = pytest.mark.soak
 
 ROOT = Path(__file__).parents[3]
 # Of each operation and phase; every run tries others.

@@ -28,6 +28,8 @@ from tests.support import tls_endpoints as endpoints
 from tests.support.compose import Host, ours
 from tests.support.secured import ADMIN, REGISTRY_USER, Secured
 
+pytestmark = pytest.mark.soak
+
 ONCE = ("sales-db-init", "results-db-init", "history", "setup", "init", "dagster-migrate")
 # In the order of the flow; Dagster last, because no result waits for it.
 FLOW = (

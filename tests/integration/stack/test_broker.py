@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import psutil
+import pytest
 
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS
@@ -19,6 +20,8 @@ from kafka_client.clients import describe_topics, ensure_topics, transactional_p
 from stack.kafka import Kafka
 from stack.ports import Ports
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.soak
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from stack.kafka import is_ready
 from tests.support.pipeline_harness import START, PipelineHarness
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.soak
+
 
 @pytest.fixture
 def own_stack() -> Iterator[Embedded]:

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from confluent_kafka import KafkaException
 from sqlalchemy import func, select
 
@@ -20,6 +21,8 @@ from streaming.generations.catalog import load
 from streaming.replay.failpoints import VARIABLE
 from tests.support.live_harness import LiveHarness, expire
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.soak
 
 ROOT = Path(__file__).parents[4]
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from contracts.tables import city_totals
@@ -30,6 +31,8 @@ from tests.support.live_harness import LiveHarness
 from tests.support.nasty_log import facts, nasty_log, newer_schema
 from tests.support.pipeline_harness import ROOT
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.soak
 
 PROCESSES = (1, 2)
 # Of one process and its successors; the last one lives.

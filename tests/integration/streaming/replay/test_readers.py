@@ -36,6 +36,8 @@ from tests.support.pipeline_harness import ROOT, START, PipelineHarness, Totals
 from tests.support.results import BarrierHold, ResultsFixture, city
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.soak
+
 PIPELINE = "top-sales-by-city"
 CITIES = [f"c{n}" for n in range(20)]
 READERS, ROUNDS, APIS = 4, 12, 2

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sources.csv import records
@@ -86,6 +86,7 @@ def test_what_was_written_is_read(rows: list[list[str]], quoting: Literal[0, 1])
 
 @settings(deadline=None)
 @given(st.text(st.sampled_from('aü",\n'), max_size=80))
+@example('"",,\na,"",\n,"",""\n"""",,')
 def test_whatever_the_quotes_it_is_read_as_the_csv_module_does(text: str) -> None:
     sound, bad = read(text.encode())
     expected, refused = oracle(text.encode())
