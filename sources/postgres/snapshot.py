@@ -86,11 +86,6 @@ class Snapshot:
         self.awaited: list[int] = []
         self._key, self._collation = _key(database)
 
-    @property
-    def is_read(self) -> bool:
-        """Whether the last range, the open-ended one, is read."""
-        return bool(self.ranges) and self.ranges[-1].upper_key is None
-
     def read(self) -> Chunk | None:
         """The next chunk; None when no snapshot yet sees all that was left to it: the stream has to go on meanwhile."""
         for _ in range(RETAKES):

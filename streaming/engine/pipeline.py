@@ -168,12 +168,8 @@ class Pipeline:
 
     def accumulate(self, source_input: Input, events: pl.DataFrame) -> pl.DataFrame:
         """Events of an input → partials of their groups; what other inputs contribute is null."""
-        partials = accumulate(events, [field.name for field in self.key_fields], source_input.aggregates)
-        missing = [field for field in self.fields if field.name not in partials.columns]
-        return (
-            partials
-            if not missing
-            else partials.with_columns(pl.lit(None, field.dtype).alias(field.name) for field in missing)
+        return self._whole(
+            accumulate(events, [field.name for field in self.key_fields], source_input.aggregates)
         )
 
     def merge(self, groups: pl.DataFrame, within: Sequence[str] = ()) -> pl.DataFrame:

@@ -116,6 +116,3 @@ class Assigned:
 
     def reset(self) -> None:
         self._overlay.clear()
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(self._accepted)

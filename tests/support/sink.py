@@ -36,20 +36,20 @@ TIMEOUT_SECONDS = 90.0
 
 
 class RecordingEmitter(NullEmitter):
-    """What a process's runs say of themselves whenever they are asked, by job."""
+    """The newest report of each run of a process, by job."""
 
     def __init__(self) -> None:
-        self._asked: list[tuple[Callable[[], Job], Callable[[], ProgressReport]]] = []
+        self._runs: list[tuple[Callable[[], Job], Callable[[], ProgressReport]]] = []
 
-    def told(
-        self, job: Callable[[], Job], facts: Callable[[], ProgressReport] = ProgressReport, **_: Any
+    def run(
+        self, job: Callable[[], Job], report: Callable[[], ProgressReport] = ProgressReport, **_: Any
     ) -> AbstractContextManager[None]:
-        self._asked.append((job, facts))
+        self._runs.append((job, report))
         return nullcontext()
 
     def of(self, name: str) -> ProgressReport:
-        (facts,) = (facts for job, facts in self._asked if job().name == name)
-        return facts()
+        (report,) = (report for job, report in self._runs if job().name == name)
+        return report()
 
 
 @dataclass

@@ -366,7 +366,7 @@ def test_row_20_a_topic_that_was_made_again_is_filled_from_the_beginning(
     again = Polls(polls.stack, replace(polls.topics, confirmations=other))
     with pytest.raises(Refused, match="--from ''"):
         again.poll(server.settings())
-    with pytest.raises(Refused, match="recreated"):
+    with pytest.raises(Refused, match="re-created"):
         again.poll(server.settings(), begin="1")
     again.poll(server.settings(), begin="")
     assert again.payment_ids() == ids(1, 2)
