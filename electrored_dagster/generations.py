@@ -131,7 +131,7 @@ def run_slice(
     reporter, progress, ended = Progress(piece.name, on_progress), ProgressCell(), threading.Event()
 
     def note(done: Done) -> None:
-        progress.set(done.facts(piece.step, piece.partition))
+        progress.set(done.report(piece.step, piece.partition))
         reporter.note(done)
         # The executor's process: once it is dead, this slice would only lock others out.
         run = parent_process()

@@ -56,14 +56,14 @@ def job_name(name: str) -> str:
 def emitted(
     context: dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
     job: Callable[[], Job],
-    facts: ReportSource,
+    report: ReportSource,
 ) -> Iterator[None]:
     """Emit a step's work as a run, whose parent is Dagster's run."""
     run = context.run
     parent = Parent(settings(LineageSettings).lineage_namespace, job_name(run.job_name), run.run_id)
     with (
         open_emitter(PROCESS, *_known(), is_alone=False) as lineage,
-        lineage.run(job, facts, parent=parent, nominal=_nominal(run.tags.get(SCHEDULED))),
+        lineage.run(job, report, parent=parent, nominal=_nominal(run.tags.get(SCHEDULED))),
     ):
         yield
 

@@ -2,8 +2,8 @@
 
 ElectroRedError
 ├── Retriable      nothing is lost: start again from the stored position; `on` is the server that is waited for
-│   └── Abortable  this transaction is lost: abort, drop the overlay, seek back, go on
-│       └── OutcomeUnknown  the commit may have happened; a new producer reads it from the progress topic
+│   └── Abortable  the transaction ended without a confirmed commit: drop the overlay, begin again from progress
+│       └── OutcomeUnknown  it may be committed: a new producer, and progress is read back from its topic first
 └── Fatal          a person or a new process is needed: lost position, re-created topic, unknown version
     ├── Fenced     another process has taken over: end
     └── Refused    going on could lose or falsify something; the message names it and the remedy
@@ -35,11 +35,14 @@ class Retriable(ElectroRedError):
 
 
 class Abortable(Retriable):
-    """This transaction is lost: abort, drop the overlay, seek back, go on."""
+    """The transaction ended without a confirmed commit: drop the overlay, begin again from progress.
+
+    Of this class itself, the transaction was aborted, so progress in memory holds.
+    """
 
 
 class OutcomeUnknown(Abortable):
-    """The commit may have happened; a new producer reads the outcome from the progress topic."""
+    """It may be committed: the producer was replaced, and progress has to be read back from its topic."""
 
 
 class Fatal(ElectroRedError):

@@ -55,7 +55,7 @@ def postgres() -> None:
     try:
         with (
             open_emitter("capture", kafka, sales) as lineage,
-            lineage.run(partial(lineage_of.capture, sales.sales_table), capture.facts),
+            lineage.run(partial(lineage_of.capture, sales.sales_table), capture.report),
             ThreadPoolExecutor(1, "capture") as thread,
         ):
             # In a thread, because a call to the database that waits would keep the main thread from handling a signal.

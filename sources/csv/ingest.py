@@ -120,7 +120,7 @@ class Intake:
         self._report_progress()
 
     def _report_progress(self) -> None:
-        self.on_progress((self.counts + self.reversed).facts)
+        self.on_progress((self.counts + self.reversed).report)
 
     def _go_on(self, entry: FileRecord) -> FileResult:
         if self.inbox.path_of(entry.sha256).exists():

@@ -62,7 +62,7 @@ class Counts:
         return {currency: Decimal(value).scaleb(-4) for currency, value in sorted(self.amount.items())}
 
     @property
-    def facts(self) -> ProgressReport:
+    def report(self) -> ProgressReport:
         """The progress report of a run that has written this."""
         # A correction is a reversal and a sale.
         events = self.accepted + self.corrections + self.reversals

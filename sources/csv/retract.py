@@ -54,7 +54,7 @@ def retract(
             raise Refused(
                 "another file is half taken, or half taken back: run `take` to finish it, then retract"
             )
-        done = reverse(source, entry, lambda counts: on_progress(counts.facts))
+        done = reverse(source, entry, lambda counts: on_progress(counts.report))
         inbox.drop(entry.sha256)
         # The file was wrong: a late write to its original must not bring it back.
         inbox.forget(entry.sha256)

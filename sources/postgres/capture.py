@@ -71,9 +71,9 @@ class Capture:
     def _written(self) -> int:
         return 0 if self._session is None else self._session.written
 
-    def facts(self) -> ProgressReport:
+    def report(self) -> ProgressReport:
         """The progress report; thread-safe."""
-        return ProgressReport() if self._session is None else self._session.facts()
+        return ProgressReport() if self._session is None else self._session.report()
 
     def run(self, stop: threading.Event) -> None:
         """Capture until `stop`. Raises Refused or Fenced; after Retriable it resumes from the stored position."""
@@ -136,9 +136,9 @@ class Session:
         """Events that are in the log, of the sessions before too."""
         return self._writer.written
 
-    def facts(self) -> ProgressReport:
+    def report(self) -> ProgressReport:
         """The progress report of what was last handed to the writer."""
-        return self._writer.facts()
+        return self._writer.report()
 
     def run(self, stop: threading.Event) -> None:
         """Read, write and confirm until `stop`; raises what ends it otherwise."""
@@ -257,11 +257,13 @@ class Session:
         if not stream.is_proven:
             return
         place = stream.place
-        segments = stream.take()
-        self._published.passed((half for segment in segments for half in segment.halves), place.lsn)
+        transactions = stream.take()
+        self._published.passed(
+            (event for transaction in transactions for event in transaction.events), place.lsn
+        )
         state = replace(writer.state, place=place, witness=stream.witness, shape=self._published.kept)
         if self._snapshot is not None:
-            segments = self._snapshot.filter(segments)
+            transactions = self._snapshot.filter(transactions)
             state = replace(state, unseen=tuple(sorted(self._snapshot.unseen)))
             if state.phase == "passing" and place.lsn >= state.until:
                 state = replace(state, phase="done", base="", until=0)
@@ -270,13 +272,13 @@ class Session:
         moved = None
         if not stream.is_inside:
             moved = self._frontier.candidate(place.lsn, stream.committed_at, time.monotonic())
-        if moved is None and state.phase == writer.state.phase and not any(s.halves for s in segments):
+        if moved is None and state.phase == writer.state.phase and not any(t.events for t in transactions):
             # Nothing for the log; but in a long transaction a restart shall not begin at its first row again.
             is_on = stream.is_inside and place != writer.state.place
             if not is_on or time.monotonic() < self._written_at + PERIOD_SECONDS:
                 return
         frontier = moved if moved is not None and state.phase == "done" else writer.frontier
-        batch = writer.changes(segments)
+        batch = writer.changes(transactions)
         self._settle()
         self._written_at = time.monotonic()
         writer.write(batch, state, frontier)

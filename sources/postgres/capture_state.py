@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sources.postgres.database import Identity
-from sources.postgres.history import START, UNCHANGED_TABLE, Place, Witness
+from sources.postgres.history import START, UNCHANGED_TABLE, StreamPosition, Witness
 from sources.postgres.lsn import lsn_number, lsn_text
 from sources.postgres.pgoutput import Begin
 from sources.postgres.shape import Shape
@@ -31,7 +31,7 @@ class CaptureState:
 
     identity: Identity
     slot: str
-    place: Place = START
+    place: StreamPosition = START
     phase: Phase = "opening"
     base: str = ""
     until: int = 0
@@ -70,7 +70,7 @@ class CaptureState:
         return cls(
             Identity(detail["system"], detail["timeline"]),
             detail["slot"],
-            Place(lsn_number(detail["lsn"]), lsn_number(detail["cut"]), detail["rows"]),
+            StreamPosition(lsn_number(detail["lsn"]), lsn_number(detail["cut"]), detail["rows"]),
             detail["snapshot"],
             detail["base"],
             lsn_number(detail["until"]),

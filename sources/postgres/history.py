@@ -20,7 +20,7 @@ ALL = 1 << 62
 
 
 @dataclass(frozen=True)
-class Place:
+class StreamPosition:
     """Every transaction whose commit is below `lsn` is done, and `rows` changes of the one at `cut`."""
 
     lsn: int
@@ -28,7 +28,7 @@ class Place:
     rows: int = 0
 
 
-START = Place(0)
+START = StreamPosition(0)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def not_this_history(what: str) -> Refused:
 class History:
     """Compares what a session's stream shows below its position with the position's witness."""
 
-    def __init__(self, place: Place, witness: Witness, confirmed: int) -> None:
+    def __init__(self, place: StreamPosition, witness: Witness, confirmed: int) -> None:
         """`confirmed`: the slot's position when the stream began, which shows nothing that was committed before."""
         self._place = place
         self._witness = witness

@@ -134,15 +134,15 @@ class Published:
             _log.info("the table was changed; its values are what they were", table=database.name)
         self._sample()
 
-    def passed(self, halves: Iterable[ChangeEvent], lsn: int) -> None:
-        """The stream has shown these halves, and everything that was committed below `lsn`; before that is written.
+    def passed(self, events: Iterable[ChangeEvent], lsn: int) -> None:
+        """The stream has shown these events, and everything that was committed below `lsn`; before that is written.
 
         A sampled sale that was changed or deleted is dropped from the sample. Raises Refused when the quantity of
         another one was changed by a cast.
         """
         if sampled := self.kept.quantities:
             keys = {sale_id.encode() for sale_id in sampled}
-            if changed := {values[0] for reversal, values in halves if reversal and values[0] in keys}:
+            if changed := {values[0] for reversal, values in events if reversal and values[0] in keys}:
                 left = {key: quantity for key, quantity in sampled.items() if key.encode() not in changed}
                 if self._former is None:
                     self.shape = replace(self.shape, quantities=left)

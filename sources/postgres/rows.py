@@ -64,10 +64,10 @@ class Inexpressible(ValueError):
 
 @dataclass(frozen=True)
 class Dead:
-    """A half that cannot become an event: its place among the halves, and why."""
+    """A change that cannot become an event: its place among the others, and why."""
 
     index: int
-    half: ChangeEvent
+    event: ChangeEvent
     reason: str
 
 
@@ -80,21 +80,21 @@ class Encoder:
 
     def encode(
         self,
-        halves: Iterable[ChangeEvent],
+        events: Iterable[ChangeEvent],
         recorded_at: int | None,
         seq: int,
         records: list[tuple[bytes, bytes]],
     ) -> tuple[int, list[Dead]]:
-        """Append key and value of each half's event to `records`; returns the next seq and what cannot be an event.
+        """Append key and value of each event to `records`; returns the next seq and what cannot be an event.
 
-        `recorded_at` is microseconds of the Unix epoch, or None for each row's own `sold_at`. The two halves of a
-        correction hold the same values, so both are taken or both are dead.
+        `recorded_at` is microseconds of the Unix epoch, or None for each row's own `sold_at`. The reversal
+        and the sale of a correction hold the same values, so both are taken or both are dead.
         """
         most, head = self._most, self._head
         lengths, append = avro.LENGTHS.__getitem__, records.append
         recorded = None if recorded_at is None else avro.long(recorded_at)
         dead: list[Dead] = []
-        left, first = iter(halves), 0
+        left, first = iter(events), 0
         while run := list(islice(left, RUN_ROWS)):
             is_plain = _are_plain(run)
             for index, (reversal, values) in enumerate(run, first):

@@ -5,7 +5,7 @@ stream brings until it has passed what the chunks saw:
 - its key lies in a range that was read: the chunk has it if the snapshot saw its transaction; else it is emitted;
 - its key lies behind the last range: it is left to a later chunk, and its transaction is remembered, because a
   commit reaches the log before it becomes visible: that chunk's snapshot is retaken until it sees all of them.
-The halves of a key change lie in ranges of their own.
+The reversal and the sale of a key change lie in ranges of their own.
 """
 
 from __future__ import annotations
@@ -154,27 +154,29 @@ class Snapshot:
         # The chunk's snapshot saw them, so every later one does.
         self.unseen.clear()
 
-    def filter(self, segments: Sequence[TransactionChanges]) -> list[TransactionChanges]:
-        """The segments without what a chunk has or will have. Keeps in `unseen` what it left to a chunk."""
-        keys = list({cast(bytes, values[0]) for segment in segments for _, values in segment.halves})
+    def filter(self, transactions: Sequence[TransactionChanges]) -> list[TransactionChanges]:
+        """The transactions without what a chunk has or will have. Keeps in `unseen` what it left to a chunk."""
+        keys = list(
+            {cast(bytes, values[0]) for transaction in transactions for _, values in transaction.events}
+        )
         if not keys:
-            return list(segments)
+            return list(transactions)
         place, now = self._places(keys)
         # Transactions of the stream began before this query.
         self._near = now.xmax
-        kept = [TransactionChanges(s.begin, self._kept(s, place)) for s in segments]
+        kept = [TransactionChanges(t.begin, self._kept(t, place)) for t in transactions]
         self.unseen = {xid for xid in self.unseen if not now.sees(xid)}
         return kept
 
-    def _kept(self, segment: TransactionChanges, place: dict[bytes, int]) -> list[ChangeEvent]:
-        xid = full_xid(segment.begin.xid, self._near)
+    def _kept(self, transaction: TransactionChanges, place: dict[bytes, int]) -> list[ChangeEvent]:
+        xid = full_xid(transaction.begin.xid, self._near)
         kept = []
-        for half in segment.halves:
-            number = place[cast(bytes, half[1][0])]
+        for event in transaction.events:
+            number = place[cast(bytes, event[1][0])]
             if number == len(self.ranges):
                 self.unseen.add(xid)
             elif not self._seen[number].sees(xid):
-                kept.append(half)
+                kept.append(event)
         return kept
 
     def _places(self, keys: list[bytes]) -> tuple[dict[bytes, int], Visible]:

@@ -14,7 +14,7 @@ from sources.position_store import PositionStore, SourceOffset
 from sources.postgres.capture_state import CaptureState
 from sources.postgres.database import Database, Slot
 from sources.postgres.failures import gone
-from sources.postgres.history import Place, not_this_history
+from sources.postgres.history import StreamPosition, not_this_history
 from sources.postgres.lsn import lsn_text
 from sources.postgres.publication import Published
 from sources.postgres.rows import EPOCH
@@ -92,7 +92,7 @@ def _make_slot(
         database.drop_slot()
     _log.info("creating the slot; running transactions have to end first", slot=database.slot)
     lsn, base = database.create_slot()
-    state = replace(state, place=Place(lsn), phase="reading", base=base)
+    state = replace(state, place=StreamPosition(lsn), phase="reading", base=base)
     position = SourceOffset(1, EPOCH, state.to_json())
     store.write(position, {})
     return position, state

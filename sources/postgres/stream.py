@@ -1,4 +1,4 @@
-"""The stream of changes → the halves of events, transaction by transaction. Pure.
+"""The stream of changes → change events, transaction by transaction. Pure.
 
 Rows are counted, so that a transaction that was cut is resumed at the same row: a transaction is always sent with
 the same rows in the same order.
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from kafka_client.errors import Refused
 from sources.postgres import pgoutput
-from sources.postgres.history import History, Place, Witness
+from sources.postgres.history import History, StreamPosition, Witness
 from sources.postgres.lsn import lsn_text
 from sources.postgres.pgoutput import UNCHANGED, Begin, Change, Relation, Row
 from sources.postgres.rows import COLUMNS, ChangeEvent
@@ -47,7 +47,7 @@ class TransactionChanges:
     """What one source transaction adds to a batch; a cut one adds to several."""
 
     begin: Begin
-    halves: list[ChangeEvent] = field(default_factory=list)
+    events: list[ChangeEvent] = field(default_factory=list)
 
 
 class Stream:
@@ -57,7 +57,7 @@ class Stream:
     """
 
     def __init__(
-        self, schema: str, table: str, oid: int, place: Place, history: History, catalog: Catalog
+        self, schema: str, table: str, oid: int, place: StreamPosition, history: History, catalog: Catalog
     ) -> None:
         self._wanted = (schema, table)
         self._catalog = catalog
@@ -69,8 +69,8 @@ class Stream:
         self._rows = 0
         # Changes of the open transaction that were in the log before this stream began.
         self._skip = 0
-        self._segments: list[TransactionChanges] = []
-        self._halves: list[ChangeEvent] = []
+        self._transactions: list[TransactionChanges] = []
+        self._events: list[ChangeEvent] = []
         # Changes and commits since `take`: the size of a batch; 0 if there is nothing to commit.
         self.size = 0
         # When the last whole transaction was committed, in microseconds of the Unix epoch.
@@ -96,11 +96,11 @@ class Stream:
         return Witness(self._history.last, self._begin if self.place.cut else None)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> StreamPosition:
         """The position of the stream after everything that was fed."""
         if self._begin is None or self._begin.lsn < self._lsn:
-            return Place(self._lsn)
-        return Place(self._lsn, self._begin.lsn, max(self._rows, self._skip))
+            return StreamPosition(self._lsn)
+        return StreamPosition(self._lsn, self._begin.lsn, max(self._rows, self._skip))
 
     def feed(self, data: bytes) -> None:
         """Take one message. Raises Refused for a change that no event can express, before anything is taken of it."""
@@ -113,7 +113,7 @@ class Stream:
                 self._rows += 1
                 return
             if kind == pgoutput.INSERT:
-                self._halves.append((False, pick(pgoutput.inserted(data))))
+                self._events.append((False, pick(pgoutput.inserted(data))))
             else:
                 self._take(pgoutput.change(data), pick)
             self._rows += 1
@@ -131,14 +131,14 @@ class Stream:
             raise pgoutput.ProtocolError(f"unknown message {data[:1]!r}")
 
     def take(self) -> list[TransactionChanges]:
-        """The halves since the last call, by transaction; an open transaction goes on in the next call's."""
-        segments, self._segments = self._segments, []
+        """The events since the last call, by transaction; an open transaction goes on in the next call's."""
+        transactions, self._transactions = self._transactions, []
         if self._begin is not None:
-            if self._halves:
-                segments.append(TransactionChanges(self._begin, self._halves))
-            self._halves = []
+            if self._events:
+                transactions.append(TransactionChanges(self._begin, self._events))
+            self._events = []
         self.size = 0
-        return segments
+        return transactions
 
     def pass_to(self, lsn: int) -> None:
         """The server has sent every commit below `lsn`. Only between transactions."""
@@ -148,7 +148,7 @@ class Stream:
 
     def _open(self, begin: Begin) -> None:
         self._begin = begin
-        self._halves = []
+        self._events = []
         self._rows = 0
         # Changes that are sent again, because the slot is confirmed below the stored position.
         self._skip = self._history.done(begin)
@@ -158,9 +158,9 @@ class Stream:
             raise pgoutput.ProtocolError("a commit without its begin")
         if self._rows:
             self._history.changed(self._begin, self._rows)
-        if self._halves:
-            self._segments.append(TransactionChanges(self._begin, self._halves))
-            self._halves = []
+        if self._events:
+            self._transactions.append(TransactionChanges(self._begin, self._events))
+            self._events = []
         self._begin = None
         self._lsn = max(self._lsn, commit.end_lsn)
         self.committed_at = commit.committed_at
@@ -175,13 +175,13 @@ class Stream:
             raise self._irreversible("only the key of the old row came with it")
         before = pick(old)
         if new is None:
-            self._halves.append((True, before))
+            self._events.append((True, before))
             return
         if UNCHANGED in new:
             new = [o if n is UNCHANGED else n for o, n in zip(old, new, strict=True)]
         after = pick(new)
         if after != before:
-            self._halves += ((True, before), (False, after))
+            self._events += ((True, before), (False, after))
 
     def _irreversible(self, why: str) -> Refused:
         schema, table = self._wanted

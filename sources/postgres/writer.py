@@ -79,7 +79,7 @@ class Writer:
         self._next_seq = position.next_seq
         self.frontier = 0 if position.frontier is None else (position.frontier - EPOCH) // _MICROSECOND
 
-    def facts(self) -> ProgressReport:
+    def report(self) -> ProgressReport:
         """The progress report; empty before the start. Thread-safe."""
         if self._next_seq == 1 and not self.frontier:
             return ProgressReport()
@@ -94,25 +94,28 @@ class Writer:
     def is_busy(self) -> bool:
         return self._under_way is not None
 
-    def changes(self, segments: Sequence[TransactionChanges]) -> Batch:
+    def changes(self, transactions: Sequence[TransactionChanges]) -> Batch:
         """Events of the stream: recorded when they were committed, and always after the frontier."""
         batch = Batch(self._next_seq)
-        for segment in segments:
+        for transaction in transactions:
             self._encode(
-                batch, segment.halves, max(segment.begin.committed_at, self.frontier + 1), segment.begin.lsn
+                batch,
+                transaction.events,
+                max(transaction.begin.committed_at, self.frontier + 1),
+                transaction.begin.lsn,
             )
         return batch
 
-    def rows(self, halves: Iterable[ChangeEvent]) -> Batch:
+    def rows(self, events: Iterable[ChangeEvent]) -> Batch:
         """Events of a snapshot's rows: recorded when they were sold."""
         batch = Batch(self._next_seq)
-        self._encode(batch, halves, None, self.state.place.lsn)
+        self._encode(batch, events, None, self.state.place.lsn)
         return batch
 
-    def _encode(self, batch: Batch, halves: Iterable[ChangeEvent], recorded_at: int | None, lsn: int) -> None:
-        batch.seq, refused = self._encoder.encode(halves, recorded_at, batch.seq, batch.events)
+    def _encode(self, batch: Batch, events: Iterable[ChangeEvent], recorded_at: int | None, lsn: int) -> None:
+        batch.seq, refused = self._encoder.encode(events, recorded_at, batch.seq, batch.events)
         for dead in refused:
-            reversal, values = dead.half
+            reversal, values = dead.event
             # It takes a seq of its own, so that its key is never used again.
             key = f"{self._table}/0/{lsn}/{batch.seq}"
             reason = f"{'reversal' if reversal else 'sale'}: {dead.reason}"

@@ -229,10 +229,10 @@ class _Poll:
         for record in page.good:
             amounts = self._tally.amounts
             amounts[record.currency] = amounts.get(record.currency, Decimal(0)) + record.amount
-        self._on_progress(self._facts())
+        self._on_progress(self._report())
         _log.debug("page", cursor=page.next_cursor, confirmations=len(events), dead=len(dead))
 
-    def _facts(self) -> ProgressReport:
+    def _report(self) -> ProgressReport:
         tally, frontier = self._tally, self._position.frontier
         return ProgressReport(
             watermark=None if frontier == EPOCH else frontier,

@@ -60,7 +60,7 @@ class LoopStatus(Punctuator):
         )
 
 
-def facts(statuses: Iterable[LoopStatus]) -> ProgressReport:
+def report(statuses: Iterable[LoopStatus]) -> ProgressReport:
     """The report of a worker: the watermark is that of its last step."""
     by_step = {status.step: status.newest for status in statuses}
     written = Counter[str]()

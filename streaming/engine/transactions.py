@@ -1,7 +1,8 @@
 """The one wrapper around a transactional producer: one output, one transaction, one clear outcome.
 
-An outcome is one of four: committed; `Abortable`, aborted on the broker too; `OutcomeUnknown`, the producer did not
-return clearly and was replaced, so that the progress topic has to be read; `Fatal`, another process took over.
+An outcome is one of five: committed; `Abortable`, aborted on the broker too; `OutcomeUnknown`, the producer did not
+return clearly and was replaced, so that the progress topic has to be read; `Fenced`, another process took over;
+`Refused`, a record is too large for Kafka.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 from kafka_client import latency_header
 from kafka_client.clients import is_fenced
 from kafka_client.error_codes import is_too_large
-from kafka_client.errors import Abortable, Fatal, OutcomeUnknown
+from kafka_client.errors import Abortable, Fatal, Fenced, OutcomeUnknown, Refused
 from kafka_client.watchdog import watching
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
@@ -61,8 +62,8 @@ class Transactions:
 
         `oldest_micros` goes with the last record to each explicitly chosen partition: kafka_client/latency_header.py.
         Returns the offset after the last record that went to each explicitly chosen partition. Raises Abortable when
-        it was aborted, OutcomeUnknown when no response came, Fatal when this producer was fenced or a record
-        is too large for Kafka.
+        it was aborted, OutcomeUnknown when no response came, Fenced when another process took over, Refused when a
+        record is too large for Kafka.
         """
         producer = self._producer
         if producer is None:
@@ -143,18 +144,18 @@ class Transactions:
                 detail = f"Kafka does not answer a transaction of {self._flow}: {failure.str()}"
                 WAITS.begin("kafka", detail, f"{self._flow}, transactions")
 
-    def _fenced(self, failure: KafkaError) -> Fatal:
+    def _fenced(self, failure: KafkaError) -> Fenced:
         TRANSACTIONS.labels(self._flow, "fenced").inc()
-        return Fatal(
+        return Fenced(
             f"{self._flow}: the producer was fenced ({failure.str()}): another process took its transactional id, "
             "or the broker ended a transaction that ran out of time; a new process goes on from the progress topic"
         )
 
-    def _too_large(self, records: Sequence[OutRecord], failure: KafkaError) -> Fatal:
+    def _too_large(self, records: Sequence[OutRecord], failure: KafkaError) -> Refused:
         """A retry would be refused again. The transaction stays open for the next producer, which aborts it."""
         TRANSACTIONS.labels(self._flow, "refused").inc()
         largest = max(records, key=_size)
-        return Fatal(
+        return Refused(
             f"{self._flow}: Kafka refuses what is too large ({failure.str()}): the largest record has "
             f"{_size(largest):,} bytes, for topic {largest.topic}; nothing of this transaction counts, and no restart "
             "helps before it is allowed there"

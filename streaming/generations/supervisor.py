@@ -73,7 +73,7 @@ def run(
     def work(generation: Generation, left: threading.Event) -> None:
         steps = worker(retried(lambda: with_rules(engine, generation), left), left)
         job = partial(lineage_of.worker, PIPELINES[pipeline, generation.version], generation.number)
-        with lineage.run(job, steps.facts):
+        with lineage.run(job, steps.report):
             steps.run(left)
 
     def worker(generation: Generation, left: threading.Event) -> Worker:

@@ -30,7 +30,7 @@ from observability.waits import Cancelled
 from streaming.engine.combine import Combine, CombineOutputs
 from streaming.engine.decoding import Decoder, OnLost
 from streaming.engine.loop import LIVE, CommitPolicy, Loop, LoopDeps, Punctuator
-from streaming.engine.loop_status import LoopStatus, facts
+from streaming.engine.loop_status import LoopStatus, report
 from streaming.engine.merge import Merge, MergeTopics
 from streaming.engine.opened import OpenTransactions, OpenTransactionsCheck
 from streaming.engine.pipeline import Input, Pipeline
@@ -120,9 +120,9 @@ class Worker:
     def _topics(self) -> dict[str, tuple[str, int]]:
         return {name: (topic.id, topic.partitions) for name, topic in self._generation.topics.items()}
 
-    def facts(self) -> ProgressReport:
+    def report(self) -> ProgressReport:
         """The progress of its loops; thread-safe."""
-        return facts(self._statuses)
+        return report(self._statuses)
 
     def forget(self) -> None:
         """Delete the local stores, which are a cache of the state topic; none may be open."""

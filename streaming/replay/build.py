@@ -77,7 +77,7 @@ class Done:
     restored: int = field(default=0, compare=False)
     written: Mapping[str, int] = field(default_factory=dict, compare=False)
 
-    def facts(self, step: str, partition: int) -> ProgressReport:
+    def report(self, step: str, partition: int) -> ProgressReport:
         """The lineage report of the slice's run."""
         return ProgressReport(
             counts={step: {"events": self.events, "restored": self.restored}},

@@ -175,7 +175,7 @@ def run_slice(
         piece, progress = build.find_slice(ref, step, partition), ProgressCell()
 
         def report(done: build.Done) -> None:
-            progress.set(done.facts(piece.step, piece.partition))
+            progress.set(done.report(piece.step, piece.partition))
             typer.echo(json.dumps(asdict(done)))
 
         job = partial(lineage_of.replay, PIPELINES[ref.pipeline, ref.version], ref.number)

@@ -92,9 +92,9 @@ class StateSink:
         self._reader = Reader(kafka, target.topic, topics.group_id("sink"))
         self._progress = Progress(target.partitions)
 
-    def facts(self) -> ProgressReport:
+    def report(self) -> ProgressReport:
         """The progress; thread-safe."""
-        return self._progress.facts("sink", datasets.table(self._target.pipeline.table))
+        return self._progress.report("sink", datasets.table(self._target.pipeline.table))
 
     def run(self, stop: threading.Event) -> None:
         """Write until `stop`. Raises Fatal for what needs a person."""
@@ -118,7 +118,7 @@ class StateSink:
                     rows = retried(partial(self._apply, batch), stop)
                     self._progress.read += len(messages)
                     count_commit(flow, rows, batch.oldest_micros, time.time())
-                self._report()
+                self._report_barrier()
                 reader.show_lag(flow)
                 if messages:
                     stop.wait(max(0.0, began + PAUSE_SECONDS - time.monotonic()))
@@ -133,7 +133,7 @@ class StateSink:
             return POLL_SECONDS
         return STANDING_SECONDS
 
-    def _report(self) -> None:
+    def _report_barrier(self) -> None:
         """Report the position of the rows to a barrier; transaction markers at the end of a partition count."""
         target = self._target
         if self._barriers is None or self._reports is None:
@@ -176,7 +176,7 @@ def run(
             target = entry.target()
             state_sink = StateSink(kafka, engine, registry, target, barriers)
             job = partial(lineage_of.sink, target.pipeline, target.number)
-            with lineage.run(job, state_sink.facts):
+            with lineage.run(job, state_sink.report):
                 state_sink.run(left)
 
         return lambda left: keep_writing(engine, entry, lambda: work(left), left)

@@ -65,9 +65,9 @@ class Publisher:
         self._admin = admin(kafka)
         self._progress = Progress(target.partitions)
 
-    def facts(self) -> ProgressReport:
+    def report(self) -> ProgressReport:
         """The progress; thread-safe."""
-        return self._progress.facts("publisher", datasets.topic(self._output))
+        return self._progress.report("publisher", datasets.topic(self._output))
 
     def run(self, stop: threading.Event) -> None:
         """Publish until `stop`. Raises Fatal when fenced by another publisher, or for what needs a person."""
@@ -227,7 +227,7 @@ def run(
         def run(stop: threading.Event) -> None:
             publication = Publisher(kafka, registry, target)
             job = partial(lineage_of.publisher, target.pipeline, target.number)
-            with lineage.run(job, publication.facts):
+            with lineage.run(job, publication.report):
                 publication.run(stop)
 
         return run

@@ -100,7 +100,7 @@ class Progress:
         # Replaced, not changed: another thread reads the old or the new one.
         self.watermarks = self.watermarks | watermarks
 
-    def facts(self, step: str, output: Dataset) -> ProgressReport:
+    def report(self, step: str, output: Dataset) -> ProgressReport:
         """The lineage report; thread-safe. The watermark is that of all partitions."""
         marks = list(self.watermarks.values())
         return ProgressReport(

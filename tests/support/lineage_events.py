@@ -49,7 +49,7 @@ JOBS: list[Job] = [
         for make in (of_streaming.worker, of_streaming.sink, of_streaming.publisher)
     ),
 ]
-FACTS = ProgressReport(
+REPORT = ProgressReport(
     watermark=AT,
     counts={"combine": {"events": 5, "late": 1}},
     checkpoints={"combine": {0: 7}},
@@ -58,7 +58,7 @@ FACTS = ProgressReport(
 )
 
 
-def run_event(job: Job, state: str, facts: ProgressReport) -> dict[str, Any]:
+def run_event(job: Job, state: str, report: ProgressReport) -> dict[str, Any]:
     run = RunOf(RUN_ID, Parent("electrored", "csv_take", RUN_ID), (AT, AT))
-    run_event: dict[str, Any] = json.loads(Serde.to_json(event(NAMING, run, job, state, AT, facts)))
+    run_event: dict[str, Any] = json.loads(Serde.to_json(event(NAMING, run, job, state, AT, report)))
     return run_event

@@ -162,9 +162,9 @@ def test_a_run_is_told_from_its_start_to_its_end_and_how_far_it_is_between(
     stack: Embedded, known: tuple[Known, ...], settings: LineageSettings
 ) -> None:
     job = of_streaming.worker(CITY, 71)
-    facts = ProgressReport(watermark=datetime(2026, 11, 23, tzinfo=UTC), counts={"combine": {"events": 3}})
+    report = ProgressReport(watermark=datetime(2026, 11, 23, tzinfo=UTC), counts={"combine": {"events": 3}})
     with open_emitter("test", *known, settings=settings) as lineage:
-        with lineage.run(lambda: job, lambda: facts):
+        with lineage.run(lambda: job, lambda: report):
             wait_until(lambda: "RUNNING" in states(told(stack.kafka, job.name)), what="RUNNING")
         with pytest.raises(ValueError, match="it broke"), lineage.run(lambda: job):
             raise ValueError("it broke")

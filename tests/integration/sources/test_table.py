@@ -50,7 +50,7 @@ class Looking:
             self.database.ask(statement)
 
     def look(self, shown: Iterable[ChangeEvent] = ()) -> None:
-        """A look, and the stream that passes it and has shown these halves meanwhile."""
+        """A look, and the stream that passes it and has shown these events meanwhile."""
         self.running.watch()
         self.running.passed(shown, self.database.insert_lsn())
 

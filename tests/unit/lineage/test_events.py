@@ -17,22 +17,22 @@ from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
 from streaming import lineage as of_streaming
 from streaming.pipelines import PIPELINES
-from tests.support.lineage_events import FACTS, JOBS, PLACES, run_event
+from tests.support.lineage_events import JOBS, PLACES, REPORT, run_event
 from tests.support.openlineage import check, custom_schema
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
 @pytest.mark.parametrize("state", [START, RUNNING, COMPLETE, FAIL, ABORT])
 def test_every_event_is_made_of_the_spec_s_own_fields(job: Job, state: str) -> None:
-    facts = ProgressReport(error=ValueError("it broke")) if state in (FAIL, ABORT) else FACTS
-    made = run_event(job, state, facts)
+    report = ProgressReport(error=ValueError("it broke")) if state in (FAIL, ABORT) else REPORT
+    made = run_event(job, state, report)
     check(made)
     assert (FAIL in state or ABORT in state) == ("errorMessage" in made["run"]["facets"])
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
 def test_every_dataset_has_its_columns_with_types(job: Job) -> None:
-    made = run_event(job, START, FACTS)
+    made = run_event(job, START, REPORT)
     for found in (*made["inputs"], *made["outputs"]):
         fields = found["facets"]["schema"]["fields"]
         assert fields
@@ -41,25 +41,25 @@ def test_every_dataset_has_its_columns_with_types(job: Job) -> None:
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
 def test_a_job_s_code_is_a_file_of_this_repository(job: Job) -> None:
-    path = run_event(job, START, FACTS)["job"]["facets"]["sourceCodeLocation"]["path"]
+    path = run_event(job, START, REPORT)["job"]["facets"]["sourceCodeLocation"]["path"]
     assert (Path(__file__).parents[3] / path).is_file()
 
 
 def test_the_custom_facet_s_schema_refuses_what_it_does_not_name() -> None:
     worker = of_streaming.worker(next(iter(PIPELINES.values())), 1)
-    facets = run_event(worker, RUNNING, FACTS)["run"]["facets"]
+    facets = run_event(worker, RUNNING, REPORT)["run"]["facets"]
     for wrong in ({"more": 1}, {"generation": "top"}, {"counts": {"combine": {"events": -1}}}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**facets, FACET: {**facets[FACET], **wrong}}, custom_schema())
 
 
 def test_what_waits_as_json_is_the_event_that_was_told() -> None:
-    made = run_event(of_sources.csv(), COMPLETE, FACTS)
+    made = run_event(of_sources.csv(), COMPLETE, REPORT)
     assert json.loads(Serde.to_json(restored(made))) == made
 
 
 def test_no_secret_is_in_an_event() -> None:
-    assert not any("secret" in json.dumps(run_event(job, RUNNING, FACTS)) for job in JOBS)
+    assert not any("secret" in json.dumps(run_event(job, RUNNING, REPORT)) for job in JOBS)
 
 
 def test_a_dataset_is_named_by_the_rules() -> None:

@@ -6,7 +6,7 @@ import json
 
 from sources.postgres.capture_state import CaptureState
 from sources.postgres.database import Identity
-from sources.postgres.history import Place
+from sources.postgres.history import StreamPosition
 from sources.postgres.shape import Column, Shape
 
 SHAPE = Shape(
@@ -14,7 +14,7 @@ SHAPE = Shape(
     {"amount": Column(9, "numeric(18,4)", 1700, "745", 0, False, False, 0)},
     {"a": 2},
 )
-WHERE = CaptureState(Identity("7", 1), "s", Place(5, 10, 3), "done", shape=SHAPE)
+WHERE = CaptureState(Identity("7", 1), "s", StreamPosition(5, 10, 3), "done", shape=SHAPE)
 
 
 def test_a_position_comes_back() -> None:

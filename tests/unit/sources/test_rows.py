@@ -175,10 +175,10 @@ def test_row_15_a_description_costs_no_sale() -> None:
     )
 )
 def test_rows_that_are_read_together_are_read_as_each_alone(found: list[tuple[str, bool]]) -> None:
-    halves = [(reversal, wire.sale(city=city.encode())) for city, reversal in found]
+    events = [(reversal, wire.sale(city=city.encode())) for city, reversal in found]
     records: list[tuple[bytes, bytes]] = []
-    _, dead = Encoder(7, "postgres").encode(halves, 5, 1, records)
-    alone = [encode(values, reversal, recorded_at=5) for reversal, values in halves]
+    _, dead = Encoder(7, "postgres").encode(events, 5, 1, records)
+    alone = [encode(values, reversal, recorded_at=5) for reversal, values in events]
     assert [read(value) | {"seq": 0} for _, value in records] == [
         read(one) | {"seq": 0} for one in alone if isinstance(one, bytes)
     ]

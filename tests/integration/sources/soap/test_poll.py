@@ -43,8 +43,8 @@ def test_a_poll_reads_to_the_end_and_says_what_it_did(polls: Polls, server: Serv
     said: list[ProgressReport] = []
     result = polls.poll(server.settings(), page=2, now=at(NOON), on_progress=said.append)
     # After each page: the frontier moves with the last one.
-    assert [facts.counts for facts in said] == [{"soap": {"events": n, "dead": 0}} for n in (2, 3)]
-    assert [facts.watermark for facts in said] == [None, NOON]
+    assert [report.counts for report in said] == [{"soap": {"events": n, "dead": 0}} for n in (2, 3)]
+    assert [report.watermark for report in said] == [None, NOON]
     assert replace(result, seconds=0) == Result(
         2, 3, 0, {"EUR": Decimal("5"), "USD": Decimal("2.5")}, "", "3", 0
     )

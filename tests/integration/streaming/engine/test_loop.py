@@ -175,7 +175,7 @@ def test_rule_4_newly_assigned_partitions_rest_and_the_others_go_on(
 
 @pytest.mark.parametrize("commits", [True, False])
 def test_rule_4_an_open_transaction_of_a_former_owner_is_waited_for(
-    harness: PipelineHarness, commits: bool, monkeypatch: pytest.MonkeyPatch
+    harness: PipelineHarness, commits: bool
 ) -> None:
     """Its progress counts if and only if it commits: what can be read before that is not the end."""
     combine, merge = harness.loops()
@@ -185,17 +185,9 @@ def test_rule_4_an_open_transaction_of_a_former_owner_is_waited_for(
     former.commit_transaction(60)
     _write_progress(harness, combine, former, 25)
     former.flush(60)
-    restorer, polls = combine.deps.restorer, [0]
-    take = restorer._taken
-
-    def counted(*arguments: Any) -> Any:
-        records = take(*arguments)
-        polls.append(len(records))
-        return records
-
-    monkeypatch.setattr(restorer, "_taken", counted)
-    restored = restorer.submit(0)
-    wait_until(lambda: sum(polls) == 1 and polls[-10:] == [0] * 10, what="ten polls behind what can be read")
+    restored = combine.deps.restorer.submit(0)
+    # For a restore that does not wait to end: a slower machine only makes the test weaker, not flaky.
+    time.sleep(1)
     assert not restored.done()
     if commits:
         former.commit_transaction(60)

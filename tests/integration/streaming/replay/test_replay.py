@@ -108,7 +108,7 @@ def test_what_somebody_else_left_is_not_gone_on_with(live: LiveHarness) -> None:
     build.begin(harness.kafka, harness.results, live.request())
     asked = Request(harness.pipeline.name, "a test", "somebody else")
     with pytest.raises(
-        RequestRefused, match="'a test' by test, is being built: the same request again goes on"
+        RequestRefused, match="'a test' by test, is being built: the same request again resumes it"
     ):
         build.begin(harness.kafka, harness.results, asked)
 

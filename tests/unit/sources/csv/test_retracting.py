@@ -172,11 +172,11 @@ def test_a_run_says_what_is_committed_while_it_goes_on(desk: Desk, tmp_path: Pat
     assert _events(desk.said[-1]) == 100 - entry.rows
     counts: list[int] = []
     (entry,) = desk.files.values()
-    retract.reverse(desk, entry, lambda written: counts.append(_events(written.facts)))
+    retract.reverse(desk, entry, lambda written: counts.append(_events(written.report)))
     assert counts == [30, 60, 90, 100]
 
 
-def _events(facts: ProgressReport) -> int:
-    (written,) = facts.rows.values()
-    assert facts.counts["csv"]["events"] == written
+def _events(report: ProgressReport) -> int:
+    (written,) = report.rows.values()
+    assert report.counts["csv"]["events"] == written
     return written

@@ -1,4 +1,4 @@
-"""What a worker says of its run: facts of its loops, looked at now and then."""
+"""What a worker says of its run: the progress of its loops, looked at now and then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from contracts import datasets
 from contracts.topics import DEAD_LETTERS, GenerationTopics
 from streaming.engine import loop_status
-from streaming.engine.loop_status import LoopStatus, facts
+from streaming.engine.loop_status import LoopStatus, report
 from streaming.engine.progress import Progress
 
 NAMES = GenerationTopics("top-sales-by-city", 1)
@@ -34,7 +34,7 @@ def test_a_worker_says_its_watermark_counts_checkpoints_and_what_it_wrote() -> N
     combine.punctuate(loop(read, **{NAMES.partials.name: 4, DEAD_LETTERS.name: 2}))
     later = NOON + timedelta(minutes=1)
     merge.punctuate(loop({0: Progress(4, watermarks={"0": NOON, "1": later})}, **{NAMES.state.name: 3}))
-    said = facts([combine, merge])
+    said = report([combine, merge])
     assert said.watermark == NOON
     assert said.counts["combine"] == {"events": 7, "duplicates": 0, "late": 1, "dead": 2, "future": 0}
     assert said.checkpoints == {"combine": {0: 7, 1: 3}, "merge": {0: 4}}
@@ -49,10 +49,10 @@ def test_dead_letters_of_all_inputs_are_one_number() -> None:
     sales, payments = LoopStatus("combine-sales", 1), LoopStatus("combine-payments", 1)
     for one in (sales, payments):
         one.punctuate(loop({}, **{DEAD_LETTERS.name: 2}))
-    assert facts([sales, payments]).rows == {datasets.topic(DEAD_LETTERS): 4}
+    assert report([sales, payments]).rows == {datasets.topic(DEAD_LETTERS): 4}
 
 
 def test_there_is_no_watermark_before_every_input_has_told_one() -> None:
     merge = LoopStatus("merge", 2)
     merge.punctuate(loop({0: Progress(4, watermarks={"0": NOON})}))
-    assert facts([merge]).watermark is None
+    assert report([merge]).watermark is None

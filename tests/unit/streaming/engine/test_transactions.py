@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from kafka_client.errors import Abortable, Fatal, OutcomeUnknown
+from kafka_client.errors import Abortable, Fatal, Fenced, OutcomeUnknown, Refused
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
 
@@ -153,14 +153,14 @@ def test_an_abort_that_fails_leaves_the_outcome_unknown() -> None:
 )
 def test_a_fenced_producer_does_not_come_back(code: int) -> None:
     over, log = transactions(commit=[KafkaError(code, "fenced")])
-    with pytest.raises(Fatal, match="fenced"):
+    with pytest.raises(Fenced, match="fenced"):
         commit(over)
     assert log.count("init") == 1
 
 
 def test_a_producer_that_is_fenced_while_it_aborts_does_not_come_back() -> None:
     over, log = transactions(offsets=[abortable()], abort=[KafkaError(KafkaError._FENCED, "fenced")])
-    with pytest.raises(Fatal, match="fenced"):
+    with pytest.raises(Fenced, match="fenced"):
         commit(over)
     assert log.count("init") == 1
 
@@ -172,7 +172,7 @@ def test_a_record_that_is_too_large_is_fatal_at_once_and_named() -> None:
     config = {"bootstrap.servers": address, "transactional.id": "id", "message.max.bytes": 10_000}
     over = Transactions(lambda: Producer(config), "flow")
     large = OutRecord("state", 0, b"a key", b"x" * 20_000)
-    with pytest.raises(Fatal, match=r"20,005 bytes, for topic state;"):
+    with pytest.raises(Refused, match=r"20,005 bytes, for topic state;"):
         over.commit([RECORDS[0], large], {}, None)
     over.close()
 
@@ -181,7 +181,7 @@ def test_a_record_that_is_too_large_is_fatal_at_once_and_named() -> None:
 def test_a_record_that_the_broker_finds_too_large_is_fatal_at_once(call: str) -> None:
     refused = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, "too large", txn_requires_abort=True)
     over, log = transactions(**{call: [refused]})
-    with pytest.raises(Fatal, match="for topic state"):
+    with pytest.raises(Refused, match="for topic state"):
         commit(over)
     assert log[-1] == call
 

@@ -78,7 +78,7 @@ def test_one_that_stands_still_is_given_up_before_and_after_its_state_is_there(b
 
 
 def test_what_a_slice_says_is_what_it_read_back_and_wrote_and_from_where_it_would_go_on() -> None:
-    facts = drive(Slow(batches=2, turns=5)).facts("merge", 0)
-    assert facts.counts == {"merge": {"events": TARGET, "restored": 2}}
-    assert facts.checkpoints == {"merge": {0: TARGET}}
-    assert facts.rows == {Dataset(KAFKA, ("city.g2.state",)): 3}
+    report = drive(Slow(batches=2, turns=5)).report("merge", 0)
+    assert report.counts == {"merge": {"events": TARGET, "restored": 2}}
+    assert report.checkpoints == {"merge": {0: TARGET}}
+    assert report.rows == {Dataset(KAFKA, ("city.g2.state",)): 3}
