@@ -39,7 +39,7 @@ RUN_PARTS = failed=0; for part in $(TEST_PARTS); do \
 	  esac; \
 	done; exit $$failed
 .PHONY: test
-test: $(VENV)/.installed ## Run the tests, on a real Kafka, registry and PostgreSQL: each guarantee once
+test: $(VENV)/.installed ## Run the tests, on a real Kafka, registry and PostgreSQL: each promise at least once
 	@$(call RUN_PARTS,"not soak")
 
 .PHONY: test-all

@@ -44,12 +44,18 @@ def from_environment(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False, include_input=False):
-            # A combination of settings has no location: its message names them.
-            name = f"ELECTRORED_{problem['loc'][0]}: ".upper() if problem["loc"] else ""
-            lines.append(f"error: {name}{problem['msg']}; `electrored env` shows what a running stack uses")
-        raise SystemExit("\n".join(lines)) from error
+        hint = "`electrored env` shows what a running stack uses"
+        raise SystemExit("\n".join(f"error: {line}; {hint}" for line in problems(error))) from error
+
+
+def problems(error: ValidationError) -> list[str]:
+    """What is missing or wrong, by variable."""
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        # A combination of settings has no location: its message names them.
+        name = f"ELECTRORED_{problem['loc'][0]}: ".upper() if problem["loc"] else ""
+        lines.append(f"{name}{problem['msg']}")
+    return lines
 
 
 def _variables(names: Iterable[str]) -> str:
@@ -107,10 +113,15 @@ class KafkaSettings(_Settings):
         return self
 
     def _given(self, *names: str) -> list[str]:
-        return [name for name in names if getattr(self, name) is not None]
+        return [name for name in names if self._value(name)]
+
+    def _value(self, name: str) -> str:
+        """Empty if it is not set, or set to nothing."""
+        value = getattr(self, name)
+        return value.get_secret_value() if isinstance(value, SecretStr) else value or ""
 
     def _require(self, names: tuple[str, ...], mechanism: str) -> None:
-        if missing := [name for name in names if getattr(self, name) is None]:
+        if missing := [name for name in names if not self._value(name)]:
             raise ValueError(f"{mechanism} needs {_variables(missing)} too")
 
 

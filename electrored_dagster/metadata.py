@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
+from contracts.settings import problems
 from kafka_client.errors import ElectroRedError, Retriable
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ def settings(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_input=False)
-        messages = (f"ELECTRORED_{str(one['loc'][0]).upper()}: {one['msg']}" for one in errors)
-        raise NotSet("; ".join(messages)) from error
+        raise NotSet("; ".join(problems(error))) from error
 
 
 @contextmanager

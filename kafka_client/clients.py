@@ -73,7 +73,7 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
         # among the output of a command.
         "log_level": 4,
     }
-    return {name: value for name, value in config.items() if value is not None}
+    return {name: value for name, value in config.items() if value not in (None, "")}
 
 
 def _revealed(secret: SecretStr | None) -> str | None:

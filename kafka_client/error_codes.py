@@ -17,12 +17,19 @@ _LOST = frozenset(
         KafkaError.GROUP_AUTHORIZATION_FAILED,
     }
 )
+# The bytes of a batch make no sense to this client, however often they are fetched.
+_UNREADABLE = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED})
 _TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 
 
 def is_lost(failure: KafkaError) -> bool:
     """Whether reading cannot continue at its position."""
     return failure.fatal() or failure.code() in _LOST
+
+
+def is_unreadable(failure: KafkaError) -> bool:
+    """Whether a batch cannot be decoded by this client."""
+    return failure.code() in _UNREADABLE
 
 
 def is_too_large(failure: KafkaError) -> bool:

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from contracts.settings import KafkaSettings
 from kafka_client.clients import TIMEOUT_SECONDS, consumer, is_forbidden
-from kafka_client.error_codes import is_end, is_lost
+from kafka_client.error_codes import is_end, is_lost, is_unreadable
 from observability import logs
 
 # Messages of one poll: enough that a poll costs nothing, few enough to be in memory.
@@ -50,7 +50,7 @@ def advance(messages: Iterable[Message], positions: MutableMapping[int, int]) ->
             positions[partition] = offset + 1
         elif is_end(failure):
             positions[partition] = max(positions.get(partition, 0), offset)
-        elif is_lost(failure) or is_forbidden(failure):
+        elif is_lost(failure) or is_forbidden(failure) or is_unreadable(failure):
             raise KafkaException(failure)
         else:
             _log.warning("reading is retried", topic=message.topic(), reason=failure.str())
@@ -60,10 +60,22 @@ def advance(messages: Iterable[Message], positions: MutableMapping[int, int]) ->
 class Reader:
     """Reads one topic; `positions` are the next offsets, by partition. `group_id` names the client in Kafka's logs."""
 
-    def __init__(self, settings: KafkaSettings, group_id: str, topic: str) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        group_id: str,
+        topic: str,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        fetch_wait_ms: int = 20,
+    ) -> None:
+        """`timeout_seconds`: of each request, and without progress. `fetch_wait_ms`: how long the broker holds back an
+        empty fetch, behind which the end of a partition shows; short for what is read once, long for what stays open.
+        """
         self._topic = topic
-        # EOF is reported after an empty fetch, so fetches do not wait long.
-        self._client = consumer(settings, group_id, subscribed=False, overrides={"fetch.wait.max.ms": 20})
+        self._timeout_seconds = timeout_seconds
+        overrides = {"fetch.wait.max.ms": fetch_wait_ms}
+        self._client = consumer(settings, group_id, subscribed=False, overrides=overrides)
         self.positions: dict[int, int] = {}
 
     def __enter__(self) -> Self:
@@ -79,7 +91,8 @@ class Reader:
 
     def bounds(self, partition: int = 0) -> tuple[int, int]:
         """The first offset and the last stable offset. Raises KafkaException."""
-        return self._client.get_watermark_offsets(TopicPartition(self._topic, partition), TIMEOUT_SECONDS)
+        place = TopicPartition(self._topic, partition)
+        return self._client.get_watermark_offsets(place, self._timeout_seconds)
 
     def seek(self, offsets: Mapping[int, int]) -> None:
         """Read from these offsets; if the log begins later, from its beginning. Raises KafkaException."""
@@ -88,12 +101,13 @@ class Reader:
         self._client.assign(places)
 
     def read_to(
-        self, ends: Mapping[int, int], patience_seconds: float = TIMEOUT_SECONDS, limit: int = BATCH
+        self, ends: Mapping[int, int], patience_seconds: float | None = None, limit: int = BATCH
     ) -> Iterator[list[Message]]:
         """Records until each position has reached its end; a batch may go beyond it.
 
         Raises KafkaException, of code _TIMED_OUT where no partition moves within `patience_seconds`.
         """
+        patience_seconds = self._timeout_seconds if patience_seconds is None else patience_seconds
         deadline = time.monotonic() + patience_seconds
         while behind := {number: end for number, end in ends.items() if self.positions[number] < end}:
             before = dict(self.positions)

@@ -32,7 +32,8 @@ class Tail:
         self._topic = topic
         self._last = last
         self._codec = Registry(settings).reader(load(topic.schema))
-        self._reader = Reader(settings, group_id, topic.name)
+        # It stays open, mostly at the end.
+        self._reader = Reader(settings, group_id, topic.name, timeout_seconds=WAIT_SECONDS, fetch_wait_ms=500)
         # The next offset to return; the client may have fetched more.
         self._position: int | None = None
         self._is_there = False
@@ -50,7 +51,7 @@ class Tail:
             # The last read ended early: seek back to the records that it did not return.
             self._reader.seek({0: self._position})
         self._is_there = False
-        for messages in self._reader.read_to({0: end}, WAIT_SECONDS, AT_ONCE):
+        for messages in self._reader.read_to({0: end}, limit=AT_ONCE):
             for message in messages:
                 offset, value = message.offset() or 0, message.value()
                 try:

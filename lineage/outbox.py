@@ -137,7 +137,7 @@ class _Queue:
                 return self._deliver()
             except Exception as error:
                 # A folder that cannot be read must not end the process.
-                _log.warning("lineage events wait", queue=self.name, reason=reason(error))
+                _log.warning("lineage events wait", lane=self.name, reason=reason(error))
                 if self._closing.wait(AGAIN_SECONDS[-1]):
                     return None
 
@@ -151,7 +151,7 @@ class _Queue:
         (middle or files)[0].unlink(missing_ok=True)
         DROPPED.labels(self.name).inc()
         if not self._warned:
-            _log.warning("too many lineage events wait: the oldest go", queue=self.name, most=MOST_EVENTS)
+            _log.warning("too many lineage events wait: the oldest go", lane=self.name, most=MOST_EVENTS)
             self._warned = True
 
     def _files(self) -> list[Path]:
@@ -184,12 +184,12 @@ class _Queue:
                         break
                     except EventRefused as error:
                         outcome = REFUSED
-                        _log.warning("a lineage event is refused", queue=self.name, reason=str(error))
+                        _log.warning("a lineage event is refused", lane=self.name, reason=str(error))
                     except Exception as error:
                         wait = AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS) - 1)]
                         failures += 1
                         if failures == 1:
-                            _log.warning("lineage events wait", queue=self.name, reason=reason(error))
+                            _log.warning("lineage events wait", lane=self.name, reason=reason(error))
                         # On shutdown: do not wait for a backend that is down.
                         if self._closing.wait(wait):
                             return
@@ -197,7 +197,7 @@ class _Queue:
                     file.unlink(missing_ok=True)
                     outcome.labels(self.name).inc()
                     if failures:
-                        _log.info("lineage events are delivered again", queue=self.name)
+                        _log.info("lineage events are delivered again", lane=self.name)
                     failures = 0
                     break
                 if self._is_over():

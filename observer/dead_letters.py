@@ -62,7 +62,7 @@ def problem(failure: KafkaError) -> str:
     missing = {
         KafkaError.TOPIC_AUTHORIZATION_FAILED: f"the right to Read the topic {DEAD_LETTERS.name}",
         KafkaError.GROUP_AUTHORIZATION_FAILED: f"the right to Describe the group {GROUP}",
-    }.get(failure.code(), "the right password of ELECTRORED_KAFKA_SASL_USERNAME")
+    }.get(failure.code(), "a valid credential of this process (ELECTRORED_KAFKA_…)")
     return (
         f"Kafka refuses ({failure.str()}): {missing} is missing; `electrored-conductor` has all that this needs "
         "(`python -m contracts acls`)"

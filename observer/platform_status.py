@@ -41,7 +41,6 @@ from kafka_client.writer_schemas import Undecodable
 # Above it a request is a failure; Dagster gives a sensor 60 s.
 TIMEOUT_SECONDS = 10.0
 # One request of a compacted topic, of which a few reach its end.
-AT_ONCE = 10_000
 # Tolerated clock skew of a till; a sale that is dated later than that is dated wrong.
 CLOCKS_AHEAD = timedelta(hours=1)
 
@@ -317,7 +316,7 @@ def _newest(settings: KafkaSettings, topic: Topic) -> dict[bytes, Any]:
     """The newest record under each key of a compacted topic of one partition, read from its beginning."""
     codec = Registry(settings).reader(load(topic.schema))
     newest: dict[bytes, bytes | None] = {}
-    with Reader(settings, "electrored.standing", topic.name) as reader:
+    with Reader(settings, "electrored.standing", topic.name, timeout_seconds=TIMEOUT_SECONDS) as reader:
         reader.seek({0: 0})
         for messages in reader.read_to({0: reader.bounds()[1]}):
             newest.update((message.key() or b"", message.value()) for message in messages)

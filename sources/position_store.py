@@ -397,8 +397,8 @@ def meaning(error: Exception) -> ElectroRedError:
     # First: a producer without the right is reported as fatal too.
     if isinstance(cause, KafkaError) and clients.is_forbidden(cause):
         return Refused(
-            f"Kafka refuses ({cause.str()}): give the user of ELECTRORED_KAFKA_SASL_USERNAME the right (`python -m "
-            "contracts acls` lists them), or mend ELECTRORED_KAFKA_SASL_PASSWORD"
+            f"Kafka refuses ({cause.str()}): give the Kafka user of this process the right (`python -m "
+            "contracts acls` lists them), or mend its credentials (ELECTRORED_KAFKA_…)"
         )
     if isinstance(cause, KafkaError) and clients.is_fenced(cause):
         return Fenced("another process has taken over this source; this one ends")

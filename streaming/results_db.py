@@ -71,8 +71,8 @@ def retried(call: Callable[[], T], stop: threading.Event) -> T:
         raise Fatal(f"the results database refuses ({_sqlstate(error)}): {reason(error)}") from error
     except KafkaException as error:
         raise Fatal(
-            f"Kafka refuses ({reason(error)}): give the user of ELECTRORED_KAFKA_SASL_USERNAME the right, or mend "
-            "ELECTRORED_KAFKA_SASL_PASSWORD, and start again"
+            f"Kafka refuses ({reason(error)}): give the Kafka user of this process the right, or mend "
+            "its credentials (ELECTRORED_KAFKA_…), and start again"
         ) from error
     finally:
         WAITS.end("kafka", reporter)

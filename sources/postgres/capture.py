@@ -87,7 +87,7 @@ class Capture:
                 self._session = Session(self._kafka, self._sales, self._topics, store, self._written)
                 self._session.run(stop)
 
-        def on_failure(error: Exception, _: int) -> bool:
+        def on_failure(error: Exception, failures: int) -> bool:
             if not isinstance(error, Retriable):
                 raise error
             if stop.is_set():
@@ -95,7 +95,8 @@ class Capture:
                 return False
             if error.on is not None:
                 WAITS.begin(error.on, str(error), SESSION)
-            _log.warning("interrupted", reason=str(error))
+            pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+            _log.warning("interrupted", reason=str(error), again_in_seconds=pause)
             store.check_ownership()
             return True
 

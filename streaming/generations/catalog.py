@@ -155,7 +155,7 @@ def check_kept(
             if connect.is_forbidden(error.args[0]):
                 WAITS.end("kafka", reporter)
                 raise Fatal(
-                    f"Kafka refuses ({reason}): give the user of ELECTRORED_KAFKA_SASL_USERNAME the rights to Describe "
+                    f"Kafka refuses ({reason}): give the Kafka user of this process the rights to Describe "
                     "and DescribeConfigs its topics (`python -m contracts acls` lists them), and start again"
                 ) from error
             if stop is None:

@@ -21,8 +21,6 @@ from stack.kafka import Kafka
 from stack.ports import Ports
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.soak
-
 
 @contextmanager
 def _broker(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:

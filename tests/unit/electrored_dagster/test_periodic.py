@@ -177,6 +177,14 @@ def test_a_setting_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         settings(KafkaSettings)
 
 
+def test_settings_of_which_a_part_is_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("BOOTSTRAP", "b:1"), ("SASL_MECHANISM", "OAUTHBEARER"), ("OAUTH_TOKEN_URL", "")):
+        monkeypatch.setenv(f"ELECTRORED_KAFKA_{name}", value)
+    monkeypatch.setenv("ELECTRORED_SCHEMA_REGISTRY_URL", "http://r:1")
+    with pytest.raises(NotSet, match="OAUTHBEARER needs ELECTRORED_KAFKA_OAUTH_TOKEN_URL"):
+        settings(KafkaSettings)
+
+
 def test_numbers_of_a_run_that_found_nothing() -> None:
     nothing = Taking((), Counts(), 0.0)
     assert reject_rate(nothing).passed

@@ -34,7 +34,7 @@ def test_row_28_a_letter_is_shown_once_though_every_pipeline_writes_it() -> None
             KafkaError.GROUP_AUTHORIZATION_FAILED,
             "the right to Describe the group electrored.letters is missing",
         ),
-        (KafkaError._AUTHENTICATION, "the right password of ELECTRORED_KAFKA_SASL_USERNAME is missing"),
+        (KafkaError._AUTHENTICATION, "a valid credential of this process (ELECTRORED_KAFKA_…) is missing"),
         (KafkaError._TRANSPORT, "Kafka does not answer"),
     ],
 )
