@@ -25,6 +25,9 @@ WORKDIR /opt/electrored
 COPY pyproject.toml dagster.yaml workspace.yaml ./
 COPY contracts ./contracts
 COPY observability ./observability
+COPY kafka_client ./kafka_client
+COPY lineage ./lineage
+COPY observer ./observer
 COPY sources ./sources
 COPY streaming ./streaming
 COPY api ./api
@@ -33,7 +36,7 @@ COPY simulators ./simulators
 COPY stack ./stack
 COPY deploy ./deploy
 RUN /opt/venv/bin/python -m compileall -q . \
-    && /opt/venv/bin/python -m electrored_dagster.columns > electrored_dagster/columns.json \
+    && /opt/venv/bin/python -m electrored_dagster.column_lineage > electrored_dagster/columns.json \
     && ln -s /opt/electrored/dagster.yaml /var/lib/electrored/dagster/dagster.yaml
 
 ENV PATH=/opt/venv/bin:$PATH \

@@ -30,16 +30,21 @@ up: $(VENV)/.installed ## Start the whole platform and show it; Ctrl-C stops it
 # servers of its own. Status 5: ARGS chose no test of a part; above 1 otherwise: interrupted, or never begun.
 TEST_PARTS := "tests/e2e tests/integration/deployment" \
   "--ignore tests/e2e --ignore tests/integration/deployment -n 3 --dist loadfile"
-.PHONY: test
-test: $(VENV)/.installed ## Run every test, on a real Kafka, registry and PostgreSQL
-	@failed=0; for part in $(TEST_PARTS); do \
-	  $(BIN)/pytest $$part --durations=25 $(ARGS); status=$$?; \
+RUN_PARTS = failed=0; for part in $(TEST_PARTS); do \
+	  $(BIN)/pytest $$part -m $(1) --durations=25 $(ARGS); status=$$?; \
 	  case $$status in \
 	    0 | 5) ;; \
 	    1) failed=1 ;; \
 	    *) exit $$status ;; \
 	  esac; \
 	done; exit $$failed
+.PHONY: test
+test: $(VENV)/.installed ## Run the tests, on a real Kafka, registry and PostgreSQL: each promise at least once
+	@$(call RUN_PARTS,"not soak")
+
+.PHONY: test-all
+test-all: test ## Then volume, kills at every step, every alert, the deployment
+	@$(call RUN_PARTS,"soak")
 
 .PHONY: test-unit
 test-unit: $(VENV)/.installed ## Run the tests that start nothing

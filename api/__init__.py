@@ -1,1 +1,1 @@
-"""Totals → people: FastAPI over the results database, read only."""
+"""The HTTP API: FastAPI over the results database, read only."""

@@ -17,9 +17,9 @@ def serve() -> None:
     logs.configure("api")
     metrics.serve()
     settings = from_environment(ApiSettings)
-    # uvicorn stops in order and then raises the signal again; being told to stop is no failure.
+    # uvicorn shuts down gracefully and then raises the signal again; SIGTERM is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    # Requests are counted in /metrics; a log line for each would cost as much as the answer.
+    # Requests are counted in /metrics; an access log would cost as much as the response.
     uvicorn.run(
         create_app(settings),
         host=settings.api_host,

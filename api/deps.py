@@ -1,4 +1,4 @@
-"""What routes are given: the database, the parameters they share, and conditional answers."""
+"""Dependencies of routes: the database, shared parameters, and conditional responses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated, cast
 from fastapi import Depends, Header, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from api.answers import Answers
+from api.conditional import Answers
 from api.queries import Results
 from api.strict import Whole
 from contracts import texts
 from contracts.texts import MOST_NAME_BYTES, MOST_SALE_ID_BYTES
 
-# Nobody's shelf is longer, and a list of this length is still answered in milliseconds.
+# A list of this length still takes milliseconds.
 MOST = 1000
 
 
@@ -33,7 +33,7 @@ AnswersDep = Annotated[Answers, Depends(_answers)]
 async def _if_none_match(
     request: Request,
     if_none_match: Annotated[
-        str | None, Header(description="ETags seen before: 304 if the answer is still one of them.")
+        str | None, Header(description="Known ETags: 304 if the current one is among them.")
     ] = None,
 ) -> str | None:
     # A list may be spread over several headers.
@@ -42,8 +42,8 @@ async def _if_none_match(
 
 IfNoneMatch = Annotated[str | None, Depends(_if_none_match)]
 
-# By the one rule for texts: what differs from a name in blanks at its ends asks for it, what cannot be one is refused.
-# No pattern says that rule, so OpenAPI has a format of ours for it.
+# Normalised by the rule for texts, so blanks at the ends do not matter; what cannot be a name is refused. No pattern
+# expresses that rule, so OpenAPI has a format of ours for it.
 _VISIBLE = {"type": "string", "format": "visible-text", "minLength": 1}
 Name = Annotated[
     str,
@@ -61,7 +61,7 @@ Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
 class Selection(BaseModel):
-    """Filters that both questions share; an unknown parameter is refused rather than ignored."""
+    """Filters of both questions; an unknown parameter is refused rather than ignored."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""What the API answers about generations, as OpenAPI shows it. Money is an exact decimal as text; moments are UTC."""
+"""Response models of generations. Money is an exact decimal as text; moments are UTC."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Span(BaseModel):
 
 
 class Compared(BaseModel):
-    """How many groups a generation shows differently from the one that was active then."""
+    """Counts of the groups in which a generation differs from the one that was active then."""
 
     base: int = Field(description="The generation that it was compared with.")
     compared: int
     added: int
     removed: int
     changed: int
-    outside: int = Field(description="Of these, in windows that the replay was not asked for.")
-    fingerprint: str = Field(description="Stands for the whole difference; a promotion has to name it.")
+    outside: int = Field(description="Of these, in windows outside of the replay's range.")
+    fingerprint: str = Field(description="Identifies the whole difference; a promotion has to name it.")
     computed_at: datetime
 
 
 class Generation(BaseModel):
-    """One computation of a pipeline; exactly one of them is active, which is the one that everybody sees."""
+    """One computation of a pipeline; exactly one is active, which all readers see."""
 
     pipeline: str
     generation: int
@@ -63,11 +63,11 @@ class Generation(BaseModel):
 
 
 class Generations(BaseModel):
-    data: list[Generation] = Field(description="The one made last first.")
+    data: list[Generation] = Field(description="The newest first.")
 
 
 class Total(BaseModel):
-    """What all groups come to."""
+    """Totals over all groups."""
 
     currency: str
     before: Exact = Field(examples=["1234.5000"])
@@ -76,7 +76,7 @@ class Total(BaseModel):
 
 
 class Change(BaseModel):
-    """A group that the two generations show differently."""
+    """A group in which the two generations differ."""
 
     window: Span | None
     group: dict[str, str]
@@ -84,13 +84,13 @@ class Change(BaseModel):
     before: dict[str, Any] | None
     after: dict[str, Any] | None
     change: Exact | None = Field(description="Null if the currency changed.")
-    share: Exact | None = Field(description="The change as a share of what its currency comes to.")
+    share: Exact | None = Field(description="The change as a share of its currency's total.")
     rank_before: int | None
     rank_after: int | None
 
 
 class Difference(Compared):
-    """What a generation says differently from the active one; exact, at one position of their input."""
+    """The difference of a generation from the active one; exact, at one position of their input."""
 
     pipeline: str
     generation: int

@@ -1,6 +1,6 @@
-"""Generations, and what one says differently from the active one; each answer from one snapshot.
+"""Generations, and the difference of one from the active one; each response from one snapshot.
 
-What is compared is said by `streaming/replay`, what a change is by `contracts/differences.py`.
+`streaming/replay` computes differences, `contracts/differences.py` defines their changes.
 """
 
 from __future__ import annotations
@@ -73,19 +73,19 @@ def listed(connection: Connection, pipeline: str | None, limit: int) -> bytes:
 
 def compared(connection: Connection, which: Which, limit: int) -> bytes:
     """The newest difference and the greatest changes of it. Raises NotThere."""
-    now, found = _state(connection, which), _newest(connection, which)
-    # A generation that is retired loses its changes some at a time; what they came to stays.
+    now, difference = _state(connection, which), _newest(connection, which)
+    # The changes of a retired generation are deleted in batches; their totals stay.
     shape = SHAPES[which.pipeline]
-    rows = [] if now.state == "retired" else list(changes(connection, shape, found.id, limit))
+    rows = [] if now.state == "retired" else list(changes(connection, shape, difference.id, limit))
     before, after = (
         {currency: Decimal(total) for currency, total in totals.items()}
-        for totals in (found.before_total, found.after_total)
+        for totals in (difference.before_total, difference.after_total)
     )
     zero = Decimal("0.0000")
     shown = {
-        **found._mapping,
+        **difference._mapping,
         "state": now.state,
-        "is_current": (now.active, now.promotion_number) == (found.base, found.promotion_number),
+        "is_current": (now.active, now.promotion_number) == (difference.base, difference.promotion_number),
         "range": span(now.range_start, now.range_end),
         "totals": [
             {
@@ -103,10 +103,10 @@ def compared(connection: Connection, which: Which, limit: int) -> bytes:
 
 def downloadable(connection: Connection, which: Which) -> int:
     """The id of the newest difference, if its rows are there. Raises NotThere."""
-    now, found = _state(connection, which), _newest(connection, which)
+    now, difference = _state(connection, which), _newest(connection, which)
     if now.state == "retired":
         raise NotThere(f"{which} was retired, and the rows of its difference with it")
-    return int(found.id)
+    return int(difference.id)
 
 
 def downloaded(connection: Connection, which: Which) -> Iterator[str]:
@@ -116,18 +116,18 @@ def downloaded(connection: Connection, which: Which) -> Iterator[str]:
 
 
 def _state(connection: Connection, which: Which) -> Row[Any]:
-    asked = {"pipeline": which.pipeline, "number": which.number}
-    found = connection.exec_driver_sql(_STATE, asked).one_or_none()
-    if found is None or which.pipeline not in SHAPES:
+    parameters = {"pipeline": which.pipeline, "number": which.number}
+    row = connection.exec_driver_sql(_STATE, parameters).one_or_none()
+    if row is None or which.pipeline not in SHAPES:
         raise NotThere(f"{which.pipeline} has no generation {which.number}")
-    return found
+    return row
 
 
 def _newest(connection: Connection, which: Which) -> Row[Any]:
-    asked = {"pipeline": which.pipeline, "number": which.number}
-    found = connection.exec_driver_sql(_NEWEST, asked).one_or_none()
-    if found is None:
+    parameters = {"pipeline": which.pipeline, "number": which.number}
+    row = connection.exec_driver_sql(_NEWEST, parameters).one_or_none()
+    if row is None:
         raise NotThere(
             f"{which} was not compared yet: `electrored diff {which.pipeline} {which.number}` does it"
         )
-    return found
+    return row

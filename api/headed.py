@@ -1,4 +1,4 @@
-"""HEAD: what GET would answer, without its body."""
+"""HEAD: the response to GET, without its body."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# In the scope of a request whose body nobody reads.
+# Key in the scope of a HEAD request.
 _BODILESS = "electrored.head"
 
 
 class Headed:
-    """ASGI middleware that has HEAD handled as GET by every route, problems included, and sends no body."""
+    """ASGI middleware: every route handles HEAD as GET, errors included, and no body is sent."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -30,5 +30,5 @@ class Headed:
 
 
 def is_head(scope: Any) -> bool:
-    """Whether only the headers are sent: a route whose body is dear need not make it."""
+    """Whether only the headers are sent: a route may skip an expensive body."""
     return bool(scope.get(_BODILESS))

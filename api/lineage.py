@@ -1,4 +1,4 @@
-"""Lineage from what the jobs told last; `observability/lineage/kept.py` keeps that."""
+"""Lineage from the newest event of each job, which `lineage/store.py` stores."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from api.lineage_schemas import JobSaid, Lineage, LineageStep, Transformation
-from observability.lineage.facts import FACET
-from observability.lineage.graph import Direction, Graph, Step
+from api.lineage_schemas import JobState, Lineage, LineageStep, Transformation
+from lineage.graph import Direction, Graph, Step
+from lineage.run import FACET
 
-# A job runs if any of its runs does, and is as far as the one of them that is behind the others. Without any: as it
-# said last. A job of a generation that is gone is history, and so is a replay whose generation workers keep now.
+# A job runs if any of its runs does, and has the least watermark of these; without any, its state is that of its newest
+# event. Hidden: jobs of generations that are gone, and replays whose generation is built.
 _JOBS = """
     SELECT j.name, j.event_at, j.facets, j.inputs, j.outputs, r.watermark, r.name IS NOT NULL AS is_running,
       CASE WHEN r.name IS NULL THEN j.event_type ELSE 'RUNNING' END AS state
@@ -24,34 +24,34 @@ _JOBS = """
       AND (g.state IN ('retired', 'failed') OR g.state <> 'building' AND j.name = j.generation || '.replay')
     ) ORDER BY j.namespace, j.name
 """
-# More than a person would read; a wrong name's answer shall not be longer than the right one's.
+# Limit of names in an error message.
 MOST_NAMES = 50
 
 
 class NotKnown(Exception):
-    """No job has told of it; the message says what there is."""
+    """No job reads or writes the dataset, or it has no such column; the message lists what there is."""
 
 
 class Ambiguous(Exception):
-    """Several are called so; the message names them."""
+    """Several datasets have the name; the message lists them."""
 
 
 def traced(connection: Connection, dataset: str, column: str | None, direction: Direction) -> bytes:
-    """Where it comes from, or what becomes of it. Raises NotKnown and Ambiguous."""
+    """The lineage of a dataset or column in one direction, as JSON. Raises NotKnown and Ambiguous."""
     rows = list(connection.exec_driver_sql(_JOBS).mappings())
     graph = Graph.of(dict(row) for row in rows)
-    found = graph.find(dataset, column)
-    if not found:
+    places = graph.find(dataset, column)
+    if not places:
         raise NotKnown(_unknown(graph, dataset, column))
-    if len(found) > 1:
+    if len(places) > 1:
         raise Ambiguous(
             f"several are called {dataset}: "
-            + ", ".join(f"{p.namespace}/{p.name}" for p in found[:MOST_NAMES])
+            + ", ".join(f"{p.namespace}/{p.name}" for p in places[:MOST_NAMES])
         )
-    step = _step(graph.trace(found[0], direction))
+    step = _step(graph.trace(places[0], direction))
     names = set(_jobs(step))
     jobs = [
-        JobSaid(name=row["name"], state=row["state"], told_at=row["event_at"], watermark=_watermark(row))
+        JobState(name=row["name"], state=row["state"], told_at=row["event_at"], watermark=_watermark(row))
         for row in rows
         if row["name"] in names
     ]
@@ -67,7 +67,9 @@ def _unknown(graph: Graph, dataset: str, column: str | None) -> str:
         wrong = column if column is not None else dataset[len(named) + 1 :]
         return f"{named} has no column {wrong}; it has {', '.join(graph.columns[places[0]]) or 'none'}"
     known = ", ".join(sorted({place.name for place in graph.columns})[:MOST_NAMES])
-    return f"no job told of {dataset}; there are: {known or 'none yet, jobs tell of them when they run'}"
+    return (
+        f"no job reads or writes {dataset}; there are: {known or 'none yet, jobs emit lineage when they run'}"
+    )
 
 
 def _watermark(row: Any) -> Any:

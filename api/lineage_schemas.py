@@ -1,4 +1,4 @@
-"""Where a column comes from, as the API says it."""
+"""Response models of lineage."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pydantic import BaseModel, Field
 
 
 class Transformation(BaseModel):
-    type: str = Field(description="DIRECT: the value comes from it. INDIRECT: it decides over it.")
+    type: str = Field(description="DIRECT: the value comes from it. INDIRECT: it influences the value.")
     subtype: str = Field(description="IDENTITY, TRANSFORMATION, AGGREGATION; JOIN, GROUP_BY, FILTER, SORT, …")
     description: str
 
 
-class JobSaid(BaseModel):
+class JobState(BaseModel):
     name: str
     state: str = Field(
-        description="RUNNING while any of its runs goes on, else what was told last: START, RUNNING, COMPLETE, FAIL or "
-        "ABORT. A run of which nothing was told for an hour counts no more."
+        description="RUNNING while any of its runs goes on, else of the newest event: START, RUNNING, COMPLETE, FAIL "
+        "or ABORT. A run without an event for an hour does not count."
     )
-    told_at: datetime = Field(description="When something was told of it last.")
+    told_at: datetime = Field(description="Time of its newest event.")
     watermark: datetime | None = Field(
-        description="Of the runs that go on and say one, the least; else what was told last."
+        description="The least of the runs that go on; else of the newest event."
     )
 
 
 class LineageStep(BaseModel):
-    """A dataset or a column, what a job makes of it (or it of what), and how it goes on."""
+    """A dataset or a column, the job and transformations that lead to it, and the steps that follow."""
 
     namespace: str
     name: str
@@ -39,4 +39,4 @@ class LineageStep(BaseModel):
 class Lineage(BaseModel):
     direction: str
     step: LineageStep
-    jobs: list[JobSaid] = Field(description="Those on the way.")
+    jobs: list[JobState] = Field(description="Those of the steps.")

@@ -13,9 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from starlette.responses import RedirectResponse
 
 from api import problems
-from api.answers import Answers
+from api.conditional import Answers
 from api.headed import Headed
-from api.measured import Measured, expect
+from api.metrics_middleware import Measured, expect
 from api.queries import CONNECTIONS, Results
 from api.routes import generations, health, lineage, payments, top_sales, top_salesmen
 from api.strict import plain_address
@@ -32,13 +32,13 @@ def _now() -> datetime:
 def create_app(settings: ApiSettings, clock: Callable[[], datetime] = _now) -> FastAPI:
     """Build the application; it opens connections when it starts, and starts without a database too.
 
-    `clock` says which windows have begun.
+    `clock` decides which windows have begun.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         results = Results(settings.results_db_url.get_secret_value(), clock)
-        # As many threads as connections: who has a thread need not wait for a connection.
+        # As many threads as connections: a request with a thread need not wait for a connection.
         anyio.to_thread.current_default_thread_limiter().total_tokens = CONNECTIONS
         try:
             await anyio.to_thread.run_sync(results.warm)
@@ -49,7 +49,7 @@ def create_app(settings: ApiSettings, clock: Callable[[], datetime] = _now) -> F
         yield
         results.close()
 
-    # Swagger UI from this process: the page works where there is no internet.
+    # Swagger UI from this process: the page works without internet access.
     app = FastAPIOffline(
         title="ElectroRed",
         summary="Top sales by city, top salesmen by country, and which sales are paid; live.",
@@ -66,7 +66,7 @@ def create_app(settings: ApiSettings, clock: Callable[[], datetime] = _now) -> F
     for routes in (top_sales, top_salesmen, payments, generations, lineage):
         app.include_router(routes.router, dependencies=[Depends(plain_address)])
         expect(routes.router.routes)
-    # Probes and scrapes may ask with parameters of their own.
+    # Probes and scrapes may have parameters of their own.
     app.include_router(health.router)
     expect(health.router.routes)
 

@@ -1,4 +1,4 @@
-"""What the API answers about payments, as OpenAPI shows it. Money is a string of an exact decimal; moments are UTC."""
+"""Response models of payments. Money is a string of an exact decimal; moments are UTC."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from api.schemas import FUTURE_SALES, NEGATIVE, Window
 
 Status = Literal["PENDING", "UNPAID", "CONFIRMED", "AMOUNT_MISMATCH", "REFUNDED"]
 _STATUS = Field(
-    description="PENDING: no payment yet. UNPAID: none within 7 days. CONFIRMED. AMOUNT_MISMATCH: what is confirmed "
-    "is not the sale's amount in its currency. REFUNDED: all was given back."
+    description="PENDING: no payment yet. UNPAID: none within 7 days. CONFIRMED. AMOUNT_MISMATCH: the confirmed "
+    "amount is not the sale's in its currency. REFUNDED: all payments were refunded."
 )
 _AMOUNT = Field(examples=["1234.5000"])
 
@@ -22,7 +22,7 @@ class _Shown(BaseModel):
 
 
 class JoinFreshness(_Shown):
-    """How far the answer reaches."""
+    """Up to when the answer is complete."""
 
     watermark: datetime | None = Field(
         description="Every sale and every payment recorded up to it is joined."
@@ -67,7 +67,7 @@ class SaleOfSource(_Shown):
     quantity: int
     amount: str = _AMOUNT
     currency: str
-    sales_count: int = Field(description="1. Below 0, the source took back what it never sold: it is broken.")
+    sales_count: int = Field(description="1. Below 0: the source reversed a sale that it never recorded.")
 
 
 class Payment(_Shown):

@@ -1,4 +1,4 @@
-"""Which sales are paid: the two questions to the join, each answered from one snapshot of the results database."""
+"""Which sales are paid: two queries of the join, each on one snapshot of the results database."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _FUTURE = (
     "SELECT count(*) FROM joined_sales WHERE generation = %(generation)s AND sales_count > 0 "
     "AND sold_at >= %(tomorrow)s"
 )
-# The table and not the view, which would ask for the watermark once for each pending sale and sort a day's rows instead
-# of hashing them: a quarter of the time for 100,000 sales. UNPAID is told from PENDING as the view does it. Sales that
-# were taken back are hidden, but that changed the answer too.
+# The table and not the view, which would read the watermark once per pending sale and sort a day's rows instead of
+# hashing them: a quarter of the time for 100,000 sales. UNPAID is derived as in the view. Reversed sales are hidden,
+# but count for `updated_at`.
 _SUMMARY = (
     "SELECT CASE WHEN is_unpaid THEN 'UNPAID' ELSE status END AS status, country, city, currency, "
     "sales_count, negative_groups, CAST(amount AS text) AS amount, updated_at FROM ("
@@ -45,7 +45,7 @@ _SALE = (
 
 
 class NoSuchSale(Exception):
-    """No source has the sale, or every one took it back."""
+    """No source has the sale, or every one reversed it."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class Summary:
 
     def answer(self, connection: Connection, fresh: Fresh) -> tuple[Version, bytes]:
         window = self._window(connection, fresh)
-        found: list[Row[Any]] = []
+        groups: list[Row[Any]] = []
         if window is not None:
             within = {"generation": fresh.generation, "start": window.start, "end": window.end}
             within["watermark"] = fresh.watermark
-            found = list(connection.exec_driver_sql(_SUMMARY, within))
-        rows = [row for row in found if row.sales_count]
-        updated_at = max((row.updated_at for row in found), default=None)
+            groups = list(connection.exec_driver_sql(_SUMMARY, within))
+        rows = [row for row in groups if row.sales_count]
+        updated_at = max((row.updated_at for row in groups), default=None)
         future = connection.exec_driver_sql(_FUTURE, _ahead(fresh)).scalar_one()
         shown = PaymentsSummary.model_validate(
             {
@@ -76,7 +76,7 @@ class Summary:
                 },
                 "by_status": _by_status(rows),
                 "data": rows,
-                "negative_groups": sum(row.negative_groups for row in found),
+                "negative_groups": sum(row.negative_groups for row in groups),
                 "freshness": {
                     "watermark": fresh.watermark,
                     "updated_at": updated_at,
@@ -110,7 +110,7 @@ class OneSale:
             {
                 "sale_id": self.sale_id,
                 "sales": rows,
-                # Every source's row has those of the sale_id.
+                # Every source's row has all payments of the sale_id.
                 "payments": rows[0].payments,
                 "ambiguous": rows[0].ambiguous,
                 "freshness": {

@@ -1,4 +1,4 @@
-"""Every error as RFC 9457 problem details: what went wrong, and what the caller can do about it."""
+"""Errors as RFC 9457 problem details: what happened, and what the caller can do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from api.versions import NoActiveGeneration
 from observability import logs
 
 MEDIA_TYPE = "application/problem+json"
-# By then a database that restarts is usually back.
+# A database that restarts is usually back by then.
 RETRY_AFTER_SECONDS = 2
 
 _log = logs.get(__name__)
@@ -32,7 +32,7 @@ class BadParameter(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457. `errors` names the parameters, if it is they."""
+    """RFC 9457 problem details; `errors` lists invalid parameters."""
 
     type: str = "about:blank"
     title: str
@@ -43,12 +43,12 @@ class Problem(BaseModel):
 
 
 _PROBLEMS = {
-    422: "A parameter is not what it has to be",
+    422: "A parameter is invalid",
     500: "An unexpected error, which was logged",
-    503: "The results database is away, or nothing was computed yet",
+    503: "The results database is down, or nothing was computed yet",
 }
 _REVALIDATED = {
-    "description": "It may be kept, but has to be asked for again",
+    "description": "May be stored, but has to be revalidated",
     "schema": {"const": "no-cache"},
 }
 _RETRY_AFTER = {"description": "Seconds", "required": True, "schema": {"type": "integer"}}
@@ -56,7 +56,7 @@ NOT_KEPT = {"Cache-Control": "no-cache"}
 
 
 def problems(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: what a route may answer besides its result, by status."""
+    """For OpenAPI: the error responses of a route, by status."""
     return {
         status: {
             "description": description,
@@ -67,26 +67,26 @@ def problems(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]
     }
 
 
-# Of a route that answers with an ETag, and of one that does not.
+# Responses of a route without an ETag, and of one with an ETag.
 UNKEPT: dict[int | str, dict[str, Any]] = problems(_PROBLEMS) | {
     200: {"headers": {"Cache-Control": _REVALIDATED}}
 }
 _TAGGED = {
     "Cache-Control": _REVALIDATED,
     "ETag": {
-        "description": "Of this resource and version; neither part of a version ever goes back",
+        "description": "Of this resource and version; versions never decrease",
         "required": True,
         "schema": {"type": "string"},
     },
 }
 CONDITIONAL: dict[int | str, dict[str, Any]] = problems(_PROBLEMS) | {
     200: {"headers": _TAGGED},
-    304: {"description": "If-None-Match holds the ETag of the answer", "headers": _TAGGED},
+    304: {"description": "If-None-Match holds the current ETag", "headers": _TAGGED},
 }
 
 
 def describe(app: FastAPI) -> None:
-    """Have OpenAPI hold the schemas of problems, which no route has as its result."""
+    """Add the schemas of problems to OpenAPI, which no route returns as its result."""
     schemas = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")[
         1
     ]["$defs"]
@@ -124,7 +124,7 @@ def response(
 
 
 def install(app: FastAPI) -> None:
-    """Have every error of the application answered as a problem."""
+    """Register handlers that turn every error into a problem response."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -139,7 +139,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        # Everything here is only read, whatever the route says.
+        # All routes are read only.
         allowed = {"Allow": "GET, HEAD"} if error.status_code == 405 else {}
         headers = {**(error.headers or {}), **allowed}
         return response(request, error.status_code, str(error.detail), headers=headers)
@@ -168,7 +168,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        # Starlette raises it again for the server's log; the caller learns nothing of our insides.
+        # Starlette raises it again for the server's log; the response has no internals.
         return response(request, 500, "an unexpected error, which was logged")
 
 

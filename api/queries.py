@@ -1,4 +1,4 @@
-"""The results database as the API reads it, and the two ranked questions, each answered from one snapshot."""
+"""Queries of the results database: freshness, and the two rankings, each on one snapshot."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ CITY = TOP_SALES_BY_CITY.name
 SALESMAN = TOP_SALESMAN_BY_COUNTRY.name
 ENRICHED = ENRICHED_SALES.name
 
-# Two cores answer 200 requests a second with three of them busy; the rest is room for slow ones.
+# Two cores serve 200 requests a second with three connections busy; the rest is for slow requests.
 CONNECTIONS = 8
-# A reader waits this long at most: for a connection, for a free one in the pool, for a statement.
+# Limit of a request's waits: to connect, for a pooled connection, for a statement.
 PATIENCE_SECONDS = 2
 _OPTIONS = "-c timezone=UTC -c default_transaction_read_only=on -c statement_timeout={}"
-# Downloads have connections of their own: a reader who takes his time holds one, and must not hold up the answers.
+# Downloads have connections of their own: a slow client holds one, and must not delay other requests.
 DOWNLOADS = 2
-# The first piece of a download waits until a million rows are in order.
+# The first piece of a download waits until a million rows are sorted.
 DOWNLOAD_SECONDS = 30
-# A download that nobody reads on lets go: the rows that it still sees cannot be cleared away.
+# A stalled download is ended: its snapshot keeps VACUUM from removing rows.
 STALLED_SECONDS = 60
 
-# Asked first by every request: planning it would cost more than running it.
+# The first query of every request: planning it would cost more than running it.
 _PREPARE = (
     "PREPARE freshness (text) AS SELECT f.generation, f.promotion_number, f.apply_number, f.time_zone, f.calendar, "
     "f.grace, f.watermark, g.created_at FROM active_freshness AS f "
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: a day's window (None: the latest that has begun and has data), filters, how many of each list."""
+    """A request for rankings: a day's window (None: the latest that has begun and has data), filters, limit."""
 
     day: date | None
     country: str | None
@@ -64,7 +64,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows and all that is said about them. `window` is None while no window that has begun has data."""
+    """Rows with their window and freshness. `window` is None while no window that has begun has data."""
 
     version: Version
     generation: int
@@ -82,7 +82,7 @@ class Answer:
 
 
 class Ranking:
-    """Where the answers to one question are, and what a list is ranked within."""
+    """The queries of one ranking: its table, and the columns that its lists are ranked within."""
 
     def __init__(self, pipeline: str, table: str, listed_by: str, ids: str, shown: str) -> None:
         self.pipeline = pipeline
@@ -98,11 +98,11 @@ class Ranking:
         self.top = (
             f"SELECT * FROM (SELECT row_number() OVER (PARTITION BY {listed_by} ORDER BY total DESC, {ids}) "
             f"AS rank, {shown}, currency, CAST(total AS text) AS total, sales_count "
-            # One below 0 has no place among the others: `negative_groups` says that there is one.
+            # Negative groups are not ranked, but counted in `negative_groups`.
             f"FROM {table} WHERE {_SELECTED} AND sales_count > 0) AS ranked "
             f"WHERE rank <= %(limit)s ORDER BY {listed_by}, rank"
         )
-        # Groups whose count came back to zero are hidden above, but what came late for them did come.
+        # Groups whose count is zero again are hidden above, but their late sales count.
         self.summary = (
             "SELECT currency, CAST(sum(late_count) AS bigint) AS late_count, "
             "CAST(sum(late_amount) AS text) AS late_amount, max(restated_at) AS restated_at, "
@@ -120,7 +120,7 @@ TOP_SALESMEN = Ranking(
 class Results:
     """The results database, read only: a version is one statement, an answer one REPEATABLE READ snapshot.
 
-    `clock` says what has begun.
+    `clock` decides which windows have begun.
     """
 
     def __init__(self, url: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -141,14 +141,14 @@ class Results:
             isolation_level="REPEATABLE READ",
             pool_size=DOWNLOADS,
             max_overflow=0,
-            # Who finds all of them taken is told so, and takes no thread meanwhile.
+            # With all in use a request fails at once, instead of holding a thread.
             pool_timeout=0,
             pool_pre_ping=True,
             connect_args=_connect_args(_OPTIONS.format(DOWNLOAD_SECONDS * 1000) + stalled),
         )
 
     def warm(self) -> None:
-        """Open all connections, so that no request has to. Raises OperationalError when the database is away."""
+        """Open all connections, so that no request has to. Raises OperationalError when the database is down."""
         connections = [self._engine.connect() for _ in range(CONNECTIONS)]
         for connection in connections:
             connection.close()
@@ -158,7 +158,7 @@ class Results:
         self._downloads.dispose()
 
     def missing(self) -> list[str]:
-        """Pipelines without an active generation: until there is one, nothing can be answered."""
+        """Pipelines without an active generation, whose requests fail."""
 
         def ask(connection: Connection) -> set[str]:
             return set(connection.exec_driver_sql("SELECT pipeline FROM active_freshness").scalars())
@@ -184,33 +184,33 @@ class Results:
         return Fresh(row, self._calendar(connection, asked.pipeline, row), now)
 
     def _calendar(self, connection: Connection, pipeline: str, row: Row[Any]) -> Calendar:
-        """By the rules that the generation was made with. They never change, so they are read once."""
-        # A number alone may come again, in a database that was restored to an earlier time.
+        """The calendar with the generation's zone rules. They never change, so they are read once."""
+        # A number may be reused in a database that was restored to an earlier time.
         key = (pipeline, row.generation, row.created_at)
         calendar = self._calendars.get(key)
         if calendar is None:
             named = {"pipeline": pipeline, "number": row.generation}
             rules = connection.exec_driver_sql(_RULES, named).scalar()
-            known = None if rules is None else ZoneRules.from_json(rules)
-            calendar = Calendar(row.calendar, row.time_zone, known)
-            # Without any no worker has begun with this generation since there are rules: soon there are.
-            if known is not None:
+            zone = None if rules is None else ZoneRules.from_json(rules)
+            calendar = Calendar(row.calendar, row.time_zone, zone)
+            # Not cached without rules: a worker will store them when it starts with this generation.
+            if zone is not None:
                 self._calendars[key] = calendar
         return calendar
 
     def snapshot(self, ask: Callable[[Connection], T]) -> T:
-        """What `ask` makes of one REPEATABLE READ snapshot; asked again if the connection turns out to be dead."""
+        """The result of `ask` on one REPEATABLE READ snapshot; retried once if the connection is dead."""
         return self._once_more(
             lambda connection: ask(connection.execution_options(isolation_level="REPEATABLE READ"))
         )
 
     def download(self, read: Callable[[Connection], Iterator[str]]) -> Iterator[str]:
-        """What `read` makes of one snapshot, piece by piece. Raises sqlalchemy's TimeoutError if too many do that."""
+        """The pieces that `read` yields on one snapshot. Raises sqlalchemy's TimeoutError with too many downloads."""
         with self._downloads.connect() as connection:
             yield from read(connection)
 
     def _once_more(self, ask: Callable[[Connection], T]) -> T:
-        """A pooled connection may be dead since the database restarted: reading again is harmless."""
+        """Retry once: a pooled connection may be dead after a restart of the database."""
         try:
             with self._engine.connect() as connection:
                 return ask(connection)

@@ -1,4 +1,4 @@
-"""What the API answers, as OpenAPI shows it. Money is a string of an exact decimal; moments are UTC."""
+"""Response models of the rankings. Money is a string of an exact decimal; moments are UTC."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FUTURE_SALES = Field(description="Sales in windows that have not begun yet; coun
 
 
 class Window(_Shown):
-    """Half-open `[start, end)`. Both are null only while no window that has begun has data and none was asked for."""
+    """Half-open `[start, end)`. Both are null only without a requested window, while none that has begun has data."""
 
     start: datetime | None
     end: datetime | None
@@ -25,7 +25,7 @@ class Window(_Shown):
 
 
 class Freshness(_Shown):
-    """How far the answer reaches, and whether it can still change."""
+    """Up to when the answer is complete, and whether it can still change."""
 
     watermark: datetime | None = Field(description="Every sale recorded up to it is counted.")
     updated_at: datetime | None = Field(description="When one of the selected groups last changed.")
@@ -40,13 +40,13 @@ class Freshness(_Shown):
 
 
 NEGATIVE = Field(
-    description="Selected groups that more sales were taken back from than were counted. They are in no list, and not "
-    "0 means that a source is broken: what it should have counted elsewhere may be missing there."
+    description="Selected groups with more reversals than sales. They are in no list. Above 0, a source is broken: "
+    "sales may be missing in another group."
 )
 
 
 class Late(_Shown):
-    """What came after the window's end and its grace. It is counted in the totals too."""
+    """Sales that came after the window's end and its grace. They are counted in the totals too."""
 
     currency: str
     count: int

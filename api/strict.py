@@ -1,4 +1,4 @@
-"""What a request's address may hold: one rule for all parameters, so that each has one reading.
+"""Strict parsing of a request's path and query: one rule for all parameters, so that none is ambiguous.
 
 A parameter comes once, is one that the route has, and is percent-encoded UTF-8; a number is its plain digits, a day a
 date like 2026-11-22. Anything else is refused with 422.
@@ -32,7 +32,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 async def plain_address(request: Request) -> None:
-    """Refuse an address that does not say one thing. Raises RequestValidationError."""
+    """Refuse an ambiguous path or query. Raises RequestValidationError."""
     errors = [
         _error("path", "path", reason)
         for reason in [_unreadable(request.scope.get("raw_path") or b"")]
@@ -48,7 +48,7 @@ async def plain_address(request: Request) -> None:
             errors.append(_error("query", name, reason))
     errors += [_error("query", name, "is given more than once") for name, times in names.items() if times > 1]
     route = request.scope.get("route")
-    # Routes with parameters refuse the others by their models.
+    # Routes with parameters refuse unknown ones by their models.
     if isinstance(route, APIRoute) and not route.dependant.query_params:
         errors += [_error("query", name, "there is no such parameter") for name in names]
     if errors:
@@ -72,14 +72,14 @@ def _error(place: str, name: str, reason: str) -> dict[str, Any]:
 
 
 def _digits(value: Any) -> Any:
-    # `int` would take 1_000, +1, full-width digits and blanks around them too.
+    # `int` would accept 1_000, +1, full-width digits and surrounding blanks too.
     if isinstance(value, str) and not _DIGITS.fullmatch(value):
         raise ValueError("must be a whole number in plain digits, like 20")
     return value
 
 
 def _iso_day(value: Any) -> Any:
-    # A number or a moment would pass for a date too.
+    # Pydantic would accept a number or a moment as a date too.
     if isinstance(value, str) and not _DATE.fullmatch(value):
         raise ValueError("must be a date like 2026-11-22")
     return value

@@ -1,4 +1,4 @@
-"""What an answer is a version of: the active generation as it is applied, at one time."""
+"""Versions of answers: the active generation and its applied state, at one time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NoActiveGeneration(Exception):
 
 
 class Asked(Protocol):
-    """What is asked of one pipeline."""
+    """A request about one pipeline."""
 
     @property
     def pipeline(self) -> str: ...
@@ -27,9 +27,9 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Version:
-    """Orders all answers of a pipeline; neither number ever goes back.
+    """Orders all answers of a pipeline; neither number ever decreases.
 
-    `begun` is the start of the newest window that has begun: what is asked for without a day changes with it.
+    `begun` is the start of the newest window that has begun: requests without a day change with it.
     """
 
     promotion_number: int
@@ -43,7 +43,7 @@ class Version:
 
 
 class Fresh:
-    """The active generation of a pipeline at one time: its calendar, and how far it is applied."""
+    """The active generation of a pipeline at one time: its calendar, and its applied state."""
 
     def __init__(self, row: Row[Any], calendar: Calendar, now: datetime) -> None:
         self.generation: int = row.generation
@@ -51,6 +51,6 @@ class Fresh:
         self.grace: timedelta = row.grace
         self.calendar = calendar
         self.now = now
-        # That which holds this moment, with data or without.
+        # The window of `now`, with data or without.
         self.current = calendar.window_at(now)
         self.version = Version(row.promotion_number, row.apply_number, self.current.start)

@@ -97,7 +97,7 @@ def _on_a_platform(wanted: set[What]) -> list[Figure]:
 
 
 def _measured(step: Callable[[], list[Figure]], figures: list[Figure], console: Console) -> bool:
-    """Add what the step measures; one that fails is told and does not take the others with it."""
+    """Add what the step measures; a failure is printed and does not stop the others."""
     try:
         with console.status("measuring"):
             figures += step()
@@ -108,7 +108,7 @@ def _measured(step: Callable[[], list[Figure]], figures: list[Figure], console: 
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # As Ctrl-C: what was started is stopped on the way out.
+    # As Ctrl-C: the context managers stop what was started.
     raise KeyboardInterrupt
 
 

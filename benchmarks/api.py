@@ -1,6 +1,6 @@
-"""The API under 200 requests a second, whatever it does to the ones before.
+"""The API under an open load of 200 requests a second.
 
-Requests are due on a schedule. A request's time runs from when it was due, so a stall is felt by all that were due
+Requests are due on a schedule. A request's time runs from when it was due, so a stall counts for all that were due
 during it.
 """
 
@@ -22,7 +22,7 @@ P99_MS = 20.0
 # Enough to keep to the schedule while the API takes 160 ms for each.
 CONNECTIONS = 32
 TIMEOUT_SECONDS = 10.0
-# As a board and its readers ask: mostly for what is shown first, sometimes for one country, sometimes for much.
+# As a board and its readers send them: mostly the first page, sometimes one country, sometimes many rows.
 PATHS = (
     "/api/v1/top-sales/by-city",
     "/api/v1/top-sales/by-city?currency=EUR",
@@ -54,7 +54,7 @@ def _load(api_url: str, seconds: float, paths: Sequence[str]) -> list[tuple[floa
     failures: list[BaseException] = []
     begin = time.perf_counter() + 0.1
 
-    def ask() -> None:
+    def send_requests() -> None:
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=TIMEOUT_SECONDS)
         try:
             while not failures:
@@ -75,11 +75,11 @@ def _load(api_url: str, seconds: float, paths: Sequence[str]) -> list[tuple[floa
         finally:
             connection.close()
 
-    askers = [threading.Thread(target=ask) for _ in range(CONNECTIONS)]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        asker.join()
+    threads = [threading.Thread(target=send_requests) for _ in range(CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     if failures:
         raise failures[0]
     return took

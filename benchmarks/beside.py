@@ -1,6 +1,6 @@
-"""What a replay costs live traffic: from a sale to the API with and without one, in turns on one platform.
+"""What a replay costs live traffic: latency from a sale to the API with and without one, in turns on one platform.
 
-The replay is of the pipeline that is asked, over a history that was put into the log before; nobody else waits for it.
+The replay is of the pipeline that is queried, over a history that was put into the log before.
 `python -m benchmarks.beside 0.5 1.0` measures these shares of a slice's time.
 """
 
@@ -23,18 +23,18 @@ from sqlalchemy import make_url
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from benchmarks import latency, platform
-from benchmarks.engine import Ground, preload_by_two
+from benchmarks.engine import Harness, preload_by_two
 from benchmarks.figures import Figure, at_most, percentile, table
 from contracts.settings import KafkaSettings, LogSettings
 from observability import logs
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.replay.building import SHARE
+from streaming.replay.build import SHARE
 
 NAME = "top-sales-by-city"
 # Moderate: a shop that sells 17 million times a day.
 SALES_PER_SECOND = 200
 MOST_RATIO = 2.0
-# In turns, so that whatever else the machine does hits both.
+# In turns, so that other load of the machine affects both.
 TURNS = 2
 WARM_UP_SECONDS, MEASURED_SECONDS = 5.0, 20.0
 # A slice at full speed does not get through it in a turn.
@@ -79,8 +79,8 @@ def _fill(environment: Mapping[str, str], events: int) -> None:
     connection.autocommit = True
     with connection.cursor() as cursor:
         before = {name: _counted(cursor, name) for name in TABLES}
-        # Of sources of their own: events of a known one would have to go on from its numbers.
-        preload_by_two(Ground(kafka, PIPELINES[NAME, CURRENT[NAME]], "beside"), events, sale_ids=SALE_IDS)
+        # Sources of their own: events of an existing source would have to continue its seq.
+        preload_by_two(Harness(kafka, PIPELINES[NAME, CURRENT[NAME]], "beside"), events, sale_ids=SALE_IDS)
         deadline = time.monotonic() + TAKEN_SECONDS
         while any(_counted(cursor, name) < before[name] + events for name in TABLES):
             if time.monotonic() > deadline:
@@ -104,12 +104,12 @@ def _replaying(environment: Mapping[str, str], share: float | None) -> Iterator[
     number = _newest(environment) + 1
     command = platform.command("replay", *state, NAME, "--reason", "bench", "--share", str(share))
     log = Path(environment[platform.STATE]) / "bench-replay.log"
-    with log.open("wb") as said:
+    with log.open("wb") as output:
         # A group of its own, which Ctrl-C ends: the command and its slices.
         process = subprocess.Popen(
             command,
             env=platform.clean_environment(),
-            stdout=said,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )

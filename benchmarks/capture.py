@@ -1,4 +1,4 @@
-"""How many rows a second change capture brings exactly once into the log, beside the bare reading of the same stream.
+"""How many rows a second change capture brings exactly once into the log, beside a bare read of the same stream.
 
 The rows are there before either starts, so both run as fast as they can: `python benchmarks/capture.py --rows 500000`.
 """
@@ -22,9 +22,9 @@ from sqlalchemy import URL
 
 from benchmarks.figures import Figure
 from benchmarks.servers import servers
-from contracts import kafka
 from contracts.settings import SalesDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS
+from kafka_client import clients
 from sources.postgres.capture import Capture
 from sources.postgres.writer import Topics
 from stack import databases
@@ -71,7 +71,7 @@ def main(rows: int = 500_000, runs: int = 3) -> None:
 
 def _runs(rows: int, runs: int) -> Iterator[tuple[float, float, float]]:
     with servers() as stack:
-        kafka.ensure_topics(stack.kafka, (SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS))
+        clients.ensure_topics(stack.kafka, (SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS))
         for _ in range(runs):
             yield measure(stack, rows)
 
@@ -87,7 +87,7 @@ def measure(stack: Embedded, rows: int) -> tuple[float, float, float]:
     topics = Topics(
         *(replace(t, name=f"{t.name}-{name}") for t in (SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS))
     )
-    kafka.ensure_topics(stack.kafka, (topics.events, topics.positions, topics.dead_letters))
+    clients.ensure_topics(stack.kafka, (topics.events, topics.positions, topics.dead_letters))
     # Twice: the first run makes the slot and reads the empty table.
     _capture(Capture(stack.kafka, settings, topics), 0)
     with _replicating(url) as cursor:

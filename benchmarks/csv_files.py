@@ -1,8 +1,8 @@
 """A file of sales, from the inbox to the results: rows a second until every one is in the answer.
 
-Everything that a row passes is in it: the copy and its hash, parsing, the cache of taken rows, `sales-events`, combine
-and merge of top-sales-by-city, the sink's rows. Only the file itself is made before, and the processes are ready;
-Dagster, which needs some seconds to start a run, is not in it.
+Everything that a row passes is measured: the copy and its hash, parsing, the cache of taken rows, `sales-events`,
+combine and merge of top-sales-by-city, the sink's rows. Excluded are writing the file, starting the processes, and
+Dagster, which needs some seconds to start a run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import psycopg2
 from benchmarks.figures import Figure
 from benchmarks.servers import servers
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
-from sources.csv.intake import take
+from sources.csv.ingest import take
 from stack import databases
 from stack.embedded import Embedded
 from stack.postgres import connect
@@ -41,7 +41,7 @@ COUNT = "select coalesce(sum(sales_count), 0) from top_sales_by_city"
 
 
 @dataclass(frozen=True)
-class _Ground:
+class _Harness:
     kafka: KafkaSettings
     results: ResultsDbSettings
     count: psycopg2.extensions.cursor
@@ -74,14 +74,14 @@ class _Ground:
 
 def figures(rows: int = 500_000) -> list[Figure]:
     """One file of so many rows, of about 90 bytes each, over a month and 200 cities."""
-    with servers() as stack, _ready(stack) as ground:
-        # What the first use of everything costs is not a row's.
-        _file(ground.next_file, 1_000, "w")
-        _taken(ground, 1_000)
-        size = _file(ground.next_file, rows, "r")
-        before = ground.cpu_seconds()
-        source, seconds = _taken(ground, 1_000 + rows)
-        cpu = ground.cpu_seconds() - before
+    with servers() as stack, _ready(stack) as harness:
+        # Warm-up.
+        _file(harness.next_file, 1_000, "w")
+        _taken(harness, 1_000)
+        size = _file(harness.next_file, rows, "r")
+        before = harness.cpu_seconds()
+        source, seconds = _taken(harness, 1_000 + rows)
+        cpu = harness.cpu_seconds() - before
     what = f"CSV, {rows:,} rows in one file of {size / 1e6:.0f} MB"
     return [
         Figure(f"{what}: inbox → rows of top-sales-by-city", rows / seconds, "rows/s"),
@@ -91,8 +91,8 @@ def figures(rows: int = 500_000) -> list[Figure]:
 
 
 @contextmanager
-def _ready(stack: Embedded) -> Iterator[_Ground]:
-    """The platform's own processes, as far as a row passes them."""
+def _ready(stack: Embedded) -> Iterator[_Harness]:
+    """The processes of the platform that a row passes."""
     url = stack.postgres(databases.RESULTS, databases.WRITER)
     shown = url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRORED_")}
@@ -119,9 +119,9 @@ def _ready(stack: Embedded) -> Iterator[_Ground]:
             cleanup.callback(_end, process)
             processes.append(process)
         results = ResultsDbSettings.model_validate({"results_db_url": shown})
-        ground = _Ground(stack.kafka, results, connection.cursor(), Path(folder), processes)
-        ground.inbox.csv_inbox.mkdir()
-        yield ground
+        harness = _Harness(stack.kafka, results, connection.cursor(), Path(folder), processes)
+        harness.inbox.csv_inbox.mkdir()
+        yield harness
 
 
 def _end(process: psutil.Popen) -> None:
@@ -130,16 +130,16 @@ def _end(process: psutil.Popen) -> None:
     process.wait(60)
 
 
-def _taken(ground: _Ground, expected: int) -> tuple[float, float]:
+def _taken(harness: _Harness, expected: int) -> tuple[float, float]:
     """Seconds from the file's coming into the inbox until the log has its rows, and until the answer counts them."""
     started = time.perf_counter()
-    ground.next_file.rename(ground.inbox.csv_inbox / f"sales_{expected}.csv")
-    done = take(ground.kafka, ground.results, ground.inbox)
+    harness.next_file.rename(harness.inbox.csv_inbox / f"sales_{expected}.csv")
+    done = take(harness.kafka, harness.results, harness.inbox)
     source = time.perf_counter() - started
     if done.counts.rejected or done.counts.duplicates:
         raise RuntimeError(f"rows were refused: {done.counts}")
     deadline = started + TIMEOUT_SECONDS
-    while (counted := ground.counted()) < expected:
+    while (counted := harness.counted()) < expected:
         if time.perf_counter() > deadline:
             raise TimeoutError(f"{counted} of {expected} rows are counted")
         time.sleep(POLL_SECONDS)

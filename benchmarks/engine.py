@@ -1,7 +1,7 @@
 """combine + merge, exactly-once, over a log that is there already: events a second and a CPU-second.
 
 Beside it, in the same run, what it costs to consume the same log and do nothing with it: `kcat -C -f ''` if it is
-installed, else a bare `consume()`. The machine is shared and noisy, so the ratio says more than the figures.
+installed, else a bare `consume()`. The machine is shared and noisy, so compare the ratio, not the figures.
 """
 
 from __future__ import annotations
@@ -27,12 +27,9 @@ from uuid import uuid4
 
 import typer
 from confluent_kafka import OFFSET_BEGINNING, Producer, TopicPartition
-from prometheus_client import Counter
 
 from benchmarks.figures import Figure
 from benchmarks.servers import servers
-from contracts import kafka as connect
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, LogSettings
 from contracts.topics import (
@@ -43,12 +40,13 @@ from contracts.topics import (
     GenerationTopics,
     Topic,
 )
+from kafka_client import clients as connect
+from kafka_client.registry import Registry
 from observability import logs
-from observability.metrics import EVENTS
+from observability.metrics import EVENTS, TRANSACTIONS
 from streaming.engine.pipeline import Parameters, Pipeline
-from streaming.engine.transactions import TRANSACTIONS
-from streaming.engine.worker import Worker
-from streaming.generations import Generation, TopicIdentity
+from streaming.generations.catalog import Generation, TopicIdentity
+from streaming.generations.worker import Worker
 from streaming.pipelines import CURRENT, PIPELINES
 
 TARGET_PER_CPU_SECOND = 383_000
@@ -61,7 +59,7 @@ DISORDER_SECONDS = 6 * 3600
 
 
 @dataclass(frozen=True)
-class Ground:
+class Harness:
     """Topics of one measurement."""
 
     kafka: KafkaSettings
@@ -76,24 +74,24 @@ class Ground:
     @property
     def sources(self) -> list[Topic]:
         """All logs."""
-        return [found.source for found in self.pipeline.inputs]
+        return [each.source for each in self.pipeline.inputs]
 
     @classmethod
-    def make(cls, kafka: KafkaSettings, name: str, partitions: int = SALES_PARTITIONS) -> Ground:
+    def make(cls, kafka: KafkaSettings, name: str, partitions: int = SALES_PARTITIONS) -> Harness:
         suffix = uuid4().hex[:8]
-        found = PIPELINES[name, CURRENT[name]]
+        template = PIPELINES[name, CURRENT[name]]
         sources = [
             replace(each.source, name=f"{each.source.name}-{suffix}", partitions=partitions)
-            for each in found.inputs
+            for each in template.inputs
         ]
-        pipeline = replace(found.over(*sources), name=f"{name}-{suffix}")
-        ground = cls(kafka, pipeline, suffix)
+        pipeline = replace(template.over(*sources), name=f"{name}-{suffix}")
+        harness = cls(kafka, pipeline, suffix)
         connect.ensure_topics(
-            kafka, [*sources, *GenerationTopics(pipeline.name, 1).all, *ground.side_topics.values()]
+            kafka, [*sources, *GenerationTopics(pipeline.name, 1).all, *harness.side_topics.values()]
         )
-        return ground
+        return harness
 
-    def anew(self) -> Ground:
+    def anew(self) -> Harness:
         """The same log, to be read from its beginning: topics and groups of a pipeline that has none yet."""
         name = f"{self.pipeline.name}-{uuid4().hex[:8]}"
         connect.ensure_topics(self.kafka, GenerationTopics(name, 1).all)
@@ -106,28 +104,28 @@ class Ground:
 
     def generation(self) -> Generation:
         names = [*self.sources, *GenerationTopics(self.pipeline.name, 1).all]
-        found = connect.describe_topics(self.kafka, [topic.name for topic in names])
+        identities = connect.describe_topics(self.kafka, [topic.name for topic in names])
         return Generation(
             pipeline=self.pipeline.name,
             number=1,
             version=self.pipeline.version,
             state="active",
             parameters=Parameters("UTC", timedelta(hours=1), self.pipeline.calendar or "1-day"),
-            topics={name: TopicIdentity(*identity) for name, identity in found.items()},
+            topics={name: TopicIdentity(*identity) for name, identity in identities.items()},
             start_offsets=dict.fromkeys(range(sum(each.partitions for each in self.sources)), 0),
         )
 
 
 def preload(
-    ground: Ground, events: int, source: str = "postgres", *, first: int = 0, sale_ids: int | None = None
+    harness: Harness, events: int, source: str = "postgres", *, first: int = 0, sale_ids: int | None = None
 ) -> None:
     """Sales of a month in 200 cities, each its own record, in order of time give or take some hours.
 
-    Those before `first` are there already. `sale_ids`: how many there are, for whoever does not want a join to keep
-    every one; as many as events if left out.
+    Those before `first` are there already. `sale_ids`: how many distinct ones, which bounds what a join keeps; as many
+    as events if left out.
     """
-    codec = Registry(ground.kafka).codec(ground.source.subject, load(ground.source.schema))
-    producer: Producer = connect.transactional_producer(ground.kafka, f"preload-{ground.suffix}-{source}")
+    codec = Registry(harness.kafka).codec(harness.source.subject, load(harness.source.schema))
+    producer: Producer = connect.transactional_producer(harness.kafka, f"preload-{harness.suffix}-{source}")
     producer.init_transactions(30)
     chance = Random(1)
     start = datetime(2026, 1, 1, tzinfo=UTC)
@@ -157,12 +155,12 @@ def preload(
         # Encoded before it begins: a transaction that lasts for seconds runs out of time on a busy machine.
         producer.begin_transaction()
         for key, value in values:
-            producer.produce(ground.source.name, value, key)
+            producer.produce(harness.source.name, value, key)
         producer.commit_transaction(60)
 
 
-def measure(kafka: KafkaSettings, ground: Ground, events: int, folder: str) -> dict[str, float]:
-    """A worker in this process until nothing moves any more; figures between its first commit and its last."""
+def measure(kafka: KafkaSettings, harness: Harness, events: int, folder: str) -> dict[str, float]:
+    """A worker in this process until its counters stop; figures between its first commit and its last."""
     stop = threading.Event()
     failed: list[BaseException] = []
 
@@ -170,12 +168,12 @@ def measure(kafka: KafkaSettings, ground: Ground, events: int, folder: str) -> d
         try:
             worker = Worker(
                 kafka,
-                ground.pipeline,
-                ground.generation(),
+                harness.pipeline,
+                harness.generation(),
                 0,
                 Path(folder),
                 lambda *_: (),
-                **ground.side_topics,
+                **harness.side_topics,
             )
             worker.run(stop)
         except BaseException as error:
@@ -184,7 +182,7 @@ def measure(kafka: KafkaSettings, ground: Ground, events: int, folder: str) -> d
 
     thread = threading.Thread(target=work)
     thread.start()
-    samples = []
+    samples: list[tuple[float, float, float, float]] = []
     quiet_since = time.monotonic()
     while not failed:
         time.sleep(0.02)
@@ -211,24 +209,25 @@ def measure(kafka: KafkaSettings, ground: Ground, events: int, folder: str) -> d
     }
 
 
-def total(metric: Counter, step: str) -> float:
+def total(metric: Any, step: str) -> float:
     """The metric of this step, over all inputs; read from the objects: collecting all costs what is measured."""
-    return sum(
+    value: float = sum(
         child._value.get() for values, child in list(metric._metrics.items()) if f".g1.{step}" in values[0]
     )
+    return value
 
 
-def consume_only(ground: Ground, events: int) -> tuple[str, float, float]:
+def consume_only(harness: Harness, events: int) -> tuple[str, float, float]:
     """The log read and dropped: by what, seconds, CPU-seconds."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     kcat = shutil.which("kcat")
     if kcat:
-        topic = ground.source.name
+        topic = harness.source.name
         command = [
             kcat,
             "-C",
             "-b",
-            ground.kafka.kafka_bootstrap,
+            harness.kafka.kafka_bootstrap,
             "-t",
             topic,
             "-o",
@@ -240,15 +239,15 @@ def consume_only(ground: Ground, events: int) -> tuple[str, float, float]:
         ]
         subprocess.run(command, check=True, timeout=300)
     else:
-        in_child(_drain, ground, events)
+        in_child(_drain, harness, events)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return "kcat" if kcat else "consume()", time.monotonic() - started, cpu
 
 
-def _drain(ground: Ground, events: int) -> None:
-    reader = connect.consumer(ground.kafka, f"drain-{ground.suffix}", subscribed=False)
-    topic = ground.source
+def _drain(harness: Harness, events: int) -> None:
+    reader = connect.consumer(harness.kafka, f"drain-{harness.suffix}", subscribed=False)
+    topic = harness.source
     reader.assign([TopicPartition(topic.name, p, OFFSET_BEGINNING) for p in range(topic.partitions)])
     seen = 0
     while seen < events:
@@ -259,25 +258,25 @@ def _drain(ground: Ground, events: int) -> None:
 def in_child(function: Any, *arguments: Any) -> Any:
     """The function's result, from a process that did nothing else."""
     context = multiprocessing.get_context("spawn")
-    # It says nothing on stdout, which is for the figures.
+    # Stdout is for the figures.
     quiet = ("benchmark", LogSettings(log_level="WARNING"))
     with context.Pool(1, initializer=logs.configure, initargs=quiet) as pool:
         return pool.apply(function, arguments)
 
 
-def preload_by_two(ground: Ground, events: int, *, first: int = 0, sale_ids: int | None = None) -> None:
+def preload_by_two(harness: Harness, events: int, *, first: int = 0, sale_ids: int | None = None) -> None:
     """The same by two processes, half of two sources each: encoding is what takes the time."""
     with ThreadPoolExecutor(2) as threads:
         halves = [
-            threads.submit(in_child, _preload_half, ground, events // 2, source, first // 2, sale_ids)
+            threads.submit(in_child, _preload_half, harness, events // 2, source, first // 2, sale_ids)
             for source in ("history-1", "history-2")
         ]
         for half in halves:
             half.result()
 
 
-def _preload_half(ground: Ground, events: int, source: str, first: int, sale_ids: int | None) -> None:
-    preload(ground, events, source, first=first, sale_ids=sale_ids)
+def _preload_half(harness: Harness, events: int, source: str, first: int, sale_ids: int | None) -> None:
+    preload(harness, events, source, first=first, sale_ids=sale_ids)
 
 
 @contextmanager
@@ -309,7 +308,7 @@ def figures(events: int = 2_000_000, pipeline: str = "top-sales-by-city", rounds
 def _rounds(events: int, pipeline: str, rounds: int) -> Iterator[dict[str, float]]:
     """Each round reads the same log from its beginning, with topics and groups of its own."""
     with kafka_of_its_own() as kafka:
-        loaded = Ground.make(kafka, pipeline)
+        loaded = Harness.make(kafka, pipeline)
         preload(loaded, events)
         for _ in range(rounds):
             fresh = loaded.anew()

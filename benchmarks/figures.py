@@ -38,8 +38,8 @@ def shown(value: float) -> str:
 
 
 def table(figures: Sequence[Figure], machine: str) -> Table:
-    """The figures, with the machine they are of: on a busy one a missed target says little."""
-    made = Table(title="ElectroRed, measured", caption=machine)
+    """The figures with the machine they are of: on a busy one a missed target means little."""
+    rows = Table(title="ElectroRed, measured", caption=machine)
     for name, justify in (
         ("what", "left"),
         ("figure", "right"),
@@ -47,8 +47,8 @@ def table(figures: Sequence[Figure], machine: str) -> Table:
         ("target", "left"),
         ("", "left"),
     ):
-        made.add_column(name, justify=justify)  # type: ignore[arg-type]
+        rows.add_column(name, justify=justify)  # type: ignore[arg-type]
     for figure in figures:
         verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[figure.met]
-        made.add_row(figure.name, shown(figure.value), figure.unit, figure.target, verdict)
-    return made
+        rows.add_row(figure.name, shown(figure.value), figure.unit, figure.target, verdict)
+    return rows

@@ -12,18 +12,18 @@ from random import Random
 
 from confluent_kafka import Producer
 
-from benchmarks.engine import PRELOAD_TRANSACTION, Ground, in_child, kafka_of_its_own, measure, preload
+from benchmarks.engine import PRELOAD_TRANSACTION, Harness, in_child, kafka_of_its_own, measure, preload
 from benchmarks.figures import Figure
-from contracts import kafka as connect
-from contracts.registry import Registry
 from contracts.schemas import load
+from kafka_client import clients as connect
+from kafka_client.registry import Registry
 
 
-def preload_payments(ground: Ground, count: int) -> None:
+def preload_payments(harness: Harness, count: int) -> None:
     """A payment for each sale, in another order."""
-    topic = ground.sources[1]
-    codec = Registry(ground.kafka).codec(topic.subject, load(topic.schema))
-    producer: Producer = connect.transactional_producer(ground.kafka, f"payments-{ground.suffix}")
+    topic = harness.sources[1]
+    codec = Registry(harness.kafka).codec(topic.subject, load(topic.schema))
+    producer: Producer = connect.transactional_producer(harness.kafka, f"payments-{harness.suffix}")
     producer.init_transactions(30)
     chance = Random(2)
     start = datetime(2026, 1, 1, tzinfo=UTC)
@@ -44,7 +44,7 @@ def preload_payments(ground: Ground, count: int) -> None:
                 "confirmed_at": at,
                 "recorded_at": at,
             }
-            values.append((payment["sale_id"].encode(), codec.encode(payment)))
+            values.append((f"{sales[seq]:012d}".encode(), codec.encode(payment)))
         producer.begin_transaction()
         for key, value in values:
             producer.produce(topic.name, value, key)
@@ -54,11 +54,11 @@ def preload_payments(ground: Ground, count: int) -> None:
 def figures(sales: int = 200_000) -> list[Figure]:
     """Sales and as many payments, joined by one process on an embedded Kafka of its own."""
     with kafka_of_its_own() as kafka:
-        ground = Ground.make(kafka, "enriched-sales")
-        preload(ground, sales)
-        preload_payments(ground, sales)
+        harness = Harness.make(kafka, "enriched-sales")
+        preload(harness, sales)
+        preload_payments(harness, sales)
         with tempfile.TemporaryDirectory() as folder:
-            ours = in_child(measure, kafka, ground, 2 * sales, folder)
+            ours = in_child(measure, kafka, harness, 2 * sales, folder)
     return [
         Figure("join of sales and payments", ours["events"] / ours["seconds"], "events/s"),
         Figure("join of sales and payments, per CPU-second", ours["events"] / ours["cpu_seconds"], "events"),

@@ -1,7 +1,7 @@
 """From a sale's commit to the API's answer, while 1,000 sales a second come in.
 
-Every 50 ms a probe sale is inserted on a schedule, whatever became of the ones before; a tight loop asks the API for
-the probes' totals. A probe's time runs from when it was due, so a stall is felt by all that were due during it.
+Every 50 ms a probe sale is inserted on a schedule, an open load; a tight loop polls the API for the probes' totals.
+A probe's time runs from when it was due, so a stall counts for all that were due during it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROBE_SECONDS = 0.05
 CITIES = 32
 # No place on earth and a currency for tests: nothing else is in the answer.
 COUNTRY, CURRENCY = "ZZ", "XTS"
-# Two questions a round trip of some 3 ms would take a core of two; the pause is part of what is measured.
+# Two requests a round trip of some 3 ms would take a core of two; the pause is part of what is measured.
 POLL_SECONDS = 0.005
 TIMEOUT_SECONDS = 30.0
 P50_MS, P99_MS = 50.0, 200.0
@@ -94,15 +94,15 @@ def _probe(sales_url: str, api_url: str, seconds: float) -> Probes:
     total = int(seconds / PROBE_SECONDS)
     failures: list[BaseException] = []
     inserter = threading.Thread(target=_insert, args=(sales_url, probes, total, failures), daemon=True)
-    answers = _answers(api_url)
+    responses = _responses(api_url)
     # Probes of an earlier measurement on this platform are in the totals already.
-    before = {int(row["city"]): int(row["sales_count"]) for row in next(answers)["data"]}
+    before = {int(row["city"]): int(row["sales_count"]) for row in next(responses)["data"]}
     counts = [0] * CITIES
     deadline = time.monotonic() + seconds + TIMEOUT_SECONDS
     inserter.start()
-    for answer in answers:
+    for response in responses:
         at = time.monotonic()
-        for row in answer["data"]:
+        for row in response["data"]:
             city = int(row["city"])
             count = int(row["sales_count"]) - before.get(city, 0)
             for turn in range(counts[city], count):
@@ -145,8 +145,8 @@ def _insert(sales_url: str, probes: Probes, total: int, failures: list[BaseExcep
         failures.append(error)
 
 
-def _answers(api_url: str) -> Iterator[dict[str, list[dict[str, str]]]]:
-    """The API's answers to one question, each once, over one connection."""
+def _responses(api_url: str) -> Iterator[dict[str, list[dict[str, str]]]]:
+    """Responses of the API to one query, each once, over one connection."""
     address = urlparse(api_url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=TIMEOUT_SECONDS)
     today = datetime.now(UTC).date().isoformat()

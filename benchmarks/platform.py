@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-# Away from a platform that a person has running, and from the offsets that people choose.
+# Away from the ports of a running platform, and from the offsets that people choose.
 PORT_OFFSET = 21_000
 START_TIMEOUT_SECONDS = 600
 STATE = "ELECTRORED_STATE_DIR"
@@ -18,8 +18,8 @@ STATE = "ELECTRORED_STATE_DIR"
 
 @contextmanager
 def running() -> Iterator[Mapping[str, str]]:
-    """Start the platform as a person would, without simulated sales; gives what `electrored env` prints, and where it
-    keeps its state.
+    """Start the platform with `electrored up`, without simulated sales; yields what `electrored env` prints, and the
+    state folder.
     """
     # Not below a folder that only this user may enter: PostgreSQL started by root runs as another one.
     with tempfile.TemporaryDirectory(prefix="electrored-bench-", ignore_cleanup_errors=True) as folder:
@@ -39,12 +39,12 @@ def command(*arguments: str) -> list[str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """Nothing of a platform that this shell is set up for: everything measured is started here."""
+    """This environment without ELECTRORED_*: everything measured is started here."""
     return {name: value for name, value in os.environ.items() if not name.startswith("ELECTRORED_")}
 
 
 def electrored(*arguments: str) -> str:
-    """Output of the command. Raises CalledProcessError with what it said if it fails."""
+    """Stdout of the command. On failure its output goes to stderr and CalledProcessError is raised."""
     done = subprocess.run(
         command(*arguments),
         capture_output=True,

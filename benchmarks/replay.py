@@ -1,7 +1,7 @@
 """A replay of a log that is there already: events a second, and a second of one core, slices one after the other.
 
-What is counted is the slices' own time and memory; the broker's is not in it, and no rows are written to PostgreSQL.
-What a process costs before it begins is a figure of its own: it is the same for a slice of any length.
+Counted are the slices' own time and memory, not the broker's; no rows are written to PostgreSQL.
+The start of a process is a figure of its own: it is the same for a slice of any length.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ import typer
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from benchmarks.engine import Ground, in_child, preload_by_two
+from benchmarks.engine import Harness, in_child, preload_by_two
 from benchmarks.figures import Figure, at_least
 from benchmarks.servers import servers
 from contracts.settings import KafkaSettings, LogSettings
 from observability import logs
 from stack import databases
 from stack.embedded import Embedded
-from streaming import generations
 from streaming.engine.pipeline import Parameters
-from streaming.generations import Generation, load
+from streaming.generations import catalog
+from streaming.generations.catalog import Generation, load
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.replay import building, retirement
-from streaming.replay.building import Slice
+from streaming.replay import build, retirement
+from streaming.replay.build import Slice
 from streaming.replay.request import Request
 
 ROOT = Path(__file__).parents[1]
@@ -60,18 +60,18 @@ def figures(sizes: Sequence[int] = SIZES) -> list[Figure]:
     """A replay of each size, the log growing in between; every slice in a process that does nothing else."""
     runs = list(_runs(sizes))
     last = runs[-1]
-    made = [
+    measured = [
         Figure(
             f"replay of {last.events:,} events, one slice at a time", last.events / last.seconds, "events/s"
         ),
         at_least("replay, per CPU-second of a core", last.events / last.cpu_seconds, "events", TARGET),
         Figure("replay: CPU-seconds of a process before its slice", last.begun_seconds, "s"),
     ]
-    made += [
+    measured += [
         Figure(f"replay of {run.events:,} events: memory of a slice at most", run.mebibytes, "MiB")
         for run in runs
     ]
-    return made
+    return measured
 
 
 def _runs(sizes: Sequence[int]) -> Iterator[Replayed]:
@@ -80,22 +80,22 @@ def _runs(sizes: Sequence[int]) -> Iterator[Replayed]:
         engine = create_engine(url, poolclass=NullPool)
         pipeline = PIPELINES[NAME, CURRENT[NAME]]
         parameters = Parameters("UTC", timedelta(hours=1), "1-day")
-        generations.create(stack.kafka, engine, pipeline, parameters, reason="bench", created_by="bench")
+        catalog.create(stack.kafka, engine, pipeline, parameters, reason="bench", created_by="bench")
         there = 0
         for events in sizes:
-            preload_by_two(Ground(stack.kafka, pipeline, f"replay-{events}"), events, first=there)
+            preload_by_two(Harness(stack.kafka, pipeline, f"replay-{events}"), events, first=there)
             there = events
-            made = building.begin(stack.kafka, engine, Request(NAME, "bench", "bench"))
-            yield _replayed(stack.kafka, url, made, events, folder)
-            retirement.retire(stack.kafka, engine, NAME, made.number)
+            generation = build.begin(stack.kafka, engine, Request(NAME, "bench", "bench"))
+            yield _replayed(stack.kafka, url, generation, events, folder)
+            retirement.retire(stack.kafka, engine, NAME, generation.number)
 
 
-def _replayed(kafka: KafkaSettings, url: str, made: Generation, events: int, folder: str) -> Replayed:
+def _replayed(kafka: KafkaSettings, url: str, generation: Generation, events: int, folder: str) -> Replayed:
     started, cpu, memory = time.perf_counter(), 0.0, 0.0
     before: list[float] = []
-    for pieces in building.slices(made):
+    for pieces in build.slices(generation):
         for piece in pieces:
-            begun, of_slice, peak = in_child(_run, kafka, url, made.number, piece, folder)
+            begun, of_slice, peak = in_child(_run, kafka, url, generation.number, piece, folder)
             before.append(begun)
             cpu += of_slice
             memory = max(memory, peak)
@@ -121,7 +121,7 @@ def _run(
 ) -> tuple[float, float, float]:
     """CPU-seconds of the process before the slice, of the slice, and MiB."""
     results, begun = create_engine(url, poolclass=NullPool), time.process_time()
-    building.run_slice(
+    build.run_slice(
         kafka, results, load(results, NAME, number), piece, Path(folder), share=1.0, stop=threading.Event()
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -131,7 +131,7 @@ def _run(
 def main(
     sizes: Annotated[list[int], typer.Argument(help="Events in the log, growing.")],
 ) -> None:
-    """Measure on servers of its own, and tell each size when it is done."""
+    """Measure on servers of its own; prints each size when it is done."""
     logs.configure("benchmarks", LogSettings(log_level="WARNING"))
     for run in _runs(sizes):
         print(

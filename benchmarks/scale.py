@@ -1,7 +1,7 @@
 """1, 2 and 4 worker processes over one log of 8 partitions, exactly-once: events a second, and CPU-seconds per million.
 
-On a machine of two cores the seconds cannot more than halve, and Kafka is on it as well. What has to stay is the CPU
-time of an event: then more machines do more. Counted from when every process has committed something; Kafka's own
+On a machine of two cores the seconds cannot more than halve, and Kafka is on it as well. The CPU time of an event has
+to stay the same: then more machines do more. Counted from when every process has committed something; Kafka's own
 beside it.
 """
 
@@ -21,20 +21,20 @@ from typing import Annotated, Any
 import psutil
 import typer
 
-from benchmarks.engine import Ground, preload_by_two, total
+from benchmarks.engine import Harness, preload_by_two, total
 from benchmarks.figures import Figure, at_most
 from benchmarks.servers import servers
 from contracts.settings import LogSettings
 from observability import logs
 from observability.metrics import EVENTS
-from streaming.engine.worker import Worker
+from streaming.generations.worker import Worker
 
 PIPELINE = "top-sales-by-city"
 PARTITIONS = 8
 COUNTS = (1, 2, 4)
 # More processes make smaller transactions of the same events, and each of those costs something. It must not be more.
 MOST_CPU_RATIO = 1.25
-# Nothing moves any more: far more than a transaction's time.
+# No counter moves: far longer than a transaction.
 QUIET_SECONDS = 2.0
 PATIENCE_SECONDS = 300.0
 
@@ -70,13 +70,15 @@ def figures(events: int = 4_000_000) -> list[Figure]:
     """All counts over the same log, on servers of their own."""
     runs = list(_runs(events, COUNTS))
     one, most = runs[0], runs[-1]
-    made = [Figure("combine + merge, 1 process, 8 partitions", one.rate, "events/s")]
-    made += [Figure(f"the same by {run.processes} processes", run.rate / one.rate, "×") for run in runs[1:]]
-    made += [
+    measured = [Figure("combine + merge, 1 process, 8 partitions", one.rate, "events/s")]
+    measured += [
+        Figure(f"the same by {run.processes} processes", run.rate / one.rate, "×") for run in runs[1:]
+    ]
+    measured += [
         Figure(f"CPU-seconds per million events, {run.processes}", run.cpu_per_million, "s") for run in runs
     ]
-    made.append(Figure("a sale in the log, loaded in bulk, on disk", one.bytes_per_event, "bytes"))
-    made.append(
+    measured.append(Figure("a sale in the log, loaded in bulk, on disk", one.bytes_per_event, "bytes"))
+    measured.append(
         at_most(
             f"CPU of an event, {most.processes} processes beside 1",
             most.cpu_per_million / one.cpu_per_million,
@@ -84,12 +86,12 @@ def figures(events: int = 4_000_000) -> list[Figure]:
             MOST_CPU_RATIO,
         )
     )
-    return made
+    return measured
 
 
 def _runs(events: int, counts: Sequence[int]) -> Iterator[Run]:
     with servers() as stack:
-        loaded = Ground.make(stack.kafka, PIPELINE, PARTITIONS)
+        loaded = Harness.make(stack.kafka, PIPELINE, PARTITIONS)
         preload_by_two(loaded, events)
         broker = psutil.Process(stack.processes["kafka"].pid)
         size = sum(file.stat().st_size for file in stack.folder.rglob(f"{loaded.source.name}-*/*.log"))
@@ -97,13 +99,13 @@ def _runs(events: int, counts: Sequence[int]) -> Iterator[Run]:
             yield replace(_run(loaded.anew(), events, count, broker), bytes_per_event=size / events)
 
 
-def _run(ground: Ground, events: int, count: int, broker: psutil.Process) -> Run:
+def _run(harness: Harness, events: int, count: int, broker: psutil.Process) -> Run:
     context = multiprocessing.get_context("spawn")
     moved, stop, results = context.Array("d", 2 * count), context.Event(), context.Queue()
     with tempfile.TemporaryDirectory() as folder:
         processes = [
-            context.Process(target=_work, args=(ground, slot, folder, moved, stop, results))
-            for slot in range(count)
+            context.Process(target=_work, args=(harness, instance_id, folder, moved, stop, results))
+            for instance_id in range(count)
         ]
         for process in processes:
             process.start()
@@ -118,24 +120,24 @@ def _run(ground: Ground, events: int, count: int, broker: psutil.Process) -> Run
 
 
 def _work(
-    ground: Ground,
-    slot: int,
+    harness: Harness,
+    instance_id: int,
     folder: str,
     moved: SynchronizedArray[float],
     stop: Event,
     results: multiprocessing.Queue[list[Sample]],
 ) -> None:
-    """A worker until told to stop; what it did is told while it does it, and with its times at the end."""
+    """A worker until `stop`; its counters go to `moved` as they grow, its samples to `results` at the end."""
     logs.configure("benchmark", LogSettings(log_level="WARNING"))
     ended = threading.Event()
     worker = Worker(
-        ground.kafka,
-        ground.pipeline,
-        ground.generation(),
-        slot,
+        harness.kafka,
+        harness.pipeline,
+        harness.generation(),
+        instance_id,
         Path(folder),
         lambda *_: (),
-        **ground.side_topics,
+        **harness.side_topics,
     )
     thread = threading.Thread(target=worker.run, args=(ended,))
     thread.start()
@@ -143,7 +145,7 @@ def _work(
     while not stop.wait(0.02) and thread.is_alive():
         sample = (time.monotonic(), time.process_time(), total(EVENTS, "combine"))
         samples.append(sample)
-        moved[2 * slot], moved[2 * slot + 1] = sample[2], total(EVENTS, "merge")
+        moved[2 * instance_id], moved[2 * instance_id + 1] = sample[2], total(EVENTS, "merge")
     ended.set()
     thread.join()
     results.put(samples)
@@ -154,7 +156,7 @@ def _watch(
 ) -> list[Sample]:
     """Kafka's samples until all events have come to a total, and all is quiet."""
     samples: list[Sample] = []
-    last, quiet_since = list(moved), time.monotonic()
+    last, quiet_since = moved[:], time.monotonic()
     deadline = quiet_since + PATIENCE_SECONDS
     while sum(last[::2]) < events or time.monotonic() - quiet_since < QUIET_SECONDS:
         if time.monotonic() > deadline or not all(process.is_alive() for process in processes):
@@ -162,7 +164,7 @@ def _watch(
         time.sleep(0.02)
         spent = broker.cpu_times()
         samples.append((time.monotonic(), spent.user + spent.system, 0.0))
-        now = list(moved)
+        now = moved[:]
         if now != last:
             last, quiet_since = now, time.monotonic()
     # Merge's last commit, as the samples below have it.
@@ -192,7 +194,7 @@ def main(
     events: Annotated[int, typer.Option(help="Events in the log.")] = 4_000_000,
     counts: Annotated[list[int] | None, typer.Argument(help="Numbers of processes.")] = None,
 ) -> None:
-    """Measure on servers of its own, and tell each count when it is done."""
+    """Measure on servers of its own; prints each count when it is done."""
     logs.configure("benchmarks", LogSettings(log_level="WARNING"))
     for run in _runs(events, counts or COUNTS):
         print(

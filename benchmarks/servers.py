@@ -14,7 +14,7 @@ from stack.embedded import Embedded, running
 
 @contextmanager
 def servers() -> Iterator[Embedded]:
-    """Start them, and stop them after the last client: one that outlives its broker says so on stderr, for ever."""
+    """Start them, and stop them after the last client: one that outlives its broker logs to stderr for ever."""
     folder = Path(tempfile.mkdtemp(prefix="electrored-bench-"))
     try:
         with running(folder) as stack:

@@ -25,12 +25,12 @@ from sqlalchemy.pool import NullPool
 from benchmarks.figures import Figure
 from benchmarks.replay import NAME, ROOT, prepared
 from benchmarks.servers import servers
-from contracts import kafka as connect
-from contracts.registry import Registry
 from contracts.settings import KafkaSettings, LogSettings
+from kafka_client import clients as connect
+from kafka_client.registry import Registry
 from observability import logs
-from streaming import generations
 from streaming.engine.pipeline import Parameters
+from streaming.generations import catalog
 from streaming.pipelines import CURRENT, PIPELINES
 
 PRELOAD_TRANSACTION = 20_000
@@ -51,14 +51,14 @@ class Run:
 
 def figures(rows: int = 200_000) -> list[Figure]:
     """Both, on servers of their own."""
-    made = []
+    measured = []
     for run in _runs(rows):
-        made.append(Figure(f"sink, rows {run.kind}", run.rows / run.seconds, "rows/s"))
-        made.append(Figure(f"sink, rows {run.kind}, per CPU-second", run.rows / run.cpu_seconds, "rows"))
-        made.append(
+        measured.append(Figure(f"sink, rows {run.kind}", run.rows / run.seconds, "rows/s"))
+        measured.append(Figure(f"sink, rows {run.kind}, per CPU-second", run.rows / run.cpu_seconds, "rows"))
+        measured.append(
             Figure(f"PostgreSQL, rows {run.kind}, per CPU-second", run.rows / run.server_cpu_seconds, "rows")
         )
-    return made
+    return measured
 
 
 def _runs(rows: int) -> Iterator[Run]:
@@ -68,18 +68,20 @@ def _runs(rows: int) -> Iterator[Run]:
         engine = create_engine(url, poolclass=NullPool)
         parameters = Parameters("UTC", timedelta(hours=1), "1-day")
         pipeline = PIPELINES[NAME, CURRENT[NAME]]
-        made = generations.create(
+        generation = catalog.create(
             stack.kafka, engine, pipeline, parameters, reason="bench", created_by="bench"
         )
         for kind, round_number in (("new", 1), ("changed", 2)):
-            _fill(stack.kafka, made, rows, round_number)
+            _fill(stack.kafka, generation, rows, round_number)
             yield _sunk(stack.kafka, engine, url, server, kind, rows)
 
 
-def _fill(kafka: KafkaSettings, made: generations.Generation, rows: int, round_number: int) -> None:
+def _fill(kafka: KafkaSettings, generation: catalog.Generation, rows: int, round_number: int) -> None:
     """A total of each group, as merge would write them."""
-    topic = made.names.state
-    codec = Registry(kafka).codec(topic.subject, PIPELINES[made.pipeline, made.version].state_schema())
+    topic = generation.names.state
+    codec = Registry(kafka).codec(
+        topic.subject, PIPELINES[generation.pipeline, generation.version].state_schema()
+    )
     producer: Producer = connect.transactional_producer(kafka, f"fill-{round_number}")
     producer.init_transactions(30)
     for begin in range(0, rows, PRELOAD_TRANSACTION):
@@ -109,7 +111,7 @@ def _fill(kafka: KafkaSettings, made: generations.Generation, rows: int, round_n
 def _sunk(
     kafka: KafkaSettings, engine: Engine, url: str, server: psutil.Process, kind: str, rows: int
 ) -> Run:
-    """Between the sink's first commit and its last; what lies in the first one is not counted."""
+    """Between the sink's first commit and its last, without the rows of the first."""
     # Offsets, with a transaction's marker for every so many thousand rows: to count rows would cost the server more.
     position = text("select coalesce(sum(next_offset), 0) from sink_positions")
     samples: list[tuple[float, float, float, float]] = []

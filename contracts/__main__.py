@@ -1,4 +1,4 @@
-"""`python -m contracts setup|acls`: what every room finds ready before it starts, and who may do what in Kafka."""
+"""`python -m contracts setup|acls`: tables, topics and schemas of all processes, and their rights in Kafka."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from confluent_kafka import KafkaException
 from sqlalchemy import create_engine, select
 from sqlalchemy.pool import NullPool
 
-from contracts import acls, keeping
-from contracts.kafka import admin, ensure_topics
 from contracts.migrate import NewerDatabase, upgrade
-from contracts.registry import Registry
 from contracts.settings import KafkaSettings, LineageSettings, ResultsDbSettings, from_environment
 from contracts.tables import LIVE, generations
 from contracts.topics import OPENLINEAGE_EVENTS, PUBLIC, GenerationTopics
+from kafka_client import acls, topic_settings
+from kafka_client.clients import admin, ensure_topics
+from kafka_client.registry import Registry
 
-app = typer.Typer(no_args_is_help=True, help="The nouns every room shares.")
+app = typer.Typer(no_args_is_help=True, help="Tables, topics, schemas and Kafka rights.")
 
 
 @app.command()
 def setup() -> None:
-    """Migrate the results database, make the public topics, register their schemas; may run any number of times.
+    """Migrate the results database, create the public topics, register their schemas; idempotent.
 
-    Topics that are not kept as they have to be are put right, those of generations too.
+    Corrects wrong topic settings, those of generations too.
     """
     kafka = from_environment(KafkaSettings)
     results = from_environment(ResultsDbSettings).results_db_url.get_secret_value()
@@ -42,56 +42,56 @@ def setup() -> None:
 
 
 def _keep(kafka: KafkaSettings, results: str) -> None:
-    """Every topic that results are computed from or kept in; ends the process where a person has to decide."""
+    """Correct the settings of all topics of results; ends the process where a person has to decide."""
     engine = create_engine(results, poolclass=NullPool)
     of = generations.c
     with engine.connect() as connection:
         live = connection.execute(select(of.pipeline, of.number).where(of.state.in_(LIVE))).all()
     internal = [topic for row in live for topic in GenerationTopics(row.pipeline, row.number).all]
     try:
-        # One that is gone is for its worker to say, which knows what that means.
-        there = keeping.existing(kafka, internal)
-        for found in keeping.mend(kafka, (*PUBLIC, *there)):
-            typer.echo(f"put right: {found}", err=True)
-        lost = keeping.losses(admin(kafka), PUBLIC)
-    except keeping.NotKept as error:
+        # A missing one is reported by its worker, with the remedy.
+        existing = topic_settings.existing(kafka, internal)
+        for deviation in topic_settings.mend(kafka, (*PUBLIC, *existing)):
+            typer.echo(f"put right: {deviation}", err=True)
+        lost = topic_settings.losses(admin(kafka), PUBLIC)
+    except topic_settings.NotKept as error:
         raise SystemExit(f"error: {error}") from error
     except KafkaException as error:
         raise SystemExit(
-            f"error: Kafka refuses to show or set how topics are kept ({error.args[0].str()}): `electrored-setup` has "
-            "the rights that this needs (`python -m contracts acls`)"
+            f"error: Kafka refuses to read or alter topic settings ({error.args[0].str()}): run this as "
+            "`electrored-setup`, which has the rights (`python -m contracts acls`)"
         ) from error
     if lost and not live:
-        raise SystemExit(f"error: {keeping.explained(lost)}")
+        raise SystemExit(f"error: {topic_settings.explained(lost)}")
     for loss in lost:
-        # Generations that are there have counted what is gone: they stay right, and no other can be made.
+        # Live generations have counted the lost records and stay correct; no new one can be computed.
         typer.echo(f"warning: {loss}; no generation can be computed from it any more", err=True)
 
 
 @app.command("acls")
 def kafka_acls(
     create: Annotated[
-        bool, typer.Option("--create", help="Give the rights, as the user of the settings, who may do that.")
+        bool, typer.Option("--create", help="Create the ACLs, as the user of the settings.")
     ] = False,
     principal: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PROCESS=PRINCIPAL",
-            help="Whom Kafka takes a process for, if it is not User:electrored-PROCESS; once for each process.",
+            help="The principal of a process, if it is not User:electrored-PROCESS; once for each process.",
         ),
     ] = None,
 ) -> None:
-    """What each process may do in Kafka: lines for Kafka's own tool, or the rights themselves."""
+    """The ACLs of each process: print them as commands of kafka-acls.sh, or create them."""
     kafka = from_environment(KafkaSettings)
     try:
         named = acls.principals(principal or ())
     except ValueError as error:
         raise SystemExit(f"error: --principal {error}") from error
     if create:
-        typer.echo(f"{acls.create(kafka, named)} rights are given")
+        typer.echo(f"{acls.create(kafka, named)} ACLs are in place")
         return
     typer.echo(
-        "# admin.properties: security.protocol, sasl.mechanism and sasl.jaas.config of one who may give rights"
+        "# admin.properties: security.protocol, sasl.mechanism and sasl.jaas.config of a user that may alter ACLs"
     )
     for line in acls.commands(kafka.kafka_bootstrap, named):
         typer.echo(line)

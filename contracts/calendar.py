@@ -17,12 +17,12 @@ EPOCH = date(1970, 1, 1)
 # Outside of it a `sold_at` is an impossible value: no shop sold before, and no calendar needs rows for later.
 FIRST_DAY = date(1900, 1, 1)
 LAST_DAY = date(2200, 1, 1)
-# A window that is still not final a year after its end answers nobody.
+# A window that is not final a year after its end is of no use.
 MOST_GRACE = timedelta(days=366)
 
 
 def checked_grace(grace: timedelta) -> timedelta:
-    """The grace, if it may be one. Raises ValueError with one line for whoever gave it."""
+    """The grace, if it is in range. Raises ValueError with one line for the user."""
     if not timedelta(0) <= grace <= MOST_GRACE:
         most = MOST_GRACE // timedelta(seconds=1)
         raise ValueError(f"a grace is at least 0 and at most {most} seconds ({MOST_GRACE.days} days)")
@@ -30,8 +30,8 @@ def checked_grace(grace: timedelta) -> timedelta:
 
 
 def grace_of(seconds: float) -> timedelta:
-    """So many seconds as a grace. Raises ValueError, for what is no number of seconds too."""
-    # A timedelta overflows on the way, and a NaN compares with nothing.
+    """Seconds as a grace. Raises ValueError, also for a value that is not finite."""
+    # A timedelta would overflow, and a NaN compares with nothing.
     if not isfinite(seconds) or abs(seconds) > 2 * MOST_GRACE.total_seconds():
         checked_grace(timedelta.max)
     return checked_grace(timedelta(seconds=seconds))
@@ -50,7 +50,7 @@ class Calendar:
     """Tumbling windows whose bounds are civil midnights of `time_zone`.
 
     A window is the time between two neighbouring bounds, so every moment is in exactly one, whatever the clocks did.
-    The midnights are those of `rules`: what the generation was made with, or else what this machine knows.
+    The midnights are those of `rules`: the generation's, or by default this machine's.
     """
 
     kind: CalendarKind
@@ -74,17 +74,17 @@ class Calendar:
         return next(Window(start, end) for start, end in bounds if start <= moment < end)
 
     def days(self, earliest: datetime, latest: datetime) -> list[str]:
-        """The first civil day of every window that holds a moment of the two or of between, ascending."""
+        """The first civil days of the windows from `earliest` to `latest`, ascending."""
         first, stop = self._first_day(earliest.date() - timedelta(days=1)), latest.date() + timedelta(days=1)
-        found = []
+        days = []
         while first <= stop:
             after = self._next(first)
             start, end = self.zone.midnight(first), self.zone.midnight(after)
             # A day that the zone left out is no window.
             if start <= latest and end > earliest and start < end:
-                found.append(first.isoformat())
+                days.append(first.isoformat())
             first = after
-        return found
+        return days
 
     def bounds(self, earliest: datetime, latest: datetime) -> list[datetime]:
         """Ascending window starts from the one at or before `earliest` to the one after `latest`."""

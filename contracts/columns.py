@@ -1,4 +1,4 @@
-"""The columns of a sale, as the sales table and the files have them, in the order in which they are handed around."""
+"""The columns of a sale, as the sales table and the files have them, in their order in code."""
 
 from __future__ import annotations
 

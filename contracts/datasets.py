@@ -25,15 +25,14 @@ from contracts.topics import (
 )
 
 SALES_DB, KAFKA, RESULTS_DB, FILES, SOAP = "sales_db", "kafka", "results_db", "files", "soap"
-# A pipeline bears the name of its public topic; its view the same with underscores, as SQL wants it.
-# What each reads.
+# A pipeline has the name of its public topic; its view the same with underscores. The inputs of each.
 INPUTS = {
     TOP_SALES_BY_CITY.name: (SALES_EVENTS,),
     TOP_SALESMAN_BY_COUNTRY.name: (SALES_EVENTS,),
     ENRICHED_SALES.name: (SALES_EVENTS, PAYMENT_CONFIRMATIONS),
 }
 PIPELINES = tuple(INPUTS)
-# Views that no pipeline bears the name of: which generations are active, and how far each has counted.
+# Views that belong to no pipeline: the active generations with their watermarks.
 OTHER_VIEWS = ("active_freshness",)
 ROLES = ("partials", "state")
 
@@ -96,7 +95,7 @@ def view(pipeline: str) -> Dataset:
 
 
 def difference(pipeline: str) -> Dataset:
-    """What replays of a pipeline found to differ from its active generation; rows of two tables."""
+    """The differences of a pipeline's replays from its active generation; rows of two tables."""
     return Dataset(RESULTS_DB, ("public", "differences", view_name(pipeline)))
 
 
@@ -114,7 +113,7 @@ def table(name: str) -> Dataset:
 
 
 class Places:
-    """Where the systems are, as far as a process knows: OpenLineage names a dataset by the server that holds it."""
+    """Addresses of the systems, from a process's settings: OpenLineage names a dataset by the server that holds it."""
 
     def __init__(
         self,
@@ -122,29 +121,29 @@ class Places:
     ) -> None:
         # By system: the namespace, and what stands before a dataset's own name.
         self._systems: dict[str, tuple[str, str]] = {}
-        for found in settings:
-            match found:
+        for system in settings:
+            match system:
                 case KafkaSettings():
-                    first = found.kafka_bootstrap.split(",")[0].split("://")[-1].strip()
+                    first = system.kafka_bootstrap.split(",")[0].split("://")[-1].strip()
                     self._systems[KAFKA] = (f"kafka://{_with_port(first, OPENLINEAGE_KAFKA_PORT)}", "")
                 case SalesDbSettings():
-                    self._systems[SALES_DB] = _postgres(found.sales_db_url.get_secret_value())
+                    self._systems[SALES_DB] = _postgres(system.sales_db_url.get_secret_value())
                 case ResultsDbSettings():
-                    self._systems[RESULTS_DB] = _postgres(found.results_db_url.get_secret_value())
+                    self._systems[RESULTS_DB] = _postgres(system.results_db_url.get_secret_value())
                 case CsvSettings():
-                    self._systems[FILES] = ("file", str(Path(found.csv_inbox).absolute()))
+                    self._systems[FILES] = ("file", str(Path(system.csv_inbox).absolute()))
                 case SoapSettings():
-                    # The rules have none for SOAP: a service is named by its address, as they name what is in a bucket.
-                    url = urlsplit(found.soap_wsdl)
+                    # OpenLineage has no rule for SOAP: named by its address, as objects in a bucket are.
+                    url = urlsplit(system.soap_wsdl)
                     # Without the user and password that an address may hold.
                     server = url.netloc.rpartition("@")[2]
                     self._systems[SOAP] = (f"{url.scheme}://{server}", url.path.strip("/"))
 
-    def knows(self, dataset: Dataset) -> bool:
+    def has(self, dataset: Dataset) -> bool:
         return dataset.system in self._systems
 
     def name(self, dataset: Dataset) -> tuple[str, str]:
-        """Namespace and name by OpenLineage's rules. Raises KeyError for a system that the process does not know."""
+        """Namespace and name by OpenLineage's rules. Raises KeyError for a system without settings."""
         namespace, before = self._systems[dataset.system]
         if dataset.system in (FILES, SOAP):
             return namespace, before

@@ -1,4 +1,4 @@
-"""What a stored difference says: its changes, the greatest first, and all of them as CSV.
+"""Stored differences: their changes, the greatest first, and all of them as CSV.
 
 `streaming/replay` stores differences; the command line, Dagster and the API show them, all from here.
 """
@@ -20,15 +20,15 @@ from typing import Any
 from sqlalchemy import Connection, Table, text
 
 WINDOW = ("window_start", "window_end")
-# Says how the engine got there, or is computed from the rest, and is no part of a result.
+# Bookkeeping of the engine, or computed from the rest: not part of a result.
 _NO_RESULT = ("generation", "updated_at", "restated_at", "apply_number", "is_negative")
-# What is summed up, by currency, to say how much a generation comes to.
+# The column that is summed up by currency, as the total of a generation.
 _MONEY = {"city_totals": "total", "salesman_totals": "total", "joined_sales": "amount"}
-# So many rows on their way at a time: some 100 KB of CSV.
+# Rows in memory at a time: some 100 KB of CSV.
 ROWS_AT_ONCE = 1_000
 
-# Sums never mix currencies, and no more do sizes: a change is measured by what its currency comes to altogether,
-# in the base, or in the candidate where the base has nothing of it. A sale that changed its currency has no change.
+# Sums never mix currencies, nor do shares: a change is divided by its currency's total in the base, or in the candidate
+# where the base has none. A sale that changed its currency has no change.
 _CHANGES = text("""
 WITH named AS (
   SELECT r.*, coalesce(grp ->> 'currency', after ->> 'currency', before ->> 'currency') AS currency,
@@ -70,12 +70,12 @@ class Shape:
 
     @cached_property
     def group(self) -> tuple[str, ...]:
-        """What names a group beside its window."""
+        """The columns that identify a group beside its window."""
         return tuple(c.name for c in self.table.primary_key if c.name not in ("generation", *WINDOW))
 
     @cached_property
     def values(self) -> tuple[str, ...]:
-        """What is said about a group."""
+        """The columns of a group's values."""
         known = (*_NO_RESULT, *WINDOW, *self.group)
         return tuple(column.name for column in self.table.columns if column.name not in known)
 
@@ -102,16 +102,16 @@ class Change:
 def changes(
     connection: Connection, shape: Shape, difference: int, most: int | None = None
 ) -> Iterator[Change]:
-    """The changes of a difference, by its id, the greatest first; read as they are asked for."""
-    asked = {"difference": difference, "money": shape.money, "most": most}
-    for row in connection.execute(_CHANGES, asked, execution_options={"yield_per": ROWS_AT_ONCE}):
+    """The changes of a difference, by its id, the greatest first; fetched lazily."""
+    parameters = {"difference": difference, "money": shape.money, "most": most}
+    for row in connection.execute(_CHANGES, parameters, execution_options={"yield_per": ROWS_AT_ONCE}):
         yield Change(*row)
 
 
 def by_window(connection: Connection, difference: int) -> list[tuple[datetime, str, int]]:
     """How many groups of each window were added, removed, changed. Empty without windows."""
-    found = connection.execute(_BY_WINDOW, {"difference": difference})
-    return [(row.window_start, row.kind, row.groups) for row in found]
+    rows = connection.execute(_BY_WINDOW, {"difference": difference})
+    return [(row.window_start, row.kind, row.groups) for row in rows]
 
 
 def csv_of(connection: Connection, shape: Shape, difference: int) -> Iterator[str]:
@@ -123,9 +123,9 @@ def csv_of(connection: Connection, shape: Shape, difference: int) -> Iterator[st
     sides = [f"{side}_{name}" for name in shape.values for side in ("before", "after")]
     ends = ("change", "share_of_total", "rank_before", "rank_after")
     yield _lines([[*window, *shape.group, "kind", *sides, *ends]])
-    found = changes(connection, shape, difference)
-    while some := list(islice(found, ROWS_AT_ONCE)):
-        yield _lines(_cells(shape, change) for change in some)
+    rows = changes(connection, shape, difference)
+    while batch := list(islice(rows, ROWS_AT_ONCE)):
+        yield _lines(_cells(shape, change) for change in batch)
 
 
 def _cells(shape: Shape, change: Change) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Which names in the inbox are files of sales: one rule for whoever takes, counts, shows or makes them."""
+"""Which names in the inbox are files of sales: one rule for ingestion, metrics, checks and simulators."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ PATTERN = "sales_*.csv or sales_*.csv.gz"
 # In capitals too: programs on Windows write SALES_1.CSV.
 _FILE = re.compile(r"sales_.*\.csv(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 _LIKE_FILE = re.compile(r".*\.csv(?:\.gz)?", re.IGNORECASE | re.DOTALL)
-# What a program writes before it renames, or keeps beside what it edits.
+# Temporary names: a file before its rename, or a backup beside an edited one.
 _TEMPORARY = re.compile(
     r"[.~#].*|.*(?:~|\.(?:part|partial|filepart|crdownload|download|tmp|temp|swp|swo|swx|lock|bak|writing))",
     re.IGNORECASE | re.DOTALL,
 )
-# One that is older was left by a program that did not get to its end: somebody misses that file.
+# An older one was left by a program that failed: its file is missing, and it is reported.
 TEMPORARY_SECONDS = 86_400
-# Folders of ours, and what systems and people leave in any folder.
+# Our own folders, and names that systems and people leave in any folder.
 OWN_FOLDERS = frozenset((".taking", "processed", "rejected"))
 _LITTER = frozenset(
     (".ds_store", "thumbs.db", "desktop.ini", ".directory", "lost+found", "readme", "readme.txt", "readme.md")
 )
-# A folder may hold a tree that is nobody's: so many entries are looked at.
+# A folder may hold a large foreign tree: limit of visited entries.
 _MOST_ENTRIES = 10_000
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Names in the inbox: files of sales, and what lies there and is never taken under its name."""
+    """Names in the inbox: files of sales, and names that are never taken."""
 
     files: tuple[str, ...] = ()
     unrecognised: tuple[str, ...] = ()
@@ -45,19 +45,19 @@ def is_sales_file(name: str) -> bool:
 
 def natural(name: str) -> tuple[tuple[str, int], ...]:
     """A key that sorts numbers in names as numbers: sales_9.csv before sales_10.csv."""
-    # Digits of ASCII: \d is any script's, and int() refuses some of those.
+    # ASCII digits: \d matches any script's, and int() refuses some of those.
     pieces = re.findall(r"([^0-9]*)([0-9]*)", name.casefold())
     # A number has as many digits as a name may have, 255: compared by Python, exactly.
     return tuple((text, int(digits or -1)) for text, digits in pieces)
 
 
 def unrecognised_reason(name: str) -> str:
-    """What a person has to know of a name that is not taken."""
+    """The message about a name that is never taken, with the remedy."""
     return f"{name} is not recognised: the inbox takes {PATTERN}, and nothing in folders below it; rename it"
 
 
 def listing(folder: Path) -> Listing:
-    """What lies in the inbox; nothing is opened. Raises FileNotFoundError without the folder."""
+    """The names in the inbox; opens no file. Raises FileNotFoundError without the folder."""
     files: list[str] = []
     unrecognised: list[str] = []
     with os.scandir(folder) as entries:
@@ -81,7 +81,7 @@ def _is_left(entry: os.DirEntry[str]) -> bool:
 
 
 def _below(folder: Path, name: str) -> Iterator[str]:
-    """What would be a file of sales in a folder below: one that holds none may be where files are written."""
+    """Names like files of sales in a folder below; without any, it may be where files are written."""
     seen = 0
     for path, folders, names in os.walk(folder / name):
         folders[:] = [one for one in folders if not one.startswith(".")]

@@ -1,4 +1,4 @@
-"""Brings the results database to the newest shape; safe when several processes do it at once."""
+"""Migrates the results database to the newest schema; safe when several processes do it at once."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 READER = "electrored_reader"
-# Any number will do as long as it is always this one: it names "the migration" among the database's locks.
+# Key of the advisory lock: arbitrary, but always this one.
 _LOCK = 0x656C6563
-# A server that takes a connection and says nothing would be waited for without end.
+# A server that accepts a connection and sends nothing would be waited for without end.
 CONNECT_SECONDS = 10
 
 
 class NewerDatabase(RuntimeError):
-    """The database was migrated by a later release; this one does not know its shape."""
+    """The database was migrated by a later release, whose migrations this one does not have."""
 
 
 def upgrade(url: str) -> None:
-    """Run what is missing, in one transaction, under a lock: all of it happened or nothing did.
+    """Run the missing migrations in one transaction, under a lock: all or none.
 
     `url` is that of the role that will own the tables. The role `electrored_reader` may read them,
     if it exists. Raises NewerDatabase, with nothing changed.

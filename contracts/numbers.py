@@ -1,7 +1,7 @@
-"""How a number is written: as XML Schema's decimal has it, in files as in payments, with digits that all agree on.
+"""Parsing of numbers: XML Schema's decimal, in files as in payments.
 
-A sign in front, digits, a decimal sign with digits before or behind it. No exponent, because programs that write one
-have often rounded before, and no separators of thousands, because another country reads them as a decimal sign.
+A sign in front, ASCII digits, a decimal sign with digits before or behind it. No exponent, because programs that write
+one often round before, and no separators of thousands, because another country reads them as a decimal sign.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from contracts.texts import Refused, called, normal
 MOST_DIGITS, MOST_DECIMALS = 14, 4
 INTEGER_LIMIT = 1 << 31
 _NUMBER = re.compile(r"([+-]?)([0-9]*)\.?([0-9]*)")
-# Digits that a point parts as one that stands for thousands would.
+# Digits around a point that may be a separator of thousands.
 _GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 _HINTS = tuple(
     (re.compile(pattern, re.IGNORECASE), hint)
     for pattern, hint in (
-        (r"[+-]?(nan|inf|infinity|#.*|na|n/a|null|none|nil)", "it says that there is none"),
+        (r"[+-]?(nan|inf|infinity|#.*|na|n/a|null|none|nil)", "it stands for a missing value"),
         (r"[+-]?[0-9.,]+e[+-]?[0-9]+", "it has an exponent, and may have been rounded for it"),
         (r"\(.*\)|[0-9.,]+[+-]", "its sign does not stand in front"),
         (r"[+-]?[0-9]{1,3}([ '_.,][0-9]{3})+([.,][0-9]*)?", "it has separators of thousands"),
@@ -29,7 +29,7 @@ _HINTS = tuple(
 
 @dataclass(frozen=True)
 class Style:
-    """The decimal sign, and whether it is certain: where it is not, `1.234` may be a thousand and more."""
+    """The decimal sign, and whether it is certain: if not, `1.234` may be 1234."""
 
     sign: str = "."
     is_certain: bool = True
@@ -58,7 +58,7 @@ def quantity(text: str, style: Style = POINT) -> int:
     negative, whole, decimals = _parts(text, style, "is no whole number")
     if decimals:
         raise Refused("is no whole number")
-    # In digits first: a number of thousands of them is not worth making.
+    # Digits first: converting a number of thousands of them would be slow.
     value = int(whole) if len(whole) <= MOST_DIGITS else INTEGER_LIMIT
     value = -value if negative else value
     if not -INTEGER_LIMIT <= value < INTEGER_LIMIT:
@@ -67,21 +67,21 @@ def quantity(text: str, style: Style = POINT) -> int:
 
 
 def _parts(text: str, style: Style, wrong: str) -> tuple[bool, str, str]:
-    """Whether there is a minus, and the digits that count on both sides of the decimal sign; at least `0` before it."""
+    """Whether it is negative, and the significant digits before (at least `0`) and behind the decimal sign."""
     text = normal(text)
     if not text:
         raise Refused("is empty")
-    # With another sign a point would be a thousand's to some and a decimal's to others: it is neither.
+    # With another decimal sign a point is ambiguous: neither a decimal sign nor a separator.
     pointed = text if style.sign == "." else text.replace(".", "?").replace(style.sign, ".")
-    found = _NUMBER.fullmatch(pointed)
-    if found is None or not (found[2] or found[3]):
+    match = _NUMBER.fullmatch(pointed)
+    if match is None or not (match[2] or match[3]):
         raise Refused(wrong + _hint(text))
     if not style.is_certain and _GROUPED.fullmatch(pointed):
         raise Refused(
             f"may be {text.replace(style.sign, '')} or {text}0: with this separator between the columns "
             f"`{style.sign}` may stand for thousands"
         )
-    return found[1] == "-", found[2].lstrip("0") or "0", found[3].rstrip("0")
+    return match[1] == "-", match[2].lstrip("0") or "0", match[3].rstrip("0")
 
 
 def _hint(text: str) -> str:

@@ -1,17 +1,18 @@
 """Typed environment: the only module that reads it. Every variable starts with ELECTRORED_.
 
 Where ELECTRORED_SECRETS_DIR names a folder, a setting may be a file in it instead, of the variable's name in small
-letters (`electrored_results_db_url`): what is mounted there stands in no environment. A variable that is set wins.
+letters (`electrored_results_db_url`), so that secrets can be mounted. A variable that is set takes precedence.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.calendar import checked_grace
@@ -39,21 +40,33 @@ S = TypeVar("S", bound=_Settings)
 
 
 def from_environment(kind: type[S]) -> S:
-    """The settings of a process that starts. Ends it with one line per variable that is missing or wrong."""
+    """The settings of a process that starts; exits with one line per variable that is missing or wrong."""
     try:
         return kind()
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False, include_input=False):
-            name = "ELECTRORED_" + str(problem["loc"][0]).upper()
-            lines.append(f"error: {name}: {problem['msg']}; `electrored env` shows what a running stack uses")
-        raise SystemExit("\n".join(lines)) from error
+        hint = "`electrored env` shows what a running stack uses"
+        raise SystemExit("\n".join(f"error: {line}; {hint}" for line in problems(error))) from error
+
+
+def problems(error: ValidationError) -> list[str]:
+    """What is missing or wrong, by variable."""
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        # A combination of settings has no location: its message names them.
+        name = f"ELECTRORED_{problem['loc'][0]}: ".upper() if problem["loc"] else ""
+        lines.append(f"{name}{problem['msg']}")
+    return lines
+
+
+def _variables(names: Iterable[str]) -> str:
+    return " and ".join(f"ELECTRORED_{name}".upper() for name in names)
 
 
 class KafkaSettings(_Settings):
     """How to reach Kafka and its schema registry, ours or the company's own.
 
-    A CA file is PEM; without one the system's authorities are trusted.
+    Files are PEM; without a CA file the system's authorities are trusted. A client certificate authenticates by itself
+    with SSL; OAUTHBEARER takes tokens from an OpenID Connect provider by the client credentials grant.
     """
 
     kafka_bootstrap: str
@@ -66,8 +79,50 @@ class KafkaSettings(_Settings):
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
     kafka_ssl_ca_file: str | None = None
+    kafka_ssl_certificate_file: str | None = None
+    kafka_ssl_key_file: str | None = None
+    kafka_ssl_key_password: SecretStr | None = None
+    kafka_oauth_token_url: str | None = None
+    kafka_oauth_client_id: str | None = None
+    kafka_oauth_client_secret: SecretStr | None = None
+    kafka_oauth_scope: str | None = None
     # Replicas of every topic that is created; 1 is the embedded broker, 3 is usual on a cluster.
     kafka_replication_factor: int = 1
+
+    @model_validator(mode="after")
+    def _authentication_is_whole(self) -> Self:
+        """librdkafka would ignore a half of these, or fail later with a message about the handshake."""
+        certificate = ("kafka_ssl_certificate_file", "kafka_ssl_key_file")
+        oauth = ("kafka_oauth_token_url", "kafka_oauth_client_id", "kafka_oauth_client_secret")
+        if self._given(*certificate, "kafka_ssl_key_password"):
+            self._require(certificate, "a client certificate")
+            if self.kafka_security_protocol not in ("SSL", "SASL_SSL"):
+                raise ValueError(
+                    "a client certificate needs ELECTRORED_KAFKA_SECURITY_PROTOCOL=SSL or SASL_SSL, which is "
+                    f"{self.kafka_security_protocol}"
+                )
+        if self.kafka_sasl_mechanism == "OAUTHBEARER":
+            self._require(oauth, "OAUTHBEARER")
+            if self.kafka_security_protocol not in ("SASL_PLAINTEXT", "SASL_SSL"):
+                raise ValueError(
+                    "OAUTHBEARER needs ELECTRORED_KAFKA_SECURITY_PROTOCOL=SASL_SSL, which is "
+                    f"{self.kafka_security_protocol}"
+                )
+        elif given := self._given(*oauth, "kafka_oauth_scope"):
+            raise ValueError(f"{_variables(given)} needs ELECTRORED_KAFKA_SASL_MECHANISM=OAUTHBEARER")
+        return self
+
+    def _given(self, *names: str) -> list[str]:
+        return [name for name in names if self._value(name)]
+
+    def _value(self, name: str) -> str:
+        """Empty if it is not set, or set to nothing."""
+        value = getattr(self, name)
+        return value.get_secret_value() if isinstance(value, SecretStr) else value or ""
+
+    def _require(self, names: tuple[str, ...], mechanism: str) -> None:
+        if missing := [name for name in names if not self._value(name)]:
+            raise ValueError(f"{mechanism} needs {_variables(missing)} too")
 
 
 class SalesDbSettings(_Settings):
@@ -77,22 +132,22 @@ class SalesDbSettings(_Settings):
     sales_table: str = "public.sales"
     sales_publication: str = "electrored_sales"
     sales_slot: str = "electrored_sales"
-    # Capture stops when the publication was changed and tells a mark; here a person says that nothing was lost by it.
+    # Capture stops when the publication was changed and logs a mark; set to that mark, it accepts the change.
     sales_publication_accepted: str = ""
 
 
 class SoapCredentials(_Settings):
-    """Who asks the payment service; the service's simulator knows the same."""
+    """Credentials of the payment service's client; its simulator checks them."""
 
     soap_username: str
     soap_password: SecretStr
 
 
 class SoapSettings(SoapCredentials):
-    """Where the payment service is. Its WSDL is shipped with the code; a `?wsdl` at the address's end says nothing."""
+    """The payment service's address; its WSDL is part of the code, and a `?wsdl` at the end is ignored."""
 
     soap_wsdl: str
-    # Comma-separated; every other host is refused, whatever an address or an answer says.
+    # Comma-separated; every other host is refused.
     soap_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ("127.0.0.1", "localhost")
     # Send a digest of the password instead of the password itself.
     soap_digest: bool = False
@@ -115,16 +170,16 @@ class CsvSettings(_Settings):
     """The folder that files of sales are put in, and what its files look like."""
 
     csv_inbox: Path
-    # A file that was not renamed into place is taken when nobody has written to it for so long.
+    # A file that was not renamed into place is taken when it was not written to for so long.
     csv_settle_seconds: float = Field(default=5.0, ge=0)
     # One run takes all that waits, so often at most: a run costs about 5 CPU-seconds before it has read a row.
     csv_every_seconds: float = Field(default=30.0, gt=0)
-    # 12,50 instead of 12.50; the separator of the columns is found in the first line.
+    # 12,50 instead of 12.50; the separator of the columns is detected in the first line.
     csv_decimal_comma: bool = False
 
 
 class WindowSettings(_Settings):
-    """Parameters that a new generation is created with; a living generation keeps its own."""
+    """Parameters of new generations; an existing generation keeps its own."""
 
     time_zone: Annotated[str, AfterValidator(known_zone)] = "UTC"
     # ISO 8601: PT1H30M.
@@ -133,9 +188,9 @@ class WindowSettings(_Settings):
 
 
 class ReplaySettings(_Settings):
-    """For who computes a pipeline again: where, and how much of a machine it may take."""
+    """Replays: their state folder, and how much of a machine they may take."""
 
-    # The platform's; the stores of slices are below it while they run.
+    # The platform's state folder; the stores of slices are below it while they run.
     state_dir: Path = Path(".electrored")
     # Slices at a time, and how much of the time each of them works; unset: as live traffic can bear on two cores.
     replay_processes: int = Field(default=1, ge=1)
@@ -155,47 +210,46 @@ class LogSettings(_Settings):
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     metrics_port: int | None = None
-    # In a container every address: there it is the container that keeps others out.
+    # In a container every address: there the container's network restricts access.
     metrics_host: str = "127.0.0.1"
 
 
 class ObserverSettings(ResultsDbSettings):
-    """What the observer looks at beside Kafka and the results database; unset: it says nothing of that."""
+    """What the observer probes beside Kafka and the results database; unset: not probed."""
 
     csv_inbox: Path | None = None
     dagster_db_url: SecretStr | None = None
-    # Where OpenLineage events of all processes wait.
+    # The undelivered OpenLineage events of all processes.
     lineage_dir: Path | None = None
-    # The server of the sales database; whoever may connect may look at its slots.
+    # The server of the sales database; any role that may connect can read its slots.
     sales_db_url: SecretStr | None = None
     sales_slot: str = "electrored_sales"
-    # The disk that it is on is watched.
+    # The disk of this folder is monitored.
     state_dir: Path | None = None
 
 
 class LineageSettings(_Settings):
-    """What OpenLineage events are named by. Where they go is said by openlineage-python's own settings (OPENLINEAGE_…);
-    without any: to the topic `openlineage-events`.
+    """Naming and delivery of OpenLineage events. Their transport is set by openlineage-python's own variables
+    (OPENLINEAGE_…), by default the topic `openlineage-events`.
     """
 
-    # Where events wait that could not be sent yet; unset: in a folder that ends with the process.
+    # Folder of undelivered events; unset: a temporary one that is deleted with the process.
     lineage_dir: Path | None = None
     lineage_namespace: str = "electrored"
     # Between two events of a run that goes on.
     lineage_every_seconds: float = Field(default=60.0, gt=0)
-    # How long the topic keeps them, from its first start on.
+    # Retention of the topic, set at its creation.
     lineage_retention: timedelta = timedelta(days=7)
-    # Where it is read, for links.
+    # Base URL of the API, for links.
     api_url: str = "http://127.0.0.1:8082"
-    # A link to the code in a repository; the path within it is put behind it.
+    # Base URL of the code; a path in this repository is appended.
     source_url: str = ""
 
 
 class StackSettings(_Settings):
-    """What `electrored` is not to start, because it is already there; unset: it starts its own.
+    """Existing systems that `electrored` uses instead of starting its own.
 
-    A sales database of the company's own is read and never written, and into an inbox of its own no file is dropped:
-    the simulators stay off.
+    A sales database of the company's is read and never written, and its inbox gets no files: the simulators stay off.
     """
 
     kafka_bootstrap: str | None = None
@@ -203,5 +257,5 @@ class StackSettings(_Settings):
     sales_db_url: SecretStr | None = None
     results_db_url: SecretStr | None = None
     dagster_db_url: SecretStr | None = None
-    # Absolute, for whoever reads it later from another folder.
+    # Absolute, because processes run in other folders.
     csv_inbox: Annotated[str | None, AfterValidator(_absolute)] = None

@@ -1,4 +1,4 @@
-"""The results database: what the sink writes, the API reads, and promotion moves.
+"""Tables of the results database: written by the sink, read by the API, switched by promotion.
 
 The migrations in `contracts/migrations` make these tables and the views over them; a test holds both
 to the same shape.
@@ -46,11 +46,11 @@ def _is_negative() -> Column[bool]:
 
 def sql_type(column: Column[Any]) -> str:
     """A column's type as PostgreSQL's `format_type` calls it."""
-    said = column.type.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
-    return said.partition(" COLLATE ")[0].lower().replace(", ", ",")
+    compiled = column.type.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
+    return compiled.partition(" COLLATE ")[0].lower().replace(", ", ",")
 
 
-# States of a generation that somebody works on; the others are history.
+# States of a generation that is being processed or compared; the others are history.
 LIVE = ("building", "candidate", "active", "standby")
 
 generations = Table(
@@ -109,7 +109,8 @@ active_generations = Table(
     ),
 )
 
-# Where generations of a pipeline rest at one input position, so that they can be compared; see streaming/barriers.py.
+# Input positions at which generations of a pipeline pause, so that they can be compared: see
+# streaming/generations/barriers.py.
 barriers = Table(
     "barriers",
     metadata,
@@ -142,7 +143,7 @@ barrier_reports = Table(
     PrimaryKeyConstraint("barrier", "generation", "step", "partition"),
 )
 
-# What a generation said differently from the active one, at one input position of both.
+# The difference of a generation from the active one, at one input position of both.
 differences = Table(
     "differences",
     metadata,
@@ -270,7 +271,8 @@ joined_sales = Table(
     postgresql_with=HOT,
 )
 
-# Ids that the registry has ever given to our schema of an input, for when it lost them; see streaming/schema_ids.py.
+# Ids that the registry has ever given to our schema of an input, to restore lost ones: see
+# streaming/generations/schema_ids.py.
 schema_ids = Table(
     "schema_ids",
     metadata,
@@ -307,7 +309,7 @@ csv_cache = Table(
     Column("offsets", JSONB, nullable=False, comment='{"<partition>": next offset}'),
 )
 
-# What `openlineage-events` says of each job last: its run, its inputs and outputs with their columns.
+# The newest event of each job from `openlineage-events`: its run, inputs and outputs with their columns.
 lineage_jobs = Table(
     "lineage_jobs",
     metadata,
@@ -323,7 +325,7 @@ lineage_jobs = Table(
     PrimaryKeyConstraint("namespace", "name"),
 )
 
-# Its runs: those that go on, and for an hour those that ended, so that what comes twice or late begins none again.
+# Its runs: open ones, and for an hour ended ones, so that duplicate or late events do not reopen them.
 lineage_runs = Table(
     "lineage_runs",
     metadata,
@@ -336,7 +338,7 @@ lineage_runs = Table(
     PrimaryKeyConstraint("namespace", "name", "run_id"),
 )
 
-# Up to where it was read, moved with the rows.
+# Position in the topic, committed with the rows.
 lineage_positions = Table(
     "lineage_positions",
     metadata,

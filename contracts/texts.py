@@ -1,4 +1,4 @@
-r"""What a text of a sale is: one rule for all sources, the pipelines' checks and the API's parameters.
+r"""Normalisation of texts: one rule for all sources, the pipelines' checks and the API's parameters.
 
 A text is in Unicode's form C, without white space at its ends; every blank within is U+0020, and what only looks
 empty is empty. A *name* (an id, a city, a country) decides what a fact belongs to: it is refused if it holds a
@@ -17,10 +17,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TypeVar
 
-# As long as a key of the results database may be, where an index entry ends at 2,704 bytes.
+# Limits of keys of the results database, where an index entry ends at 2,704 bytes.
 MOST_NAME_BYTES = 256
 MOST_SALE_ID_BYTES = 1_000
-# How many texts are known as they were read, and how long they are at most.
+# Size of the cache of parsed texts, and the longest that it holds.
 MOST_KEPT, MOST_KEPT_LENGTH = 1 << 16, 256
 
 # Unicode's White_Space, of which those that are no control characters look like a blank.
@@ -35,18 +35,18 @@ _INVISIBLE = (
     r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufeff"
     r"\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
 )
-# Private use, surrogates, and what is no character: nobody can say what they look like.
+# Private use, surrogates and noncharacters: without a defined glyph.
 _FOREIGN = r"\ud800-\uf8ff\ufdd0-\ufdef\U000f0000-\U0010ffff" + "".join(
     rf"\U{plane:04x}fffe\U{plane:04x}ffff" for plane in range(15)
 )
-# Scripts in which a joiner is part of how a word is written (Arabic to Myanmar, Khmer, Mongolian …), and emoji.
+# Scripts in which a joiner is part of the spelling (Arabic to Myanmar, Khmer, Mongolian …), and emoji.
 _JOINED = (
     r"\u0600-\u109f\u1700-\u1cff\ua800-\uabff\ufb50-\ufdcf\ufdf0-\ufdff\ufe70-\ufefc\ufe0f\u2190-\u27ff\u2900-\u2bff"
     r"\U00010a00-\U00011fff\U0001e900-\U0001e95f\U0001f000-\U0001faff"
 )
 _IDEOGRAPHS = r"\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
 _SYMBOLS = r"\xa9\xae\u203c\u2049\u2100-\u27ff\u2900-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
-# Joiners and variation selectors where they mean nothing.
+# Joiners and variation selectors in places without effect.
 _ASTRAY = (
     rf"(?<![{_JOINED}])[\u200c\u200d]|[\u200c\u200d](?![{_JOINED}])"
     rf"|(?<![{_IDEOGRAPHS}{_SYMBOLS}])[\ufe00-\ufe0f]|(?<![{_IDEOGRAPHS}])[\U000e0100-\U000e01ef]"
@@ -61,8 +61,8 @@ _LOOKS_EMPTY = re.compile(
     rf"[ {_BLANKS}{_CONTROL}{_INVISIBLE}\u200c\u200d\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]*"
 )
 _CURRENCY = re.compile("[A-Z]{3}")
-# What is a text as it stands, almost always: ASCII and letters that are whole, with blanks between them at most.
-# Nothing here combines with a neighbour. In words that Rust's regex knows too.
+# Texts that are normal as they are, nearly all: ASCII and precomposed letters, with blanks between them at most.
+# Nothing here combines with a neighbour. In syntax that Rust's regex supports too.
 _LETTERS = (
     r"!-~\xc0-\u024f\u0391-\u03a1\u03a3-\u03a9\u03b1-\u03c9\u0400-\u0482\u048a-\u052f"
     r"\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3"
@@ -83,11 +83,11 @@ R = TypeVar("R")
 
 
 class Refused(ValueError):
-    """A text that names nothing; the message says why, without the column."""
+    """A text that is not valid for its column; the message is the reason, without the column."""
 
 
 def normal(text: str) -> str:
-    """The text in form C, blanks made one, trimmed; empty if it only looks so."""
+    """The text in form C, every blank as U+0020, trimmed; empty if it only looks empty."""
     if _is_plain(text):
         return text
     text = _BLANK.sub(" ", unicodedata.normalize("NFC", text)).strip(_WHITE)
@@ -95,11 +95,11 @@ def normal(text: str) -> str:
 
 
 def fault(text: str) -> str | None:
-    """Which character a normal text must not hold if it is a name, and where."""
-    found = _REFUSED.search(text)
-    if found is None:
+    """The first character of a normal text that a name must not hold, and its position; None without any."""
+    match = _REFUSED.search(text)
+    if match is None:
         return None
-    return f"holds {called(found[0])} at position {found.start() + 1}"
+    return f"holds {called(match[0])} at position {match.start() + 1}"
 
 
 def name(text: str, most: int = MOST_NAME_BYTES) -> str:
@@ -121,25 +121,25 @@ def currency(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """The text as a name that may be empty or too long: that is for the pipelines to say, as of any event.
+    """The text as a name that may be empty or too long, which the pipelines check, as in any event.
 
     Raises Refused for what cannot be seen.
     """
     text = normal(text)
-    if (why := fault(text)) is not None:
-        raise Refused(why)
+    if (reason := fault(text)) is not None:
+        raise Refused(reason)
     return text
 
 
 def description(text: str) -> str:
-    """The text as a description: what a name is refused for is a blank, nothing, or U+FFFD."""
+    """The text as a description: what a name must not hold becomes a blank, nothing, or U+FFFD."""
     if _is_plain(text):
         return text
     text = normal(text)
     if _REFUSED.search(text) is None:
         return text
     text = _NO_CHARACTER.sub("\ufffd", _CONTROLS.sub(" ", text))
-    # What is taken out may have stood between two that now meet.
+    # Removing characters may bring two together that combine.
     while (cleaned := normal(_UNSEEN.sub("", text))) != text:
         text = cleaned
     return text
@@ -150,7 +150,7 @@ def are_plain(joined: bytes) -> bool:
 
     A few operations in all, not one a text.
     """
-    # One byte is found many times as fast as two.
+    # Searching for one byte is many times as fast as for two.
     if b" " in joined and (
         b"| " in joined or b" |" in joined or joined.startswith(b" ") or joined.endswith(b" ")
     ):
@@ -160,13 +160,13 @@ def are_plain(joined: bytes) -> bool:
 
 
 def kept(read: Callable[[T], R]) -> Callable[[T], R]:
-    """The same reader of texts (or of their UTF-8), which knows the last ones: most come again and again."""
-    known = lru_cache(MOST_KEPT)(read)
-    return lambda text: known(text) if len(text) <= MOST_KEPT_LENGTH else read(text)
+    """The parser of texts (or of their UTF-8) with an LRU cache: most texts recur."""
+    cached = lru_cache(MOST_KEPT)(read)
+    return lambda text: cached(text) if len(text) <= MOST_KEPT_LENGTH else read(text)
 
 
 def called(char: str) -> str:
-    """A character by its number and name, for those who cannot see it."""
+    """A character by its code point and name."""
     code = ord(char)
     if 0xD800 <= code <= 0xDFFF:
         shown = "SURROGATE"

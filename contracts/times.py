@@ -1,4 +1,4 @@
-"""How a moment is written: ISO 8601 with the year first, and what programs that follow it make of it.
+"""Parsing of moments: ISO 8601 with the year first, in the variants that programs write.
 
 A `T` or one blank, seconds that may be missing, a fraction of any length behind a point or comma, the offset of the
 time zone or a word for UTC. A fraction is cut to microseconds, which puts no moment into another window.
@@ -15,7 +15,7 @@ from contracts.texts import Refused, called, normal
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 EXAMPLE = "2026-01-31T23:59:59.5+01:00"
-# Digits are spelled out: \d is any script's.
+# ASCII digits: \d matches any script's.
 _moment = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:[.,]([0-9]+))?)?"
     r" ?(?:Z|z|UTC|GMT|([+-])(0[0-9]|1[0-5])(?::?([0-5][0-9]))?)?"
@@ -46,10 +46,10 @@ def micros(text: str) -> int:
     text = normal(text)
     if not text:
         raise Refused("is empty")
-    found = _moment(text)
-    if found is None:
+    match = _moment(text)
+    if match is None:
         raise Refused(f"is no time like {EXAMPLE}{_hint(text)}")
-    day, hour, minute, second, fraction, sign, hours, minutes = found.groups("")
+    day, hour, minute, second, fraction, sign, hours, minutes = match.groups("")
     try:
         at = (date.fromisoformat(day) - EPOCH.date()).days
     except ValueError:

@@ -1,4 +1,4 @@
-"""Every public topic: what its key is, how it is kept, which schema its values have."""
+"""The topic catalogue: key, settings and schema of every public topic, and the topics of generations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-# Small segments and an early cleaner: these topics are read back whole at a start, so their length is start-up time.
+# Small segments and an early cleaner: these topics are read whole at a start, so their length is start-up time.
 # No smaller and no more often than the least that managed services take: Confluent Cloud 50 MiB and 600 s, MSK with
 # tiered storage 48 MiB and 600 s. At low load time closes a segment first.
 COMPACTED = {
@@ -16,7 +16,7 @@ COMPACTED = {
     "min.cleanable.dirty.ratio": "0.1",
     "delete.retention.ms": "86400000",
 }
-# Settings that lose or falsify something when they are others; the rest of a configuration is a matter of speed.
+# Settings that lose or falsify records if they are wrong; the others affect speed only.
 KEEPING = ("cleanup.policy", "retention.ms", "retention.bytes", "message.timestamp.type")
 # Every transaction pays for each partition that it touches, in requests, markers and fetches: with 4 and 2 instead of 8
 # and 4 a platform on two cores spends a third less on a transaction (docs/benchmarks.md). 4 are read by up to four
@@ -30,8 +30,8 @@ INTERNAL_PARTITIONS = 2
 class Topic:
     """A topic as it is created. `schema` names a file in `contracts/schemas`; `key` is documentation.
 
-    FULL_TRANSITIVE: old and new readers of outsiders both go on. `whole`: results are computed from all of it, so it
-    begins at offset 0 for ever; what compaction takes out of a compacted one was superseded.
+    FULL_TRANSITIVE: old and new readers of other teams keep working. `whole`: results are computed from all of it, so
+    it begins at offset 0 for ever; compaction removes superseded records only.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Topic:
 
     @property
     def kept(self) -> dict[str, str]:
-        """Of its configuration, what decides which records stay and what their time means."""
+        """The part of its configuration that decides which records stay and what their time means."""
         return {name: value for name, value in self.config.items() if name in KEEPING}
 
     @property
@@ -61,7 +61,7 @@ SALES_EVENTS = Topic(
     FOREVER | {"message.timestamp.type": "LogAppendTime"},
     whole=True,
 )
-# Kept and spread as the sales are: the join of both reads either one from its beginning.
+# Settings and partitions of the sales: the join reads both from the beginning.
 PAYMENT_CONFIRMATIONS = Topic(
     "payment-confirmations",
     "sale_id",
@@ -70,7 +70,7 @@ PAYMENT_CONFIRMATIONS = Topic(
     FOREVER | {"message.timestamp.type": "LogAppendTime"},
     whole=True,
 )
-# Read by our own processes only, which are started together: a source may get a kind of record of its own.
+# Read by our own processes only, which are upgraded together: a source may add a record type of its own.
 SOURCE_POSITIONS = Topic(
     "source-positions",
     "source",
@@ -80,7 +80,7 @@ SOURCE_POSITIONS = Topic(
     compatibility="BACKWARD_TRANSITIVE",
     whole=True,
 )
-# By their keys one of each, though every live generation of a pipeline finds the same event late.
+# The key deduplicates: every live generation of a pipeline reports the same late event.
 LATE_EVENTS = Topic(
     "late-events", "origin/partition/offset/pipeline", SALES_PARTITIONS, "late_event", COMPACTED
 )
@@ -92,9 +92,9 @@ TOP_SALESMAN_BY_COUNTRY = Topic(
 # Read by `sale_id`, as payments and sales are.
 ENRICHED_SALES = Topic("enriched-sales", "sale_id", INTERNAL_PARTITIONS, "enriched_sale", COMPACTED)
 
-# JSON, one partition: the order of events is that of their sending. What it says of each job last is in the results
-# database (`lineage_jobs`); the topic itself is for other readers, and to look back a week. Each event says all
-# columns of a job, 120 KB a minute for three pipelines; compressed it is a tenth.
+# JSON, one partition: events are in the order of their sending. The newest event of each job is in the results database
+# (`lineage_jobs`); the topic itself is for other readers, with a week of history. Each event has all columns of a job,
+# 120 KB a minute for three pipelines; compressed it is a tenth.
 OPENLINEAGE_EVENTS = Topic(
     "openlineage-events",
     "run:<namespace>/<job>, of the parent if there is one",
@@ -120,7 +120,7 @@ PUBLIC = (
 
 
 def combine_step(inputs: Sequence[str], source: str) -> str:
-    """The name of the step that reads `source` for a pipeline with these inputs: each has a combine of its own."""
+    """The name of the step that reads `source`: each of several inputs has a combine step of its own."""
     return "combine" if len(inputs) == 1 else f"combine.{source}"
 
 
@@ -159,5 +159,5 @@ class GenerationTopics:
         return self._name(step)
 
     def transactional_id(self, step: str, slot: int | str) -> str:
-        """One per step and supervisor slot, or slice of a replay: a restarted one fences what it replaces."""
+        """One per step and instance, or slice of a replay: a restarted one fences its predecessor."""
         return f"{self._name(step)}.{slot}"

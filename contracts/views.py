@@ -1,6 +1,6 @@
-"""The views of the results database as the migrations make them, and which columns each of theirs comes from.
+"""Column lineage of the views of the results database.
 
-The migrations' own SQL is read, so nothing is said twice and no database is asked.
+Derived from the migrations' SQL, so nothing is declared twice and no database is needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sqlglot.optimizer.annotate_types import annotate_types
 
 from contracts.tables import metadata, sql_type
 
-# How a column of a view is made of a table's: as it is, computed, aggregated, or only decided by it.
+# How a column of a view depends on a table's: as it is, computed, aggregated, or only influenced by it.
 AS_IS, COMPUTED, AGGREGATED, WINDOW, CONDITION, JOINED, FILTERED, GROUPED, SORTED = (
     "as it is",
     "computed",
@@ -35,7 +35,7 @@ AS_IS, COMPUTED, AGGREGATED, WINDOW, CONDITION, JOINED, FILTERED, GROUPED, SORTE
     "sort",
 )
 _VALUES = (AS_IS, COMPUTED, AGGREGATED)
-# Clauses whose columns decide, and give no value.
+# Clauses whose columns influence the rows, and give no value.
 _CLAUSES = {
     exp.Where: FILTERED,
     exp.Having: FILTERED,
@@ -59,7 +59,7 @@ class Source:
 
 @dataclass(frozen=True)
 class View:
-    """By column, where it comes from and its type; what decides which rows there are; the migration that made it."""
+    """Sources and type of each column; the columns that select the rows; the migration that created it."""
 
     columns: dict[str, tuple[Source, ...]]
     types: dict[str, str]
@@ -70,7 +70,7 @@ class View:
 @cache
 def views() -> dict[str, View]:
     """By name. Raises ValueError for a view whose columns do not name their tables, or whose types are not known."""
-    found: dict[str, View] = {}
+    by_name: dict[str, View] = {}
     types = {
         table.name: {column.name: sql_type(column) for column in table.columns}
         for table in metadata.tables.values()
@@ -79,24 +79,24 @@ def views() -> dict[str, View]:
         for statement in sqlglot.parse(text, dialect="postgres"):
             if isinstance(statement, exp.Drop):
                 for table in statement.find_all(exp.Table):
-                    del found[table.name]
+                    del by_name[table.name]
             elif isinstance(statement, exp.Create):
-                # A later migration may make it anew.
+                # A later migration may create it anew.
                 name = statement.this.name
-                found[name] = replace(_view(statement.expression, types), code=code)
-                types[name] = found[name].types
-    return found
+                by_name[name] = replace(_view(statement.expression, types), code=code)
+                types[name] = by_name[name].types
+    return by_name
 
 
 def _migrations() -> Iterator[tuple[str, str]]:
-    """Each migration's file, and its statements that make or drop views, as it would run them."""
+    """Each migration's file, and its statements that create or drop views."""
     config = Config()
     config.set_main_option("script_location", "contracts:migrations")
     revisions = ScriptDirectory.from_config(config).walk_revisions()
     for revision in reversed(list(revisions)):
         config.output_buffer = out = io.StringIO()
         command.upgrade(config, f"{revision.down_revision or 'base'}:{revision.revision}", sql=True)
-        # What alembic says between the statements are comments.
+        # Alembic's own output between the statements is comments.
         lines = (line for line in out.getvalue().splitlines() if not line.startswith("--"))
         statements = (text.strip() for text in "\n".join(lines).split(";\n"))
         text = ";\n".join(text for text in statements if _OF_VIEWS.match(text))
@@ -112,10 +112,10 @@ def _view(select: exp.Select, types: dict[str, dict[str, str]]) -> View:
         for column in within.find_all(exp.Column):
             if column.table not in tables:
                 raise ValueError(f"of which table is {column.sql()}? {select.sql()[:80]}")
-            found = Source(tables[column.table], column.name, _use(column, within, use))
-            yield found
-            if found.use in _VALUES and _is_coalesced(column, within):
-                yield replace(found, use=CONDITION)
+            source = Source(tables[column.table], column.name, _use(column, within, use))
+            yield source
+            if source.use in _VALUES and _is_coalesced(column, within):
+                yield replace(source, use=CONDITION)
 
     columns = {}
     for projected in select.expressions:
@@ -133,13 +133,13 @@ def _view(select: exp.Select, types: dict[str, dict[str, str]]) -> View:
 
 
 def _use(column: exp.Expression, within: exp.Expression, use: str) -> str:
-    """Of a clause, a window or a condition a column decides, wherever that stands; its value is not shown."""
+    """How the column is used: in a clause, a window or a condition it influences the value, else it is part of it."""
     if use in (JOINED, FILTERED):
         return use
     node: Any = column
     while node is not within and node.parent is not None:
         parent = node.parent
-        # What a window function is given is shown; what it goes over decides.
+        # The argument of a window function is a value; the columns of its OVER clause are not.
         if isinstance(parent, exp.Window) and node is not parent.this:
             return WINDOW
         if isinstance(parent, exp.If) and node is parent.this:
@@ -154,7 +154,7 @@ def _use(column: exp.Expression, within: exp.Expression, use: str) -> str:
 
 
 def _is_coalesced(column: exp.Expression, within: exp.Expression) -> bool:
-    """Whether it decides, by being null, that another value is shown; if it is not, it is shown itself."""
+    """Whether the column is the first argument of a coalesce: null, it selects another value."""
     node: Any = column
     while node is not within and node.parent is not None:
         if isinstance(node.parent, exp.Coalesce) and node is node.parent.this:
@@ -164,12 +164,12 @@ def _is_coalesced(column: exp.Expression, within: exp.Expression) -> bool:
 
 
 def _type(value: exp.Expression) -> str:
-    """A type as PostgreSQL calls it. Raises ValueError for what sqlglot cannot say."""
-    # sqlglot leaves open what `->>` gives.
+    """A type by PostgreSQL's name. Raises ValueError for a type that sqlglot does not infer."""
+    # sqlglot infers no type for `->>`.
     if isinstance(value, exp.JSONExtractScalar):
         return "text"
     kind = value.type
     if kind is None or kind.is_type(exp.DataType.Type.UNKNOWN):
         raise ValueError(f"of which type is {value.sql(dialect='postgres')}?")
-    said = kind.sql(dialect="postgres").lower().replace(", ", ",")
-    return _TYPES.get(said, said.replace("decimal", "numeric"))
+    name = kind.sql(dialect="postgres").lower().replace(", ", ",")
+    return _TYPES.get(name, name.replace("decimal", "numeric"))

@@ -1,7 +1,7 @@
-"""What windows know of a time zone: when its days begin.
+"""Time zone rules of windows: when the days of a zone begin.
 
-Governments change that, and machines learn of it with their updates, each at another time. So a generation keeps the
-rules that it was made with, and its windows stay what they are on every machine, whatever that knows meanwhile.
+Governments change them, and machines get the change with their updates, each at another time. A generation keeps the
+rules that it was created with, so its windows are the same on every machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LAST = date(2200, 4, 1).toordinal()
 
 
 def known_zone(name: str) -> str:
-    """The name, if it is one of a zone. Raises ValueError with one line for whoever gave it."""
+    """The name, if it is one of a zone. Raises ValueError with one line for the user."""
     try:
         ZoneInfo(name)
     # A folder of zones, like Europe, cannot be read as one.
@@ -41,27 +41,27 @@ class ZoneRules:
 
     @classmethod
     def of_machine(cls, time_zone: str) -> ZoneRules:
-        """As this machine knows them now: its own zone files, or else those of the `tzdata` that is installed."""
+        """This machine's rules: from its own zone files, or else from the installed `tzdata`."""
         return _of_machine(time_zone)
 
     @classmethod
     def from_json(cls, text: str) -> ZoneRules:
-        said = json.loads(text)
-        return cls(said["time_zone"], tuple(said["days"]), tuple(said["offsets"]))
+        rules = json.loads(text)
+        return cls(rules["time_zone"], tuple(rules["days"]), tuple(rules["offsets"]))
 
     def to_json(self) -> str:
         """Always the same text for the same rules."""
-        said = {"time_zone": self.time_zone, "days": self.days, "offsets": self.offsets}
-        return json.dumps(said, separators=(",", ":"))
+        rules = {"time_zone": self.time_zone, "days": self.days, "offsets": self.offsets}
+        return json.dumps(rules, separators=(",", ":"))
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the text, which PostgreSQL computes alike."""
+        """SHA-256 of the JSON, as PostgreSQL computes it too."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @property
     def is_current(self) -> bool:
-        """Whether this machine knows the same; one that does not know the zone at all does not."""
+        """Whether this machine has the same rules; not if it lacks the zone."""
         return self.fingerprint == fingerprint_here(self.time_zone)
 
     def midnight(self, day: date) -> datetime:
@@ -83,12 +83,12 @@ class ZoneRules:
 
     @cached_property
     def _midnights(self) -> dict[date, datetime]:
-        """Those that were asked for: a replay asks for the same years with every poll."""
+        """Cache of `midnight`: a replay needs the same years with every poll."""
         return {}
 
 
 def fingerprint_here(time_zone: str) -> str | None:
-    """That of the rules which this machine knows; None if it does not know the zone."""
+    """The fingerprint of this machine's rules; None if it lacks the zone."""
     try:
         return ZoneRules.of_machine(known_zone(time_zone)).fingerprint
     except ValueError:
@@ -108,7 +108,7 @@ def _of_machine(time_zone: str) -> ZoneRules:
             ahead = now
             assert ahead is not None
             days.append(ordinal)
-            # Zone files know no fractions of a second.
+            # Zone files have no fractions of a second.
             offsets.append(ahead // timedelta(seconds=1))
         midnight += day
     return ZoneRules(time_zone, tuple(days), tuple(offsets))

@@ -1,1 +1,1 @@
-"""Conducts what is periodic or asked for, and shows the platform as one graph; holds no business logic."""
+"""Dagster: schedules, sensors and jobs, and the platform as one asset graph; no business logic."""

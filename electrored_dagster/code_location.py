@@ -1,6 +1,6 @@
-"""What Dagster's code server and its runs load: the definitions, in a process that logs as every other one of ours.
+"""What Dagster's code server and its runs load: the definitions, and the platform's logging.
 
-Only they load it. `definitions` leaves logging alone, for whoever imports it without being such a process.
+`definitions` alone leaves logging as it is, for tests and other importers.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ from electrored_dagster.definitions import definitions as definitions
 from observability import logs
 
 logs.configure("dagster-code")
-# The code server has one for itself, which would say each line once more, in another form and without a mask.
+# The code server has a handler of its own, which would log each line once more, in another format and unmasked.
 logging.getLogger("dagster").handlers.clear()

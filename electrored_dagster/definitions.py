@@ -9,5 +9,5 @@ import dagster as dg
 
 @dg.definitions
 def definitions() -> dg.Definitions:
-    # Loose objects beside this function would be hidden without a word.
+    # Dagster silently ignores definitions beside this function.
     return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)

@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from streaming.replay.difference import Difference
 
 LOCATION = "electrored"
-# As a person looks at it; the API and `electrored diff --csv` give every row.
+# For reading on a page; the API and `electrored diff --csv` give every row.
 ROWS_SHOWN = 20
-# Colours that people who do not tell red from green tell apart.
+# Colours that can be distinguished with red-green blindness.
 KINDS = {"added": "tab:blue", "removed": "tab:orange", "changed": "tab:gray"}
 CHART_INCHES, CHART_DPI = (9.0, 3.2), 80
 
 
-def described(results: Engine, found: Difference) -> dict[str, Any]:
+def described(results: Engine, difference: Difference) -> dict[str, Any]:
     """A difference as metadata: totals, the greatest changes, a chart, and the way to its promotion."""
     with results.connect() as connection:
-        rows = list(differences.changes(connection, found.shape, found.id, ROWS_SHOWN))
-        by_window = differences.by_window(connection, found.id)
-    # What a person asks first comes first; values that programs read come last.
-    metadata: dict[str, Any] = {"what": dg.MetadataValue.md(summary(found))}
-    if not found.outside:
-        link = f"[Open the launchpad of `promote`, filled in]({launchpad(found)})"
+        rows = list(differences.changes(connection, difference.shape, difference.id, ROWS_SHOWN))
+        by_window = differences.by_window(connection, difference.id)
+    # Values for people first; those that programs read last.
+    metadata: dict[str, Any] = {"what": dg.MetadataValue.md(summary(difference))}
+    if not difference.outside:
+        link = f"[Open the launchpad of `promote`, filled in]({launchpad(difference)})"
         metadata["promote"] = dg.MetadataValue.md(link)
     if by_window:
         metadata["chart"] = dg.MetadataValue.md(
@@ -47,54 +47,56 @@ def described(results: Engine, found: Difference) -> dict[str, Any]:
     if rows:
         metadata["greatest_changes"] = dg.MetadataValue.table([_record(row) for row in rows])
     return metadata | {
-        "totals": _totals(found),
-        "generation": found.generation,
-        "compared_with": found.base,
-        "groups_compared": found.compared,
-        "added": found.added,
-        "removed": found.removed,
-        "changed": found.changed,
-        "outside_of_range": found.outside,
-        "fingerprint": found.fingerprint,
-        "computed_at": dg.MetadataValue.timestamp(found.computed_at),
+        "totals": _totals(difference),
+        "generation": difference.generation,
+        "compared_with": difference.base,
+        "groups_compared": difference.compared,
+        "added": difference.added,
+        "removed": difference.removed,
+        "changed": difference.changed,
+        "outside_of_range": difference.outside,
+        "fingerprint": difference.fingerprint,
+        "computed_at": dg.MetadataValue.timestamp(difference.computed_at),
     }
 
 
-def launchpad(found: Difference) -> str:
-    """Where Dagster's page asks whether to promote what was compared; who approves it is left to be filled in."""
+def launchpad(difference: Difference) -> str:
+    """The launchpad of `promote`, filled in for this difference except for `approved_by`."""
     config = {
         "ops": {
             "promote_generation": {
                 "config": {
-                    "pipeline": found.pipeline,
-                    "generation": found.generation,
-                    "fingerprint": found.fingerprint,
+                    "pipeline": difference.pipeline,
+                    "generation": difference.generation,
+                    "fingerprint": difference.fingerprint,
                     "approved_by": "",
                 }
             }
         }
     }
     text = quote(yaml.safe_dump(config, sort_keys=False))
-    # Relative: whoever looks at it knows where Dagster's pages are, and a run does not.
+    # Relative: a run does not know the web server's address.
     return f"/locations/{LOCATION}/jobs/promote/playground/setup?config={text}"
 
 
-def summary(found: Difference) -> str:
-    if found.is_empty:
-        return f"**Nothing differs** in {found.compared:,} groups."
-    said = (
-        f"**{found.count:,} of {found.compared:,} groups differ**: {found.added:,} added, {found.removed:,} removed, "
-        f"{found.changed:,} changed."
+def summary(difference: Difference) -> str:
+    if difference.is_empty:
+        return f"**Nothing differs** in {difference.compared:,} groups."
+    text = (
+        f"**{difference.count:,} of {difference.compared:,} groups differ**: {difference.added:,} added, "
+        f"{difference.removed:,} removed, {difference.changed:,} changed."
     )
-    if found.outside:
-        said += f" {found.outside:,} of them lie outside of the range: it will not be promoted."
-    return said
+    if difference.outside:
+        text += f" {difference.outside:,} of them lie outside of the range: it will not be promoted."
+    return text
 
 
-def _totals(found: Difference) -> dg.MetadataValue[Any]:
+def _totals(difference: Difference) -> dg.MetadataValue[Any]:
     records = []
-    for currency in sorted({*found.before_total, *found.after_total}):
-        before, after = (Decimal(side.get(currency, "0")) for side in (found.before_total, found.after_total))
+    for currency in sorted({*difference.before_total, *difference.after_total}):
+        before, after = (
+            Decimal(side.get(currency, "0")) for side in (difference.before_total, difference.after_total)
+        )
         # Money is exact, and JSON's numbers are not.
         records.append(
             dg.TableRecord(

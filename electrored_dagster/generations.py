@@ -1,6 +1,6 @@
-"""Generations as runs of Dagster's handle them: built in slices, compared when they have caught up, told as metadata.
+"""Generations in Dagster's runs: built in slices, compared once they have caught up.
 
-Nothing heavy is imported with this module: the code server loads it, and only runs need the engine.
+The engine is imported inside the functions: the code server loads this module, and only runs need the engine.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from contracts.calendar import Calendar
 from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
 from contracts.topics import TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from contracts.zones import ZoneRules
-from electrored_dagster.outcomes import settings
-from observability.lineage.hops import Job
-from observability.lineage.runs import UNTOLD, Saying
+from electrored_dagster.metadata import settings
+from lineage.emitter import NULL_EMITTER, ProgressCell
+from lineage.model import Job
 
 if TYPE_CHECKING:
-    from streaming.replay.building import Done
+    from streaming.replay.build import Done
     from streaming.replay.difference import Difference
     from streaming.replay.request import Range
 
-# A candidate reads what came in while it was built, faster than that came in.
+# A candidate reads what came in while it was built, faster than live traffic.
 CAUGHT_UP_SECONDS = 600.0
-TOLD_SECONDS = 10.0
+REPORT_SECONDS = 10.0
 # Older windows are computed again by the job, whose range is free.
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 # The pipelines with windows, and where their rows are.
@@ -41,18 +41,18 @@ TABLES = {TOP_SALES_BY_CITY.name: "city_totals", TOP_SALESMAN_BY_COUNTRY.name: "
 
 
 @dataclass(frozen=True)
-class Made:
-    """A generation, as one step hands it to the next."""
+class GenerationRef:
+    """A generation, as steps pass it on."""
 
     pipeline: str
     number: int
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A slice of it."""
+class SliceRef:
+    """A slice of a generation, as steps pass it on."""
 
-    made: Made
+    generation: GenerationRef
     step: str
     partition: int
 
@@ -66,8 +66,8 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Worked:
-    """What a slice came to in this run."""
+class SliceResult:
+    """Events of a slice, and its seconds in this run."""
 
     events: int
     seconds: float
@@ -76,7 +76,7 @@ class Worked:
 @contextmanager
 def connected() -> Iterator[tuple[KafkaSettings, Engine, ReplaySettings]]:
     """Kafka and the results database, in the role that may write it. Raises NotSet."""
-    from streaming.sink.following import connect
+    from streaming.results_db import connect
 
     results = connect(settings(ResultsDbSettings), "replay", NullPool)
     try:
@@ -87,79 +87,79 @@ def connected() -> Iterator[tuple[KafkaSettings, Engine, ReplaySettings]]:
 
 def windows(results: Engine, pipeline: str, first: str, last: str) -> Range:
     """The windows that hold these civil days, by the calendar and zone of the active generation."""
-    from streaming.generations import load_live
-    from streaming.replay.errors import Refused
+    from streaming.generations.catalog import load_live
+    from streaming.replay.errors import RequestRefused
     from streaming.replay.request import Range
 
-    active = next((found for found in load_live(results, pipeline) if found.state == "active"), None)
+    active = next((one for one in load_live(results, pipeline) if one.state == "active"), None)
     if active is None:
-        raise Refused(f"{pipeline} has no active generation that a replay could be compared with")
+        raise RequestRefused(f"{pipeline} has no active generation that a replay could be compared with")
     calendar = active.parameters.windows
     days = sorted(date.fromisoformat(day) for day in (first, last))
     return Range(calendar.window_of(days[0]).start, calendar.window_of(days[1]).end)
 
 
-def pieces(results: Engine, made: Made, *, merge: bool) -> list[Piece]:
+def slice_refs(results: Engine, ref: GenerationRef, *, merge: bool) -> list[SliceRef]:
     """The slices of combine, or of merge; none of a generation that is built already."""
-    from streaming.generations import load
-    from streaming.replay.building import slices
+    from streaming.generations.catalog import load
+    from streaming.replay.build import slices
 
-    generation = load(results, made.pipeline, made.number)
+    generation = load(results, ref.pipeline, ref.number)
     if generation.state != "building":
         return []
-    return [Piece(made, found.step, found.partition) for found in slices(generation)[1 if merge else 0]]
+    return [SliceRef(ref, one.step, one.partition) for one in slices(generation)[1 if merge else 0]]
 
 
-def run_piece(
+def run_slice(
     kafka: KafkaSettings,
     results: Engine,
     replay: ReplaySettings,
-    piece: Piece,
-    tell: Callable[[dict[str, Any]], None],
-    told: Callable[[Callable[[], Job], Saying], AbstractContextManager[None]] = UNTOLD.told,
-) -> Worked:
-    """Run the slice to its end. `tell` is given its progress now and then, `told` tells lineage of it.
+    piece: SliceRef,
+    on_progress: Callable[[dict[str, Any]], None],
+    emitted: Callable[[Callable[[], Job], ProgressCell], AbstractContextManager[None]] = NULL_EMITTER.run,
+) -> SliceResult:
+    """Run the slice to its end. `on_progress` gets its progress every ten seconds, `emitted` emits its lineage.
 
     Raises what `run_slice` raises.
     """
     from streaming import lineage as lineage_of
-    from streaming.generations import load
+    from streaming.generations.catalog import load
     from streaming.pipelines import PIPELINES
-    from streaming.replay import building
+    from streaming.replay import build
 
-    generation = load(results, piece.made.pipeline, piece.made.number)
-    progress, saying, ended = Progress(piece.name, tell), Saying(), threading.Event()
+    generation = load(results, piece.generation.pipeline, piece.generation.number)
+    reporter, progress, ended = Progress(piece.name, on_progress), ProgressCell(), threading.Event()
 
     def note(done: Done) -> None:
-        saying.say(done.facts(piece.step, piece.partition))
-        progress.note(done)
-        # The executor's process: without it nobody waits for this slice, which would only keep others from it.
+        progress.set(done.report(piece.step, piece.partition))
+        reporter.note(done)
+        # The executor's process: once it is dead, this slice would only lock others out.
         run = parent_process()
         if run is not None and not run.is_alive():
             ended.set()
 
     pipeline = PIPELINES[generation.pipeline, generation.version]
-    with told(partial(lineage_of.replay, pipeline, generation.number), saying):
-        done = building.run_slice(
+    with emitted(partial(lineage_of.replay, pipeline, generation.number), progress):
+        done = build.run_slice(
             kafka,
             results,
             generation,
-            building.find_slice(generation, piece.step, piece.partition),
+            build.find_slice(generation, piece.step, piece.partition),
             replay.state_dir / "state",
-            share=replay.replay_share or building.SHARE,
+            share=replay.replay_share or build.SHARE,
             stop=ended,
             on_progress=note,
         )
-    return Worked(done.events, round(progress.seconds, 3))
+    return SliceResult(done.events, round(reporter.seconds, 3))
 
 
 class Progress:
-    """How a slice gets on: every ten seconds, and at its end."""
+    """Reports the progress of a slice: every ten seconds, and at its end."""
 
-    def __init__(self, name: str, tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, name: str, on_progress: Callable[[dict[str, Any]], None]) -> None:
         self._name = name
-        self._tell = tell
-        self._began = self._told_at = time.monotonic()
+        self._on_progress = on_progress
+        self._began = self._reported_at = time.monotonic()
         self._first: Done | None = None
 
     @property
@@ -167,85 +167,86 @@ class Progress:
         return time.monotonic() - self._began
 
     def note(self, done: Done) -> None:
-        # What an earlier run had done is no speed of this one.
+        # The rate is of this run alone.
         first = self._first = self._first or done
         now = time.monotonic()
         at_end = done.offsets >= done.of_offsets
-        if not at_end and now < self._told_at + TOLD_SECONDS:
+        if not at_end and now < self._reported_at + REPORT_SECONDS:
             return
-        self._told_at = now
+        self._reported_at = now
         seconds = max(self.seconds, 0.001)
         offsets_a_second = (done.offsets - first.offsets) / seconds
-        told: dict[str, Any] = {
+        report: dict[str, Any] = {
             "slice": self._name,
             "events": done.events,
             "done": round(done.offsets / done.of_offsets, 4) if done.of_offsets else 1.0,
             "events_per_second": round((done.events - first.events) / seconds),
         }
         if at_end:
-            told["seconds_left"] = 0
+            report["seconds_left"] = 0
         elif offsets_a_second > 0:
-            told["seconds_left"] = round((done.of_offsets - done.offsets) / offsets_a_second)
-        self._tell(told)
+            report["seconds_left"] = round((done.of_offsets - done.offsets) / offsets_a_second)
+        self._on_progress(report)
 
 
 def caught_up(
-    kafka: KafkaSettings, results: Engine, made: Made, waiting: Callable[[str], None]
+    kafka: KafkaSettings, results: Engine, ref: GenerationRef, waiting: Callable[[str], None]
 ) -> Difference:
-    """The difference of a candidate, as soon as workers have brought it to where the active one is. Raises Refused."""
-    from streaming.replay import waiting as patience
-    from streaming.replay.barrier import held
+    """The difference of a candidate, once workers have brought it to where the active one is. Raises RequestRefused."""
+    from streaming.replay import catch_up
+    from streaming.replay.barrier import hold_at_barrier
 
-    return patience.caught_up(
+    return catch_up.caught_up(
         kafka,
         results,
-        made.pipeline,
-        made.number,
-        hold=held,
+        ref.pipeline,
+        ref.number,
+        hold=hold_at_barrier,
         seconds=CAUGHT_UP_SECONDS,
         waiting=waiting,
     )
 
 
-def proven(
+def replay_and_diff(
     kafka: KafkaSettings,
     results: Engine,
     replay: ReplaySettings,
     pipeline: str,
     by: str,
-    tell: Callable[[str], None],
-    told: Callable[[Callable[[], Job], Saying], AbstractContextManager[None]] = UNTOLD.told,
+    on_progress: Callable[[str], None],
+    emitted: Callable[[Callable[[], Job], ProgressCell], AbstractContextManager[None]] = NULL_EMITTER.run,
 ) -> Difference:
-    """The difference that a replay of what is active now makes; the replay is taken away again.
+    """The difference of a replay of what is active now; the replay is retired again.
 
-    `told` tells lineage of its slices.
-    Raises Refused while another replay of the pipeline is under way or waits. What an earlier call left when it was
-    killed goes first.
+    `emitted` emits the lineage of its slices. What a killed earlier call left is retired first.
+    Raises RequestRefused while another replay of the pipeline is building or a candidate.
     """
-    from streaming.generations import load_live
-    from streaming.replay import building, retirement
+    from streaming.generations.catalog import load_live
+    from streaming.replay import build, retirement
     from streaming.replay.request import Request
 
     live = load_live(results, pipeline)
-    version = next((found.version for found in live if found.state == "active"), None)
-    for number in _made_by(results, pipeline, by):
+    version = next((one.version for one in live if one.state == "active"), None)
+    for number in _created_by(results, pipeline, by):
         retirement.retire(kafka, results, pipeline, number)
-        tell(f"{pipeline} g{number} was left by an earlier check, and is retired")
-    begun = building.begin(kafka, results, Request(pipeline, "is a replay identical?", by, version=version))
-    made = Made(pipeline, begun.number)
+        on_progress(f"{pipeline} g{number} was left by an earlier check, and is retired")
+    generation = build.begin(kafka, results, Request(pipeline, "is a replay identical?", by, version=version))
+    ref = GenerationRef(pipeline, generation.number)
     try:
-        building.be_nice()
+        build.be_nice()
         for merge in (False, True):
-            for piece in pieces(results, made, merge=merge):
-                worked = run_piece(kafka, results, replay, piece, lambda progress: tell(str(progress)), told)
-                tell(f"{piece.name}: {worked.events:,} events in {worked.seconds:.1f} s")
-        building.finish(results, begun)
-        return caught_up(kafka, results, made, tell)
+            for piece in slice_refs(results, ref, merge=merge):
+                result = run_slice(
+                    kafka, results, replay, piece, lambda progress: on_progress(str(progress)), emitted
+                )
+                on_progress(f"{piece.name}: {result.events:,} events in {result.seconds:.1f} s")
+        build.finish(results, generation)
+        return caught_up(kafka, results, ref, on_progress)
     finally:
-        retirement.retire(kafka, results, pipeline, made.number)
+        retirement.retire(kafka, results, pipeline, ref.number)
 
 
-def _made_by(results: Engine, pipeline: str, by: str) -> list[int]:
+def _created_by(results: Engine, pipeline: str, by: str) -> list[int]:
     of = tables.generations.c
     wanted = select(of.number).where(
         of.pipeline == pipeline, of.created_by == by, of.state.in_(("building", "candidate"))
@@ -255,7 +256,7 @@ def _made_by(results: Engine, pipeline: str, by: str) -> list[int]:
 
 
 def replaying(results: Engine, but: str) -> list[str]:
-    """Pipelines of which a replay is under way or waits to be promoted, whoever asked for it but one."""
+    """Pipelines with a replay that is building or a candidate, except those requested by `but`."""
     of = tables.generations.c
     wanted = select(of.pipeline).where(of.state.in_(("building", "candidate")), of.created_by != but)
     with results.connect() as connection:
@@ -267,7 +268,7 @@ def window_days(results: Engine, pipeline: str, now: datetime) -> list[str]:
 
     None from before 2020: a single sale of 1900 would make more days than Dagster can show.
     """
-    found = tables.metadata.tables[TABLES[pipeline]]
+    table = tables.metadata.tables[TABLES[pipeline]]
     of = tables.generations.c
     with results.connect() as connection:
         active = connection.execute(
@@ -278,7 +279,7 @@ def window_days(results: Engine, pipeline: str, now: datetime) -> list[str]:
         if active is None:
             return []
         first = connection.scalar(
-            select(func.min(found.c.window_start)).where(found.c.generation == active.number)
+            select(func.min(table.c.window_start)).where(table.c.generation == active.number)
         )
     if first is None:
         return []

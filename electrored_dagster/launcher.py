@@ -1,4 +1,4 @@
-"""Runs as children of the code server, with an answer to the question whether one still lives."""
+"""Runs as children of the code server, with a health check for run monitoring."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dagster._serdes import deserialize_value
 
 
 class CodeServerRunLauncher(DefaultRunLauncher):
-    """Dagster's default launcher, which run monitoring may ask about a run.
+    """Dagster's default launcher with run worker health checks.
 
-    The code server knows its children, and itself reports one that dies. Only a run whose server died with it
-    stays STARTED for ever and keeps its pool: the next server does not know it, so run monitoring fails it.
+    The code server reports a child that dies. Only a run whose server died with it stays STARTED for ever and keeps its
+    pool: it is unknown to the next server, so run monitoring fails it.
     """
 
     @property
@@ -20,7 +20,7 @@ class CodeServerRunLauncher(DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """RUNNING if the code server has the run. Raises if none answers: it is asked again then."""
+        """RUNNING if the code server has the run. Raises if none answers: run monitoring checks again."""
         client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
         if client is None:
             return CheckRunHealthResult(WorkerStatus.UNKNOWN, "the run was never launched on a code server")

@@ -1,4 +1,4 @@
-"""From a reading of where everything stands to the events that Dagster shows; no I/O and no clock."""
+"""From a platform status to the events that Dagster shows; no I/O and no clock."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import dagster as dg
 from contracts import datasets
 from contracts.datasets import ROLES, Dataset
 from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, Topic
-from electrored_dagster.graph import evaluation, key
-from observability.standing import Future, NegativeGroups, Overlap, PipelineStanding, Standing
+from electrored_dagster.asset_specs import evaluation, key
+from observer.platform_status import Future, NegativeGroups, Overlap, PipelineStatus, PlatformStatus
 
 # How often a result is reported when only its watermark moved; its freshness policy allows for three of them.
 HEARTBEAT = timedelta(minutes=10)
@@ -22,7 +22,7 @@ POSTGRES_SOURCE = "postgres"
 OVERLAP_CHECK = "sale_ids_in_both_sources"
 NEGATIVE_CHECK = "no_negative_groups"
 DUPLICATES_CHECK = "no_event_is_dropped"
-# What the pipelines read; the sources give no seq twice, so nothing of them is a duplicate.
+# What the pipelines read; sources give no seq twice, so none of their events is a duplicate.
 LOGS = (SALES_EVENTS, PAYMENT_CONFIRMATIONS)
 FUTURE_CHECK = "sales_in_the_future"
 RULES_CHECK = "zone_rules_are_current"
@@ -32,7 +32,7 @@ Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 @dataclass(frozen=True)
 class Observed:
-    """One asset as it stands. It is worth an event when `facts` are not those of the last one.
+    """One asset's state. An event is due when `facts` differ from those of the last event.
 
     Watermarks and the ends of internal topics move every second of an idle platform: shown, but no facts. A
     result has a `watermark`; its events are materialisations, because only those count for freshness.
@@ -53,11 +53,11 @@ class Observed:
         return dg.AssetObservation(key(self.dataset), metadata=metadata)
 
 
-def changed(standing: Standing, cursor: str | None, now: datetime) -> tuple[list[Event], str]:
-    """The events that are due, and the cursor that remembers them."""
+def changed(status: PlatformStatus, cursor: str | None, now: datetime) -> tuple[list[Event], str]:
+    """The events that are due, and the new cursor."""
     remembered: dict[str, dict[str, Any]] = json.loads(cursor) if cursor else {}
     events: list[Event] = []
-    for observed in observations(standing):
+    for observed in observations(status):
         name = "/".join(observed.dataset.key)
         if _is_due(observed, remembered.get(name), now):
             events.append(observed.event)
@@ -67,15 +67,15 @@ def changed(standing: Standing, cursor: str | None, now: datetime) -> tuple[list
                 "at": now.isoformat(),
             }
     results = {
-        OVERLAP_CHECK: (f"{standing.overlap.count}", overlap_result(standing.overlap)),
-        FUTURE_CHECK: (f"{standing.future.count}", future_result(standing.future)),
+        OVERLAP_CHECK: (f"{status.overlap.count}", overlap_result(status.overlap)),
+        FUTURE_CHECK: (f"{status.future.count}", future_result(status.future)),
         **{
-            f"{RULES_CHECK}/{name}": (f"{found.generation}/{found.is_outdated}", rules_result(name, found))
-            for name, found in standing.pipelines.items()
+            f"{RULES_CHECK}/{name}": (f"{one.generation}/{one.is_outdated}", rules_result(name, one))
+            for name, one in status.pipelines.items()
         },
         **{
-            f"{NEGATIVE_CHECK}/{name}": (f"{found.count}", negative_result(name, found))
-            for name, found in standing.negative.items()
+            f"{NEGATIVE_CHECK}/{name}": (f"{one.count}", negative_result(name, one))
+            for name, one in status.negative.items()
         },
     }
     for check, (facts, result) in results.items():
@@ -83,7 +83,7 @@ def changed(standing: Standing, cursor: str | None, now: datetime) -> tuple[list
             events.append(evaluation(result))
             remembered[check] = {"facts": facts}
     for log in LOGS:
-        name, counts = f"{DUPLICATES_CHECK}/{log.name}", duplicates(standing, log)
+        name, counts = f"{DUPLICATES_CHECK}/{log.name}", duplicates(status, log)
         if remembered.get(name) != counts:
             events.append(evaluation(duplicates_result(log, counts, remembered.get(name, {}))))
             remembered[name] = counts
@@ -114,10 +114,10 @@ def negative_result(pipeline: str, negative: NegativeGroups) -> dg.AssetCheckRes
     )
 
 
-def duplicates(standing: Standing, log: Topic) -> dict[str, int]:
+def duplicates(status: PlatformStatus, log: Topic) -> dict[str, int]:
     """By pipeline that has dropped any: how many events of the log its active generation dropped as duplicates."""
-    found = {name: one.duplicates.get(log.name, 0) for name, one in standing.pipelines.items()}
-    return {name: count for name, count in found.items() if count}
+    counts = {name: one.duplicates.get(log.name, 0) for name, one in status.pipelines.items()}
+    return {name: count for name, count in counts.items() if count}
 
 
 def duplicates_result(
@@ -126,13 +126,13 @@ def duplicates_result(
     """Whether no pipeline has dropped more events of the log than it had before."""
     more = {name: count - before.get(name, 0) for name, count in counts.items()}
     grown = {name: count for name, count in more.items() if count > 0}
-    said = ", ".join(f"{count} of {name}" for name, count in grown.items()) or "none"
+    dropped = ", ".join(f"{count} of {name}" for name, count in grown.items()) or "none"
     return dg.AssetCheckResult(
         asset_key=key(datasets.topic(log)),
         check_name=DUPLICATES_CHECK,
         passed=not grown,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"New events of {log.name} that were dropped as duplicates, and count nowhere: {said}",
+        description=f"New events of {log.name} that were dropped as duplicates, and count nowhere: {dropped}",
         metadata={"dropped": dg.MetadataValue.json(dict(counts))},
     )
 
@@ -149,20 +149,20 @@ def future_result(future: Future) -> dg.AssetCheckResult:
     )
 
 
-def rules_result(pipeline: str, found: PipelineStanding) -> dg.AssetCheckResult:
+def rules_result(pipeline: str, status: PipelineStatus) -> dg.AssetCheckResult:
     """Whether the active generation's windows are those that a new one would have."""
-    said = "the active generation counts by the rules that its time zone has now"
-    if found.is_outdated:
-        said = (
-            f"the time zone has other rules by now than g{found.generation} counts by; a replay that names the zone "
+    description = "the active generation counts by the rules that its time zone has now"
+    if status.is_outdated:
+        description = (
+            f"the time zone has other rules by now than g{status.generation} counts by; a replay that names the zone "
             f"takes them over: `electrored replay {pipeline} --time-zone ... --reason ...`"
         )
     return dg.AssetCheckResult(
         asset_key=key(datasets.view(pipeline)),
         check_name=RULES_CHECK,
-        passed=not found.is_outdated,
+        passed=not status.is_outdated,
         severity=dg.AssetCheckSeverity.WARN,
-        description=said,
+        description=description,
     )
 
 
@@ -174,9 +174,9 @@ def _is_due(observed: Observed, last: Mapping[str, Any] | None, now: datetime) -
     return now - datetime.fromisoformat(last["at"]) >= HEARTBEAT
 
 
-def observations(standing: Standing) -> Iterator[Observed]:
-    """Every asset of which something is known."""
-    source = standing.sources.get(POSTGRES_SOURCE)
+def observations(status: PlatformStatus) -> Iterator[Observed]:
+    """Every asset with a known state."""
+    source = status.sources.get(POSTGRES_SOURCE)
     if source is not None:
         metadata = {
             "next_seq": source.next_seq,
@@ -185,25 +185,25 @@ def observations(standing: Standing) -> Iterator[Observed]:
         }
         yield Observed(datasets.SALES, str(source.next_seq), metadata)
     for topic in PUBLIC:
-        end = standing.topics[topic.name]
+        end = status.topics[topic.name]
         # Positions are written every second; what was captured is what may be new in them.
-        sequences = {name: source.next_seq for name, source in sorted(standing.sources.items())}
+        sequences = {name: source.next_seq for name, source in sorted(status.sources.items())}
         facts = json.dumps(sequences) if topic == SOURCE_POSITIONS else str(end)
         yield Observed(datasets.topic(topic), facts, {"end_offset": end, "partitions": topic.partitions})
-    for name, pipeline in standing.pipelines.items():
-        yield from _of_pipeline(standing, name, pipeline)
+    for name, pipeline in status.pipelines.items():
+        yield from _of_pipeline(status, name, pipeline)
 
 
-def _of_pipeline(standing: Standing, name: str, pipeline: PipelineStanding) -> Iterator[Observed]:
-    # What may change all of it; rows are not asked, of which there may be very many.
-    log_end = sum(standing.topics[source.name] for source in datasets.INPUTS[name])
+def _of_pipeline(status: PlatformStatus, name: str, pipeline: PipelineStatus) -> Iterator[Observed]:
+    # What may change the rows; the rows themselves are not read, of which there may be very many.
+    log_end = sum(status.topics[source.name] for source in datasets.INPUTS[name])
     behind = {"partials": pipeline.combine_behind, "state": pipeline.merge_behind}
     for role in ROLES:
         topic = datasets.internal_topic(name, pipeline.generation, role)
         metadata = {
             "topic": topic.name,
             "generation": pipeline.generation,
-            "end_offset": standing.topics[topic.name],
+            "end_offset": status.topics[topic.name],
             "writer_offsets_behind": behind[role],
             "watermark": _moment(pipeline.watermark),
         }

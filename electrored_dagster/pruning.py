@@ -13,10 +13,10 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import AssetEventTagsTable, SqlEventLogStorageTable
 
-# A quarter of a year of runs tells what became of each night; observations are for the last days.
+# A quarter of a year of nightly runs; observations of the last days.
 KEEP_RUNS = timedelta(days=90)
 KEEP_EVENTS = timedelta(days=14)
-# Under a file every 10 s there are 2,880 runs a day: those that went well are kept for days, others as all.
+# With a file every 10 s there are 2,880 runs a day: successful ones are kept for days, others as all.
 FREQUENT = ("csv_take", "soap_poll", "check_names")
 KEEP_FREQUENT = timedelta(days=3)
 # Runs are deleted one by one, with their events and logs; a night has room for so many, which is more than a day makes.

@@ -1,1 +1,1 @@
-"""How one watches the platform: structured logs and Prometheus metrics, the same in every process."""
+"""Observability: structured logs, Prometheus metrics and waits, the same in every process."""

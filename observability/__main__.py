@@ -1,4 +1,4 @@
-"""`python -m observability`: the observer, until it is told to stop."""
+"""`python -m observability`: the observer, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from contracts.settings import KafkaSettings, ObserverSettings, from_environment
 from observability import logs, metrics
-from observability.observer import observer
+from observer.collector import observer
 
 
 def main() -> None:
@@ -17,10 +17,10 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    made = observer(from_environment(KafkaSettings), from_environment(ObserverSettings))
-    REGISTRY.register(made)
+    collector = observer(from_environment(KafkaSettings), from_environment(ObserverSettings))
+    REGISTRY.register(collector)
     metrics.serve()
-    made.run(stop)
+    collector.run(stop)
 
 
 if __name__ == "__main__":

@@ -1,89 +1,10 @@
-"""`electrored dead-letters`: what could not be taken, for a person to read."""
+"""`python -m observability.letters`: the newest dead letters, from `observer.dead_letters`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any
-
 import typer
-from confluent_kafka import KafkaError, KafkaException
 
-from contracts.kafka import is_forbidden
-from contracts.settings import KafkaSettings, from_environment
-from contracts.topics import DEAD_LETTERS, Topic
-from observability import logs
-from observability.tail import Tail
-
-# A letter that was written in a transaction of its own is followed by a marker, and every pipeline that reads the log
-# writes it again, until compaction: so much is read, more if that was too little, and at last everything.
-OFFSETS_OF_ONE = (8, 64, None)
-# Of what came: enough to know it by.
-SHOWN_CHARACTERS = 200
-GROUP = "electrored.letters"
-
-
-def newest(settings: KafkaSettings, count: int, topic: Topic = DEAD_LETTERS) -> list[dict[str, Any]]:
-    """So many dead letters at most, the oldest of them first, each once for each reason. Raises KafkaException."""
-    found: list[dict[str, Any]] = []
-    read = 0
-    for offsets in OFFSETS_OF_ONE:
-        tail = Tail(settings, topic, GROUP, last=None if offsets is None else offsets * count)
-        try:
-            records = list(tail.read())
-        finally:
-            tail.close()
-        found = distinct(records)
-        if len(found) >= count or len(records) == read:
-            break
-        read = len(records)
-    return found[-count:]
-
-
-def distinct(records: Iterable[tuple[bytes, object]]) -> list[dict[str, Any]]:
-    """Each letter once, where it came first: its key says what was refused, and several readers may refuse it."""
-    letters: dict[tuple[bytes, str], dict[str, Any]] = {}
-    for key, value in records:
-        if isinstance(value, dict):
-            letters.setdefault((key, value["reason"]), value)
-    return list(letters.values())
-
-
-def lines(letter: dict[str, Any]) -> Iterable[str]:
-    """Where it came from and what is wrong, then the beginning of what came."""
-    yield f"{letter['origin']} partition {letter['partition']} offset {letter['offset']}: {letter['reason']}"
-    if letter["value"]:
-        yield f"    {letter['value'].decode(errors='backslashreplace')[:SHOWN_CHARACTERS]!r}"
-
-
-def problem(failure: KafkaError) -> str:
-    """Why there is no answer: what Kafka denies it will deny again, and somebody has to give it."""
-    if not is_forbidden(failure):
-        return f"Kafka does not answer: {failure.str()}"
-    missing = {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED: f"the right to Read the topic {DEAD_LETTERS.name}",
-        KafkaError.GROUP_AUTHORIZATION_FAILED: f"the right to Describe the group {GROUP}",
-    }.get(failure.code(), "the right password of ELECTRORED_KAFKA_SASL_USERNAME")
-    return (
-        f"Kafka refuses ({failure.str()}): {missing} is missing; `electrored-conductor` has all that this needs "
-        "(`python -m contracts acls`)"
-    )
-
-
-def main(
-    count: Annotated[int, typer.Option("-n", min=1, help="So many at most.")] = 20,
-) -> None:
-    """Show the newest dead letters: what could not be taken, where it came from, and why."""
-    logs.configure("dead-letters")
-    try:
-        found = newest(from_environment(KafkaSettings), count)
-    except KafkaException as error:
-        raise SystemExit(f"error: {problem(error.args[0])}") from error
-    for letter in found:
-        for line in lines(letter):
-            typer.echo(line)
-    if not found:
-        typer.echo("there are none")
-
+from observer.dead_letters import main
 
 if __name__ == "__main__":
     typer.run(main)

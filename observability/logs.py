@@ -1,7 +1,6 @@
 """Structured logs on stderr: one line per event, for people or for machines, without secrets.
 
-DEBUG tells how, INFO what happened, WARNING what was retried; ERROR means loss or corruption, or that a
-person is needed.
+DEBUG: details; INFO: what happened; WARNING: what is retried; ERROR: loss or corruption, or a person is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from contracts.settings import LogSettings
 MASK = "***"
 _NAMES = r"password|passwd|passphrase|secret|token|credential|authorization|api[_-]?key|private[_-]?key"
 _SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
-# Where a secret ends is a guess: the longest is taken. To hide a host's path or a next field is no loss, a tail is.
+# Where a secret ends is a guess: the longest is taken. Hiding a path or the next field is harmless.
 # scheme://user:password@host: up to the last @ of the word, because a careless password may hold @ and /.
 _URL_PASSWORD = re.compile(r"(?P<before>[a-z][a-z0-9+.-]{0,40}://[^\s:/]*:)(?P<rest>\S+)", re.IGNORECASE)
 # password=… of a libpq connection string, access_token=… of a query, 'sasl.password': '…' and ('api_key', '…') of a
@@ -31,12 +30,12 @@ _ASSIGNED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _BEARER = re.compile(r"(?P<before>\bBearer\s+)\S+", re.IGNORECASE)
-# They log every request or connection at INFO; the metrics count those.
+# Loggers with a line for every request or connection at INFO; the metrics count those.
 _CHATTY = ("openlineage", "httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "alembic.runtime.plugins")
 
 
 def configure(process: str, settings: LogSettings | None = None, stream: TextIO | None = None) -> None:
-    """Send structlog and the standard library's logging to stderr (or `stream`), lines named by the process.
+    """Send structlog and the standard library's logging to stderr (or `stream`), each line with the process.
 
     Both go through one chain, so that a library's line looks like ours and is masked like ours.
     """
@@ -86,7 +85,7 @@ def configure(process: str, settings: LogSettings | None = None, stream: TextIO 
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of a module; works before `configure` too (in Dagster's processes), for people and masked."""
+    """The logger of a module; before `configure` (in Dagster's processes) it prints masked console lines."""
     return structlog.stdlib.get_logger(name)
 
 
@@ -98,7 +97,7 @@ def mask_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def mask(text: str) -> str:
     """The text with passwords of URLs, assigned passwords, tokens and keys, and bearer tokens replaced.
 
-    In doubt it hides more: what follows a secret without a space may go with it.
+    In doubt it hides more: text that follows a secret without a space may be hidden too.
     """
     text = _URL_PASSWORD.sub(_without_password, text)
     for pattern in (_ASSIGNED, _BEARER):
@@ -125,7 +124,7 @@ def _masked(key: object, value: Any) -> Any:
         return [_masked(None, item) for item in value]
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    # An exception, a settings object, bytes: whatever it is, it is shown as text.
+    # An exception, a settings object, bytes: rendered as text.
     return mask(str(value))
 
 
@@ -137,7 +136,7 @@ def _named(process: str) -> Processor:
     return add_process
 
 
-# Until a process says how it logs; without it structlog's own chain would show secrets.
+# Default until `configure`: structlog's own chain would show secrets.
 structlog.configure(
     processors=[
         structlog.contextvars.merge_contextvars,

@@ -1,7 +1,7 @@
-"""What this process waits for: JSON on `/waits`, a metric on `/metrics`, a line in `electrored status`.
+"""Waits of this process: JSON on `/waits`, a metric on `/metrics`, a line in `electrored status`.
 
 A wait has one of a few fixed names, because it is a label, and a sentence for a person: what happened, the detail,
-what to do. Code that retries, or polls what stands still, reports the wait and ends it with the first success.
+what to do. Code that retries or polls without progress reports a wait, and ends it with the first success.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from typing import Literal
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-# What can be waited for: a server that does not answer or refuses what it took before, somebody's transaction (in the
-# sales database or on a topic), a version that this process lacks, partitions that others have, a generation, a file in
-# the inbox that nothing takes.
+# Names of waits: a server that is down or refuses requests, an open transaction (in the sales database or on a topic),
+# a version that this process lacks, partitions that others own, a generation, a loop that hangs, an unrecognised
+# file in the inbox.
 On = Literal[
     "postgres", "kafka", "registry", "transaction", "version", "partitions", "generation", "loop", "inbox",
 ]  # fmt: skip
-# Of these nothing has to move: the process does all that there is for it. Shown, but it counts as ready.
+# Waits without work to do: shown, but the process counts as ready.
 HINTS: frozenset[On] = frozenset(("partitions", "inbox"))
 # The most serious first.
 KINDS = ("stall", "wait", "hint")
-# A turn takes a second, or as long as a server is waited for, which is reported: after this a loop hangs.
+# A turn takes a second, or as long as a reported wait: after this a loop hangs.
 TURN_SECONDS = 60.0
+
+
+class Cancelled(Exception):
+    """A wait was ended because the process, or this part of it, stops. Not a failure, and not logged."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class _Report:
-    """The newest report of a wait: whose, in which thread, and when by a clock that stands still with the machine."""
+    """The newest report of a wait: its reporter, thread, and time by the monotonic clock."""
 
     wait: Wait
     reporter: str
@@ -58,25 +62,25 @@ class _Report:
 class Waits(Collector):
     """The waits of a process, by name and reporter. Thread-safe.
 
-    Loops report their turns: one that does not turn any more is shown as a wait on itself, unless it is known what it
-    waits for: by a report of its thread since, or for the whole process by a thread that watches it.
+    Loops report their turns: one without a turn for TURN_SECONDS is shown as a wait on itself, unless a wait explains
+    it: reported since by its thread, or for the whole process by a thread that is no loop's.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waits: dict[tuple[On, str], _Report] = {}
-        # When each loop turned last, by that clock and by the calendar, and its thread.
+        # Last turn of each loop, by the monotonic clock and by the calendar, and its thread.
         self._turns: dict[str, tuple[float, float, int]] = {}
 
     def begin(self, on: On, detail: str, reporter: str = "") -> None:
-        """Report a wait, or a newer sentence of one that was reported already; each reporter ends its own."""
+        """Report a wait, or a newer sentence of one that goes on; each reporter ends its own."""
         with self._lock:
             known = self._waits.get((on, reporter))
             wait = Wait(on, detail, known.wait.since if known else time.time())
             self._waits[on, reporter] = _Report(wait, reporter, threading.get_ident(), time.monotonic())
 
     def end(self, on: On, reporter: str = "") -> None:
-        """The wait is over; nothing if there was none."""
+        """End the wait; no-op if there was none."""
         with self._lock:
             self._waits.pop((on, reporter), None)
 
@@ -90,11 +94,11 @@ class Waits(Collector):
             self.end(on, reporter)
 
     def turn(self, loop: str) -> None:
-        """The loop turns: it does what it is there for, or sees that there is nothing to do."""
+        """Report a turn of the loop: it did its work, or there was none."""
         self._turns[loop] = time.monotonic(), time.time(), threading.get_ident()
 
     def leave(self, loop: str) -> None:
-        """The loop has ended, and is missed by nobody."""
+        """The loop has ended: no turns are expected any more."""
         self._turns.pop(loop, None)
 
     def current(self) -> list[Wait]:

@@ -1,1 +1,1 @@
-"""The outside world: what shops, partners and payment services would do, done by a seed."""
+"""Simulators of the outside world: shops, branch offices and a payment service, reproducible by seed."""

@@ -19,7 +19,7 @@ import typer
 from contracts.settings import CsvSettings, SalesDbSettings, SoapCredentials, from_environment
 from simulators import csv_files as branch
 from simulators import sales as world
-from simulators.till import Till, run, utc_now
+from simulators.sales_writer import SalesWriter, run, utc_now
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 _log = logging.getLogger("simulators")
@@ -41,10 +41,10 @@ def history(
 
     Run it before change capture starts: rows that its snapshot finds are on time, later ones are late.
     """
-    with _opened_till(threading.Event()) as till:
+    with _opened_writer(threading.Event()) as writer:
         end_at = _utc(end)
         seed = _chosen(seed)
-        loaded = till.load(world.history(seed, end_at - timedelta(days=days), end_at, rows)) if days else 0
+        loaded = writer.load(world.history(seed, end_at - timedelta(days=days), end_at, rows)) if days else 0
         _log.info(
             "history of %d days: %d rows loaded, seed %d, end %s", days, loaded, seed, end_at.isoformat()
         )
@@ -63,34 +63,36 @@ def sales(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with _opened_till(stop) as till:
+    with _opened_writer(stop) as writer:
         start_at = _utc(start)
         seed = _chosen(seed)
         _log.info("selling: %g changes a second, seed %d, start %s", rate, seed, start_at.isoformat())
         changes = islice(world.live(seed, start_at, rate, update_share, delete_share), limit)
-        _log.info("stopped after %d changes", run(till, changes, stop))
+        _log.info("stopped after %d changes", run(writer, changes, stop))
 
 
 @app.command()
 def payments(
-    journal: Annotated[Path, typer.Option(help="File of the list of confirmations; made if it is missing.")],
+    journal: Annotated[
+        Path, typer.Option(help="File of the list of confirmations; created if it is missing.")
+    ],
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 8080,
-    # Loopback alone: it is a simulator, and whoever reaches it may tell it to fail.
+    # Loopback alone: any client that reaches it can switch its failures on.
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     delay_seconds: Annotated[float, typer.Option(min=0, help="Usual time from sale to payment.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Decides which sales are paid, and how.")] = 0,
 ) -> None:
     """Serve payment confirmations of the sales in the database over SOAP, until stopped."""
-    # Here, so that the other commands start without them.
+    # Imported here, so that the other commands start without them.
     import uvicorn
 
     from simulators.payments.service import service
 
     sales_db, credentials = from_environment(SalesDbSettings), from_environment(SoapCredentials)
-    made = service(sales_db, credentials, journal, seed, timedelta(seconds=delay_seconds))
-    # uvicorn stops in order and then raises the signal again; being told to stop is no failure.
+    payments_app = service(sales_db, credentials, journal, seed, timedelta(seconds=delay_seconds))
+    # uvicorn stops in order and then raises the signal again; a requested stop is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.run(made, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
+    uvicorn.run(payments_app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=2)
 
 
 @app.command("csv")
@@ -111,18 +113,18 @@ def csv_files(
 
 
 @contextmanager
-def _opened_till(stop: threading.Event) -> Iterator[Till]:
-    """The till for the length of a command; a database that stays away is one clear line and exit code 1."""
-    till = Till(from_environment(SalesDbSettings).sales_db_url.get_secret_value(), stop)
+def _opened_writer(stop: threading.Event) -> Iterator[SalesWriter]:
+    """The writer for the length of a command; a database that stays away is one line and exit code 1."""
+    writer = SalesWriter(from_environment(SalesDbSettings).sales_db_url.get_secret_value(), stop)
     try:
-        yield till
+        yield writer
     except psycopg2.Error as error:
-        # Asked to stop while the database was away: nothing is wrong with ending.
+        # Stopped while the database was away: no failure.
         if not stop.is_set():
             _log.error("cannot write to the sales database: %s", str(error).strip())
             raise typer.Exit(1) from error
     finally:
-        till.close()
+        writer.close()
 
 
 def _chosen(seed: int | None) -> int:

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from simulators.sales import Sale, Shops
-from simulators.till import COLUMNS
+from simulators.sales_writer import COLUMNS
 
-# Of the rows of a file: what was in an earlier one as it is, and what is another sum now.
+# Shares of a file's rows: repeated from an earlier file, and repeated with another amount.
 DUPLICATE_SHARE, CORRECTION_SHARE = 0.04, 0.04
-# Who is sent again is drawn from so many of the latest.
+# Repeated sales are drawn from so many of the latest.
 REMEMBERED_SALES = 500
 
 

@@ -101,7 +101,7 @@ def cities() -> tuple[City, ...]:
     largest_first = sorted(
         world.get_cities().values(), key=lambda city: (-city["population"], city["geonameid"])
     )
-    found: list[City] = []
+    result: list[City] = []
     for country in sorted(_MARKETS):
         market = _market(country, countries[country]["currencycode"])
         by_name: dict[str, City] = {}
@@ -112,8 +112,8 @@ def cities() -> tuple[City, ...]:
                 # The square root: a megacity sells more than a city, but does not drown it.
                 weight = math.sqrt(city["population"])
                 by_name[city["name"]] = City(city["name"], weight, ZoneInfo(city["timezone"]), market)
-        found.extend(by_name.values())
-    return tuple(found)
+        result.extend(by_name.values())
+    return tuple(result)
 
 
 def _market(country: str, currency: str) -> Market:

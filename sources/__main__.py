@@ -23,13 +23,12 @@ from contracts.settings import (
     from_environment,
 )
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SALES_EVENTS, SOURCE_POSITIONS
+from kafka_client.errors import ElectroRedError
+from lineage.emitter import ProgressCell, open_emitter
 from observability import logs, metrics
-from observability.lineage.runs import Saying, telling
 from sources import lineage as lineage_of
-from sources.errors import SourceError
 from sources.postgres.capture import Capture
 from sources.postgres.writer import Topics
-from sources.soap import poll as payments
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -55,13 +54,13 @@ def postgres() -> None:
     capture = Capture(kafka, sales, Topics(SALES_EVENTS, SOURCE_POSITIONS, DEAD_LETTERS))
     try:
         with (
-            telling("capture", kafka, sales) as lineage,
-            lineage.told(partial(lineage_of.capture, sales.sales_table), capture.facts),
+            open_emitter("capture", kafka, sales) as lineage,
+            lineage.run(partial(lineage_of.capture, sales.sales_table), capture.report),
             ThreadPoolExecutor(1, "capture") as thread,
         ):
-            # In a thread, because a call to the database that waits would keep the main thread from hearing a signal.
+            # In a thread, because a call to the database that waits would keep the main thread from handling a signal.
             thread.submit(capture.run, stop).result()
-    except SourceError as error:
+    except ElectroRedError as error:
         logs.get(__name__).error("stopped", reason=str(error))
         raise SystemExit(1) from error
 
@@ -86,16 +85,21 @@ def soap_poll(
     ] = False,
 ) -> None:
     """Read everything that the payment service confirmed since the last poll, and end."""
+    # Here: change capture, in the same program, needs no SOAP library (20 MiB).
+    from sources.soap import poll as payments
+
     logs.configure("sources-soap")
     topics = payments.Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
-    kafka, service, saying = from_environment(KafkaSettings), from_environment(SoapSettings), Saying()
+    kafka, service, progress = from_environment(KafkaSettings), from_environment(SoapSettings), ProgressCell()
     try:
         with (
-            telling("sources soap", kafka, service) as lineage,
-            lineage.told(lineage_of.soap, saying),
+            open_emitter("sources soap", kafka, service) as lineage,
+            lineage.run(lineage_of.soap, progress),
         ):
-            done = payments.poll(kafka, service, topics, begin=begin, set_aside=set_aside, say=saying.say)
-    except SourceError as error:
+            done = payments.poll(
+                kafka, service, topics, begin=begin, set_aside=set_aside, on_progress=progress.set
+            )
+    except ElectroRedError as error:
         logs.get(__name__).error("the poll ended", reason=str(error))
         raise SystemExit(1) from error
     passed_over = f", passed over: {', '.join(sorted(done.passed_over))}" if done.passed_over else ""
@@ -112,10 +116,10 @@ app.add_typer(csv, name="csv", help="Files of sales in the inbox.")
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """What a person can act on is one line, not a traceback."""
+    """Print an expected error as one line, without a traceback."""
     try:
         yield
-    except SourceError as error:
+    except ElectroRedError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
 
@@ -123,17 +127,17 @@ def _one_line() -> Iterator[None]:
 @csv.command("take")
 def csv_take() -> None:
     """Take every file that waits in the inbox and is complete, and end."""
-    from sources.csv.intake import take
+    from sources.csv.ingest import take
 
     logs.configure("sources-csv")
     kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
-    inbox, saying = from_environment(CsvSettings), Saying()
+    inbox, progress = from_environment(CsvSettings), ProgressCell()
     with (
         _one_line(),
-        telling("sources csv", kafka, results, inbox) as lineage,
-        lineage.told(lineage_of.csv, saying),
+        open_emitter("sources csv", kafka, results, inbox) as lineage,
+        lineage.run(lineage_of.csv, progress),
     ):
-        done = take(kafka, results, inbox, say=saying.say)
+        done = take(kafka, results, inbox, on_progress=progress.set)
     for file in done.files:
         counts = file.counts
         typer.echo(
@@ -145,47 +149,47 @@ def csv_take() -> None:
 
 @csv.command("check")
 def csv_check(file: Path) -> None:
-    """Say what would become of a file, without taking it; exit code 1 if any row would be refused."""
-    from sources.csv.checking import check
+    """Show what would become of a file, without taking it; exit code 1 if any row would be refused."""
+    from sources.csv.dry_run import check
 
     with _one_line():
-        found = check(from_environment(ResultsDbSettings), from_environment(CsvSettings), file)
-    if found.unrecognised:
-        typer.echo(found.unrecognised)
-    if found.unfinished:
-        typer.echo(f"{found.name} would wait: {found.unfinished}")
-    if found.reason:
-        typer.echo(f"{found.name}: no CSV of sales: {found.reason}")
-    for refusal in found.refusals:
-        typer.echo(f"{found.name}:{refusal.line}: {refusal.reason}")
-    counts = found.counts
-    if counts.rejected > len(found.refusals):
-        typer.echo(f"… and {counts.rejected - len(found.refusals)} more")
-    for reason, count in sorted(found.reasons.items(), key=lambda one: -one[1]):
+        result = check(from_environment(ResultsDbSettings), from_environment(CsvSettings), file)
+    if result.unrecognised:
+        typer.echo(result.unrecognised)
+    if result.unfinished:
+        typer.echo(f"{result.name} would wait: {result.unfinished}")
+    if result.reason:
+        typer.echo(f"{result.name}: no CSV of sales: {result.reason}")
+    for refusal in result.refusals:
+        typer.echo(f"{result.name}:{refusal.line}: {refusal.reason}")
+    counts = result.counts
+    if counts.rejected > len(result.refusals):
+        typer.echo(f"… and {counts.rejected - len(result.refusals)} more")
+    for reason, count in sorted(result.reasons.items(), key=lambda one: -one[1]):
         typer.echo(f"{count} rows: {reason}")
-    if found.ignored_columns:
-        typer.echo(f"columns that are passed over: {', '.join(found.ignored_columns)}")
+    if result.ignored_columns:
+        typer.echo(f"columns that are passed over: {', '.join(result.ignored_columns)}")
     typer.echo(
         f"{counts.rows} rows: {counts.accepted} would be accepted ({counts.corrections} as corrections), "
         f"{counts.duplicates} are duplicates, {counts.reversals} take a sale back, {counts.rejected} would be refused"
     )
-    raise typer.Exit(0 if found.is_clean else 1)
+    raise typer.Exit(0 if result.is_clean else 1)
 
 
 @csv.command("retract")
 def csv_retract(file: str) -> None:
     """Take a file back: FILE is a path to its content, the name it was taken under, or its hash."""
-    from sources.csv.retracting import retract
+    from sources.csv.retract import retract
 
     logs.configure("sources-csv")
     kafka, results = from_environment(KafkaSettings), from_environment(ResultsDbSettings)
-    inbox, saying = from_environment(CsvSettings), Saying()
+    inbox, progress = from_environment(CsvSettings), ProgressCell()
     with (
         _one_line(),
-        telling("sources csv retract", kafka, results, inbox) as lineage,
-        lineage.told(lineage_of.retraction, saying),
+        open_emitter("sources csv retract", kafka, results, inbox) as lineage,
+        lineage.run(lineage_of.retraction, progress),
     ):
-        done = retract(kafka, results, inbox, file, say=saying.say)
+        done = retract(kafka, results, inbox, file, on_progress=progress.set)
     amount = ", ".join(f"{value} {currency}" for currency, value in done.amount.items()) or "0"
     typer.echo(
         f"{done.name}: {done.taken_back} sales taken back ({amount}); {done.left} left, corrected or taken back since"

@@ -7,29 +7,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from contracts import kafka
-from contracts.registry import Codec, header
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
-from contracts.writers import LostSchema, Undecodable
+from kafka_client import avro, clients
+from kafka_client.errors import Refused
+from kafka_client.reader import Reader
+from kafka_client.registry import Codec, header
+from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
-from sources import avro
-from sources.errors import Interrupted, Refused
 
 _log = logs.get(__name__)
 
-# Messages that are looked at together.
+# Messages of one batch.
 BATCH = 50_000
 # A page of payments is one transaction: so many offsets of a partition hold its newest event.
 LAST = 1_000
-# A source counts from 1: nobody's own is above it, and nothing but a foreign value comes near.
+# A source counts from 1: its own seqs stay below, and only a foreign value comes near.
 MOST_SEQ = 2**62
 # How often a long reading is logged.
 REPORT_SECONDS = 10.0
@@ -63,10 +62,10 @@ def _offsets(
     isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
 ) -> dict[int, int]:
     places = [TopicPartition(topic, number) for number in range(partitions)]
-    # Named, because its answer would never come if the client went before.
-    client = kafka.admin(settings)
+    # Keep a reference: the answer would never come if the client were collected first.
+    client = clients.admin(settings)
     futures = client.list_offsets(
-        dict.fromkeys(places, spec), isolation_level=isolation, request_timeout=kafka.TIMEOUT_SECONDS
+        dict.fromkeys(places, spec), isolation_level=isolation, request_timeout=clients.TIMEOUT_SECONDS
     )
     return {place.partition: int(future.result().offset) for place, future in futures.items()}
 
@@ -78,45 +77,25 @@ def batches(
     offsets: Mapping[int, int],
     until: Mapping[int, int],
 ) -> Iterator[Batch]:
-    """What is committed from the offsets on and below the ends. Raises KafkaException or Interrupted."""
-    reader = kafka.consumer(
-        settings, f"sources.{source}", subscribed=False, overrides={"fetch.wait.max.ms": 20}
-    )
-    with closing(reader):
-        reached = {}
-        for number in until:
-            low, _ = reader.get_watermark_offsets(TopicPartition(topic, number), kafka.TIMEOUT_SECONDS)
-            reached[number] = max(low, offsets.get(number, low))
-        reader.assign([TopicPartition(topic, number, at) for number, at in reached.items()])
-        while any(reached[number] < end for number, end in until.items()):
-            values = []
-            first = reader.poll(kafka.TIMEOUT_SECONDS)
-            if first is None:
-                raise Interrupted(f"{topic} stands still at {reached} of {dict(until)}")
-            for message in (first, *reader.consume(BATCH, 0)):
-                error = message.error()
-                number, offset = cast(int, message.partition()), message.offset() or 0
-                if error is None:
-                    values.append(message.value())
-                    reached[number] = offset + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    # Its offset is past markers and what was aborted.
-                    reached[number] = max(reached[number], offset)
-                elif not error.retriable():
-                    raise KafkaException(error)
-            yield values, dict(reached)
+    """What is committed from the offsets on and below the ends. Raises KafkaException."""
+    with Reader(settings, f"sources.{source}", topic) as reader:
+        reader.seek({number: offsets.get(number, 0) for number in until})
+        for messages in reader.read_to(until, limit=BATCH):
+            yield [message.value() for message in messages], dict(reader.positions)
 
 
 @dataclass(frozen=True)
-class Held:
-    """What the log holds of a source: the greatest seq of its events, 0 without one, in all below the offsets."""
+class GreatestSeq:
+    """The greatest seq of a source's events in the log below the offsets; 0 without one."""
 
     seq: int = 0
     offsets: Mapping[int, int] = field(default_factory=dict)
 
 
-def held(settings: KafkaSettings, codec: Codec, source: str, topic: Topic, known: Held) -> Held:
-    """Read on from what is known, at first the whole log, in flat memory. Raises KafkaException or Interrupted.
+def greatest_seq(
+    settings: KafkaSettings, codec: Codec, source: str, topic: Topic, known: GreatestSeq
+) -> GreatestSeq:
+    """Read on from `known`, at first the whole log, in flat memory. Raises KafkaException.
 
     Raises Refused if the log has lost its beginning: the greatest seq may have been there.
     """
@@ -128,14 +107,14 @@ def held(settings: KafkaSettings, codec: Codec, source: str, topic: Topic, known
     if any(at > known.offsets.get(number, 0) for number, at in first.items()):
         raise Refused(
             f"{topic.name} has lost its beginning, and with it perhaps the greatest seq of {source}, above which it "
-            "would have to go on: consumers drop what is not above the last that they saw. Restore that topic and "
+            "has to continue: consumers drop every seq that is not above their last. Restore that topic and "
             "source-positions from a backup, or start anew with empty topics"
         )
     whole = sum(until.values())
     _log.info("reading the log for the greatest seq of the source", source=source, offsets=whole)
     reported_at = time.monotonic()
     for values, reached in batches(settings, source, topic.name, known.offsets, until):
-        known = Held(max(known.seq, *_seqs(codec, source, values), 0), reached)
+        known = GreatestSeq(max(known.seq, *_seqs(codec, source, values), 0), reached)
         if time.monotonic() > reported_at + REPORT_SECONDS:
             reported_at = time.monotonic()
             _log.info("reading the log", source=source, offsets=sum(reached.values()), of=whole)
@@ -145,7 +124,7 @@ def held(settings: KafkaSettings, codec: Codec, source: str, topic: Topic, known
 def last(settings: KafkaSettings, codec: Codec, source: str, topic: Topic) -> int:
     """The greatest seq of the source among the last offsets of each partition; 0 without one.
 
-    The greatest of all in a log of one source, whose seqs ascend. Waits for nobody's open transaction.
+    In a log of one source, whose seqs ascend, it is the greatest of all. Does not wait for open transactions.
     """
     until = ends(settings, topic.name, _partitions(settings, topic), IsolationLevel.READ_COMMITTED)
     begin = {number: max(0, end - LAST) for number, end in until.items()}
@@ -154,10 +133,10 @@ def last(settings: KafkaSettings, codec: Codec, source: str, topic: Topic) -> in
 
 
 def _partitions(settings: KafkaSettings, topic: Topic) -> int:
-    return kafka.describe_topics(settings, [topic.name])[topic.name][1]
+    return clients.describe_topics(settings, [topic.name])[topic.name][1]
 
 
-class Own:
+class OwnEvents:
     """Recognises the events of a source among the values of a log."""
 
     def __init__(self, codec: Codec, source: str) -> None:
@@ -168,7 +147,7 @@ class Own:
         self.prefix = self._header + self._mark
 
     def event(self, value: bytes | None) -> dict[str, Any] | None:
-        """The event if it is the source's; most of others' are known by their first field, without decoding them.
+        """The event if it is the source's; most of others' are recognised by their first field, without decoding them.
 
         Raises LostSchema only for an event of the source.
         """
@@ -193,13 +172,13 @@ class Own:
             event = self.event(value)
         except LostSchema:
             event = self._codec.own(value or b"")
-        # Others may have written it, with any type that Avro takes for ours.
+        # A foreign writer may have used any type that is compatible with ours.
         return event["seq"] if event is not None and isinstance(event["seq"], int) else None
 
 
 def _seqs(codec: Codec, source: str, values: Iterable[bytes | None]) -> Iterator[int]:
     """Of those values that are events of the source. What is no event has no seq for the pipelines either."""
-    own, greatest = Own(codec, source), 0
+    own, greatest = OwnEvents(codec, source), 0
     for value in values:
         seq = own.seq(value)
         if seq is None:
@@ -209,7 +188,7 @@ def _seqs(codec: Codec, source: str, values: Iterable[bytes | None]) -> Iterator
         greatest = max(greatest, seq)
     if greatest > MOST_SEQ:
         _log.error(
-            "an event is passed over: no source has come so far, and only sources may write there",
+            "an event is skipped: its seq is above any that a source assigns, and only sources may write there",
             source=source,
             seq=greatest,
         )

@@ -1,6 +1,6 @@
 """`python -m stack.broker FOLDER JAVA…`: becomes the Kafka broker; one that was killed is fenced first.
 
-A broker that was killed finds itself in the cluster's metadata as the living leader of every partition. It loads its
+After a kill the cluster's metadata still has the broker as the living leader of every partition. It loads its
 transactions, then loses all leaders when its former session runs out, and takes partitions that have no leader for
 deleted ones (KAFKA-20734, seen in 4.3.1, in 4.4.0 too): it skips the markers of every transaction that was just being
 ended. Those stay open for ever. So the controller runs alone for a moment and fences the dead broker; the new one then
@@ -23,7 +23,7 @@ from types import FrameType
 # About 3 s on a machine with nothing else to do.
 FENCING_SECONDS = 60.0
 STOP_SECONDS = 10.0
-# Nobody is there to send a heartbeat, so nobody is waited for.
+# No broker sends a heartbeat, so the session may be short.
 OVERRIDES = {
     "process.roles": "controller",
     "broker.session.timeout.ms": "100",
@@ -50,7 +50,7 @@ AGENT_OPTION = "-javaagent:"
 
 
 def was_killed(folder: Path) -> bool:
-    """Whether a broker has been here that did not say goodbye."""
+    """Whether the last broker on this folder ended without a clean shutdown."""
     data = folder / "data"
     return (data / "__cluster_metadata-0").exists() and not (data / ".kafka_cleanshutdown").exists()
 
@@ -61,7 +61,7 @@ def fence(folder: Path, java: Sequence[str]) -> None:
     Repeatable: killed in the middle, the next start does it again. Raises SystemExit with the controller's last lines.
     """
     _write_configuration(folder)
-    # Without the agent: its port is the broker's.
+    # Without the agent, whose port is the broker's.
     options = [option for option in java[:-2] if not option.startswith(AGENT_OPTION)]
     options.append("-XX:TieredStopAtLevel=1")
     at = next(i for i, option in enumerate(options) if option.startswith("-Dlog4j2.configurationFile="))
@@ -85,19 +85,19 @@ def fence(folder: Path, java: Sequence[str]) -> None:
     deadline.start()
     try:
         assert controller.stdout is not None
-        said = _until_fenced(controller.stdout)
+        output = _until_fenced(controller.stdout)
     finally:
         controller.terminate()
         try:
             controller.communicate(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            # What it has fenced is in the metadata's log, which survives this as it survived the broker's death.
+            # The fencing is in the metadata's log, which survives a kill.
             controller.kill()
             controller.communicate()
         deadline.cancel()
-    if said:
+    if output:
         raise SystemExit(
-            "\n".join([*said[-20:], f"the killed broker of {folder} could not be fenced; see above"])
+            "\n".join([*output[-20:], f"the killed broker of {folder} could not be fenced; see above"])
         )
 
 
@@ -115,21 +115,21 @@ def _write_configuration(folder: Path) -> None:
 
 
 def _until_fenced(lines: Iterable[str]) -> list[str]:
-    """Read the controller's log until its broker is fenced, or known not to have been let in: then nothing is given.
+    """Read the controller's log until no broker is registered unfenced: then the result is empty.
 
-    What is given otherwise is all that it said before it ended.
+    Otherwise the result is the whole log of the controller, which ended.
     """
-    said: list[str] = []
+    output: list[str] = []
     fenced, active = True, False
     for line in lines:
-        said.append(line.rstrip())
-        if found := _REGISTRATION.search(line):
-            fenced = _IS_FENCED.get(found[1], fenced)
+        output.append(line.rstrip())
+        if registration := _REGISTRATION.search(line):
+            fenced = _IS_FENCED.get(registration[1], fenced)
         # The log was read to its end by then, so that the registration is the last one.
         active = active or "Activated periodic tasks" in line
         if active and fenced:
             return []
-    return said or ["the controller ended without a word"]
+    return output or ["the controller ended without output"]
 
 
 def _end_with_parent() -> None:

@@ -23,16 +23,16 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts.settings import StackSettings
-from stack import answers, display, doctor, orphans, status
-from stack.addresses import GIVEN
+from stack import commands, display, doctor, orphans, status
+from stack.endpoints import GIVEN
 from stack.errors import StackError
-from stack.found import DEFAULT_STATE_DIR, StateDir, layout_in, platform_in
 from stack.layout import Layout, Options
+from stack.lifecycle import Stack
+from stack.locate import DEFAULT_STATE_DIR, StateDir, layout_in, platform_in
 from stack.programs import Platform
 from stack.supervisor import Supervisor, SupervisorGone
-from stack.up import Stack
 
-# `down` waits for a foreground stack to end: every layer may take its whole time.
+# `down` waits for a foreground stack to end: every layer may use its whole timeout.
 DOWN_TIMEOUT_SECONDS = 120
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -110,19 +110,19 @@ def show_status(
 ) -> None:
     """Show every process; exit code 0 if all are ready."""
     platform = platform_in(state_dir)
-    found = status.snapshot(platform, Supervisor(platform.layout))
+    snapshot = status.snapshot(platform, Supervisor(platform.layout))
     if as_json:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
-    elif not found["processes"]:
+        sys.stdout.write(json.dumps(snapshot, indent=2) + "\n")
+    elif not snapshot["processes"]:
         Console().print(f"The stack in {platform.layout.folder} is not up. Start it: electrored up")
     else:
-        rows = [status.Row(**row) for row in found["processes"]]
+        rows = [status.Row(**row) for row in snapshot["processes"]]
         console = display.wide()
         console.print(display.table(rows))
         for line in display.problems(rows):
             console.print(line)
-        console.print(f"results are complete up to {found['watermark'] or '(nothing yet)'}")
-    raise typer.Exit(0 if found["up"] else 1)
+        console.print(f"results are complete up to {snapshot['watermark'] or '(nothing yet)'}")
+    raise typer.Exit(0 if snapshot["up"] else 1)
 
 
 @app.command()
@@ -145,7 +145,7 @@ def logs(
         known = ", ".join(sorted(path.stem for path in layout.logs.glob("*.log")))
         raise StackError(f"there is no log of {name}", f"these are there: {known or 'none yet'}")
     if follow:
-        # tail knows how to go on when the log is rotated. It would say so on stderr.
+        # tail follows a rotated log, and reports each rotation on stderr.
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stderr.fileno())
         os.execvp("tail", ["tail", "-n", "+1", "-F", str(file)])
@@ -154,7 +154,7 @@ def logs(
 
 
 # Beside the others, not below a name of their own.
-app.add_typer(answers.app)
+app.add_typer(commands.app)
 
 
 @app.command("doctor")
@@ -164,17 +164,17 @@ def show_doctor(
         int, typer.Option(min=0, max=50_000, help="Of the stack that would be started.")
     ] = 0,
 ) -> None:
-    """Look whether this machine has what the platform needs; exit code 0 if so."""
+    """Check whether this machine has what the platform needs; exit code 0 if so."""
     layout = Layout(state_dir)
     options = layout.options()
-    # A new stack makes its folder and its passwords when it starts, not when somebody looks.
+    # The folder and passwords of a new stack are created when it starts, not by this command.
     with tempfile.TemporaryDirectory() as unused:
-        made = layout if options else Layout(Path(unused))
-        platform = Platform(made, options or Options(port_offset), StackSettings())
+        examined = layout if options else Layout(Path(unused))
+        platform = Platform(examined, options or Options(port_offset), StackSettings())
         findings = doctor.examine(layout, platform)
     shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for finding in findings:
-        shown.add_row("[red]✗[/]" if finding.remedy else "[green]✓[/]", finding.what, finding.found)
+        shown.add_row("[red]✗[/]" if finding.remedy else "[green]✓[/]", finding.what, finding.result)
         if finding.remedy:
             shown.add_row("", "", f"→ {finding.remedy}")
     display.wide().print(shown)
@@ -242,7 +242,7 @@ def _ask_owner_to_stop(layout: Layout) -> bool:
 
 
 def _noted(settings: StackSettings) -> dict[str, str]:
-    """What was given, in plain text: the other commands may be run where it is not set."""
+    """The given settings, in plain text: other commands may run where they are not set."""
     values = {name: getattr(settings, name) for name in (*GIVEN.values(), "csv_inbox")}
     return {
         name: value.get_secret_value() if isinstance(value, SecretStr) else value
@@ -256,7 +256,7 @@ def _print_addresses(console: Console, platform: Platform) -> None:
 
 
 def main() -> None:
-    """The command. What a person can act on is one line and what to do; anything else is a defect and shows."""
+    """The command. A StackError is shown as one line with what to do; anything else is a defect, with its traceback."""
     try:
         app()
     except StackError as error:

@@ -1,4 +1,4 @@
-"""Databases and roles of the embedded PostgreSQL: each process may do what its work needs, and no more."""
+"""Databases and roles of the embedded PostgreSQL: each process has the rights that it needs, and no more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOP = "electrored_shop"  # the application that sells: reads and writes public.
 CAPTURE = "electrored_capture"  # change capture: replicates and reads public.sales
 WATCHER = "electrored_watcher"  # connects to the sales database and looks at its slots; reads no table
 WRITER = "electrored_results"  # owns the results database: migrations, workers, sink
-READER = "electrored_reader"  # reads results: API, publisher; and what the observer asks of Dagster
+READER = "electrored_reader"  # reads results: API, publisher; and the observer's queries to Dagster
 DAGSTER_ROLE = "electrored_dagster"  # owns Dagster's database
 REGISTRY_ROLE = "electrored_registry"  # owns the registry's database
 SALES_ROLES = (SHOP, CAPTURE, WATCHER)
@@ -53,7 +53,7 @@ def provision(server: URL, passwords: Mapping[str, str]) -> None:
 
 
 def provision_sales_server(server: URL, passwords: Mapping[str, str]) -> None:
-    """What the company's own server has: the shop's database, and a role that captures its changes."""
+    """Provision the company's server: the shop's database, and a role that captures its changes."""
     with _cursor(server) as cursor:
         for role in SALES_ROLES:
             _ensure_role(cursor, role, passwords[role])
@@ -63,7 +63,7 @@ def provision_sales_server(server: URL, passwords: Mapping[str, str]) -> None:
 
 
 def provision_results_server(server: URL, passwords: Mapping[str, str]) -> None:
-    """What is the platform's own: results, Dagster's runs, the registry's schemas."""
+    """Provision the platform's server: results, Dagster's runs, the registry's schemas."""
     with _cursor(server) as cursor:
         for role in RESULTS_ROLES:
             _ensure_role(cursor, role, passwords[role])
@@ -75,7 +75,7 @@ def provision_results_server(server: URL, passwords: Mapping[str, str]) -> None:
 
 
 def provision_sales(database: URL) -> None:
-    """The sales table, who may touch it, and its publication, in the database of the superuser's URL."""
+    """The sales table, its grants and its publication, in the database of the superuser's URL."""
     with _cursor(database) as cursor:
         cursor.execute(SALES_TABLE)
         cursor.execute(f"grant select, insert, update, delete on public.sales to {SHOP}")
@@ -86,7 +86,7 @@ def provision_sales(database: URL) -> None:
 
 
 def provision_results(database: URL) -> None:
-    """Let the reader read whatever the writer's migrations will make."""
+    """Grant the reader the tables that the writer's migrations will create."""
     with _cursor(database) as cursor:
         cursor.execute(
             f"alter default privileges for role {WRITER} in schema public grant select on tables to {READER}"
@@ -94,7 +94,7 @@ def provision_results(database: URL) -> None:
 
 
 def provision_dagster(database: URL) -> None:
-    """Let the reader read what Dagster's own migrations made and will make."""
+    """Grant the reader the tables that Dagster's migrations created and will create."""
     with _cursor(database) as cursor:
         cursor.execute(f"grant select on all tables in schema public to {READER}")
         cursor.execute(
@@ -103,7 +103,7 @@ def provision_dagster(database: URL) -> None:
 
 
 def create_database(server: URL, name: str, owner: str | None = None, template: str | None = None) -> URL:
-    """A new database, for tests; gives the superuser's URL to it."""
+    """Create a database, for tests; returns the superuser's URL to it."""
     with _cursor(server) as cursor:
         statement = sql.SQL("create database {}").format(sql.Identifier(name))
         if owner is not None:
@@ -115,7 +115,7 @@ def create_database(server: URL, name: str, owner: str | None = None, template: 
 
 
 def drop_database(server: URL, name: str) -> None:
-    """Drop a database with its replication slots and whoever is connected."""
+    """Drop a database with its replication slots and connections."""
     with _cursor(server) as cursor:
         cursor.execute(
             "select pg_terminate_backend(active_pid, 5000) from pg_replication_slots "

@@ -1,4 +1,4 @@
-"""What a person sees: lines while the stack starts and stops, then a live table."""
+"""Terminal output: lines while the stack starts and stops, then a live table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLOURS = {
 
 
 class Lines:
-    """A line for every step that is done, a moving one for the step at hand; without a terminal, plain lines."""
+    """A line for every finished step, a spinner for the current one; without a terminal, plain lines."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -71,7 +71,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def problems(rows: Sequence[Row]) -> list[Text]:
-    """A line for each thing that keeps a process from moving, or why it ended, and for each that it notes."""
+    """A line for each problem of a process, and for each of its `besides`."""
     lines = []
     for row in rows:
         phrases = [f"{WORDS[row.state]}: {row.problem}"] if row.problem else []
@@ -95,7 +95,7 @@ def watch(console: Console, monitor: Monitor) -> None:
 
 
 def _lag(row: Row) -> str:
-    """Change capture counts what waits in bytes of PostgreSQL's log, everyone else in events."""
+    """The lag of change capture is in bytes of PostgreSQL's WAL, that of the others in events."""
     return f"{_number(row.lag_bytes)} B" if row.lag_bytes is not None else _number(row.lag)
 
 

@@ -1,4 +1,4 @@
-"""Whether this machine can run the platform: each thing that it needs, and what to do where it lacks."""
+"""Checks whether this machine can run the platform, and what to do about what is missing."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pathlib import Path
 from stack import java, postgres
 from stack.errors import StackError
 from stack.layout import Layout
+from stack.lifecycle import NEEDED_BYTES
 from stack.ports import require_free
 from stack.programs import Platform
 from stack.supervisor import Supervisor
-from stack.up import NEEDED_BYTES
 
 OLDEST_PYTHON = (3, 11)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `remedy` is empty where nothing is to be done."""
+    """The result of one check. `remedy` is empty where nothing is to be done."""
 
     what: str
-    found: str
+    result: str
     remedy: str
 
 
 def examine(layout: Layout, platform: Platform) -> list[Finding]:
-    """Look at everything; nothing is changed, nothing is downloaded."""
+    """Run all checks; nothing is changed, nothing is downloaded."""
     questions: dict[str, Callable[[], str]] = {
         "Python": _python,
         "Java": java.version,
@@ -98,7 +98,7 @@ def _state(layout: Layout) -> str:
 
 
 def _nearest(layout: Layout) -> Path:
-    """The state folder, or the one in which it would be made."""
+    """The state folder, or the one in which it would be created."""
     return next(path for path in (layout.folder, *layout.folder.parents) if path.exists())
 
 

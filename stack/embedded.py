@@ -30,7 +30,7 @@ STOP_TIMEOUT_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Embedded:
-    """The addresses of a running stack. `processes` are there to be killed by tests."""
+    """The addresses of a running stack. `processes` are for tests that kill them."""
 
     folder: Path
     bootstrap: str
@@ -74,7 +74,7 @@ def running(folder: Path) -> Iterator[Embedded]:
                 child(command, environment, folder / f"{name}.log", stop=stop, user=user)
             )
 
-        # What takes long begins first; everything is started from this thread (see `_die_with_parent`).
+        # The slowest begins first; everything is started from this thread (see `_die_with_parent`).
         formatting = kafka.prepare()
         server.prepare()
         start("postgres", server.command, server.environment, signal.SIGINT, system_user())
@@ -106,7 +106,7 @@ def child(
             stdout=output,
             stderr=subprocess.STDOUT,
             **identity(user),
-            # Ctrl-C is for us alone: the servers are stopped below, in order.
+            # Ctrl-C must not reach the servers: they are stopped below, in order.
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
@@ -122,7 +122,7 @@ def child(
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end the child with the thread that started it: even a killed test leaves nothing."""
+    """Have the kernel end the child with the thread that started it, so that a killed test leaves no process."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGINT)
 

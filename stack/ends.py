@@ -1,4 +1,4 @@
-"""How supervised processes ended: from supervisord's log when and by what, from a process's own log why."""
+"""Ends of supervised processes: time and exit status from supervisord's log, the reason from the process's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-# The last words of a process are at the end of its log, behind at most one long traceback.
+# The last error of a process is at the end of its log, behind at most one long traceback.
 TAIL_BYTES = 256 * 1024
 # supervisord notes a start a moment after it, and the clocks of two logs are rounded differently.
 ROUNDING_SECONDS = 1.5
@@ -24,13 +24,13 @@ _REASON = re.compile(r"\breason=('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\S+)")
 _SERVER = re.compile(r"^\[?\d{4}-\d\d-\d\d[ T](?:.*?\b(ERROR|FATAL|PANIC|SEVERE)\b:?\s*(.*))?")
 # A traceback that is drawn.
 _FRAME = ("│", "╭", "╰")
-# How our processes end that refuse to go on: one line, for a person.
+# The event of the one line that our processes log when they refuse to go on.
 REFUSAL = "stopped"
 
 
 @dataclass(frozen=True)
 class End:
-    """One end that was not asked for: when the process began and ended, in seconds of the epoch, and by what."""
+    """An end that was not requested: when the process began and ended, in seconds of the epoch, and its exit status."""
 
     began: float
     at: float
@@ -42,8 +42,8 @@ class End:
 
 
 @dataclass(frozen=True)
-class Words:
-    """Why a process ended. `refused`: a person has to mend something, and the text says what."""
+class EndReason:
+    """Why a process ended. `refused`: a person has to act, as the text describes."""
 
     text: str
     refused: bool = False
@@ -59,8 +59,8 @@ class _Line(NamedTuple):
 
 
 def ends(log: Path) -> dict[str, list[End]]:
-    """By process, the oldest first, since it was last started by somebody: an end that was asked for is none."""
-    found: dict[str, list[End]] = {}
+    """By process, the oldest first, since its last requested start; requested ends are left out."""
+    by_process: dict[str, list[End]] = {}
     began: dict[str, float] = {}
     try:
         lines = log.read_text(errors="replace").splitlines()
@@ -75,23 +75,25 @@ def ends(log: Path) -> dict[str, list[End]]:
         if what == "spawned":
             began[name] = at
         elif what == "stopped":
-            found.pop(name, None)
+            by_process.pop(name, None)
         else:
-            found.setdefault(name, []).append(End(began.get(name, at), at, (how or "").partition(";")[0]))
-    return found
+            by_process.setdefault(name, []).append(
+                End(began.get(name, at), at, (how or "").partition(";")[0])
+            )
+    return by_process
 
 
-def words(log: Path, end: End) -> Words:
-    """Why the process ended that way: the last error that it logged in that life, or that it logged none."""
+def end_reason(log: Path, end: End) -> EndReason:
+    """The reason of an end: the last error that the process logged in that life, or that it logged none."""
     lines = _of_life(list(_read(_tail(log))), end)
     errors = [line for line in lines if line.level == "error"]
     by_itself = end.how.startswith("exit status")
     if by_itself and lines and lines[-1].level == "raw":
-        # What is printed without a level, last of all, is a reason: nothing of ours prints otherwise.
+        # A last line without a level is a reason: our processes print nothing else.
         errors.append(lines[-1])
     if by_itself and errors and errors[-1].refused:
-        return Words(errors[-1].text, refused=True)
-    return Words(f"{end.how}: {errors[-1].text}" if errors else f"{end.how}; it logged no error")
+        return EndReason(errors[-1].text, refused=True)
+    return EndReason(f"{end.how}: {errors[-1].text}" if errors else f"{end.how}; it logged no error")
 
 
 def _of_life(lines: list[_Line], end: End) -> list[_Line]:
@@ -100,7 +102,7 @@ def _of_life(lines: list[_Line], end: End) -> list[_Line]:
         if line.at is not None and line.at >= end.began - ROUNDING_SECONDS:
             return lines[number:]
     dated = [number for number, line in enumerate(lines) if line.at is not None]
-    # One that ended before it could log was a raw line at the most.
+    # A process that ended before it could log printed raw lines at the most.
     return lines[dated[-1] + 1 :] if dated else lines
 
 
@@ -134,15 +136,15 @@ def _read(lines: Iterable[str]) -> Iterator[_Line]:
         elif line.startswith("error: "):
             yield _Line(None, "error", line.removeprefix("error: "), refused=True)
         else:
-            # What an exception says stands behind its traceback.
+            # The message of an exception follows its traceback.
             yield _Line(None, "error" if in_traceback else "raw", line)
         in_traceback = False
 
 
 def _json(line: str) -> _Line | None:
     try:
-        said = json.loads(line)
-        return _ours(said["at"], said["level"], said["event"], said.get("reason"))
+        record = json.loads(line)
+        return _ours(record["at"], record["level"], record["event"], record.get("reason"))
     except (ValueError, KeyError, TypeError):
         return None
 

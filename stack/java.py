@@ -21,13 +21,13 @@ from jgo.maven import MavenContext, PythonResolver
 
 from stack.errors import StackError
 
-# The registry and Kafka 4 both ask for it.
+# The registry and Kafka 4 both need it.
 OLDEST_JAVA = 17
 # The Prometheus agent that serves a broker's own figures.
 JMX_EXPORTER = "jmx-exporter"
 # Enough to hide the latency of fifty small files; more would only queue at the same server.
 DOWNLOADS_AT_ONCE = 6
-# Without an answer for so long a download is tried no more.
+# A download fails without an answer for so long.
 DOWNLOAD_TIMEOUT_SECONDS = 60
 # The registry's archive is the greatest; unpacked beside itself it needs twice its size, with room for Kafka.
 NEEDED_BYTES = 700 * 1024 * 1024
@@ -108,8 +108,8 @@ def is_cached(program: str) -> bool:
 def fetch(program: str, on_bytes: Callable[[int], None] = lambda count: None) -> list[Path]:
     """The program's files, downloaded and verified if they are not in the cache yet.
 
-    `on_bytes` is told of every piece that arrives, from several threads.
-    A file gets its final name only when its checksum was right: what is there need not be read again.
+    `on_bytes` is called with the size of every piece that arrives, from several threads.
+    A file gets its final name only after its checksum was verified, so the cache is not verified again.
     """
     files = _files(program)
     if not all(path.exists() for path in files.values()):
@@ -145,16 +145,18 @@ def _download(artifact: Artifact, path: Path, scratch: Path, on_bytes: Callable[
     context = MavenContext(resolver, repo_cache=scratch, timeout=DOWNLOAD_TIMEOUT_SECONDS)
     component = context.project(artifact.group, artifact.name).at_version(artifact.version)
     try:
-        found = component.artifact(classifier=artifact.classifier, packaging=artifact.packaging).resolve()
+        downloaded = component.artifact(
+            classifier=artifact.classifier, packaging=artifact.packaging
+        ).resolve()
     except (
         OSError,
         RuntimeError,
-    ) as error:  # requests' errors are OSError; jgo says "not found" by RuntimeError
+    ) as error:  # requests' errors are OSError; jgo raises RuntimeError for "not found"
         raise StackError(
             f"download of {artifact.file_name} from Maven Central failed: {_first_line(error)}",
             "check the network (a proxy is taken from HTTPS_PROXY) and try again; what was loaded is kept",
         ) from error
-    with found.open("rb") as file:
+    with downloaded.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != artifact.sha256:
         raise StackError(
@@ -162,7 +164,7 @@ def _download(artifact: Artifact, path: Path, scratch: Path, on_bytes: Callable[
             "try again; if it stays so, something between here and Maven Central changes files",
         )
     path.parent.mkdir(exist_ok=True)
-    found.replace(path)
+    downloaded.replace(path)
 
 
 def unpack(archive: Path) -> Path:

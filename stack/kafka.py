@@ -18,12 +18,12 @@ from stack.broker import AGENT_OPTION
 from stack.errors import StackError
 from stack.ports import LOOPBACK, answers
 
-# One cluster for ever: the id is checked against the data folder, nothing else reads it.
+# A constant: the id is only checked against the data folder.
 CLUSTER_ID = "ZWxlY3Ryb3JlZC1lbWJlZA"
 # A broker of one small platform; the page cache does the rest.
 HEAP = ("-Xms128m", "-Xmx512m")
 READY_TIMEOUT_SECONDS = 3.0
-# Which of the broker's figures Prometheus is told.
+# Which of the broker's figures are exported to Prometheus.
 JMX_RULES = Path(__file__).parent.parent / "observability" / "prometheus" / "kafka-jmx.yml"
 
 LOG4J = """\
@@ -75,13 +75,13 @@ class Kafka:
             "offsets.topic.num.partitions": "4",
             "transaction.state.log.num.partitions": "4",
             "share.coordinator.state.topic.num.partitions": "1",
-            # A killed worker's partitions would rest for 45 s by default.
+            # By default a killed worker's partitions would be reassigned after 45 s.
             "group.consumer.session.timeout.ms": "5000",
             "group.consumer.min.session.timeout.ms": "5000",
             "group.consumer.heartbeat.interval.ms": "1000",
             "group.consumer.min.heartbeat.interval.ms": "1000",
             "group.initial.rebalance.delay.ms": "0",
-            # How soon a dead producer's transaction is seen to have run out; by default after 10 s.
+            # How often timed out transactions of dead producers are aborted; by default every 10 s.
             "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
             # Compacted topics are read back at a start, so they are kept short.
             "log.cleaner.backoff.ms": "1000",
@@ -108,7 +108,7 @@ class Kafka:
         if formatting is not None:
             _, complaint = formatting.communicate(timeout=60)
             if formatting.returncode != 0:
-                # Java's own first line is the reason; what follows is the way to it.
+                # Java's first line is the reason, followed by the stack trace.
                 reason = (complaint.decode(errors="replace").strip().splitlines() or ["no message"])[0]
                 raise StackError(
                     f"Kafka could not format {self.folder / 'data'}: {reason}",
@@ -147,8 +147,8 @@ class Kafka:
 
 
 def is_ready(bootstrap: str) -> bool:
-    """Whether a broker there, ours or not, answers a request."""
-    # A starting broker refuses connections: librdkafka's own lines about it help nobody.
+    """Whether the broker at this address answers a request."""
+    # A starting broker refuses connections; librdkafka's log lines about it are discarded.
     silent = logging.getLogger("stack.kafka.probe")
     silent.propagate = False
     silent.addHandler(logging.NullHandler())
@@ -161,7 +161,7 @@ def is_ready(bootstrap: str) -> bool:
 
 
 def is_reachable(bootstrap: str) -> bool:
-    """Whether one of the addresses accepts connections; who we are is for the processes to prove."""
+    """Whether one of the addresses accepts connections; the processes authenticate themselves."""
     for address in bootstrap.split(","):
         host, _, port = address.strip().rpartition(":")
         try:

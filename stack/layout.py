@@ -1,4 +1,4 @@
-"""What is where in a state folder, and what was noted about the stack that runs on it."""
+"""The paths of a state folder, and the stored options of its stack."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LONGEST_SOCKET_PATH = 90
 
 @dataclass(frozen=True)
 class Options:
-    """How a stack was asked for; kept, so that the other commands need only the state folder."""
+    """How a stack was started; stored, so that the other commands need only the state folder."""
 
     port_offset: int = 0
     simulate: bool = True
     history_days: int = 30
-    # A detached stack lives on its own; one in the foreground belongs to the command that shows it.
+    # A detached stack outlives its command; one in the foreground belongs to it.
     detached: bool = False
     # Settings of servers that were given and therefore not started: they may hold passwords.
     given: dict[str, str] = field(default_factory=dict)
@@ -60,9 +60,9 @@ class Layout:
         return self.logs / f"{name}.log"
 
     def create(self) -> None:
-        """Make the folders. Raises StackError if that cannot be done."""
+        """Create the folders. Raises StackError if that is not possible."""
         try:
-            # Others may pass through, for PostgreSQL's user when root starts it; only we list what is there.
+            # Others may pass through, for PostgreSQL's user when root starts it; only the owner lists it.
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o711)
             for folder in (self.logs, self.dagster_home, self.csv_inbox, self.prometheus):
                 folder.mkdir(exist_ok=True)
@@ -73,16 +73,16 @@ class Layout:
             ) from error
 
     def options(self) -> Options | None:
-        """How the stack was last asked for, None before that. Raises StackError for a newer format."""
+        """The options of the last start, None before the first. Raises StackError for a newer format."""
         if not self.record.exists():
             return None
-        noted = json.loads(self.record.read_text())
-        if noted.pop("format") > FORMAT:
+        stored = json.loads(self.record.read_text())
+        if stored.pop("format") > FORMAT:
             raise StackError(
                 f"the state in {self.folder} was written by a newer version of ElectroRed",
                 "use that version, or another --state-dir",
             )
-        return Options(**noted)
+        return Options(**stored)
 
     def note(self, options: Options) -> None:
         draft = self.record.with_suffix(".new")
@@ -91,7 +91,7 @@ class Layout:
         draft.replace(self.record)
 
     def lock(self) -> FileLock:
-        """Held by whichever command starts or stops the stack, and by `up` as long as it shows it.
+        """Held by the command that starts or stops the stack, and by `up` as long as it runs.
 
         Raises StackError if another command holds it.
         """

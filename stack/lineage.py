@@ -15,7 +15,7 @@ ANSWER_SECONDS = 10.0
 
 
 def ask(api_url: str, dataset: str, direction: str) -> dict[str, Any]:
-    """What the API says. Raises StackError with its reason, or when it does not answer."""
+    """The API's answer. Raises StackError with its `detail`, or when it does not answer."""
     try:
         answer = httpx.get(
             f"{api_url}/api/v1/lineage",
@@ -27,38 +27,44 @@ def ask(api_url: str, dataset: str, direction: str) -> dict[str, Any]:
             f"the API at {api_url} does not answer: {error}", "is it up? `electrored status`"
         ) from error
     try:
-        found: dict[str, Any] = answer.json()
+        body: dict[str, Any] = answer.json()
         if answer.status_code == httpx.codes.OK:
-            return found
-        said = found["detail"]
+            return body
+        detail = body["detail"]
     except (ValueError, KeyError, TypeError) as error:
         raise StackError(
-            f"{api_url} answers {answer.status_code} with what is no answer of the API's",
+            f"{api_url} answers {answer.status_code} with a body that is not the API's",
             "is that its address? `electrored env`",
         ) from error
-    raise StackError(said, "name it as a job does, or longer")
+    raise StackError(detail, "use the full dataset name, e.g. results.public.top_sales_by_city")
 
 
-def tree(answer: Mapping[str, Any]) -> Tree:
-    """For a terminal."""
+def tree(answer: Mapping[str, Any], *, deciding: bool) -> Tree:
+    """For a terminal: what a value is made of, and with `deciding` also what selects, groups or orders it."""
     step = answer["step"]
     top = Tree(f"[bold]{_place(step)}[/]")
-    _grow(top, step, "decided by" if answer["direction"] == "upstream" else "decides over")
+    upstream = answer["direction"] == "upstream"
+    _grow(top, step, ("decided by" if upstream else "decides over") if deciding else None)
     return top
 
 
-def _grow(branch: Tree, step: Mapping[str, Any], decision: str) -> None:
+def _grow(branch: Tree, step: Mapping[str, Any], decision: str | None) -> None:
     direct = [one for one in step["next"] if _is_direct(one)]
     for one in direct:
-        made = ", ".join(_transformation(found) for found in one["transformations"])
-        said = escape(" · ".join(filter(None, (made, one["job"]))))
-        _grow(branch.add(f"{_place(one)}  [dim]{said}[/]"), one, decision)
+        shown = [each for each in one["transformations"] if decision or each["type"] == "DIRECT"]
+        how = ", ".join(map(_transformation, shown))
+        label = escape(" · ".join(filter(None, (how, one["job"]))))
+        _grow(branch.add(f"{_place(one)}  [dim]{label}[/]"), one, decision)
+    if decision is None:
+        return
 
-    # What only decides over it is one line for each job: it leads nowhere further.
+    # Columns that only decide over it are one line for each job: the tree ends there.
     deciding: dict[str, dict[str, list[str]]] = {}
     for one in step["next"]:
         if not _is_direct(one):
-            kinds = ", ".join(sorted({found["subtype"].lower() for found in one["transformations"]}))
+            kinds = ", ".join(
+                sorted({transformation["subtype"].lower() for transformation in one["transformations"]})
+            )
             columns = deciding.setdefault(one["job"], {}).setdefault(one["name"], [])
             columns.append(f"{one['column']} ({kinds})")
     for job, places in deciding.items():
@@ -67,13 +73,13 @@ def _grow(branch: Tree, step: Mapping[str, Any], decision: str) -> None:
 
 
 def _is_direct(step: Mapping[str, Any]) -> bool:
-    made = step["transformations"]
-    return not made or any(found["type"] == "DIRECT" for found in made)
+    transformations = step["transformations"]
+    return not transformations or any(one["type"] == "DIRECT" for one in transformations)
 
 
-def _transformation(found: Mapping[str, str]) -> str:
-    said = f" ({found['description']})" if found["description"] else ""
-    return f"{found['subtype'].lower().replace('_', ' ')}{said}"
+def _transformation(transformation: Mapping[str, str]) -> str:
+    description = f" ({transformation['description']})" if transformation["description"] else ""
+    return f"{transformation['subtype'].lower().replace('_', ' ')}{description}"
 
 
 def _place(step: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Writes the pins of the Java programs: `python -m stack.lock` resolves them and notes every SHA-256."""
+"""Writes the lock files of the Java programs: `python -m stack.lock` resolves them with every SHA-256."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from jgo.env import EnvironmentBuilder
 from jgo.maven import MavenContext
 
-# Kafka logs through slf4j and brings nothing that writes: the binding is ours to add, and with "!" its parent
-# has no say in the versions of other things.
+# Kafka logs through slf4j without a binding, so one is added; with "!" its parent does not manage the versions of
+# other artifacts.
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.1+org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"
 REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3", "all", "tar.gz")
 JMX_EXPORTER = ("io.prometheus.jmx", "jmx_prometheus_javaagent", "1.0.1", "", "jar")

@@ -1,4 +1,4 @@
-"""Processes that a killed supervisor left behind: found by a mark in their environment, ended by pid."""
+"""Processes that a killed supervisor left behind: identified by a mark in their environment, ended by pid."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 
-# Set for supervisord and so for all below it; `env` does not print it, so nobody's shell carries it.
+# Set for supervisord and so for all its children; `env` does not print it, so no shell exports it.
 MARK = "ELECTRORED_PROCESS_OF"
-# A broker with unwritten data needs some seconds; who needs more is killed, and recovers at the next start.
+# A broker with unwritten data needs some seconds; a process that needs more is killed, and recovers at its next start.
 PATIENCE_SECONDS = 15.0
 # An environment reads empty while a process is replacing its program, which takes milliseconds.
 LOOKS, LOOK_SECONDS = 3, 0.05
@@ -21,12 +21,12 @@ def find(folder: Path) -> list[psutil.Process]:
     """Every process that was started for the stack of this state folder."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     unclear = [process for process in psutil.process_iter() if process.pid not in own]
-    found: list[psutil.Process] = []
+    marked: list[psutil.Process] = []
     for look in range(LOOKS):
         if look:
             time.sleep(LOOK_SECONDS)
-        asked, unclear = unclear, []
-        for process in asked:
+        looked_at, unclear = unclear, []
+        for process in looked_at:
             try:
                 environment = process.environ()
             except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
@@ -34,12 +34,12 @@ def find(folder: Path) -> list[psutil.Process]:
             if not environment:
                 unclear.append(process)
             elif environment.get(MARK) == str(folder):
-                found.append(process)
-    return found
+                marked.append(process)
+    return marked
 
 
 def end(folder: Path) -> int:
-    """End them, politely first; gives how many there were."""
+    """Stop them by signal, then kill the rest; returns how many there were."""
     processes = find(folder)
     for process in processes:
         try:

@@ -1,4 +1,4 @@
-"""Which process listens where: fixed ports plus an offset, free ones for tests, and who has taken one."""
+"""Ports of the processes: fixed ones plus an offset, free ones for tests, and the owner of one that is taken."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Ports that nobody listens on now, for a stack of a test."""
+        """Ports that are free now, for a stack of a test."""
         names = [field.name for field in fields(cls)]
         return cls(**dict(zip(names, free(len(names)), strict=True)))
 
 
 def free(count: int) -> list[int]:
-    """Ports nobody listens on, below the range that the system gives to outgoing connections by itself."""
-    found: list[int] = []
-    while len(found) < count:
+    """Free ports below the ephemeral range, which the system uses for outgoing connections."""
+    ports: list[int] = []
+    while len(ports) < count:
         port = random.randrange(20_000, 32_000)
-        if port not in found and is_free(port):
-            found.append(port)
-    return found
+        if port not in ports and is_free(port):
+            ports.append(port)
+    return ports
 
 
 def is_free(port: int) -> bool:
@@ -70,7 +70,7 @@ def answers(port: int) -> bool:
 
 
 def require_free(port: int, purpose: str) -> None:
-    """Raises StackError that names who has the port."""
+    """Raises StackError that names the process that has the port."""
     if not is_free(port):
         raise StackError(
             f"port {port} for {purpose} is taken by {_owner(port)}",

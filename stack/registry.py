@@ -1,4 +1,4 @@
-"""The schema registry: Apicurio with its data in PostgreSQL, spoken to by the Confluent-compatible API."""
+"""The schema registry: Apicurio with its data in PostgreSQL, used through the Confluent-compatible API."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Registry:
 
     @property
     def command(self) -> list[str]:
-        """With the quick compiler only: ready in half the time, and each process asks for a schema once."""
+        """With the C1 compiler only: ready in half the time, and each process requests a schema once."""
         return [
             str(java.java()),
             "-Xms64m",
@@ -72,7 +72,7 @@ class Registry:
 
 
 def is_ready(url: str) -> bool:
-    """Whether a registry there, ours or not, lists its subjects."""
+    """Whether the registry at this URL lists its subjects."""
     try:
         with urllib.request.urlopen(f"{url}/subjects", timeout=READY_TIMEOUT_SECONDS) as answer:
             return bool(answer.status == 200)

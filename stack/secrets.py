@@ -1,4 +1,4 @@
-"""The passwords of a state folder: made once, read by nobody else."""
+"""The passwords of a state folder: generated once, in a file that only its owner can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a stack is now: one row for each process, by the supervisor and by what the process itself says."""
+"""The state of a stack: one row for each process, from the supervisor and from the process's own metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from stack import probes
-from stack.ends import End, Words, words
+from stack.ends import End, EndReason, end_reason
 from stack.programs import Platform, Program
 from stack.supervisor import State, Supervisor, SupervisorGone
 
@@ -20,14 +20,14 @@ from stack.supervisor import State, Supervisor, SupervisorGone
 DEATHS = 3
 DEATHS_SECONDS = 600
 JUST_NOW_SECONDS = 30
-# Longer than a life that was cut short is a sign that this one is not, and this is long enough of any.
+# A process counts as ready once it has outlived its last life twice over, or lived this long.
 PROVEN_SECONDS = 60
-# A server that restarts is waited for as long; what lasts longer is shown.
+# A wait for a restarting server takes as long; a longer one is shown.
 WAIT_SECONDS = 3
-# A process without metrics is asked whether it is ready, no more often than this.
+# The readiness check of a process without metrics runs no more often than this.
 PROBE_SECONDS = 5
 
-# Of a state with a problem, what stands between the name and the problem.
+# Of a state with a problem, the text between the name and the problem.
 WORDS = {
     "dying": "keeps dying",
     "refused": "refuses to go on",
@@ -43,8 +43,8 @@ KINDS = {"stall": "stands still", "wait": "waits", "hint": "notes"}
 class Row:
     """One process. `state` is ready, waiting, stalled, silent, starting, refused, dying, stopping or stopped.
 
-    `problem`: what it waits for or where it stands still and since when, that it does not answer, or why it ended.
-    `besides`: what it waits for besides, and what it notes without waiting, which does not count against it.
+    `problem`: what it waits for or where it is stalled and since when, that it does not answer, or why it ended.
+    `besides`: its other waits, and its hints, which do not count against it.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Row:
 
 
 class Monitor:
-    """Asks again and again; rates are those between two asks."""
+    """Repeated snapshots; rates are those between two of them."""
 
     def __init__(self, platform: Platform, supervisor: Supervisor) -> None:
         self._platform, self._supervisor = platform, supervisor
@@ -73,7 +73,7 @@ class Monitor:
         states = self._supervisor.states()
         ends = self._supervisor.ends()
         there = [program for program in self._programs if program.name in states]
-        # Side by side: one that hangs is waited for, and there may be several.
+        # In parallel: each process that hangs costs a timeout.
         with ThreadPoolExecutor(len(there) or 1) as threads:
             return list(
                 threads.map(
@@ -83,7 +83,7 @@ class Monitor:
             )
 
     def _row(self, program: Program, state: State, ends: Sequence[End]) -> Row:
-        why = words(self._platform.layout.log(program.name), ends[-1]) if ends else None
+        why = end_reason(self._platform.layout.log(program.name), ends[-1]) if ends else None
         shown, problem, besides, flow = _shown(state, ends, why), "", [], None
         if shown in ("dying", "refused"):
             problem = why.text if why else state.problem
@@ -142,12 +142,12 @@ class Monitor:
         return (flow.events - before.events) / max(flow.read_at - before.read_at, 1e-3)
 
 
-def _shown(state: State, ends: Sequence[End], why: Words | None) -> str:
-    """By supervisord alone; a process that it calls running is still to be asked."""
+def _shown(state: State, ends: Sequence[End], why: EndReason | None) -> str:
+    """The state by supervisord alone; the process itself may still not answer."""
     refused = why is not None and why.refused
     match state.state:
         case "running":
-            # One that came up after servers that came late, or was mended, has outlived its lives before.
+            # A process that was only waiting for its servers, or was mended, outlives its earlier lives.
             if not ends or _age(state) > min(PROVEN_SECONDS, 2 * ends[-1].lived):
                 return "ready"
             return "refused" if refused else "dying" if _keeps_dying(ends) else "ready"
@@ -162,7 +162,7 @@ def _shown(state: State, ends: Sequence[End], why: Words | None) -> str:
 
 
 def _lasting(flow: probes.Flow | None) -> list[dict[str, Any]]:
-    """What lasts for longer than a server's restart, the most serious first as the process has it."""
+    """Waits that are longer than a server's restart, the most serious first as the process reports them."""
     waits = flow.waits if flow else []
     return [wait for wait in waits if time.time() - wait["since"] > WAIT_SECONDS]
 
@@ -180,7 +180,7 @@ def _keeps_dying(ends: Sequence[End]) -> bool:
 
 
 def _is_frozen(pid: int) -> bool:
-    """A process without metrics would not be missed otherwise: the simulators."""
+    """Whether a signal stopped it; the only check of processes without metrics, the simulators."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.NoSuchProcess:
@@ -192,7 +192,7 @@ def _age(state: State) -> float:
 
 
 def snapshot(platform: Platform, supervisor: Supervisor) -> dict[str, Any]:
-    """The whole state as plain values, for `status --json`; rates are measured over a second."""
+    """The whole state as plain values, for `status --json`; rates are over one second."""
     monitor = Monitor(platform, supervisor)
     try:
         monitor.rows()

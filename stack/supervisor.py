@@ -1,4 +1,4 @@
-"""supervisord as the keeper of the processes: its configuration, and what is said to it over its socket."""
+"""supervisord, which runs the processes: its configuration, and its XML-RPC calls over a socket."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from stack.programs import PROJECT, STOP_SECONDS, Program
 
 # A process that dies within them counts as not started, and the next try waits a second longer than the last.
 STABLE_SECONDS = 5
-# Never given up: Kafka may be away for hours, and whoever comes back finds its workers trying. One that refuses to go
-# on is tried again too, so that it goes on once its cause is mended; `status` shows it as refused meanwhile.
+# Never given up: Kafka may be away for hours. A process that refuses to go on is restarted too, so that it goes on
+# once its cause is mended; `status` shows it as refused meanwhile.
 START_RETRIES = 1_000_000
 LOG_BYTES = "10MB"
 LOG_BACKUPS = 2
@@ -40,7 +40,7 @@ def render(layout: Layout, programs: Iterable[Program]) -> str:
     """The configuration file: nothing starts by itself, everything that dies is started again."""
     lines = [
         "[supervisord]",
-        # It says so twice otherwise: a person who starts the stack as root knows.
+        # Otherwise it warns about root twice.
         *(["user=root"] if os.geteuid() == 0 else []),
         f"logfile={_value(layout.supervisor_log)}",
         # Restarts are counted from it, so it is kept whole.
@@ -66,7 +66,7 @@ def render(layout: Layout, programs: Iterable[Program]) -> str:
             f"startretries={START_RETRIES}",
             f"stopsignal={program.stop_signal}",
             f"stopwaitsecs={STOP_SECONDS}",
-            # PostgreSQL tells its own children; a signal to them as well would be a second, other order.
+            # PostgreSQL signals its own children; one to the group as well would be a second, different order.
             f"stopasgroup={'false' if program.user or program.stop_signal == 'INT' else 'true'}",
             "killasgroup=true",
             "redirect_stderr=true",
@@ -95,7 +95,7 @@ def _environment(variables: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class State:
-    """What supervisord knows of a process."""
+    """The state of a process, as supervisord reports it."""
 
     name: str
     state: str
@@ -120,7 +120,7 @@ class Supervisor:
         layout.socket.unlink(missing_ok=True)
         _raise_limit()
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
-        # It leaves us for the background by itself, so that it outlives this command and is nobody's child.
+        # It daemonizes itself, so that it outlives this command.
         done = subprocess.run(
             command,
             env=dict(os.environ) | {MARK: str(layout.folder)},
@@ -152,23 +152,23 @@ class Supervisor:
 
     def states(self) -> dict[str, State]:
         """By name of process. Raises SupervisorGone."""
-        found = {}
+        states = {}
         for info in self._call("getAllProcessInfo"):
             problem = info["spawnerr"]
-            found[info["name"]] = State(
+            states[info["name"]] = State(
                 info["name"], info["statename"].lower(), info["pid"], info["start"], problem
             )
-        return found
+        return states
 
     def ends(self) -> dict[str, list[End]]:
-        """The ends of each process that nobody asked for, since somebody last started it."""
+        """The ends of each process that were not requested, since its last requested start."""
         return ends(self._layout.supervisor_log)
 
     def start_process(self, name: str) -> None:
         self._call("startProcess", name, False)
 
     def stop_process(self, name: str) -> None:
-        """Ask it to stop; `states` tells when it has."""
+        """Request its stop; `states` shows when it has ended."""
         try:
             self._call("stopProcess", name, False)
         except xmlrpc.client.Fault as fault:
@@ -176,8 +176,8 @@ class Supervisor:
                 raise
 
     def shutdown(self) -> None:
-        """End supervisord and whatever it still keeps; returns when it is gone."""
-        # By its process: it gives its socket and its pid file up a moment before it ends.
+        """End supervisord and the processes that it still runs; returns when it has ended."""
+        # By its process: socket and pid file are removed a moment before it ends.
         process = psutil.Process(self.pid())
         self._call("shutdown")
         _, alive = psutil.wait_procs([process], timeout=STOP_SECONDS + 10)
@@ -205,11 +205,11 @@ class SupervisorGone(Exception):
 
 
 class SupervisorStopping(SupervisorGone):
-    """supervisord is still there, and takes no more orders."""
+    """supervisord is shutting down, and accepts no more calls."""
 
 
 def last_line(log: Path) -> str:
-    """The last line that says something, or that there is none."""
+    """The last line that is not blank, or a text that there is none."""
     try:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except FileNotFoundError:
@@ -218,7 +218,7 @@ def last_line(log: Path) -> str:
 
 
 def _raise_limit() -> None:
-    """Let the children open as many files as the system allows, within reason."""
+    """Raise the children's limit of open files to OPEN_FILES, or as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:

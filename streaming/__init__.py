@@ -1,1 +1,1 @@
-"""Log → totals: long-running workers that answer questions about sales-events, exactly once."""
+"""Log → totals: long-running workers that aggregate sales-events, exactly once."""

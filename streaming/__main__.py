@@ -1,4 +1,4 @@
-"""`python -m streaming`: the processes of this room."""
+"""`python -m streaming`: worker, sink and publisher, and their set-up."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings, ResultsDbSettings, WindowSettings, from_environment
+from kafka_client.errors import ElectroRedError
+from lineage.emitter import open_emitter
 from observability import logs, metrics
-from observability.lineage.runs import telling
-from streaming import generations, lost_schemas
-from streaming.engine.errors import EngineError
 from streaming.engine.pipeline import Parameters
+from streaming.generations import catalog, lost_schemas
+from streaming.generations.instance_id import free_instance_id
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.replay import commands
-from streaming.slots import free_slot
 
-app = typer.Typer(no_args_is_help=True, help="From the log to totals, and from totals to where people look.")
+app = typer.Typer(
+    no_args_is_help=True, help="From the log to totals, and from totals to results and public topics."
+)
 app.add_typer(commands.app)
 _log = logs.get(__name__)
 
 
 @app.command()
 def init() -> None:
-    """Make the first generation of every pipeline that has none: topics, schemas, row, pointer."""
+    """Create the first generation of every pipeline that has none: topics, schemas, row, pointer."""
     logs.configure("init")
     windows = from_environment(WindowSettings)
     results = create_engine(_results_url(), poolclass=NullPool)
@@ -40,7 +42,7 @@ def init() -> None:
             windows.salesman_calendar if pipeline.calendar == "30-days" else pipeline.calendar or "1-day"
         )
         parameters = Parameters(windows.time_zone, windows.grace, calendar)
-        generation = generations.create(
+        generation = catalog.create(
             from_environment(KafkaSettings),
             results,
             pipeline,
@@ -53,22 +55,22 @@ def init() -> None:
 
 @app.command()
 def schemas(
-    restore: Annotated[
-        bool, typer.Option("--restore", help="Put back what the registry does not know.")
-    ] = False,
+    restore: Annotated[bool, typer.Option("--restore", help="Put back what is not in the registry.")] = False,
 ) -> None:
     """Which schema ids the topics have; and put their schemas back in a registry that lost them."""
     logs.configure("schemas")
     kafka = from_environment(KafkaSettings)
-    found = lost_schemas.given(kafka, lost_schemas.ours(create_engine(_results_url(), poolclass=NullPool)))
-    wrong = lost_schemas.wrong(kafka, found)
+    known = lost_schemas.ids_in_topics(
+        kafka, lost_schemas.live_schemas(create_engine(_results_url(), poolclass=NullPool))
+    )
+    wrong = lost_schemas.wrong(kafka, known)
     if restore and wrong:
         try:
             lost_schemas.put_back(kafka, wrong)
         except LookupError as error:
             raise SystemExit(f"error: {error}: put these back by its own means") from error
-        wrong = lost_schemas.wrong(kafka, found)
-    for one in found:
+        wrong = lost_schemas.wrong(kafka, known)
+    for one in known:
         typer.echo(f"{one.schema_id:>6} {one.subject}{'  not in the registry' if one in wrong else ''}")
     if wrong:
         raise SystemExit(
@@ -83,7 +85,8 @@ def work(
     slot: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Number of this worker, if who starts it counts them; else a free one is taken."
+            min=0,
+            help="Instance id of this worker, if its supervisor numbers them; else a free one is taken.",
         ),
     ] = None,
     state_dir: Annotated[
@@ -91,18 +94,18 @@ def work(
         typer.Option(envvar="ELECTRORED_STATE_DIR", help="The platform's state; stores are in its `state/`."),
     ] = Path(".electrored"),
 ) -> None:
-    """Combine and merge of the generations of a pipeline: active, candidate, standby, as they come and go."""
-    from streaming import working
+    """Combine and merge of the live generations of a pipeline: active, candidate, standby."""
+    from streaming.generations import supervisor
 
     state_dir /= "state"
-    with nullcontext(str(slot)) if slot is not None else free_slot(state_dir, pipeline) as own:
-        logs.configure(f"work {pipeline} {own}")
+    with nullcontext(str(slot)) if slot is not None else free_instance_id(state_dir, pipeline) as instance_id:
+        logs.configure(f"work {pipeline} {instance_id}")
         stop = _stopped_by_signal()
         with _one_line_errors():
             metrics.serve()
             kafka, results = _settings()
-            with telling(f"work {pipeline} {own}", kafka, results) as lineage:
-                working.run(kafka, results, pipeline, own, state_dir, stop, lineage)
+            with open_emitter(f"work {pipeline} {instance_id}", kafka, results) as lineage:
+                supervisor.run(kafka, results, pipeline, instance_id, state_dir, stop, lineage)
 
 
 @app.command()
@@ -115,7 +118,7 @@ def sink() -> None:
     metrics.serve()
     with _one_line_errors():
         kafka, results = _settings()
-        with telling("sink", kafka, results) as lineage:
+        with open_emitter("sink", kafka, results) as lineage:
             postgres.run(kafka, results, stop, lineage)
 
 
@@ -129,16 +132,16 @@ def publish() -> None:
     metrics.serve()
     with _one_line_errors():
         kafka, results = _settings()
-        with telling("publish", kafka, results) as lineage:
+        with open_emitter("publish", kafka, results) as lineage:
             publisher.run(kafka, results, stop, lineage)
 
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """What needs a person ends the process with one line; anything else keeps its traceback."""
+    """An ElectroRedError ends the process with one line; anything else keeps its traceback."""
     try:
         yield
-    except EngineError as error:
+    except ElectroRedError as error:
         _log.error("stopped", reason=str(error))
         raise SystemExit(1) from error
 

@@ -22,7 +22,8 @@ from contracts.settings import ResultsDbSettings, SalesDbSettings
 from observability.waits import WAITS
 from stack import databases
 from stack.embedded import Embedded, running
-from tests.unit.observability import validity
+from tests.support import openlineage as validity
+from tests.support.machine import SLOWNESS
 
 # Properties have no deadline per example, since the machine may be busy; the whole test has one. Here and not beside
 # them: a module that is imported by another test keeps the settings that were in force then.
@@ -39,6 +40,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         help="hold events to the schema files of a clone of OpenLineage, too: its folder `spec`",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A slower machine than that which limits were set on has longer, as in tests/support/waiting.py."""
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        seconds = marker.args[0] if marker else float(item.config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(seconds * SLOWNESS), append=False)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""Which computations are there, and what does one say differently from what everybody sees?"""
+"""Which generations are there, and how does one differ from the active one?"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class GenerationsSelection(BaseModel):
     pipeline: str | None = Field(
         None, min_length=1, max_length=200, pattern=_NAME, description="Only this pipeline."
     )
-    limit: Whole = Field(100, ge=1, le=MOST, description="How many, the one made last first.")
+    limit: Whole = Field(100, ge=1, le=MOST, description="How many, the newest first.")
 
 
 class DifferenceSelection(BaseModel):
@@ -58,7 +58,7 @@ def difference(
     selection: Annotated[DifferenceSelection, Query()],
     results: ResultsDep,
 ) -> Response:
-    """What a generation said differently from the active one when it was last compared: totals, greatest changes."""
+    """The newest difference of a generation from the active one: totals, greatest changes."""
     which = Which(pipeline, generation)
     return _json(results, lambda connection: compared(connection, which, selection.limit))
 
@@ -80,7 +80,7 @@ def download(request: Request, pipeline: PipelineName, generation: Number, resul
             results.snapshot(lambda connection: downloadable(connection, which))
             return StreamingResponse(iter(()), media_type=CSV, headers=headers)
         pieces = results.download(lambda connection: downloaded(connection, which))
-        # What can be refused is refused before the answer begins.
+        # Errors are raised before the response begins.
         first = next(pieces)
     except NotThere as error:
         raise HTTPException(404, str(error)) from error

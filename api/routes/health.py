@@ -1,4 +1,4 @@
-"""Is the process alive, can it answer, and what does Prometheus want to know?"""
+"""Is the process alive and ready? And its metrics."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Health(BaseModel):
 
 @router.get("/healthz")
 async def alive() -> Health:
-    """The process runs. It says nothing about the database: restarting this process would not mend that."""
+    """The process runs. The database is not checked: a restart of this process would not repair it."""
     return Health(status="ok")
 
 
-@router.get("/readyz", responses=problems({503: "The results database is away, or nothing was computed yet"}))
+@router.get("/readyz", responses=problems({503: "The results database is down, or nothing was computed yet"}))
 def ready(results: ResultsDep) -> Health:
     """The database answers and every pipeline has an active generation."""
     missing = results.missing()

@@ -15,7 +15,7 @@ from api.problems import NOT_KEPT, UNKEPT, problems
 router = APIRouter(prefix="/api/v1/lineage", tags=["lineage"])
 
 _NAME = r"^[^\x00]+$"
-_MISSING = problems({404: "No job told of it", 409: "Several datasets are called so"})
+_MISSING = problems({404: "No job reads or writes it", 409: "Several datasets have the name"})
 
 
 class LineageSelection(BaseModel):

@@ -1,4 +1,4 @@
-"""Alembic's entry: migrates over the connection that `contracts.migrate` holds the lock with, or only says how."""
+"""Alembic's entry: runs the migrations on the connection with `contracts.migrate`'s lock, or prints their SQL."""
 
 from __future__ import annotations
 

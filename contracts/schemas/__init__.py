@@ -1,4 +1,4 @@
-"""The Avro schemas of what outsiders may read, one file each."""
+"""The Avro schemas of the public topics, one file each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The payment service's contract: the service and its client both work by this one file, and load no other."""
+"""The payment service's contract: the one WSDL of the service and its client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _XS = "{http://www.w3.org/2001/XMLSchema}"
 
 @cache
 def confirmation_types() -> dict[str, str]:
-    """The elements of a confirmation, each with the type of XML Schema that its own type restricts."""
+    """The elements of a confirmation, each with the XML Schema type that its own type restricts."""
     schema = etree.parse(str(WSDL)).find(f".//{_XS}schema")
     bases = {
         own.get("name"): own.find(f"{_XS}restriction").get("base") for own in schema.iter(f"{_XS}simpleType")

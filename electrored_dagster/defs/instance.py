@@ -1,4 +1,4 @@
-"""What assets, sensors and jobs are given: the platform's addresses, read from the environment when used."""
+"""The resource of assets, sensors and jobs: the platform's addresses, read from the environment at each use."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from sqlalchemy import Engine, NullPool, create_engine
 
 from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
 from electrored_dagster.generations import replaying, window_days
-from electrored_dagster.outcomes import settings
-from observability.lookalikes import LookAlikes, look_alikes
-from observability.standing import (
+from electrored_dagster.metadata import settings
+from observer.lookalikes import LookAlikes, look_alikes
+from observer.platform_status import (
     Future,
     NegativeGroups,
     Overlap,
-    Standing,
+    PlatformStatus,
     future,
     negative_groups,
     overlap,
-    take,
+    read_status,
 )
 
 
 class Platform:
-    """Kafka and the results database, as any process of ours reaches them."""
+    """Kafka and the results database."""
 
-    def standing(self) -> Standing:
-        """One reading of where everything stands."""
+    def standing(self) -> PlatformStatus:
+        """The platform's status now."""
         with self._results() as results:
-            return replace(take(KafkaSettings(), results), negative=negative_groups(results))
+            return replace(read_status(KafkaSettings(), results), negative=negative_groups(results))
 
     def overlap(self) -> Overlap:
-        """Sale ids that several sources have."""
+        """Sale ids that are in several sources."""
         with self._results() as results:
             return overlap(results)
 
@@ -60,14 +60,14 @@ class Platform:
             return window_days(results, pipeline, datetime.now(UTC))
 
     def replaying(self, but: str) -> list[str]:
-        """Pipelines with a replay that is under way or waits, but for those that this one asked for."""
+        """Pipelines with a replay that is building or a candidate, except those requested by `but`."""
         with self._results() as results:
             return replaying(results, but)
 
     @contextmanager
     def _results(self) -> Iterator[Engine]:
         url = ResultsDbSettings().results_db_url.get_secret_value()
-        # One use a minute: no connection stays open. A reading that takes 10 s is no observation any more.
+        # Used once a minute: no connection stays open. A reading of over 10 s is too old to report.
         options = {"connect_timeout": 5, "options": "-c statement_timeout=10000"}
         engine = create_engine(url, poolclass=NullPool, connect_args=options)
         try:
@@ -82,9 +82,9 @@ def instance() -> dg.Definitions:
 
 
 def _steps_in_processes() -> dg.ExecutorDefinition:
-    """For replays, whose steps are slices; jobs with a single step name the executor that has none of its cost."""
+    """For replays, whose steps are slices; jobs with one step name the in-process executor."""
     processes = {
-        # A few at a time: live traffic has the machine too.
+        # A few at a time: live traffic shares the machine.
         "max_concurrent": settings(ReplaySettings).replay_processes,
         # What every step needs is imported once; 2 s less for each.
         "start_method": {"forkserver": {"preload_modules": ["electrored_dagster.definitions"]}},

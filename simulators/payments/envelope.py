@@ -16,7 +16,7 @@ from contracts.soap import ENVELOPE, NAMESPACE, WSDL
 
 # A request has a token, a cursor and a limit.
 REQUEST_BYTES = 64 * 1024
-# A digest that is older was perhaps heard by somebody.
+# An older digest may be a replay.
 TOKEN_AGE = timedelta(minutes=5)
 
 _XS = "http://www.w3.org/2001/XMLSchema"
@@ -27,17 +27,17 @@ _FIELDS = ("payment_id", "sale_id", "amount", "currency", "status", "confirmed_a
 
 
 class SoapFault(Exception):
-    """What the service says instead of an answer: a code with its prefix, and words."""
+    """A SOAP fault: a code with its prefix, and a text."""
 
-    def __init__(self, code: str, words: str) -> None:
-        super().__init__(words)
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
         self.code = code
-        self.words = words
+        self.text = text
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked, by somebody who is who he says."""
+    """An authenticated request."""
 
     cursor: str
     limit: int
@@ -115,11 +115,11 @@ def page(entries: Sequence[Sequence[str]], next_cursor: str, more: bool) -> byte
     return _enveloped(answer)
 
 
-def fault(found: SoapFault) -> bytes:
+def fault(error: SoapFault) -> bytes:
     """A fault in an envelope."""
     answer = etree.Element(f"{{{ENVELOPE}}}Fault", nsmap={"soap": ENVELOPE, "wsse": WSSE})
-    etree.SubElement(answer, "faultcode").text = found.code
-    etree.SubElement(answer, "faultstring").text = found.words
+    etree.SubElement(answer, "faultcode").text = error.code
+    etree.SubElement(answer, "faultstring").text = error.text
     return _enveloped(answer)
 
 

@@ -1,4 +1,4 @@
-"""How the service fails when it is told to: what a partner's server does on its bad days."""
+"""Failures on demand: what a partner's server does on its bad days."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Failure(BaseModel):
     """What goes wrong, how often, and how long it takes where that matters."""
 
     mode: Literal["none", "fault", "expired", "error", "timeout", "slow", "truncated", "bad-record"]
-    # None: until told otherwise.
+    # None: until it is switched off.
     times: int | None = Field(default=1, ge=1)
     seconds: float = Field(default=120.0, ge=0, le=3_600)
 
@@ -37,14 +37,14 @@ class Failures:
 
     def take(self) -> Failure:
         """The failure of the next answer; one that is used up is over."""
-        found = self._now
-        if found.times is not None and found.mode != "none":
-            left = found.times - 1
-            self._now = found.model_copy(update={"times": left}) if left else Failure(mode="none")
-        return found
+        failure = self._now
+        if failure.times is not None and failure.mode != "none":
+            left = failure.times - 1
+            self._now = failure.model_copy(update={"times": left}) if left else Failure(mode="none")
+        return failure
 
 
-async def answered(found: bytes, failure: Failure) -> Response:
+async def answered(page: bytes, failure: Failure) -> Response:
     """The whole answer as the failure leaves it. Raises SoapFault."""
     match failure.mode:
         case "fault":
@@ -56,21 +56,21 @@ async def answered(found: bytes, failure: Failure) -> Response:
         case "timeout":
             await asyncio.sleep(failure.seconds)
         case "slow":
-            return StreamingResponse(_dripping(found, failure.seconds), media_type=XML)
+            return StreamingResponse(_dripping(page, failure.seconds), media_type=XML)
         case "truncated":
-            return Response(found[: len(found) // 2], media_type=XML)
+            return Response(page[: len(page) // 2], media_type=XML)
         case "bad-record":
-            return Response(found.replace(b"<p:amount>", b"<p:amount>about ", 1), media_type=XML)
-    return Response(found, media_type=XML)
+            return Response(page.replace(b"<p:amount>", b"<p:amount>about ", 1), media_type=XML)
+    return Response(page, media_type=XML)
 
 
-async def _dripping(found: bytes, seconds: float) -> AsyncIterator[bytes]:
-    size = len(found) // PIECES + 1
-    for start in range(0, len(found), size):
+async def _dripping(page: bytes, seconds: float) -> AsyncIterator[bytes]:
+    size = len(page) // PIECES + 1
+    for start in range(0, len(page), size):
         await asyncio.sleep(seconds / PIECES)
-        yield found[start : start + size]
+        yield page[start : start + size]
 
 
-def faulted(found: SoapFault) -> Response:
+def faulted(error: SoapFault) -> Response:
     """A fault, as SOAP 1.1 over HTTP has it."""
-    return Response(envelope.fault(found), 500, media_type=XML)
+    return Response(envelope.fault(error), 500, media_type=XML)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
-from simulators.payments.fates import Entry
+from simulators.payments.payment_outcomes import Entry
 
 _TABLES = """
 create table if not exists sales (sale_id text primary key, sold_at text not null) without rowid;
@@ -49,8 +49,8 @@ class Journal:
     def latest_sale_at(self) -> datetime | None:
         """The greatest `sold_at` among the sales that were planned."""
         with self._lock:
-            (found,) = self._db.execute("select max(sold_at) from sales").fetchone()
-        return None if found is None else datetime.fromisoformat(found)
+            (text,) = self._db.execute("select max(sold_at) from sales").fetchone()
+        return None if text is None else datetime.fromisoformat(text)
 
     def unknown(self, sale_ids: list[str]) -> set[str]:
         """Those of the sales that were not planned yet."""

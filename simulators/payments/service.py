@@ -1,4 +1,4 @@
-"""The payment service over HTTP: `/payments` speaks SOAP and gives its WSDL, `/failure` tells it to fail."""
+"""The payment service over HTTP: `/payments` serves SOAP and its WSDL, `/failure` switches failures on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
 from simulators.payments.failures import XML, Failure, Failures, answered, faulted
 from simulators.payments.journal import Journal, UnknownCursor
-from simulators.payments.ticks import Clockwork
+from simulators.payments.payment_scheduler import PaymentScheduler
 
 
 def utc_now() -> datetime:
@@ -27,14 +27,14 @@ def utc_now() -> datetime:
 def service(
     sales: SalesDbSettings, credentials: SoapCredentials, journal_file: Path, seed: int, delay: timedelta
 ) -> FastAPI:
-    """The service; its clockwork runs as long as the server does."""
+    """The service; its scheduler runs as long as the server does."""
     journal = Journal(journal_file)
-    clockwork = Clockwork(sales.sales_db_url.get_secret_value(), journal, seed, delay, utc_now)
+    scheduler = PaymentScheduler(sales.sales_db_url.get_secret_value(), journal, seed, delay, utc_now)
     stop = threading.Event()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        thread = threading.Thread(target=clockwork.run, args=(stop,), name="clockwork")
+        thread = threading.Thread(target=scheduler.run, args=(stop,), name="scheduler")
         thread.start()
         yield
         stop.set()
@@ -67,8 +67,8 @@ def service(
                 credentials.soap_password.get_secret_value(),
                 utc_now,
             )
-            found = envelope.page(*journal.page(asked.cursor, asked.limit))
-            return await answered(found, failures.take())
+            page = envelope.page(*journal.page(asked.cursor, asked.limit))
+            return await answered(page, failures.take())
         except UnknownCursor as error:
             return faulted(SoapFault("soap:Client", str(error)))
         except SoapFault as error:
@@ -78,7 +78,7 @@ def service(
 
 
 async def _body(request: Request) -> bytes:
-    """The request's body, as far as a request of ours may be long."""
+    """The request's body, up to the first piece beyond the limit."""
     body = bytearray()
     async for piece in request.stream():
         body += piece

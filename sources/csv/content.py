@@ -1,4 +1,4 @@
-"""The content of a file: its bytes, unpacked where they are gzip. A file is known by it, not by how it was packed."""
+"""The content of a file: its bytes, unpacked where they are gzip. A file is identified by it, however it was packed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Cut(Exception):
 
 
 class Damaged(Exception):
-    """The gzip data cannot be unpacked; the message says why."""
+    """The gzip data cannot be unpacked; the message has the reason."""
 
 
 def raw(fd: int) -> Iterator[bytes]:
@@ -63,7 +63,7 @@ def content(fd: int) -> Iterator[bytes]:
 
 
 def sha256_of(fd: int) -> str:
-    """What the file is known by. Raises Cut and Damaged."""
+    """SHA-256 of the content, which identifies the file. Raises Cut and Damaged."""
     digest = hashlib.sha256()
     for data in content(fd):
         digest.update(data)

@@ -1,7 +1,7 @@
 """Columns → sale events in Avro, a chunk at a time: whole columns are put together, never a row.
 
 A column of values becomes a column of their bytes, by looking pieces of 14 or 16 bits up in tables; columns of bytes
-are added up. The unit test compares what comes out with a generic Avro reader.
+are concatenated. The unit test compares the output with a generic Avro reader.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from contracts.registry import header
-from sources import avro
+from kafka_client import avro
+from kafka_client.registry import header
 
 _BITS = 14
 _MASK = (1 << _BITS) - 1
@@ -70,13 +70,13 @@ def decimals(unscaled: Longs) -> pl.Series:
 
 
 class Encoder:
-    """Makes the values of `sales-events`; one writer schema, one source."""
+    """Encodes the values of `sales-events`; one writer schema, one source."""
 
     def __init__(self, schema_id: int, source: str) -> None:
         self._head = header(schema_id) + avro.string(source.encode())
 
     def encode(self, events: pl.DataFrame, first_seq: int, recorded_at: int) -> list[bytes]:
-        """One value for each row of columns as `contents.SCHEMA` has them, and `reversal`, which negates.
+        """One value for each row of columns as `validate.SCHEMA` has them, and `reversal`, which negates.
 
         Their seqs go up from `first_seq`; `recorded_at` is microseconds of the Unix epoch.
         """

@@ -1,4 +1,4 @@
-"""The first lines of a file: what names the columns, how the records are written, and what is no CSV at all."""
+"""The head of a file: the names of its columns, its dialect, and whether it is CSV at all."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 import re
 from dataclasses import dataclass, replace
 
-from sources.csv.lines import MAX_RECORD_BYTES, Place
 from sources.csv.quoting import SEPARATORS, Dialect
-from sources.csv.rows import CELLS, COLUMNS, OPERATION
+from sources.csv.records import MAX_RECORD_BYTES, Place
+from sources.csv.validate import CELLS, COLUMNS, OPERATION
 from sources.csv.verdicts import BOM
 
 # By their first bytes, the longer ones first.
@@ -30,7 +30,7 @@ _OTHERS = {
     b"{": "JSON",
     b"[": "JSON",
 }
-# Excel's line for Excel: what separates the cells of the lines below.
+# Excel's line for Excel: the separator of the lines below.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _BLANK_BEHIND = re.compile(r"[,;\t|] ")
 # So many rows show how records are written.
@@ -38,12 +38,12 @@ _SAMPLE_ROWS = 100
 
 
 class NoCsv(ValueError):
-    """A file that is no CSV of sales at all; the message says why."""
+    """A file that is no CSV of sales at all; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """What the first lines say: how records are written, the names, and where the rows begin."""
+    """The first lines, parsed: dialect, names of the columns, and where the rows begin."""
 
     dialect: Dialect
     names: tuple[str, ...]
@@ -77,7 +77,7 @@ def head(fd: int) -> Head:
             separators = (separator[1],)
             if separator[1] not in SEPARATORS:
                 raise NoCsv(
-                    f"its first line says sep={separator[1]}, which separates nothing: , ; | and a tab do"
+                    f"its first line is sep={separator[1]}, which is no separator: , ; | and a tab are"
                 )
         elif text.strip(" \t,;|"):
             break
@@ -85,8 +85,8 @@ def head(fd: int) -> Head:
         raise NoCsv("its lines end in a carriage return alone; save it with line feeds")
     if "\0" in text:
         raise NoCsv("the first line holds a NUL")
-    separator_found, names = _names(text, separators)
-    dialect = Dialect(separator_found, _BLANK_BEHIND.search(text) is not None, header=raw)
+    chosen, names = _names(text, separators)
+    dialect = Dialect(chosen, _BLANK_BEHIND.search(text) is not None, header=raw)
     below, feed, _ = data[offset:].partition(b"\n")
     # A rule below the header, as SQL*Plus writes it.
     if feed and b"-" in below and not below.strip(b"- ,;|\t\r"):
@@ -130,13 +130,13 @@ def _is_trailing(data: bytes, dialect: Dialect, columns: int) -> bool:
     """Whether every row has one cell too many, an empty one at its end: a comma within a cell makes no such file."""
     whole, feed, _ = data.rpartition(b"\n")
     lines = (whole if feed else data).decode(errors="replace").splitlines()
-    found = 0
+    rows = 0
     for row in csv.reader(lines, delimiter=dialect.separator, skipinitialspace=dialect.skips_blanks):
         if not any(row):
             continue
         if len(row) != columns + 1 or row[-1]:
             return False
-        found += 1
-        if found == _SAMPLE_ROWS:
+        rows += 1
+        if rows == _SAMPLE_ROWS:
             break
-    return found > 0
+    return rows > 0

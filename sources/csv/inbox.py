@@ -1,12 +1,12 @@
-"""The folder that files are put in. What is taken is a copy of ours, so nobody changes or removes it meanwhile.
+"""The folder that files are put in. The source ingests its own copy, so that no other process changes it meanwhile.
 
     inbox/sales_*.csv[.gz]         what waits (`contracts.inbox` has the names)
-    inbox/.taking/<sha256>         the copy that is being taken, unpacked, made while its content was hashed
+    inbox/.taking/<sha256>         the copy that is being taken, unpacked, written while its content was hashed
     inbox/.taking/originals/       what was copied, watched for late writers (`originals.py`)
     inbox/processed/YYYY/MM/DD/    what was taken
     inbox/rejected/                what was not, each with NAME.reason.txt
 
-Every step may be repeated: whoever comes after a kill finds either the file or its copy, and the ledger says which.
+Every step is idempotent: after a kill either the file or its copy is there, and the position store records which.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from datetime import datetime
 from pathlib import Path
 
 from contracts.inbox import listing, natural
+from kafka_client.errors import Refused
 from sources.csv import wholeness
 from sources.csv.content import Cut, Damaged, content, is_packed, raw
 from sources.csv.originals import Original, Originals
 from sources.csv.regular import Copy, create, cut, kind_of, open_regular, write
-from sources.errors import Refused
 
-# What says "finished" may be a chmod or chown while somebody goes on writing: a write within this time shows.
+# A change of ctime alone may be a chmod or chown while another process goes on writing: a write within this time shows.
 _RENAMED_SETTLE_SECONDS = 1.0
 _PACKED = re.compile(r"\.gz$", re.IGNORECASE)
 _SUFFIX = re.compile(r"\.csv(?:\.gz)?$", re.IGNORECASE)
@@ -64,11 +64,11 @@ class Waiting:
 
 
 class Unfinished(Exception):
-    """The file is not whole yet; the message says what shows it."""
+    """The file is not whole yet; the message has the reason."""
 
 
 class Inbox:
-    """The folder; made with its own folders when they are missing."""
+    """The folder; created with its own folders when they are missing."""
 
     def __init__(self, folder: Path, settle_seconds: float) -> None:
         self._folder = folder
@@ -79,9 +79,9 @@ class Inbox:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """One process at a time moves files here; the kernel lets go when it ends, however it ends.
+        """Lock the inbox for one process; the kernel releases it when the process ends, however it ends.
 
-        Raises Refused where somebody else's folder or link would have us write, or take, what is not ours.
+        Raises Refused where a folder or link of another user would redirect what is written or taken.
         """
         with suppress(FileExistsError):
             self._taking.mkdir(mode=0o700, parents=True)
@@ -109,8 +109,8 @@ class Inbox:
             os.close(lock)
 
     def waiting(self) -> list[Waiting]:
-        """What waits, oldest first; what has settled is opened, to see who writes to it and how it ends."""
-        found = []
+        """What waits, oldest first; what has settled is opened, to see whether it is written to and how it ends."""
+        files = []
         try:
             names = listing(self._folder).files
         except FileNotFoundError:
@@ -119,16 +119,16 @@ class Inbox:
         for name in names:
             try:
                 status = (self._folder / name).lstat()
-                found.append(self._looked_at(name, status, processes))
+                files.append(self._looked_at(name, status, processes))
             except FileNotFoundError:
                 continue
-        return sorted(found, key=lambda one: (one.status.st_mtime_ns, natural(one.name), one.name))
+        return sorted(files, key=lambda one: (one.status.st_mtime_ns, natural(one.name), one.name))
 
     def _looked_at(self, name: str, status: os.stat_result, processes: wholeness.Processes) -> Waiting:
         if not stat.S_ISREG(status.st_mode):
             return Waiting(name, status, problem=f"it is {kind_of(status.st_mode)}, not a regular file")
-        # A write sets both times alike; a rename, and whatever else says "finished", only the second. Where a file
-        # system does not say so, the file settles for longer. Any change of it begins that anew.
+        # A write sets mtime and ctime alike; a rename, as other marks of a finished file, only ctime. On a file system
+        # without that difference the file settles for longer. Any change restarts the time.
         is_renamed = status.st_ctime_ns > status.st_mtime_ns
         settle = min(_RENAMED_SETTLE_SECONDS, self._settle_seconds) if is_renamed else self._settle_seconds
         age = time.time() - status.st_ctime
@@ -137,7 +137,7 @@ class Inbox:
         try:
             fd = open_regular(self._folder / name)
         except Refused:
-            # Whoever takes it says what is wrong.
+            # `copy` raises the reason.
             return Waiting(name, status)
         try:
             return Waiting(name, status, wholeness.unfinished(fd, age, processes))
@@ -145,10 +145,10 @@ class Inbox:
             os.close(fd)
 
     def copy(self, waiting: Waiting) -> Copy | None:
-        """Make the content ours; None if the file went, or was written to meanwhile: it is complete another time.
+        """Copy the content; None if the file went, or was written to meanwhile: a later run takes it.
 
         Raises Unfinished for what turns out not to be whole, and Refused for what is no file that can be read, or that
-        could not be removed afterwards: taken back one day, it would be taken again at once.
+        could not be removed afterwards: retracted later, it would be taken again at once.
         """
         self._check_removable(waiting)
         try:
@@ -178,7 +178,7 @@ class Inbox:
             return replace(write(target, raw(source))[0], problem="its gzip data are cut off")
         except Damaged as error:
             return replace(write(target, raw(source))[0], problem=str(error))
-        # Where gzip data end they say so; a line's end within quotes is none.
+        # gzip data mark their own end; a line end within quotes is none.
         if not (is_closed or is_packed(source)) and age < wholeness.UNENDED_SECONDS:
             raise Unfinished(f"a quote is open at its end: {wholeness.UNENDED}")
         return copy
@@ -203,7 +203,7 @@ class Inbox:
             )
 
     def let_go(self, waiting: Waiting, sha256: str) -> None:
-        """Put the file aside whose content is ours, unless another took its place meanwhile.
+        """Put the file aside whose content was copied, unless another file took its place meanwhile.
 
         Raises Refused if it cannot be removed.
         """
@@ -217,11 +217,11 @@ class Inbox:
             raise Refused(f"it cannot be removed from the inbox: {error.strerror}") from error
 
     def written_after(self) -> list[Original]:
-        """What was written to after its copy was made."""
+        """Originals that were written to after they were copied."""
         return self._originals.changed()
 
     def put_back(self, original: Original) -> None:
-        """What was written to after its copy was made waits again, with all that it holds now."""
+        """Put an original that was written to after its copy back into the inbox, with all that it holds now."""
         self._originals.put_back(original, self._free(self._folder, original.path.name, original.sha256))
 
     def forget(self, sha256: str | None = None) -> None:
@@ -229,15 +229,15 @@ class Inbox:
         self._originals.forget(sha256)
 
     def drop(self, sha256: str) -> None:
-        """Remove a copy that is of no use."""
+        """Remove a copy."""
         self.path_of(sha256).unlink(missing_ok=True)
 
     def finish(self, sha256: str, name: str, at: datetime) -> None:
-        """Move the copy to where what was taken is kept, by the day of `at`; nothing if it is there already."""
+        """Move the copy to `processed/`, by the day of `at`; no-op if it is there already."""
         self._move(sha256, self._folder / "processed" / f"{at:%Y/%m/%d}", self._kept_name(sha256, name))
 
     def reject(self, sha256: str, name: str, reason: str) -> None:
-        """Move the copy to where what cannot be taken is kept, the reason beside it."""
+        """Move the copy to `rejected/`, the reason beside it."""
         name = self._kept_name(sha256, name)
         self._explain(self._free(self._rejected, name, sha256), reason)
         self._move(sha256, self._rejected, name)
@@ -245,7 +245,7 @@ class Inbox:
     def reject_special(self, waiting: Waiting) -> None:
         """The same for what is no regular file; it is moved as it is and never opened.
 
-        Raises Refused for what cannot be moved, a folder of somebody else's for instance: it waits.
+        Raises Refused for what cannot be moved, for instance a folder of another user: it waits.
         """
         try:
             target = self._free(self._rejected, waiting.name, f"{waiting.status.st_ino}")
@@ -257,7 +257,7 @@ class Inbox:
             raise Refused(f"{waiting.problem}, and it cannot be moved: {error.strerror}") from error
 
     def _kept_name(self, sha256: str, name: str) -> str:
-        """The name of the copy, which is unpacked where that was possible."""
+        """The name to keep the copy under: without `.gz` if it was unpacked."""
         path = self.path_of(sha256)
         if not _PACKED.search(name) or not path.exists():
             return name
@@ -276,9 +276,9 @@ class Inbox:
 
     @staticmethod
     def _free(folder: Path, name: str, distinction: str) -> Path:
-        """A path in the folder that is nobody else's: a name may come again with another content."""
+        """A path in the folder that is not taken: a name may come again with another content."""
         folder.mkdir(parents=True, exist_ok=True)
-        # A name of ours has neither a slash nor a NUL; one from the ledger is text that stood for one.
+        # A name from the inbox has neither a slash nor a NUL; one from the position store is any text.
         path = folder / cut(Path(name).name)
         if os.path.lexists(path):
             suffix = _SUFFIX.search(path.name)

@@ -1,4 +1,4 @@
-"""What is wrong with a file as a whole: one reason instead of a dead letter for each row."""
+"""Faults of a file as a whole: one reason instead of a dead letter for each row."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import re
 from collections.abc import Iterator
 
-from sources.csv import reading
+from sources.csv import parse
 from sources.csv.content import raw
 from sources.csv.heads import Head, NoCsv
-from sources.csv.lines import MAX_RECORD_BYTES
-from sources.csv.rows import COLUMNS
+from sources.csv.records import MAX_RECORD_BYTES
+from sources.csv.validate import COLUMNS
 
 # A single row that is wrong is a slip in that row.
 _FEWEST_ROWS = 2
@@ -23,15 +23,15 @@ _VARIES = re.compile(r"'[^']*'|\"[^\"]*\"|(?<=^has )\d+")
 
 
 def judge(fd: int, decimal_comma: bool) -> Head:
-    """Read the first lines, and look over all others. Raises NoCsv."""
-    found = reading.head(fd)
+    """Parse the first lines and scan all others. Raises NoCsv."""
+    head = parse.head(fd)
     other = utf8 = number = 0
     for lines in _whole_lines(fd):
         if not lines.isascii():
             text = lines.decode(errors="surrogateescape")
             other += len(_OTHER.findall(text))
             utf8 += len(_UTF8.findall(text))
-        _check_headers(lines, number, found)
+        _check_headers(lines, number, head)
         number += lines.count(b"\n")
     # Now and then two bytes of another encoding are a character of UTF-8.
     if other >= _FEWEST_ROWS and other > 10 * utf8:
@@ -39,12 +39,12 @@ def judge(fd: int, decimal_comma: bool) -> Head:
             f"it is not in UTF-8: {other} lines have bytes of another encoding, Windows-1252 perhaps; "
             "save it as CSV in UTF-8"
         )
-    _check_rows(fd, found, decimal_comma)
-    return found
+    _check_rows(fd, head, decimal_comma)
+    return head
 
 
 def kind_of(reason: str) -> str:
-    """What a reason shares with those of other rows."""
+    """The reason without what differs from row to row."""
     return _VARIES.sub("…", reason)
 
 
@@ -62,15 +62,15 @@ def _whole_lines(fd: int) -> Iterator[bytes]:
     yield rest
 
 
-def _check_headers(lines: bytes, number: int, found: Head) -> None:
+def _check_headers(lines: bytes, number: int, head: Head) -> None:
     """Where files were joined the same header is passed over; another one would give its rows a wrong meaning."""
     small = lines.lower()
     at = small.find(b"salesman_id")
     while at >= 0:
         begin, end = small.rfind(b"\n", 0, at) + 1, small.find(b"\n", at)
         line = small[begin : end if end >= 0 else None]
-        names = _cells(line, found.dialect.separator) if len(line) <= MAX_RECORD_BYTES else ()
-        if set(names) >= set(COLUMNS) and names != found.names:
+        names = _cells(line, head.dialect.separator) if len(line) <= MAX_RECORD_BYTES else ()
+        if set(names) >= set(COLUMNS) and names != head.names:
             line_number = number + small.count(b"\n", 0, begin) + 1
             raise NoCsv(
                 f"line {line_number} names the columns again and in another order: make two files of it"
@@ -85,12 +85,12 @@ def _cells(line: bytes, separator: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in cells)
 
 
-def _check_rows(fd: int, found: Head, decimal_comma: bool) -> None:
+def _check_rows(fd: int, head: Head, decimal_comma: bool) -> None:
     """Whether every row is refused for the same reason: of a file of one block, since later ones may hold good rows.
 
     A larger one is taken row by row, and reported if it was in vain.
     """
-    part = next(reading.parts(fd, found, found.body, decimal_comma), None)
+    part = next(parse.parts(fd, head, head.body, decimal_comma), None)
     if part is None or part.good.height or part.rows < _FEWEST_ROWS:
         return
     if os.pread(fd, 1, part.end.offset):

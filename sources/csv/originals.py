@@ -17,13 +17,13 @@ from pathlib import Path
 
 from sources.csv.wholeness import Processes, is_written
 
-# The longest pause of a writer that is seen; one that is seen to have the file open is waited for.
+# The longest pause of a writer that is noticed; while a writer has the file open, it is kept for longer.
 WATCH_SECONDS = 3_600.0
 
 
 @dataclass(frozen=True)
 class Original:
-    """One file. `is_changed`: it was written to after its copy was made."""
+    """One file. `is_changed`: it was written to after it was copied."""
 
     path: Path
     sha256: str
@@ -36,13 +36,13 @@ class Original:
 
 
 class Originals:
-    """The folder; made when the first one comes."""
+    """The folder; created with the first file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def keep(self, path: Path, status: os.stat_result, sha256: str) -> None:
-        """Move a file here whose copy was made when it looked like `status`; another one in its place is put back."""
+        """Move a file here that was copied with this `status`; another file in its place is put back."""
         seen = f"{sha256}.{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
         (self._folder / seen).mkdir(parents=True, exist_ok=True)
         path.rename(self._folder / seen / path.name)
@@ -58,13 +58,13 @@ class Originals:
 
     def changed(self) -> list[Original]:
         """Those that were written to."""
-        return [one for one in self.all() if one.is_changed]
+        return [original for original in self.all() if original.is_changed]
 
     @staticmethod
     def put_back(original: Original, target: Path) -> None:
-        """Where it is taken again, as a content of its own, when it is whole."""
+        """Move it to `target`, where it is taken again as a content of its own when it is whole."""
         try:
-            # A rename would replace what somebody puts there now.
+            # A rename would replace a file that is put there meanwhile.
             os.link(original.path, target, follow_symlinks=False)
         except OSError:
             # Not for files of others, and not on every file system.

@@ -32,7 +32,7 @@ class Lines:
     """The lines of a block that end in it, and what they do to quotes.
 
     A record that begins on line i ends there, unless i is in `opening`; then on the next one of `closing`. Both are
-    found once for each line, so finding records is linear whatever the quotes.
+    computed once for each line, so splitting is linear whatever the quotes.
     """
 
     data: bytes

@@ -1,4 +1,4 @@
-"""Regular files, opened and written so that no link, FIFO or left-over leads elsewhere."""
+"""Regular files, opened and written without following links, FIFOs or left-overs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
 
 # Of a name that a file is kept under: the 255 bytes of a file system leave room for a hash and ".reason.txt".
 _MOST_NAME_BYTES = 200
@@ -18,7 +18,7 @@ _MOST_NAME_BYTES = 200
 
 @dataclass(frozen=True)
 class Copy:
-    """A content that is ours now. `problem`: why it cannot be unpacked; then it is the file as it is."""
+    """A copied content. `problem`: why it cannot be unpacked; then it is the file unchanged."""
 
     sha256: str
     size: int
@@ -26,13 +26,13 @@ class Copy:
 
 
 def create(path: Path) -> BinaryIO:
-    """A new file to write to. What lies there goes: a left-over of ours, or a link to what is not ours to write."""
+    """Create a file to write to. An existing one is removed: a left-over, or a link to a foreign file."""
     path.unlink(missing_ok=True)
     return path.open("xb")
 
 
 def open_regular(path: Path) -> int:
-    """A descriptor to read a regular file, following no link and waiting for nobody. Raises Refused for another."""
+    """A descriptor to read a regular file, without following links or blocking. Raises Refused for another kind."""
     try:
         # Without O_NONBLOCK opening a FIFO would wait for a writer.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""What came of files, for people and for Dagster."""
+"""Results of ingesting, checking and retracting files, for the command line and Dagster."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 from contracts import datasets
 from contracts.topics import SALES_EVENTS
-from observability.lineage.facts import Facts
+from observability.progress_report import ProgressReport
 
 # How many rows a preview shows.
 PREVIEW_ROWS = 5
 # taken: all its rows are done. copy: its content was taken before. rejected: no CSV of sales. changing: it is written
 # to, and waits. unfinished: its end is not there yet, and it waits. refused: it could not be opened, moved or removed,
-# and waits. lost: our copy of it went before its end. written_after: what was taken was written to since, and waits
-# again. retracted: taking it back had been cut off, and is done now.
+# and waits. lost: the copy was removed before its end. written_after: it was written to after it was taken, and waits
+# again. retracted: an interrupted retraction, finished now.
 Outcome = Literal[
     "taken", "copy", "rejected", "changing", "unfinished", "refused", "lost", "written_after", "retracted"
 ]
@@ -62,17 +62,17 @@ class Counts:
         return {currency: Decimal(value).scaleb(-4) for currency, value in sorted(self.amount.items())}
 
     @property
-    def facts(self) -> Facts:
-        """What a run says that has written this."""
+    def report(self) -> ProgressReport:
+        """The progress report of a run that has written this."""
         # A correction is a reversal and a sale.
         events = self.accepted + self.corrections + self.reversals
-        said = {
+        counts = {
             "rows": self.rows,
             "events": events,
             "duplicates": self.duplicates,
             "dead": self.rejected,
         }
-        return Facts(counts={"csv": said}, rows={datasets.topic(SALES_EVENTS): events})
+        return ProgressReport(counts={"csv": counts}, rows={datasets.topic(SALES_EVENTS): events})
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class FileResult:
     counts: Counts = Counts()
     seconds: float = 0.0
     ignored_columns: tuple[str, ...] = ()
-    # Other files of the same time that said something else of so many sales: which of them counts is chance.
+    # Other files of the same modification time that differ in so many sales: which of them counts is chance.
     disagrees: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -120,7 +120,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Check:
-    """What would become of a file. `refusals` are the first ones; `counts.rejected` says how many there are.
+    """What would become of a file. `refusals` are the first ones; `counts.rejected` is the number of all.
 
     `reasons`: how many rows would be refused for which reason. `unrecognised`, `unfinished`: why the inbox would leave
     it where it lies, or for how long.

@@ -1,4 +1,4 @@
-"""The CSV source in the log: its ledger, its topics, its cache; and the transaction that moves all of them."""
+"""The CSV source: its position store, topics and sale index, and the transaction that moves all of them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from typing import Any
 
 import polars as pl
 
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
+from kafka_client.registry import Registry
 from observability import metrics
+from sources.csv.changes import Plan
 from sources.csv.encoding import Encoder
-from sources.csv.lines import Bad
-from sources.csv.log import Log
-from sources.csv.plan import Plan
-from sources.csv.rows import EPOCH, MICROSECOND
-from sources.csv.taken import Taken
-from sources.errors import Refused
-from sources.ledger import DeadLetters, FileEntry, Ledger, Position, Record, registry_answers
-from sources.postgres.events import EventsTopic
+from sources.csv.own_events import Log
+from sources.csv.records import Bad
+from sources.csv.sale_index import SaleIndex
+from sources.csv.validate import EPOCH, MICROSECOND
+from sources.events_topic import EventsTopic
+from sources.position_store import (
+    DeadLetters,
+    FileRecord,
+    PositionStore,
+    Record,
+    SourceOffset,
+    registry_answers,
+)
 
 SOURCE = "csv"
 _events = metrics.EVENTS.labels(SOURCE)
@@ -42,7 +48,7 @@ def utc_now() -> datetime:
 
 
 class Source:
-    """The only writer of the source while it is open. The frontier is held at what is not finished."""
+    """The only writer of the source while it is open. The frontier is held at unfinished files."""
 
     def __init__(
         self,
@@ -56,29 +62,32 @@ class Source:
         self._clock = clock
         self._events = EventsTopic(kafka, topics.events)
         own, others = f"sources.{SOURCE}", (topics.dead_letters,)
-        self._ledger = Ledger(kafka, SOURCE, own, topics.positions, topics.events, others)
-        self.taken = Taken(results)
+        self._store = PositionStore(kafka, SOURCE, own, topics.positions, topics.events, others)
+        self.index = SaleIndex(results)
 
     def __enter__(self) -> Source:
-        """1. fence a predecessor  2. read the position  3. check the topic  4. catch the cache up."""
+        """1. fence a predecessor  2. read the position  3. check the topic  4. catch up the index."""
         try:
-            self._ledger.open()
+            self._store.open()
             with registry_answers():
                 schema_id = Registry(self._kafka).register(
                     self._topics.events.subject, load(self._topics.events.schema)
                 )
             self._encoder = Encoder(schema_id, SOURCE)
-            room = self._ledger.room(self._topics.dead_letters)
+            room = self._store.room(self._topics.dead_letters)
             self._dead_letters = DeadLetters(self._kafka, self._topics.dead_letters, room)
             topic_id, partitions = self._events.identity()
-            self._position = self._ledger.position or Position(
-                self._ledger.next_seq, None, {"topic": topic_id, "partitions": partitions, "recorded": 0}
+            self._position = self._store.position or SourceOffset(
+                self._store.next_seq, None, {"topic": topic_id, "partitions": partitions, "recorded": 0}
             )
-            self._check_topic(topic_id, partitions)
+            known = self._position.detail
+            self._events.check(
+                (known["topic"], known["partitions"]), "Start anew with empty topics", (topic_id, partitions)
+            )
             self._log = Log(self._kafka, self._topics.events, SOURCE, topic_id, partitions)
-            self.taken.catch_up(self._log, self._position.next_seq)
-            if self._ledger.position is None:
-                # Or a run that finds no file would leave it to the next one to read the log again.
+            self.index.catch_up(self._log, self._position.next_seq)
+            if self._store.position is None:
+                # Otherwise a run without files would leave reading the log again to the next one.
                 self._move(None)
         except BaseException:
             self.__exit__()
@@ -86,22 +95,13 @@ class Source:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ledger.close()
-        self.taken.close()
-
-    def _check_topic(self, topic_id: str, partitions: int) -> None:
-        known = self._position.detail
-        if (topic_id, partitions) != (known["topic"], known["partitions"]):
-            raise Refused(
-                f"the topic {self._topics.events.name} was {known['topic']} with {known['partitions']} partitions "
-                f"and is {topic_id} with {partitions}: what the files said before is not in it, or elsewhere. "
-                "Start anew with empty topics"
-            )
+        self._store.close()
+        self.index.close()
 
     @property
-    def files(self) -> dict[str, FileEntry]:
+    def files(self) -> dict[str, FileRecord]:
         """Every file that was ever entered, by hash."""
-        return self._ledger.files
+        return self._store.files
 
     @property
     def next_seq(self) -> int:
@@ -110,12 +110,12 @@ class Source:
     @property
     def most_row_bytes(self) -> int:
         """The largest row whose event the topic takes, by its texts: numbers, and what Avro adds, are in the rest."""
-        return self._ledger.room(self._topics.events)
+        return self._store.room(self._topics.events)
 
     def hold(self) -> datetime:
-        """Hold the frontier, and only then say what time it is: no window up to it is called final before.
+        """Hold the frontier, then return the time: no window up to it becomes final before `release`.
 
-        What is recorded at the time given is after every frontier that was published.
+        What is recorded at that time is after every frontier that was published.
         """
         if self._position.frontier is None:
             self._move(self._recordable())
@@ -126,24 +126,24 @@ class Source:
         return max(self._clock(), EPOCH + after * MICROSECOND)
 
     def release(self) -> None:
-        """Hold nothing back any more."""
+        """Release the frontier."""
         if self._position.frontier is not None:
             self._move(None)
 
-    def enter(self, entry: FileEntry) -> None:
+    def enter(self, entry: FileRecord) -> None:
         """Write a file's entry; one that is being taken holds the frontier just before its rows are recorded."""
         self._move(
             entry.entered_at - MICROSECOND if entry.state == "TAKING" else None, (entry,), entry.entered_at
         )
 
     def _move(
-        self, frontier: datetime | None, files: Iterable[FileEntry] = (), recorded_at: datetime | None = None
+        self, frontier: datetime | None, files: Iterable[FileRecord] = (), recorded_at: datetime | None = None
     ) -> None:
         newest = max(frontier or EPOCH, recorded_at or EPOCH)
         recorded = max(self._position.detail["recorded"], (newest - EPOCH) // MICROSECOND)
         detail = {**self._position.detail, "recorded": recorded}
-        position = Position(self._position.next_seq, frontier, detail)
-        self._ledger.write(position, {}, files=files)
+        position = SourceOffset(self._position.next_seq, frontier, detail)
+        self._store.write(position, {}, files=files)
         self._position = position
 
     def encode(self, plan: Plan, recorded_at: datetime) -> list[Record]:
@@ -153,7 +153,7 @@ class Source:
         keys: list[Any] = plan.events["sale_id"].cast(pl.Binary).to_list()
         return list(zip(keys, values, strict=True))
 
-    def dead_letters(self, entry: FileEntry, bad: Iterable[Bad]) -> list[Record]:
+    def dead_letters(self, entry: FileRecord, bad: Iterable[Bad]) -> list[Record]:
         """Records of rows that cannot be taken; named by content and line, so that reading again doubles none."""
         return [
             self._dead_letters.record(
@@ -167,21 +167,21 @@ class Source:
         ]
 
     def write(
-        self, plan: Plan, events: list[Record], dead: list[Record], entry: FileEntry, *, is_last: bool
+        self, plan: Plan, events: list[Record], dead: list[Record], entry: FileRecord, *, is_last: bool
     ) -> None:
-        """Events, dead letters, position and the file's entry in one Kafka transaction; then the cache follows.
+        """Events, dead letters, position and the file's entry in one Kafka transaction; then the index follows.
 
-        Only the last one lets the frontier go: what is still to come has the same recorded_at.
+        Only the last one releases the frontier: the events still to come have the same recorded_at.
         """
         frontier = None if is_last else self._position.frontier
-        position = Position(self.next_seq + len(events), frontier, self._position.detail)
+        position = SourceOffset(self.next_seq + len(events), frontier, self._position.detail)
         records = {self._topics.events.name: events, self._topics.dead_letters.name: dead}
-        self._ledger.write(position, records, files=(entry,))
+        self._store.write(position, records, files=(entry,))
         changed = plan.changed(self.next_seq)
         self._position = position
-        self.taken.apply(changed, position.next_seq)
+        self.index.apply(changed, position.next_seq)
         _events.inc(len(events))
 
     def note_ends(self) -> None:
-        """Shorten the next catching up."""
-        self.taken.note_ends(self._log.ends())
+        """Store the current ends in the index, so that the next catch-up is short."""
+        self.index.note_ends(self._log.ends())

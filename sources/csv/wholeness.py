@@ -1,7 +1,7 @@
-"""What shows that a file is not whole yet: somebody has it open for writing, or its last record has no line end.
+"""Whether a file is not whole yet: a process has it open for writing, or its last record has no line end.
 
-Quiet shows nothing: a program may pause in the middle of a number. What cannot be seen here (a writer on another
-machine, or one of another user where we may not ask) is noticed afterwards, see `originals`.
+A pause proves nothing: a program may stop in the middle of a number. What cannot be seen here (a writer on another
+machine, or one of another user without the right to look) is noticed afterwards, see `originals`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-# Without a line end at its end, and with nobody seen to write, a file is taken when it has not changed for so long:
-# many an export leaves the last one out.
+# Without a line end at its end, and without a visible writer, a file is taken when it has not changed for so long:
+# many exports omit the last line end.
 UNENDED_SECONDS = 300.0
 GZIP = b"\x1f\x8b"
 # What programs for DOS write behind the last line.
 DOS_END = b"\x1a"
-# Leases of these are the server's, or none: their answer says nothing of who has the file open.
+# Leases of these are the server's, or none: they do not show whether the file is open elsewhere.
 _REMOTE = ("nfs", "cifs", "smb", "ceph", "9p", "fuse", "glusterfs", "lustre", "afs")
 
 OPEN = "another process has it open for writing"
@@ -31,7 +31,7 @@ UNENDED = (
 
 
 class Processes:
-    """Which files those processes have open for writing that we may look into; they are asked once."""
+    """The files that visible processes have open for writing; /proc is read once."""
 
     @cached_property
     def writing(self) -> frozenset[tuple[int, int]]:
@@ -39,7 +39,7 @@ class Processes:
 
 
 def unfinished(fd: int, age_seconds: float, processes: Processes) -> str:
-    """Why a file of that age is not whole; empty if nothing says so. Quotes and gzip are looked at while it is read."""
+    """Why a file of that age is not whole; empty if it may be. Quotes and gzip are checked while it is read."""
     if is_written(fd, processes):
         return OPEN
     if age_seconds < UNENDED_SECONDS and os.pread(fd, len(GZIP), 0) != GZIP and not _ends(fd):
@@ -53,10 +53,10 @@ def _ends(fd: int) -> bool:
 
 
 def is_written(fd: int, processes: Processes) -> bool:
-    """Whether somebody has the file open for writing, as far as the kernel lets us know.
+    """Whether a process has the file open for writing, as far as the kernel shows.
 
     A read lease is refused exactly then, whichever container or user has it; for files of others it takes CAP_LEASE.
-    Where no lease is to be had, the processes are asked.
+    Without a lease, /proc is read.
     """
     status = os.fstat(fd)
     if not _is_remote(status.st_dev):
@@ -83,7 +83,7 @@ def _written_by(process: Path) -> Iterator[tuple[int, int]]:
                     status = link.stat()
                     yield status.st_dev, status.st_ino
     except OSError:
-        # It ended, closed a file, or is none of ours to look into.
+        # It ended, closed a file, or is another user's.
         return
 
 

@@ -1,13 +1,13 @@
-"""Blocks of a file into the log, one behind the other: the next one is read meanwhile."""
+"""Write the blocks of a file to the log, one after the other; the next one is read meanwhile."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from sources.csv.lines import Bad
-from sources.csv.plan import Plan
+from sources.csv.changes import Plan
+from sources.csv.records import Bad
 from sources.csv.source import Source
-from sources.ledger import FileEntry
+from sources.position_store import FileRecord
 
 
 class Writing:
@@ -18,12 +18,14 @@ class Writing:
         self._thread = ThreadPoolExecutor(1, "csv")
         self._under_way: Future[None] | None = None
 
-    def start(self, made: Plan, bad: list[Bad], entry: FileEntry) -> None:
+    def start(self, changes: Plan, bad: list[Bad], entry: FileRecord) -> None:
         """Encode here, outside of the transaction; write there."""
-        events = self._source.encode(made, entry.entered_at)
+        events = self._source.encode(changes, entry.entered_at)
         dead = self._source.dead_letters(entry, bad)
         is_last = entry.state == "DONE"
-        self._under_way = self._thread.submit(self._source.write, made, events, dead, entry, is_last=is_last)
+        self._under_way = self._thread.submit(
+            self._source.write, changes, events, dead, entry, is_last=is_last
+        )
 
     def settle(self) -> None:
         if self._under_way is not None:

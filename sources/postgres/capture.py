@@ -12,20 +12,21 @@ from typing import cast
 from prometheus_client import Gauge
 
 from contracts.settings import KafkaSettings, SalesDbSettings
+from kafka_client.errors import Retriable
 from observability import logs
-from observability.lineage.facts import Facts
+from observability.progress_report import ProgressReport
+from observability.supervision import supervise
 from observability.waits import WAITS, On
-from sources.errors import Interrupted
-from sources.ledger import Ledger
-from sources.postgres import opening
+from sources.events_topic import EventsTopic
+from sources.position_store import PositionStore
+from sources.postgres import startup
 from sources.postgres.database import Database
-from sources.postgres.events import EventsTopic
 from sources.postgres.failures import translated
 from sources.postgres.frontier import PERIOD_SECONDS, Frontier
 from sources.postgres.history import History
 from sources.postgres.lag import LAG
 from sources.postgres.lsn import lsn_text
-from sources.postgres.published import Published
+from sources.postgres.publication import Published
 from sources.postgres.snapshot import Snapshot
 from sources.postgres.stream import Stream
 from sources.postgres.watch import CHUNK, SESSION, Watcher, report_unseen
@@ -39,24 +40,26 @@ BATCH_SECONDS = 0.05
 PAUSE_SECONDS = 0.02
 # … and no more than the producer's queue holds many times over, whatever the machine does in that time.
 BATCH_CHANGES = 20_000
-# A batch makes no cycles; what fails, and tells of it, does.
+# A batch makes no reference cycles; failures and their tracebacks do.
 COLLECT_SECONDS = 10.0
 # The clock is read this seldom within a batch.
 _LOOK = 256
-# A topic that is made again or gets more partitions is noticed this late.
+# A topic that is recreated or gets more partitions is noticed this late.
 TOPIC_SECONDS = 15.0
 # After a failure: soon, because the usual one is a restart of a server; then slower.
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
-# Servers that a session needs: a transaction in the log needed all of them.
+# Servers that a session needs: a committed transaction has used all of them.
 _SERVERS: tuple[On, ...] = ("postgres", "kafka", "registry")
 
 
-_frontier = Gauge("electrored_frontier_timestamp_seconds", "Every fact recorded up to here is in the log")
+_frontier = Gauge(
+    "electrored_frontier_timestamp_seconds", "Frontier: every fact recorded up to here is in the log"
+)
 
 
 class Capture:
-    """Runs sessions until it is told to stop or a person is needed."""
+    """Runs sessions until it is stopped or raises an error that needs a person."""
 
     def __init__(self, kafka: KafkaSettings, sales: SalesDbSettings, topics: Topics) -> None:
         self._kafka = kafka
@@ -68,48 +71,56 @@ class Capture:
     def _written(self) -> int:
         return 0 if self._session is None else self._session.written
 
-    def facts(self) -> Facts:
-        """How far it is; may be asked from any thread."""
-        return Facts() if self._session is None else self._session.facts()
+    def report(self) -> ProgressReport:
+        """The progress report; thread-safe."""
+        return ProgressReport() if self._session is None else self._session.report()
 
     def run(self, stop: threading.Event) -> None:
-        """Capture until `stop`. Raises Refused or Fenced; what is Interrupted is gone on with from the ledger."""
+        """Capture until `stop`. Raises Refused or Fenced; after Retriable it resumes from the stored position."""
         topics, own = self._topics, f"sources.{SOURCE}.{self._sales.sales_slot}"
-        ledger = Ledger(self._kafka, SOURCE, own, topics.positions, topics.events, (topics.dead_letters,))
-        failures = 0
+        store = PositionStore(
+            self._kafka, SOURCE, own, topics.positions, topics.events, (topics.dead_letters,)
+        )
+
+        def session() -> None:
+            with translated():
+                self._session = Session(self._kafka, self._sales, self._topics, store, self._written)
+                self._session.run(stop)
+
+        def on_failure(error: Exception, failures: int) -> bool:
+            if not isinstance(error, Retriable):
+                raise error
+            if stop.is_set():
+                # The call that it waited for was cancelled for the stop.
+                return False
+            if error.on is not None:
+                WAITS.begin(error.on, str(error), SESSION)
+            pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+            _log.warning("interrupted", reason=str(error), again_in_seconds=pause)
+            store.check_ownership()
+            return True
+
         try:
-            while not stop.is_set():
-                started = time.monotonic()
-                try:
-                    with translated():
-                        self._session = Session(self._kafka, self._sales, self._topics, ledger, self._written)
-                        self._session.run(stop)
-                except Interrupted as error:
-                    if stop.is_set():
-                        # What it waited for was cancelled for that.
-                        break
-                    if error.on is not None:
-                        WAITS.begin(error.on, str(error), SESSION)
-                    lasted = time.monotonic() - started
-                    failures = 0 if lasted > 2 * BACKOFF_SECONDS[-1] else failures + 1
-                    wait = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
-                    _log.warning("interrupted", reason=str(error), again_in_seconds=wait)
-                    ledger.check_ownership()
-                    stop.wait(wait)
+            supervise(session, stop, BACKOFF_SECONDS, on_failure, steady_seconds=2 * BACKOFF_SECONDS[-1])
         finally:
-            ledger.close()
+            store.close()
             for on in (*_SERVERS, "transaction"):
                 WAITS.end(on, SESSION)
 
 
 class Session:
-    """From the ledger's position until something breaks."""
+    """One session: from the stored position until an error or a stop."""
 
     def __init__(
-        self, kafka: KafkaSettings, sales: SalesDbSettings, topics: Topics, ledger: Ledger, written: int = 0
+        self,
+        kafka: KafkaSettings,
+        sales: SalesDbSettings,
+        topics: Topics,
+        store: PositionStore,
+        written: int = 0,
     ) -> None:
-        self._ledger = ledger
-        self._writer = Writer(kafka, topics, ledger, sales.sales_table, written)
+        self._store = store
+        self._writer = Writer(kafka, topics, store, sales.sales_table, written)
         self._events = EventsTopic(kafka, topics.events)
         self._database = Database(sales)
         self._published = Published(self._database, sales.sales_publication_accepted)
@@ -126,9 +137,9 @@ class Session:
         """Events that are in the log, of the sessions before too."""
         return self._writer.written
 
-    def facts(self) -> Facts:
-        """What was handed to the log last."""
-        return self._writer.facts()
+    def report(self) -> ProgressReport:
+        """The progress report of what was last handed to the writer."""
+        return self._writer.report()
 
     def run(self, stop: threading.Event) -> None:
         """Read, write and confirm until `stop`; raises what ends it otherwise."""
@@ -145,7 +156,7 @@ class Session:
                 self._look_around()
                 drained = self._fill(stop)
                 self._commit(drained)
-                if self._writer.where.phase == "reading" and self._stream.is_proven:
+                if self._writer.state.phase == "reading" and self._stream.is_proven:
                     self._read_chunk()
             self._settle()
         finally:
@@ -158,43 +169,43 @@ class Session:
 
     def _start(self) -> None:
         database = self._database
-        position, where, confirmed = opening.begin(self._ledger, database, self._published, self._events)
-        self._writer.start(position, where)
+        position, state, confirmed = startup.begin(self._store, database, self._published, self._events)
+        self._writer.start(position, state)
         self._frontier = Frontier(self._writer.frontier)
-        history = History(where.place, where.witness, confirmed)
+        history = History(state.place, state.witness, confirmed)
         published = self._published
-        self._stream = Stream(database.schema, database.table, published.oid, where.place, history, published)
+        self._stream = Stream(database.schema, database.table, published.oid, state.place, history, published)
         self._snapshot: Snapshot | None = None
-        if where.phase != "done":
-            self._snapshot = Snapshot(database, where.base, self._ledger.ranges, where.unseen)
+        if state.phase != "done":
+            self._snapshot = Snapshot(database, state.base, self._store.ranges, state.unseen)
         self._feed = database.replication()
-        lsn = lsn_text(where.place.lsn)
-        _log.info("capturing", table=database.name, slot=database.slot, lsn=lsn, snapshot=where.phase)
+        lsn = lsn_text(state.place.lsn)
+        _log.info("capturing", table=database.name, slot=database.slot, lsn=lsn, snapshot=state.phase)
 
     def _look_around(self) -> None:
-        """About once a second, whatever the stream does: ask for the server's WAL and clock, show where we are."""
+        """About once a second, whatever the stream does: query the server's WAL and clock, report the position."""
         clock = time.monotonic()
         if clock < self._look_at:
             return
         self._look_at = clock + PERIOD_SECONDS
         if clock > self._collected_at + COLLECT_SECONDS:
-            # All of it: what a thread fails at for seconds, as telling a backend that is away, has grown old meanwhile.
+            # All generations: what a call that fails for seconds leaves, as an emit to a backend that is away, is old.
             gc.collect()
             self._collected_at = clock
         now = self._database.now()
         self._published.watch()
         if clock >= self._topic_at:
             self._topic_at = clock + TOPIC_SECONDS
-            self._events.check(self._writer.where.topic)
+            self._events.check(self._writer.state.topic, startup.ANEW)
         if self._frontier.may_ask:
             self._frontier.asked(now.lsn, now.at_micros, clock)
-        # The answer says how far the stream is, even when there is nothing for us in it. In a long transaction it is
-        # also the one sign of life, without which the server ends the stream after wal_sender_timeout.
+        # The answer is the position of the stream, even without changes of our table. In a long transaction it is
+        # also the only message, without which the server ends the stream after wal_sender_timeout.
         self._feed.ask()
-        LAG.set(max(0, now.lsn - self._writer.where.place.lsn))
+        LAG.set(max(0, now.lsn - self._writer.state.place.lsn))
 
     def _fill(self, stop: threading.Event) -> bool:
-        """Read until a batch is due; gives whether the stream is drained."""
+        """Read until a batch is due; returns whether the stream is drained."""
         stream, feed, read = self._stream, self._stream.feed, self._feed.read
         until = 0.0
         count = 0
@@ -221,7 +232,7 @@ class Session:
             return self._stream.is_due(self._feed.wal_end)
         return bool(
             self._stream.size
-            or self._writer.where.phase == "reading"
+            or self._writer.state.phase == "reading"
             or self._frontier.is_answered(self._feed.wal_end)
         )
 
@@ -230,7 +241,7 @@ class Session:
         return time.monotonic() >= self._written_at + PAUSE_SECONDS
 
     def _wait(self) -> bool:
-        """Wait for the stream, at most until it is time to look around; gives whether something came."""
+        """Wait for the stream, at most until `_look_around` is due; returns whether something came."""
         self._settle()
         until = self._look_at
         if not self._stream.is_inside and self._has_something():
@@ -247,43 +258,45 @@ class Session:
         if not stream.is_proven:
             return
         place = stream.place
-        segments = stream.take()
-        self._published.passed((half for segment in segments for half in segment.halves), place.lsn)
-        where = replace(writer.where, place=place, witness=stream.witness, shape=self._published.kept)
+        transactions = stream.take()
+        self._published.passed(
+            (event for transaction in transactions for event in transaction.events), place.lsn
+        )
+        state = replace(writer.state, place=place, witness=stream.witness, shape=self._published.kept)
         if self._snapshot is not None:
-            segments = self._snapshot.filter(segments)
-            where = replace(where, unseen=tuple(sorted(self._snapshot.unseen)))
-            if where.phase == "passing" and place.lsn >= where.until:
-                where = replace(where, phase="done", base="", until=0)
+            transactions = self._snapshot.filter(transactions)
+            state = replace(state, unseen=tuple(sorted(self._snapshot.unseen)))
+            if state.phase == "passing" and place.lsn >= state.until:
+                state = replace(state, phase="done", base="", until=0)
                 self._snapshot = None
-                _log.info("the snapshot is whole; the stream goes on alone")
+                _log.info("the snapshot is complete; the stream goes on alone")
         moved = None
         if not stream.is_inside:
             moved = self._frontier.candidate(place.lsn, stream.committed_at, time.monotonic())
-        if moved is None and where.phase == writer.where.phase and not any(s.halves for s in segments):
+        if moved is None and state.phase == writer.state.phase and not any(t.events for t in transactions):
             # Nothing for the log; but in a long transaction a restart shall not begin at its first row again.
-            is_on = stream.is_inside and place != writer.where.place
+            is_on = stream.is_inside and place != writer.state.place
             if not is_on or time.monotonic() < self._written_at + PERIOD_SECONDS:
                 return
-        frontier = moved if moved is not None and where.phase == "done" else writer.frontier
-        batch = writer.changes(segments)
+        frontier = moved if moved is not None and state.phase == "done" else writer.frontier
+        batch = writer.changes(transactions)
         self._settle()
         self._written_at = time.monotonic()
-        writer.write(batch, where, frontier)
+        writer.write(batch, state, frontier)
         self._frontier.published = frontier
 
     def _settle(self) -> None:
         """Wait for the transaction under way; only then confirm its position to the slot."""
         if self._writer.is_busy:
             self._writer.settle()
-            lsn = self._writer.where.place.lsn
+            lsn = self._writer.state.place.lsn
             self._feed.confirm(lsn)
             for server in _SERVERS:
                 WAITS.end(server, SESSION)
             _frontier.set(self._writer.frontier / 1_000_000)
 
     def _read_chunk(self) -> None:
-        """Read one range of the table as it is now and write it with its snapshot; the stream rests meanwhile."""
+        """Read one range of the table as it is now and write it with its snapshot; the stream pauses meanwhile."""
         snapshot, writer = cast(Snapshot, self._snapshot), self._writer
         self._settle()
         chunk = snapshot.read()
@@ -293,17 +306,17 @@ class Session:
         self._awaited = []
         WAITS.end("transaction", CHUNK)
         batch = writer.rows((False, values) for values in chunk.rows)
-        where = replace(writer.where, unseen=(), seen=self._database.now().lsn)
+        state = replace(writer.state, unseen=(), seen=self._database.now().lsn)
         if chunk.range.upper_key is None:
-            where = replace(where, phase="passing", until=self._database.insert_lsn())
-        writer.write(batch, where, writer.frontier, (chunk.range,))
+            state = replace(state, phase="passing", until=self._database.insert_lsn())
+        writer.write(batch, state, writer.frontier, (chunk.range,))
         self._settle()
         snapshot.written(chunk)
         last = chunk.range.upper_key is None
         _log.info("read a range of the table", number=chunk.range.number, rows=len(chunk.rows), last=last)
 
     def _await(self, xids: list[int]) -> None:
-        """Report whose transactions the next chunk waits for; the stream goes on meanwhile."""
+        """Report the transactions that the next chunk waits for; the stream goes on meanwhile."""
         if xids == self._awaited:
             return
         self._awaited = xids

@@ -1,4 +1,4 @@
-"""What capture asks the sales database: which server it is, the slot, and what time it is there."""
+"""Queries of capture to the sales database: the server's identity, the slot, WAL and clock."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from psycopg2 import errors, extensions, sql
 from sqlalchemy import make_url
 
 from contracts.settings import SalesDbSettings
-from sources.errors import Interrupted, Refused
+from kafka_client.errors import Refused, Retriable
 from sources.postgres.failures import gone, invalidated, one_line
 from sources.postgres.lsn import lsn_number
 from sources.postgres.parameters import parameters
 from sources.postgres.replication import TRANSACTION_TIMEOUT_SINCE, Replication
 
-# How long a predecessor that holds the slot is waited for, at a time.
+# How long one attempt waits for a predecessor that holds the slot.
 FREE_MILLISECONDS = 1_000
 # Roles by whose membership managed servers grant replication: Amazon RDS and Aurora, Yandex.
 _REPLICATION_ROLES = ["rds_replication", "mdb_replication"]
@@ -34,7 +34,7 @@ _HEADER_BYTES = (24, 40)
 
 @dataclass(frozen=True)
 class Identity:
-    """Which server this is: positions mean nothing on another one, or on another history of it."""
+    """Identity of a server: a position is valid on this server and timeline only."""
 
     system: str
     timeline: int
@@ -44,13 +44,13 @@ class Identity:
 class Slot:
     confirmed_lsn: int
     active_pid: int | None
-    # Why nothing can be read from it any more; empty while it can.
+    # Why it was invalidated; empty while it is valid.
     lost: str = ""
 
 
 @dataclass(frozen=True)
 class Now:
-    """The server's flushed WAL and its clock, in microseconds, asked together."""
+    """The server's flushed WAL and its clock, in microseconds, read together."""
 
     lsn: int
     at_micros: int
@@ -77,7 +77,7 @@ class Database:
         self.connection = self.connect()
 
     def connect(self) -> extensions.connection:
-        """A plain connection in autocommit mode, without the limits that are others'."""
+        """A plain connection in autocommit mode, without the limits of role and database."""
         connection = cast(extensions.connection, psycopg2.connect(**self._parameters))
         connection.autocommit = True
         if connection.server_version >= TRANSACTION_TIMEOUT_SINCE:
@@ -86,21 +86,20 @@ class Database:
         return connection
 
     def replication(self) -> Replication:
-        """The connection in replication mode, which is made when it is first asked for.
+        """The connection in replication mode, opened at its first use.
 
-        Raises Refused with the right that is missing. Whether there is one is for the server to decide: managed ones
-        grant it by membership.
+        Raises Refused with the right that is missing. The server decides, since managed ones grant it by membership.
         """
         if self._replication is None:
             try:
                 with self.busy():
                     self._replication = Replication(self._parameters)
             except psycopg.OperationalError as error:
-                # A plain connection was let in before, so it is the right, or there is no room.
+                # A plain connection was accepted before, so it is the right, or max_wal_senders.
                 raise self._no_replication(one_line(str(error))) from error
         return self._replication
 
-    def _no_replication(self, line: str) -> Refused | Interrupted:
+    def _no_replication(self, line: str) -> Refused | Retriable:
         ((senders, most, may),) = self.ask(
             "select (select count(*) from pg_stat_replication), current_setting('max_wal_senders')::int, "
             # The rest is how managed servers do it.
@@ -109,20 +108,20 @@ class Database:
             (_REPLICATION_ROLES,),
         )
         if senders >= most:
-            return Interrupted(
+            return Retriable(
                 f"PostgreSQL: all {most} of max_wal_senders are in use ({line}): end one, see pg_stat_replication, "
                 "or alter system set max_wal_senders = …; and restart PostgreSQL",
                 on="postgres",
             )
         if may:
-            return Interrupted(f"PostgreSQL: {line}", on="postgres")
+            return Retriable(f"PostgreSQL: {line}", on="postgres")
         return Refused(
             f'the role may not replicate ({line}): alter role "{self.user}" replication; on Amazon RDS and Aurora: '
             f'grant rds_replication to "{self.user}";'
         )
 
     def stream(self) -> Slot:
-        """Begin the stream where the slot is confirmed; gives the slot as it is then, which nobody else can move."""
+        """Begin the stream where the slot is confirmed; returns the slot, which no other client can move then."""
         replication = self.replication()
         publication = self.publication.replace('"', '""')
         with self.busy():
@@ -131,7 +130,7 @@ class Database:
             )
         slot = self.find_slot()
         if slot is None or slot.active_pid != replication.pid:
-            raise Interrupted(
+            raise Retriable(
                 f"PostgreSQL: the slot {self.slot} is not held by the stream that was begun; are there two servers "
                 "behind one address?",
                 on="postgres",
@@ -149,7 +148,7 @@ class Database:
 
     @property
     def busy_seconds(self) -> float:
-        """How long a call has been waiting for its answer; may be asked from any thread."""
+        """How long a call has been waiting for its answer; thread-safe."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -160,13 +159,13 @@ class Database:
         return [self.connection.info.backend_pid, *([replication.pid] if replication else [])]
 
     def cancel(self) -> None:
-        """End the call that is waiting; may be called from any thread."""
+        """Cancel the call that is waiting; thread-safe."""
         self.connection.cancel()
         if self._replication is not None:
             self._replication.cancel()
 
     def hang_up(self) -> None:
-        """End the connections without a word to the server; may be called from any thread."""
+        """Shut the sockets down without notice to the server; thread-safe."""
         for fd in [self.connection.fileno(), *([self._replication.fileno()] if self._replication else [])]:
             with closing(socket.socket(fileno=os.dup(fd))) as ours:
                 ours.shutdown(socket.SHUT_RDWR)
@@ -198,7 +197,7 @@ class Database:
             return cursor.fetchall() if cursor.description else []
 
     def copy(self, query: sql.Composable) -> bytes:
-        """What a COPY TO STDOUT gives."""
+        """The output of a COPY TO STDOUT."""
         out = io.BytesIO()
         with self.busy(), self.connection.cursor() as cursor:
             cursor.copy_expert(query, out)
@@ -206,12 +205,12 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """One snapshot for all that is asked within."""
+        """One snapshot for all queries within."""
         self.ask("begin isolation level repeatable read read only")
         try:
             yield
         finally:
-            # On a connection that is lost it would hide why.
+            # On a lost connection it would mask the first error.
             if not self.connection.closed:
                 self.ask("rollback")
 
@@ -221,14 +220,14 @@ class Database:
             return Identity(*replication.identity())
 
     def find_slot(self) -> Slot | None:
-        found = self.ask(
+        rows = self.ask(
             f"select confirmed_flush_lsn, active_pid, {_IS_LOST}, database, plugin from pg_replication_slots s "
             "where slot_name = %s",
             (self.slot,),
         )
-        if not found:
+        if not rows:
             return None
-        ((lsn, pid, lost, database, plugin),) = found
+        ((lsn, pid, lost, database, plugin),) = rows
         if database != self._url.database or plugin != "pgoutput":
             raise Refused(
                 f"the slot {self.slot} belongs to {plugin} in the database {database}: "
@@ -237,7 +236,7 @@ class Database:
         return Slot(lsn_number(lsn) if lsn else 0, pid, invalidated(lost))
 
     def create_slot(self) -> tuple[int, str]:
-        """Make the slot; gives where its stream begins, and the `pg_snapshot` of what is before that.
+        """Create the slot; returns where its stream begins, and the `pg_snapshot` of what is before that.
 
         Waits for the transactions that are running now, as every logical slot does.
         """
@@ -254,14 +253,14 @@ class Database:
         try:
             ((is_ended,),) = self.ask("select pg_terminate_backend(%s, %s)", (pid, FREE_MILLISECONDS))
         except errors.InsufficientPrivilege as error:
-            raise Interrupted(
+            raise Retriable(
                 f"PostgreSQL: the slot {self.slot} is held by pid {pid}, which is another role's "
                 f"({one_line(str(error))}): as that role or a superuser, select pg_terminate_backend({pid});",
                 on="postgres",
             ) from error
         if not is_ended:
-            raise Interrupted(
-                f"PostgreSQL: the slot {self.slot} is held by pid {pid}, which was asked to end and does not",
+            raise Retriable(
+                f"PostgreSQL: the slot {self.slot} is held by pid {pid}, which was terminated and has not ended",
                 on="postgres",
             )
 
@@ -281,14 +280,14 @@ class Database:
 
     def now(self) -> Now:
         """Raises Refused when the slot is gone or lost."""
-        found = self.ask(
+        rows = self.ask(
             "select pg_current_wal_flush_lsn(), (extract(epoch from clock_timestamp()) * 1000000)::bigint, "
             f"{_IS_LOST} from pg_replication_slots s where slot_name = %s",
             (self.slot,),
         )
-        if not found:
+        if not rows:
             raise Refused(gone(self.slot, "is gone"))
-        ((lsn, at, lost),) = found
+        ((lsn, at, lost),) = rows
         if lost is not None:
             raise Refused(gone(self.slot, invalidated(lost)))
         return Now(lsn_number(lsn), at)

@@ -1,7 +1,7 @@
-"""What PostgreSQL's failures mean to capture: what passes by itself, and what a person has to mend.
+"""PostgreSQL's errors → Retriable, which passes by itself, and Refused, which a person has to mend.
 
-A connection that is refused names no SQLSTATE (libpq keeps it to itself) and its text is in the server's language, so
-all of those are waited for: a password that was rotated or a server that starts is gone on with by itself.
+A refused connection has no SQLSTATE (libpq does not expose it) and its text is in the server's language, so all of
+those are Retriable: after a rotated password or a restart capture goes on by itself.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from contextlib import contextmanager
 import psycopg
 import psycopg2
 
-from sources.errors import Interrupted, Refused, SourceError
+from kafka_client.errors import ElectroRedError, Refused, Retriable
 
 INSUFFICIENT_PRIVILEGE = "42501"
 LIMIT_EXCEEDED = "53400"
 UNDEFINED_FILE = "58P01"
 
-# `pg_replication_slots` says why since PostgreSQL 17; before, there was one reason on a primary.
+# `pg_replication_slots` has the reason since PostgreSQL 17; before, there was one reason on a primary.
 _LOST = {
     "wal_removed": "has lost its WAL (max_slot_wal_keep_size)",
     "idle_timeout": "was invalidated because it was idle for too long (idle_replication_slot_timeout)",
@@ -29,7 +29,7 @@ _LOST = {
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what either driver raises into Refused or Interrupted."""
+    """Turn what either driver raises into Refused or Retriable."""
     try:
         yield
     except (psycopg2.Error, psycopg.Error) as error:
@@ -37,23 +37,23 @@ def translated() -> Iterator[None]:
         raise meaning(code, str(error)) from error
 
 
-def meaning(sqlstate: str | None, text: str) -> SourceError:
-    """Refused for what is refused again however often it is tried."""
+def meaning(sqlstate: str | None, text: str) -> ElectroRedError:
+    """Refused for what every retry would raise again."""
     line = one_line(text)
     if sqlstate == INSUFFICIENT_PRIVILEGE:
         return Refused(f"PostgreSQL: {line}")
     if sqlstate == LIMIT_EXCEEDED:
         return Refused(
-            f"PostgreSQL has no replication slot left ({line}): drop one that nobody needs, "
+            f"PostgreSQL has no replication slot left ({line}): drop one that is not needed, "
             "select slot_name, active from pg_replication_slots; select pg_drop_replication_slot('…'); "
             "or alter system set max_replication_slots = …; and restart PostgreSQL"
         )
     if sqlstate == UNDEFINED_FILE:
         return Refused(
             f"PostgreSQL lacks a file ({line}): if it is WAL, as after pg_resetwal, changes since the position "
-            "are not known any more, and nothing is guessed: start anew with another slot and empty topics"
+            "are unknown, and nothing is guessed: start anew with another slot and empty topics"
         )
-    return Interrupted(f"PostgreSQL: {line}", on="postgres")
+    return Retriable(f"PostgreSQL: {line}", on="postgres")
 
 
 def one_line(text: str) -> str:
@@ -61,12 +61,12 @@ def one_line(text: str) -> str:
 
 
 def invalidated(reason: str | None) -> str:
-    """What became of a slot, in words, by the server's `invalidation_reason`; empty: nothing."""
+    """The server's `invalidation_reason` of a slot as text; empty: valid."""
     return "" if reason is None else _LOST.get(reason, f"was invalidated ({reason})")
 
 
 def gone(slot: str, how: str) -> str:
     return (
-        f"the replication slot {slot} {how}: changes since the ledger's position are not known any more, and "
+        f"the replication slot {slot} {how}: changes since the stored position are unknown, and "
         "nothing is guessed. Start anew with another slot and empty topics"
     )

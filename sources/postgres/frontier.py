@@ -1,7 +1,7 @@
 """When the frontier may move, and to where. Pure: time and WAL positions are handed in.
 
-The server is asked for its flushed WAL and its clock together. A transaction that commits after the answer stands
-behind that WAL position, and its events are recorded after the published frontier; so when the stream has passed
+Flushed WAL and clock of the server are read together. A transaction that commits after the answer is behind
+that WAL position, and its events are recorded after the published frontier; so when the stream has passed
 the position, the time of the answer is a frontier.
 """
 
@@ -21,7 +21,7 @@ class Frontier:
 
     @property
     def may_ask(self) -> bool:
-        """Whether there is no open question; how often to ask is the caller's."""
+        """Whether no question is open; the caller decides how often to ask."""
         return self._question is None
 
     def asked(self, lsn: int, at: int, clock: float) -> None:

@@ -1,9 +1,9 @@
 """Whether a server's stream is the history that the position was written in. Pure.
 
-System id and timeline do not say so: a server that was put back from a copy of its disk has both, and lacks what came
-after the copy. Its slot was put back as well, so the stream is read from where the slot is confirmed and not from the
-position: what it shows in between has to be what was in the log already. WAL is one line, so a transaction that has
-the same place, id and time on both sides proves everything before it; and none must have come after it.
+System id and timeline do not suffice: a server that was restored from a copy of its disk has both, and lacks what
+came after the copy. Its slot was restored as well, so the stream is read from where the slot is confirmed and not
+from the position: what it shows in between has to be what was in the log already. WAL is one line, so a transaction
+that has the same place, id and time on both sides proves everything before it; and none must have come after it.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.postgres.lsn import lsn_text
 from sources.postgres.pgoutput import Begin
 
-# More changes than any transaction has.
+# More changes than a transaction can have.
 ALL = 1 << 62
 
 
 @dataclass(frozen=True)
-class Place:
-    """Every transaction whose commit stands below `lsn` is done, and `rows` changes of the one at `cut`."""
+class StreamPosition:
+    """Every transaction whose commit is below `lsn` is done, and `rows` changes of the one at `cut`."""
 
     lsn: int
     cut: int = 0
     rows: int = 0
 
 
-START = Place(0)
+START = StreamPosition(0)
 
 
 @dataclass(frozen=True)
 class Witness:
-    """What a position remembers of the history that it was written in.
+    """What a position stores of the history that it was written in.
 
-    `last`: the newest transaction below it that changed the table; NONE if there was none since the slot was made.
+    `last`: the newest transaction below it that changed the table; NONE if there was none since the slot was created.
     `cut`: the one that was cut, if one was. None: the position was written before witnesses were kept.
     """
 
@@ -48,7 +48,7 @@ UNCHANGED_TABLE = Witness(NONE)
 
 
 def not_this_history(what: str) -> Refused:
-    """The server is another than the one that was captured, whatever it is called."""
+    """The server's history is not the one that was captured."""
     return Refused(
         f"the server was put back to an earlier state (a copy of its disk, a snapshot), or its slot was: {what}. "
         "What was sold between that state and the position is in the log, what was sold instead is not, and nothing is "
@@ -60,8 +60,8 @@ def not_this_history(what: str) -> Refused:
 class History:
     """Compares what a session's stream shows below its position with the position's witness."""
 
-    def __init__(self, place: Place, witness: Witness, confirmed: int) -> None:
-        """`confirmed`: where the slot stood when the stream began: nothing is shown that was committed before."""
+    def __init__(self, place: StreamPosition, witness: Witness, confirmed: int) -> None:
+        """`confirmed`: the slot's position when the stream began, which shows nothing that was committed before."""
         self._place = place
         self._witness = witness
         self._confirmed = confirmed
@@ -79,7 +79,7 @@ class History:
         if begin.lsn == place.cut:
             if self._witness.cut not in (None, begin):
                 raise not_this_history(
-                    f"{_text(self._witness.cut)} was taken in part, and there now stands {_text(begin)}"
+                    f"{_text(self._witness.cut)} was taken in part, and now there is {_text(begin)}"
                 )
             self.is_proven = True
             return place.rows

@@ -1,4 +1,4 @@
-"""How far capture is behind, as far as that is known now."""
+"""The lag of capture, NaN while unknown."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import time
 
 from prometheus_client import Gauge
 
-# A lag is measured every second; one that is older says nothing any more.
+# A lag is measured every second; an older one is unknown.
 LAG_SECONDS = 5.0
 
 
 class Lag:
-    """The lag as it was measured last; NaN when that is too long ago, whatever capture waits for or fails at."""
+    """The last measured lag; NaN when it is older than LAG_SECONDS."""
 
     def __init__(self) -> None:
         self._bytes = 0
         self._at = -math.inf
-        help_text = "WAL that is flushed and not yet in the log; NaN while it is not known"
+        help_text = "WAL that is flushed and not yet in the log, in bytes; NaN while unknown"
         Gauge("electrored_lag_bytes", help_text).set_function(self._now)
 
     def set(self, lag: int) -> None:

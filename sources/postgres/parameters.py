@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import URL
 
 CONNECT_SECONDS = 10
-# What a role or a database is set to for others would end capture's own work, over and over. The one limit that only
-# newer servers know is lifted after the connection is made.
+# Limits that are set for a role or a database would end capture's work again and again. `transaction_timeout`, which
+# only newer servers have, is lifted after the connection is open.
 SESSION = {
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -33,6 +33,6 @@ def parameters(url: URL) -> dict[str, Any]:
     return {
         "host": url.host, "port": url.port, "user": url.username, "password": url.password, "dbname": url.database,
         "connect_timeout": CONNECT_SECONDS, "application_name": "electrored-capture", "client_encoding": "UTF8",
-        # A peer that vanished without a word is noticed in seconds, not in the hours of the default.
+        # A peer that is gone is noticed in seconds, not in the hours of the default.
         "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, **query,
     }  # fmt: skip

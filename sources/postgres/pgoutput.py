@@ -25,11 +25,11 @@ _VALUE_BYTES = 5
 
 
 class ProtocolError(ValueError):
-    """Bytes that are no message of the protocol as it was asked for."""
+    """Bytes that are no message of the requested protocol."""
 
 
 class Unchanged:
-    """A value that was too large to be sent again: it is what it was before."""
+    """A value that was not sent again, because it is unchanged and stored out of line."""
 
 
 UNCHANGED = Unchanged()
@@ -38,7 +38,7 @@ Row = list[Value]
 
 
 class Begin(NamedTuple):
-    """A transaction begins; `lsn` is where its commit stands, times are microseconds of the Unix epoch."""
+    """A transaction begins; `lsn` is that of its commit, times are microseconds of the Unix epoch."""
 
     lsn: int
     committed_at: int
@@ -46,7 +46,7 @@ class Begin(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A transaction is whole; the next one's commit stands at `end_lsn` or later."""
+    """A transaction is whole; the next one's commit is at `end_lsn` or later."""
 
     lsn: int
     end_lsn: int
@@ -61,7 +61,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Relation:
-    """What a table looked like from here on. `identity` is `f` for REPLICA IDENTITY FULL."""
+    """The columns of a table from here on. `identity` is `f` for REPLICA IDENTITY FULL."""
 
     relid: int
     schema: str
@@ -110,7 +110,7 @@ def relid(data: bytes) -> int:
 
 
 def inserted(data: bytes) -> Row:
-    """The row of an INSERT: what `change` gives as well, but an INSERT is what there is most of."""
+    """The row of an INSERT; a function of its own beside `change`, because most changes are INSERTs."""
     if data[5] != _NEW:
         raise ProtocolError(f"no INSERT begins with {data[:6].hex()}")
     return row(data, 6)[0]
@@ -187,7 +187,7 @@ def _absent(kind: int) -> Unchanged | None:
         return None
     if kind == _UNCHANGED:
         return UNCHANGED
-    raise ProtocolError(f"a value of kind {chr(kind)!r}, where binary was asked for")
+    raise ProtocolError(f"a value of kind {chr(kind)!r}, where binary was requested")
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:

@@ -1,7 +1,7 @@
-"""The stream of a replication slot, told by nobody but us how far it is confirmed.
+"""The stream of a replication slot, confirmed explicitly and never by the driver.
 
-psycopg2's own cursor confirms what a keepalive says as soon as it has read it, and so runs ahead of the ledger: after
-a restart of either server nobody could say any more whether a slot beyond the ledger means lost events.
+psycopg2's own cursor confirms the position of a keepalive as soon as it has read it, and so runs ahead of the stored
+position: after a restart a slot beyond it could no longer be recognised as lost events.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 import psycopg
 from psycopg import pq, sql
 
-from sources.errors import SourceError
+from kafka_client.errors import ElectroRedError
 from sources.postgres.failures import meaning
 from sources.postgres.lsn import lsn_number
 
 # XLogData: type, start of the data, end of the WAL on the server, its clock; then the payload.
 _DATA = struct.Struct("!cQQq")
-# Keepalive: type, end of the WAL up to which everything was sent, the server's clock, whether it wants an answer.
+# Keepalive: type, end of the WAL up to which everything was sent, the server's clock, whether it requests a reply.
 _KEEPALIVE = struct.Struct("!cQqB")
-# Status: type, written, flushed, applied, our clock, whether we want an answer.
+# Status: type, written, flushed, applied, our clock, whether we request a reply.
 _STATUS = struct.Struct("!cQQQqB")
 _IS_DATA, _IS_KEEPALIVE = b"wk"
 # The first version that has this limit.
@@ -34,12 +34,12 @@ _EPOCH_SECONDS = 946_684_800
 class Replication:
     """A connection in replication mode: which server it is, a new slot, and then a slot's stream.
 
-    Errors of the connection are psycopg's until the stream begins, and Interrupted from then on.
+    Errors of the connection are psycopg's until the stream begins, and Retriable from then on.
     """
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         """`parameters`: libpq's, of a plain connection to the slot's database."""
-        # Everything up to here was sent to us, whether there was something for us in it or not.
+        # Everything up to here was sent to us, with or without changes of our table.
         self.wal_end = 0
         self._confirmed = 0
         self._connection = psycopg.connect(**parameters, replication="database", autocommit=True)
@@ -47,7 +47,7 @@ class Replication:
         if self._connection.info.server_version >= TRANSACTION_TIMEOUT_SINCE:
             self._run(b"set transaction_timeout = 0")
         ((pid,),) = self._run(b"select pg_backend_pid()")
-        # As the server counts it, whatever stands between.
+        # The server's own pid, also behind a proxy.
         self.pid = int(pid)
 
     def identity(self) -> tuple[str, int]:
@@ -56,7 +56,7 @@ class Replication:
         return system, int(timeline)
 
     def create_slot(self, slot: str) -> tuple[int, str]:
-        """Make a slot; gives where its stream begins and the name of its snapshot, which lasts until the next command.
+        """Create a slot; returns where its stream begins and the name of its snapshot, valid until the next command.
 
         Waits for the transactions that are running now, as every logical slot does.
         """
@@ -74,7 +74,7 @@ class Replication:
         self._run(command.as_bytes(self._connection))
 
     def cancel(self) -> None:
-        """End what the server does for this connection; may be called from any thread."""
+        """Cancel the command that the server runs for this connection; thread-safe."""
         self._pg.get_cancel().cancel()
 
     def _run(self, command: bytes) -> list[list[str]]:
@@ -108,30 +108,30 @@ class Replication:
                 if data[0] == _IS_KEEPALIVE:
                     _, self.wal_end, _, wants_answer = _KEEPALIVE.unpack_from(data)
                     if wants_answer:
-                        self._tell(reply=False)
+                        self._send_status(reply=False)
         except psycopg.Error as error:
             raise meaning(error.sqlstate, str(error)) from error
 
-    def _ended(self) -> SourceError:
-        """Why there is no stream any more: the server's last words come behind its end."""
+    def _ended(self) -> ElectroRedError:
+        """Why the stream ended: the server's error follows its end."""
         result = self._pg.get_result()
         text = result.get_error_message() if result is not None else ""
         sqlstate = result.error_field(pq.DiagnosticField.SQLSTATE) if result is not None else None
         return meaning((sqlstate or b"").decode(), text or "the server ended the stream")
 
     def confirm(self, lsn: int) -> None:
-        """The server may forget what is below: it is committed to the log."""
+        """Confirm the slot: everything below is committed to the log."""
         self._confirmed = max(self._confirmed, lsn)
-        self._tell(reply=False)
+        self._send_status(reply=False)
 
     def ask(self) -> None:
-        """Have the server say how far it has read; the answer comes with the stream."""
-        self._tell(reply=True)
+        """Request the server's position; the answer comes with the stream."""
+        self._send_status(reply=True)
 
     def close(self) -> None:
         self._connection.close()
 
-    def _tell(self, *, reply: bool) -> None:
+    def _send_status(self, *, reply: bool) -> None:
         clock = int((time.time() - _EPOCH_SECONDS) * 1_000_000)
         status = _STATUS.pack(b"r", self._confirmed, self._confirmed, self._confirmed, clock, reply)
         try:

@@ -17,16 +17,16 @@ from typing import Any
 
 from contracts import texts
 from contracts.columns import SALE_COLUMNS
-from contracts.registry import header
-from sources import avro
+from kafka_client import avro
+from kafka_client.registry import header
 from sources.postgres.pgoutput import EPOCH_MICROS
 
 # The columns that capture needs, in the order in which a row is handed around.
 COLUMNS = SALE_COLUMNS
 # A row's values in that order, as they were sent; None is NULL.
 Values = Sequence[bytes | None]
-# One event to be: whether it is a reversal, and of what.
-Half = tuple[bool, Values]
+# An event before encoding: whether it is a reversal, and its row.
+ChangeEvent = tuple[bool, Values]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -38,7 +38,7 @@ _INFINITE = {(1 << 63) - 1: "infinity", -(1 << 63): "-infinity"}
 _LIMIT = 10**18
 # Every digit in front of the point of an amount below the limit has a weight below this.
 _WEIGHT = 4
-# Rows whose texts are looked at together; where one is odd, those of the run are read one by one.
+# Rows whose texts are checked together; if one is not plain, those of the run are read one by one.
 RUN_ROWS = 128
 # A record's value and its key, which is the sale_id once more. Kafka's clients send records of 1,000,000 bytes by
 # default, framing included; what an event adds to its row is below 100 bytes.
@@ -59,38 +59,42 @@ _SPECIAL = {0xC000: "NaN", 0xD000: "Infinity", 0xF000: "-Infinity"}
 
 
 class Inexpressible(ValueError):
-    """A value that an event cannot hold; the message says which and why."""
+    """A value that an event cannot hold; the message has the column and the reason."""
 
 
 @dataclass(frozen=True)
 class Dead:
-    """A half that cannot become an event: its place among the halves, and why."""
+    """A change that cannot become an event: its place among the others, and why."""
 
     index: int
-    half: Half
+    event: ChangeEvent
     reason: str
 
 
 class Encoder:
-    """Makes events of rows of at most `most` bytes; one writer schema, one source."""
+    """Encodes rows of at most `most` bytes as events; one writer schema, one source."""
 
     def __init__(self, schema_id: int, source: str, most: int = MAX_BYTES) -> None:
         self._most = most
         self._head = header(schema_id) + avro.string(source.encode())
 
     def encode(
-        self, halves: Iterable[Half], recorded_at: int | None, seq: int, records: list[tuple[bytes, bytes]]
+        self,
+        events: Iterable[ChangeEvent],
+        recorded_at: int | None,
+        seq: int,
+        records: list[tuple[bytes, bytes]],
     ) -> tuple[int, list[Dead]]:
-        """Append key and value of each half's event to `records`; gives the next seq and what cannot be an event.
+        """Append key and value of each event to `records`; returns the next seq and what cannot be an event.
 
-        `recorded_at` is microseconds of the Unix epoch, or None for each row's own `sold_at`. The two halves of a
-        correction hold the same values, so both are taken or both are dead.
+        `recorded_at` is microseconds of the Unix epoch, or None for each row's own `sold_at`. The reversal
+        and the sale of a correction hold the same values, so both are taken or both are dead.
         """
         most, head = self._most, self._head
         lengths, append = avro.LENGTHS.__getitem__, records.append
         recorded = None if recorded_at is None else avro.long(recorded_at)
         dead: list[Dead] = []
-        left, first = iter(halves), 0
+        left, first = iter(events), 0
         while run := list(islice(left, RUN_ROWS)):
             is_plain = _are_plain(run)
             for index, (reversal, values) in enumerate(run, first):
@@ -113,15 +117,15 @@ class Encoder:
         return seq, dead
 
 
-def _are_plain(run: Iterable[Half]) -> bool:
-    """Whether all texts of these rows are known to stand as they are."""
-    found: list[bytes] = []
+def _are_plain(run: Iterable[ChangeEvent]) -> bool:
+    """Whether all texts of these rows are in their normal form already."""
+    columns: list[bytes] = []
     for _, values in run:
-        found += _texts(values)
+        columns += _texts(values)
     try:
-        return texts.are_plain(b"|".join(found))
+        return texts.are_plain(b"|".join(columns))
     except TypeError:
-        # A NULL is for the reading of its row to find.
+        # A NULL is reported when its row is read.
         return False
 
 
@@ -161,14 +165,14 @@ _OPERATIONS = (avro.string(b"SALE"), avro.string(b"REVERSAL"))
 def _event(
     head: bytes, reversal: bool, values: Any, recorded: bytes | None, prefix: Callable[[int], bytes]
 ) -> bytes:
-    """One event. A NULL shows as a TypeError or AttributeError: to ask for it first would cost every row."""
+    """One event. A NULL raises TypeError or AttributeError: a check beforehand would cost every row."""
     sale_id, sold, city, country, salesman_id, salesman_name, product, quantity, amount, currency = values
     sold_at = _i64(sold)[0] + EPOCH_MICROS
     if not _FIRST <= sold_at < _LAST:
         raise Inexpressible("sold_at is outside of the years 1 to 9999")
     sold_bytes = avro.long(sold_at)
     money = unscaled(amount)
-    # An int4 is the rule, and this way of asking costs it nothing.
+    # An int4 is the rule, and costs no check this way.
     try:
         count = _i32(quantity)[0]
     except struct.error:

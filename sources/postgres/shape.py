@@ -1,4 +1,4 @@
-"""What the sales table is made of, and which differences mean that values changed without a change event.
+"""The sales table in the catalog, and which differences mean that values changed without a change event.
 
 PostgreSQL rewrites a table's file for VACUUM FULL, CLUSTER and TRUNCATE as well as for a change of a column's type, and
 writes a new version of a column's row in the catalog for SET STATISTICS as well. Both together mean that the column's
@@ -13,7 +13,7 @@ from typing import Any
 
 from sources.postgres.rows import COLUMNS
 
-# A cast from one to another gives the same number or fails; a USING may say something else.
+# A cast from one to another gives the same number or fails; a USING may compute another one.
 INTEGERS = ("smallint", "integer", "bigint")
 
 # One row for each column that is needed; none when the table is gone. `xmin` is kept by freezing.
@@ -46,7 +46,7 @@ class Column:
 class Shape:
     """The file that the table is in, and the columns that capture needs.
 
-    `quantities`: of some sales, to tell a cast of integers from another USING. No part of what is compared.
+    `quantities`: of some sales, to distinguish a cast of integers from another USING. Not compared.
     """
 
     file: int = 0
@@ -67,7 +67,7 @@ class Shape:
 
     @classmethod
     def from_json(cls, detail: Mapping[str, Any] | None) -> Shape:
-        """None is what was written before the shape was kept."""
+        """None: written before the shape was kept."""
         if detail is None:
             return cls()
         columns = {name: Column(*values) for name, values in detail["columns"].items()}
@@ -102,7 +102,7 @@ class Shape:
 def _keeps_values(was: Column, now: Column) -> bool:
     """Whether a column's new row in the catalog of a rewritten table is explained without new values."""
     is_cast = was.type != now.type and _are_integers(was, now)
-    # VACUUM FULL takes the value out of the catalog; a change of the type would have made the default anew.
+    # VACUUM FULL takes the value out of the catalog; a change of the type would have recreated the default.
     is_spread = was.filled and not now.filled and was.type == now.type and was.default == now.default != 0
     return is_cast or is_spread
 

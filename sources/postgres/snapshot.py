@@ -1,11 +1,11 @@
 """The rows that were there before the stream: read in chunks without locks, and what of the stream they cover.
 
-The stream rests from the taking of a chunk's snapshot to the Kafka commit of the chunk. Then, of any change that the
+The stream pauses from the taking of a chunk's snapshot to the Kafka commit of the chunk. Then, of any change that the
 stream brings until it has passed what the chunks saw:
 - its key lies in a range that was read: the chunk has it if the snapshot saw its transaction; else it is emitted;
 - its key lies behind the last range: it is left to a later chunk, and its transaction is remembered, because a
   commit reaches the log before it becomes visible: that chunk's snapshot is retaken until it sees all of them.
-The halves of a key change lie in ranges of their own.
+The reversal and the sale of a key change lie in ranges of their own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import cast
 
 from psycopg2 import sql
 
-from sources.ledger import Range
+from sources.position_store import Range
 from sources.postgres.database import Database
-from sources.postgres.rows import COLUMNS, Half, Values
-from sources.postgres.stream import Segment
+from sources.postgres.rows import COLUMNS, ChangeEvent, Values
+from sources.postgres.stream import TransactionChanges
 
-# About 100 ms of reading and writing: the stream rests that long.
+# About 100 ms of reading and writing: the stream pauses that long.
 CHUNK_ROWS = 10_000
 # The same for rows with long texts, and far below the gigabyte that the producer's queue holds.
 CHUNK_BYTES = 16_000_000
@@ -32,7 +32,7 @@ _TEXTS = tuple(name for name in COLUMNS if name not in ("sold_at", "quantity", "
 # A commit becomes visible within microseconds of reaching the log, except where it waits for a standby.
 RETAKES, RETAKE_SECONDS = 50, 0.002
 _XID_SPAN = 1 << 32
-# Signature, flags and length of an empty extension: what stands before the rows of a binary COPY.
+# Signature, flags and length of an empty extension: the header of a binary COPY.
 _COPY_HEAD = 19
 
 
@@ -73,7 +73,7 @@ class Chunk:
 
 
 class Snapshot:
-    """The state of a snapshot under way; what must outlive the process is in `ranges` and `unseen`."""
+    """The state of a snapshot under way; `ranges` and `unseen` are stored with the position."""
 
     def __init__(self, database: Database, base: str, ranges: Iterable[Range], unseen: Iterable[int]) -> None:
         self._database = database
@@ -86,13 +86,8 @@ class Snapshot:
         self.awaited: list[int] = []
         self._key, self._collation = _key(database)
 
-    @property
-    def is_read(self) -> bool:
-        """Whether the last range, the open-ended one, is read."""
-        return bool(self.ranges) and self.ranges[-1].upper_key is None
-
     def read(self) -> Chunk | None:
-        """The next chunk; None when no snapshot yet sees all that was left to it: let the stream go on meanwhile."""
+        """The next chunk; None when no snapshot yet sees all that was left to it: the stream has to go on meanwhile."""
         for _ in range(RETAKES):
             with self._database.reading():
                 ((text,),) = self._database.ask("select pg_current_snapshot()::text")
@@ -141,8 +136,8 @@ class Snapshot:
             rows=sql.Literal(CHUNK_ROWS),
             limit=sql.Literal(CHUNK_BYTES),
         )
-        found = self._database.ask(query)
-        return found[0][0] if found else None
+        rows = self._database.ask(query)
+        return rows[0][0] if rows else None
 
     def _within(self, after: str | None, upper: str | None) -> sql.Composable:
         bounds = [
@@ -159,27 +154,29 @@ class Snapshot:
         # The chunk's snapshot saw them, so every later one does.
         self.unseen.clear()
 
-    def filter(self, segments: Sequence[Segment]) -> list[Segment]:
-        """The segments without what a chunk has or will have. Remembers what it left to a chunk."""
-        keys = list({cast(bytes, values[0]) for segment in segments for _, values in segment.halves})
+    def filter(self, transactions: Sequence[TransactionChanges]) -> list[TransactionChanges]:
+        """The transactions without what a chunk has or will have. Keeps in `unseen` what it left to a chunk."""
+        keys = list(
+            {cast(bytes, values[0]) for transaction in transactions for _, values in transaction.events}
+        )
         if not keys:
-            return list(segments)
+            return list(transactions)
         place, now = self._places(keys)
-        # Transactions of the stream began before this was asked.
+        # Transactions of the stream began before this query.
         self._near = now.xmax
-        kept = [Segment(s.begin, self._kept(s, place)) for s in segments]
+        kept = [TransactionChanges(t.begin, self._kept(t, place)) for t in transactions]
         self.unseen = {xid for xid in self.unseen if not now.sees(xid)}
         return kept
 
-    def _kept(self, segment: Segment, place: dict[bytes, int]) -> list[Half]:
-        xid = full_xid(segment.begin.xid, self._near)
+    def _kept(self, transaction: TransactionChanges, place: dict[bytes, int]) -> list[ChangeEvent]:
+        xid = full_xid(transaction.begin.xid, self._near)
         kept = []
-        for half in segment.halves:
-            number = place[cast(bytes, half[1][0])]
+        for event in transaction.events:
+            number = place[cast(bytes, event[1][0])]
             if number == len(self.ranges):
                 self.unseen.add(xid)
             elif not self._seen[number].sees(xid):
-                kept.append(half)
+                kept.append(event)
         return kept
 
     def _places(self, keys: list[bytes]) -> tuple[dict[bytes, int], Visible]:

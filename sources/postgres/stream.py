@@ -1,7 +1,7 @@
-"""The stream of changes → the halves of events, transaction by transaction. Pure.
+"""The stream of changes → change events, transaction by transaction. Pure.
 
-A row of the stream is counted when it is taken, so that a transaction that was cut is gone on with where it was
-left: the same transaction always comes with the same rows in the same order.
+Rows are counted, so that a transaction that was cut is resumed at the same row: a transaction is always sent with
+the same rows in the same order.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Protocol
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.postgres import pgoutput
-from sources.postgres.history import History, Place, Witness
+from sources.postgres.history import History, StreamPosition, Witness
 from sources.postgres.lsn import lsn_text
 from sources.postgres.pgoutput import UNCHANGED, Begin, Change, Relation, Row
-from sources.postgres.rows import COLUMNS, Half
+from sources.postgres.rows import COLUMNS, ChangeEvent
 
 _TEXTS = {25: "text", 1043: "varchar", 1042: "char"}
 # By column the types that are understood, by oid.
@@ -30,13 +30,12 @@ TYPES = dict.fromkeys(COLUMNS, _TEXTS) | {
 
 
 class Catalog(Protocol):
-    """What the database says now of the table whose changes are in the stream."""
+    """The catalog's current description of the table whose changes are in the stream."""
 
     def look_behind(self, xid: int) -> Sequence[Sequence[str]]:
         """Raise Refused unless the table is what it was, once transaction `xid` is visible.
 
-        Gives the needed columns in the orders in which they may stand: the table's, and the one before a change that
-        was accepted.
+        Returns the allowed orders of the needed columns: the table's, and the one before a change that was accepted.
         """
 
     def type_name(self, oid: int) -> str:
@@ -44,21 +43,21 @@ class Catalog(Protocol):
 
 
 @dataclass
-class Segment:
+class TransactionChanges:
     """What one source transaction adds to a batch; a cut one adds to several."""
 
     begin: Begin
-    halves: list[Half] = field(default_factory=list)
+    events: list[ChangeEvent] = field(default_factory=list)
 
 
 class Stream:
-    """Reads messages in order; `take` gives what came since the last time.
+    """Reads messages in order; `take` returns what came since its last call.
 
-    What stands below `place` is in the log: it is compared with that place's history, and not taken again.
+    What is below `place` is in the log: it is compared with that place's history, and not taken again.
     """
 
     def __init__(
-        self, schema: str, table: str, oid: int, place: Place, history: History, catalog: Catalog
+        self, schema: str, table: str, oid: int, place: StreamPosition, history: History, catalog: Catalog
     ) -> None:
         self._wanted = (schema, table)
         self._catalog = catalog
@@ -70,9 +69,9 @@ class Stream:
         self._rows = 0
         # Changes of the open transaction that were in the log before this stream began.
         self._skip = 0
-        self._segments: list[Segment] = []
-        self._halves: list[Half] = []
-        # Changes and commits since `take`: what a batch is measured by, and whether there is anything to commit.
+        self._transactions: list[TransactionChanges] = []
+        self._events: list[ChangeEvent] = []
+        # Changes and commits since `take`: the size of a batch; 0 if there is nothing to commit.
         self.size = 0
         # When the last whole transaction was committed, in microseconds of the Unix epoch.
         self.committed_at = 0
@@ -93,15 +92,15 @@ class Stream:
 
     @property
     def witness(self) -> Witness:
-        """By what the history of `place` is known again."""
+        """Identifies the history of `place`."""
         return Witness(self._history.last, self._begin if self.place.cut else None)
 
     @property
-    def place(self) -> Place:
-        """Where the stream stands after everything that was fed."""
+    def place(self) -> StreamPosition:
+        """The position of the stream after everything that was fed."""
         if self._begin is None or self._begin.lsn < self._lsn:
-            return Place(self._lsn)
-        return Place(self._lsn, self._begin.lsn, max(self._rows, self._skip))
+            return StreamPosition(self._lsn)
+        return StreamPosition(self._lsn, self._begin.lsn, max(self._rows, self._skip))
 
     def feed(self, data: bytes) -> None:
         """Take one message. Raises Refused for a change that no event can express, before anything is taken of it."""
@@ -114,7 +113,7 @@ class Stream:
                 self._rows += 1
                 return
             if kind == pgoutput.INSERT:
-                self._halves.append((False, pick(pgoutput.inserted(data))))
+                self._events.append((False, pick(pgoutput.inserted(data))))
             else:
                 self._take(pgoutput.change(data), pick)
             self._rows += 1
@@ -131,27 +130,27 @@ class Stream:
         elif kind not in (pgoutput.TYPE, pgoutput.ORIGIN):
             raise pgoutput.ProtocolError(f"unknown message {data[:1]!r}")
 
-    def take(self) -> list[Segment]:
-        """The halves since the last call, by transaction; an open transaction goes on in the next call's."""
-        segments, self._segments = self._segments, []
+    def take(self) -> list[TransactionChanges]:
+        """The events since the last call, by transaction; an open transaction goes on in the next call's."""
+        transactions, self._transactions = self._transactions, []
         if self._begin is not None:
-            if self._halves:
-                segments.append(Segment(self._begin, self._halves))
-            self._halves = []
+            if self._events:
+                transactions.append(TransactionChanges(self._begin, self._events))
+            self._events = []
         self.size = 0
-        return segments
+        return transactions
 
     def pass_to(self, lsn: int) -> None:
-        """Nothing more will come whose commit is below `lsn`: the server said so. Only between transactions."""
+        """The server has sent every commit below `lsn`. Only between transactions."""
         if self._begin is None:
             self._history.reached(lsn)
             self._lsn = max(self._lsn, lsn)
 
     def _open(self, begin: Begin) -> None:
         self._begin = begin
-        self._halves = []
+        self._events = []
         self._rows = 0
-        # Of what is sent again, because the slot was confirmed less than the ledger knows.
+        # Changes that are sent again, because the slot is confirmed below the stored position.
         self._skip = self._history.done(begin)
 
     def _close(self, commit: pgoutput.Commit) -> None:
@@ -159,9 +158,9 @@ class Stream:
             raise pgoutput.ProtocolError("a commit without its begin")
         if self._rows:
             self._history.changed(self._begin, self._rows)
-        if self._halves:
-            self._segments.append(Segment(self._begin, self._halves))
-            self._halves = []
+        if self._events:
+            self._transactions.append(TransactionChanges(self._begin, self._events))
+            self._events = []
         self._begin = None
         self._lsn = max(self._lsn, commit.end_lsn)
         self.committed_at = commit.committed_at
@@ -176,13 +175,13 @@ class Stream:
             raise self._irreversible("only the key of the old row came with it")
         before = pick(old)
         if new is None:
-            self._halves.append((True, before))
+            self._events.append((True, before))
             return
         if UNCHANGED in new:
             new = [o if n is UNCHANGED else n for o, n in zip(old, new, strict=True)]
         after = pick(new)
         if after != before:
-            self._halves += ((True, before), (False, after))
+            self._events += ((True, before), (False, after))
 
     def _irreversible(self, why: str) -> Refused:
         schema, table = self._wanted
@@ -198,21 +197,21 @@ class Stream:
             schema, table = self._wanted
             raise Refused(
                 f"{schema}.{table} was truncated in the transaction that is committed at "
-                f"{lsn_text(self._begin.lsn if self._begin else 0)}: a TRUNCATE does not say which rows "
-                "it took, so they cannot be reversed (a DELETE does). The log still holds them: "
+                f"{lsn_text(self._begin.lsn if self._begin else 0)}: a TRUNCATE does not list the rows "
+                "that it removes, so they cannot be reversed (a DELETE does). The log still holds them: "
                 "start anew with another slot and empty topics"
             )
 
     def _misnamed(self, relation: Relation) -> Refused:
-        wanted, found = ".".join(self._wanted), f"{relation.schema}.{relation.name}"
+        wanted, actual = ".".join(self._wanted), f"{relation.schema}.{relation.name}"
         what = (
-            f"{wanted} (oid {self._oid}) was called {found}"
+            f"{wanted} (oid {self._oid}) was called {actual}"
             if relation.relid == self._oid
             else f"another table (oid {relation.relid}) was called {wanted}"
         )
         return Refused(
             f"{what} when it was changed in the transaction that is committed at "
-            f"{lsn_text(self._begin.lsn if self._begin else 0)}, so the log cannot say what was sold: "
+            f"{lsn_text(self._begin.lsn if self._begin else 0)}, so what was sold is unknown: "
             "start anew with another slot and empty topics"
         )
 
@@ -220,8 +219,8 @@ class Stream:
         return Refused(
             f"the columns of {'.'.join(self._wanted)} stood in another order ({', '.join(had)}; now {', '.join(now)}) "
             f"when it was changed in the transaction that is committed at "
-            f"{lsn_text(self._begin.lsn if self._begin else 0)}: they had each other's names, or were made anew, so "
-            "the log cannot say what was sold: start anew with another slot and empty topics"
+            f"{lsn_text(self._begin.lsn if self._begin else 0)}: they had each other's names, or were recreated, so "
+            "what was sold is unknown: start anew with another slot and empty topics"
         )
 
     def _picker(self, relation: Relation) -> Callable[[Row], Any] | None:
@@ -230,7 +229,7 @@ class Stream:
             raise self._misnamed(relation)
         if not is_named:
             return None
-        # The server describes a table again behind every change of it, and in front of the next change of a row.
+        # The server describes a table again after every change of it, before the next change of a row.
         orders = self._catalog.look_behind(self._begin.xid if self._begin else 0)
         places = {column.name: place for place, column in enumerate(relation.columns)}
         types = {column.name: column.type_oid for column in relation.columns}
@@ -240,7 +239,7 @@ class Stream:
             def refuse(row: Row) -> Any:
                 raise self._renamed(had, orders[0])
 
-            # What is in the log was taken by the order of its time; the description may hold for what comes behind.
+            # Rows in the log were read by the order of their time; this description may hold for the rows behind them.
             if self._rows < self._skip:
                 return refuse
             raise self._renamed(had, orders[0])

@@ -1,11 +1,11 @@
-"""What has to hold of the sales table for its rows and changes to be all there is, by the catalog alone."""
+"""Checks by the catalog that the snapshot and the stream have every row and change of the sales table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.postgres.database import Database
 from sources.postgres.rows import COLUMNS
 from sources.postgres.shape import Shape
@@ -18,7 +18,7 @@ KINDS = {"p": "a partitioned table", "v": "a view", "m": "a materialized view", 
 
 @dataclass(frozen=True)
 class Condition:
-    """What may change at any time and has a meaning only as it is now, other than the table's shape.
+    """Properties of the table that may change at any time, beside its shape.
 
     `hidden`: whether a policy of the table applies to capture's role. `columns`: its columns with how each is
     generated ('' is not at all, s stored, v virtual).
@@ -34,16 +34,16 @@ class Condition:
 
 def condition(database: Database, oid: int) -> Condition | None:
     """None when the table is gone."""
-    found = database.ask(
+    rows = database.ask(
         "select c.relpersistence = 'p', c.relispartition, c.relreplident, row_security_active(c.oid), "
         "array(select inhrelid::regclass::text from pg_inherits where inhparent = c.oid order by 1), "
         "array(select array[attname::text, attgenerated::text] from pg_attribute where attrelid = c.oid "
         "and attnum > 0 and not attisdropped order by attnum) from pg_class c where c.oid = %s",
         (oid,),
     )
-    if not found:
+    if not rows:
         return None
-    ((is_logged, is_partition, identity, hidden, children, columns),) = found
+    ((is_logged, is_partition, identity, hidden, children, columns),) = rows
     return Condition(
         is_logged,
         is_partition,
@@ -55,15 +55,15 @@ def condition(database: Database, oid: int) -> Condition | None:
 
 
 def find(database: Database) -> int:
-    """Gives the table's oid. Raises Refused when there is none that could be captured."""
-    found = database.ask(
+    """The table's oid. Raises Refused when there is none that could be captured."""
+    rows = database.ask(
         "select c.oid, c.relkind, has_table_privilege(c.oid, 'select') from pg_class c "
         "join pg_namespace n on n.oid = c.relnamespace where n.nspname = %s and c.relname = %s",
         (database.schema, database.table),
     )
-    if not found:
+    if not rows:
         raise Refused(f"there is no table {database.name} in the database {database.database}")
-    ((oid, kind, may_read),) = found
+    ((oid, kind, may_read),) = rows
     if kind != "r":
         raise Refused(
             f"{database.name} is {KINDS.get(kind, 'no table')}; it must be an ordinary table: put the sales into one, "
@@ -75,9 +75,9 @@ def find(database: Database) -> int:
 
 
 def check(
-    database: Database, oid: int, shape: Shape, found: Condition, type_name: Callable[[int], str]
+    database: Database, oid: int, shape: Shape, condition: Condition, type_name: Callable[[int], str]
 ) -> None:
-    """Raise Refused, with the SQL to run, unless everything that is in the table shows as its rows and changes."""
+    """Raise Refused, with the SQL to run, unless snapshot and stream have everything that is in the table."""
     check_columns(database.name, {name: c.type_oid for name, c in shape.columns.items()}, type_name)
     keys = database.ask(
         "select a.attname from pg_index i "
@@ -92,28 +92,30 @@ def check(
             f"the primary key of {database.name} must be sale_id: "
             f"alter table {database.name} add primary key (sale_id);"
         )
-    if found.hidden:
+    if condition.hidden:
         raise Refused(
             f"row level security of {database.name} applies to capture's role, so its policies decide which rows are "
             f'read: a superuser runs alter role "{database.user}" bypassrls; (or alter table {database.name} disable '
             "row level security;)"
         )
-    if found.children:
-        first = found.children[0]
+    if condition.children:
+        first = condition.children[0]
         raise Refused(
-            f"other tables inherit from {database.name}: {', '.join(found.children)}. Their rows show in it and are "
-            f"not its own, so neither the snapshot nor the stream has them. For each: begin; alter table {first} no "
-            f"inherit {database.name}; insert into {database.name} ({', '.join(COLUMNS)}) select "
+            f"other tables inherit from {database.name}: {', '.join(condition.children)}. Their rows show in it and "
+            f"are not its own, so neither the snapshot nor the stream has them. For each: begin; alter table {first} "
+            f"no inherit {database.name}; insert into {database.name} ({', '.join(COLUMNS)}) select "
             f"{', '.join(COLUMNS)} from {first}; commit; (an empty one is just dropped)"
         )
-    if not found.is_logged:
+    if not condition.is_logged:
         raise Refused(
-            f"{database.name} is unlogged: its changes are in no stream, and those that were made meanwhile are lost "
+            f"{database.name} is unlogged: its changes are in no stream, and those until now are lost "
             f"for the log. alter table {database.name} set logged; and start anew with another slot and empty topics"
         )
 
 
-def check_published(database: Database, shape: Shape, found: Condition, published: Collection[str]) -> None:
+def check_published(
+    database: Database, shape: Shape, condition: Condition, published: Collection[str]
+) -> None:
     """Raise Refused when a needed column is not in the stream, with what cures that on this server."""
     sends_generated = database.connection.server_version >= PUBLISHES_GENERATED
     # Before, the catalog lists what is generated, and the stream does not have it.
@@ -134,7 +136,7 @@ def check_published(database: Database, shape: Shape, found: Condition, publishe
             "PostgreSQL publishes generated columns since 18; before, the shop has to write it like any other: "
             f"alter table {database.name} {drops}; (the values stay)"
         )
-    elif any(dict(found.columns)[name] == "v" for name in generated):
+    elif any(dict(condition.columns)[name] == "v" for name in generated):
         cure = (
             "a virtual column is never published: an ordinary or a stored one has to take its place, which is another "
             "column: do it before the first start, or start anew with another slot and empty topics"
@@ -144,13 +146,13 @@ def check_published(database: Database, shape: Shape, found: Condition, publishe
     raise Refused(f"the publication leaves out {', '.join(generated)} of {database.name}, generated: {cure}")
 
 
-def refusing_changes(database: Database, found: Condition, published: Collection[str]) -> str | None:
+def refusing_changes(database: Database, condition: Condition, published: Collection[str]) -> str | None:
     """Why PostgreSQL refuses UPDATE and DELETE of the table, the shop's own included; None when it does not.
 
     With REPLICA IDENTITY FULL a change needs every column of the old row to be published.
     """
-    missing = {name: how for name, how in found.columns if name not in published}
-    if found.identity != "f" or not missing:
+    missing = {name: how for name, how in condition.columns if name not in published}
+    if condition.identity != "f" or not missing:
         return None
     publication = f"alter publication {database.publication}"
     cures = []

@@ -1,4 +1,4 @@
-"""What a call to the sales database waits for, seen from a thread beside it."""
+"""Reports what a call to the sales database waits for, from a second thread."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sources.postgres.failures import one_line
 
 _log = logs.get(__name__)
 
-# Who reports a wait: each ends its own.
+# Reporters of a wait: each ends its own.
 SESSION, CHUNK, WATCHER = "session", "chunk", "watcher"
-# A call that takes longer is asked about: nothing that capture asks takes as long by itself, but a chunk's key may.
+# A longer call is looked up: capture's queries take less by themselves, but a chunk's key may.
 PATIENCE_SECONDS = 2.0
 # When capture has to stop, a server that does not end a call is left alone after that.
 CANCEL_SECONDS = 2.0
-# How soon a stop is heard.
+# How soon a stop is noticed.
 _LOOK_SECONDS = 0.2
 
-# Locks may be seen by everybody; the beginning of another role's transaction only by some. A prepared transaction
-# holds its locks without a process.
+# Every role may see locks; only some may see when another role's transaction began. A prepared transaction holds its
+# locks without a process.
 _HOLDERS = """
 with waiting as (
   select pg_blocking_pids(pid) pids, transactionid from pg_locks where pid = any(%(pids)s) and not granted
@@ -51,27 +51,27 @@ from pg_prepared_xacts p where exists (
 
 
 def holders(connection: extensions.connection, pids: Sequence[int] = (), xids: Sequence[int] = ()) -> str:
-    """Who holds what these processes wait for, or is one of these transactions, and what to do; empty: nobody.
+    """The holders of what these processes wait for, and these transactions, with what to do; empty: none.
 
-    `connection` is not capture's, which may be the one that waits.
+    `connection` is a second one, since capture's may be waiting.
     """
     # Transactions are named by 64 bits, locks by 32.
     short = [str(xid % (1 << 32)) for xid in xids]
     with connection.cursor() as cursor:
         cursor.execute(_HOLDERS, {"pids": list(pids), "xids": short})
-        found = cursor.fetchall()
-    return "; ".join(f"{who}: {what}" for who, what in found)
+        rows = cursor.fetchall()
+    return "; ".join(f"{holder}: {cure}" for holder, cure in rows)
 
 
 def report_unseen(database: Database, xids: Sequence[int]) -> None:
-    """Report as a wait that the next chunk has to see these transactions, and whose they are."""
+    """Report a wait for these transactions, which the next chunk has to see, and their holders."""
     detail = f"the next range of the table waits for transactions {xids[:10]} to be visible"
     try:
         with closing(database.connect()) as connection:
-            found = holders(connection, xids=xids)
-        detail += f": {found}" if found else "; do they wait for a synchronous standby?"
+            holding = holders(connection, xids=xids)
+        detail += f": {holding}" if holding else "; do they wait for a synchronous standby?"
     except psycopg2.Error as error:
-        detail += f"; whose they are cannot be looked up: {one_line(str(error))}"
+        detail += f"; their holders cannot be looked up: {one_line(str(error))}"
     WAITS.begin("transaction", detail, CHUNK)
     _log.warning("waiting", reason=detail)
 
@@ -84,7 +84,7 @@ class Watcher:
         self._stop = stop
         self._ended = threading.Event()
         self._reported: On | None = None
-        # Kept while a call waits, and only then.
+        # Open only while a call waits.
         self._connection: extensions.connection | None = None
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
         self._thread.start()
@@ -107,7 +107,7 @@ class Watcher:
                     self._look()
             elif not stopping_at:
                 stopping_at = time.monotonic()
-                # It asks the server, which may not answer that either.
+                # In a thread: the server may not answer a cancel either.
                 threading.Thread(target=self._end_call, args=(self._database.cancel,), daemon=True).start()
             elif time.monotonic() > stopping_at + CANCEL_SECONDS:
                 self._end_call(self._database.hang_up)
@@ -118,17 +118,17 @@ class Watcher:
         try:
             if self._connection is None:
                 self._connection = self._database.connect()
-            found = holders(self._connection, self._database.pids)
+            holding = holders(self._connection, self._database.pids)
         except psycopg2.Error as error:
             self._hang_up()
             self._report(
                 "postgres",
-                f"PostgreSQL has not answered for {self._database.busy_seconds:.0f} s, and who is in the way cannot "
+                f"PostgreSQL has not answered for {self._database.busy_seconds:.0f} s, and what blocks it cannot "
                 f"be looked up: {one_line(str(error))}",
             )
             return
-        if found:
-            self._report("transaction", f"PostgreSQL waits for {found}")
+        if holding:
+            self._report("transaction", f"PostgreSQL waits for {holding}")
         else:
             self._end()
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from contracts.datasets import KAFKA, Dataset
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from kafka_client.registry import Registry
 from observability import metrics
-from observability.lineage.facts import Facts
-from sources.ledger import DeadLetters, Ledger, Position, Range, Record, registry_answers
-from sources.postgres.rows import EPOCH, MAX_BYTES, Encoder, Half, as_json
-from sources.postgres.stream import Segment
-from sources.postgres.where import Where
+from observability.progress_report import ProgressReport
+from sources.position_store import DeadLetters, PositionStore, Range, Record, SourceOffset, registry_answers
+from sources.postgres.capture_state import CaptureState
+from sources.postgres.rows import EPOCH, MAX_BYTES, ChangeEvent, Encoder, as_json
+from sources.postgres.stream import TransactionChanges
 
 SOURCE = "postgres"
 _MICROSECOND = timedelta(microseconds=1)
@@ -46,14 +46,14 @@ class Writer:
     """Has at most one transaction under way, in a thread of its own; everything else is the caller's thread.
 
     A batch builds on the one before it before that is committed. That is safe because a failure ends the session:
-    the next one begins with the ledger's position.
+    the next one begins with the stored position.
     """
 
     def __init__(
-        self, kafka: KafkaSettings, topics: Topics, ledger: Ledger, table: str, written: int = 0
+        self, kafka: KafkaSettings, topics: Topics, store: PositionStore, table: str, written: int = 0
     ) -> None:
         self._topics = topics
-        self._ledger = ledger
+        self._store = store
         self._table = table
         with registry_answers():
             self._schema_id = Registry(kafka).register(topics.events.subject, load(topics.events.schema))
@@ -65,28 +65,28 @@ class Writer:
         self._next_seq = 1
         # Events that are in the log, of the sessions before too.
         self.written = written
-        # As handed over, not as committed.
-        self.where: Where
+        # As submitted, not as committed.
+        self.state: CaptureState
         self.frontier = 0
 
-    def start(self, position: Position, where: Where) -> None:
-        """Go on from what the ledger says, which is open: so the topics' limits are known."""
-        most = min(MAX_BYTES, self._ledger.room(self._topics.events))
+    def start(self, position: SourceOffset, state: CaptureState) -> None:
+        """Go on from the position. The position store is open, so the topics' limits are known."""
+        most = min(MAX_BYTES, self._store.room(self._topics.events))
         self._encoder = Encoder(self._schema_id, SOURCE, most)
-        room = self._ledger.room(self._topics.dead_letters)
+        room = self._store.room(self._topics.dead_letters)
         self._dead_letters = DeadLetters(self._kafka, self._topics.dead_letters, room)
-        self.where = where
+        self.state = state
         self._next_seq = position.next_seq
         self.frontier = 0 if position.frontier is None else (position.frontier - EPOCH) // _MICROSECOND
 
-    def facts(self) -> Facts:
-        """How far the source is; may be asked from any thread, and knows nothing before the start."""
+    def report(self) -> ProgressReport:
+        """The progress report; empty before the start. Thread-safe."""
         if self._next_seq == 1 and not self.frontier:
-            return Facts()
-        return Facts(
+            return ProgressReport()
+        return ProgressReport(
             watermark=EPOCH + self.frontier * _MICROSECOND if self.frontier else None,
             counts={SOURCE: {"events": self._next_seq - 1}},
-            checkpoints={SOURCE: {0: self.where.place.lsn}},
+            checkpoints={SOURCE: {0: self.state.place.lsn}},
             rows={Dataset(KAFKA, (self._topics.events.name,)): self.written},
         )
 
@@ -94,51 +94,54 @@ class Writer:
     def is_busy(self) -> bool:
         return self._under_way is not None
 
-    def changes(self, segments: Sequence[Segment]) -> Batch:
+    def changes(self, transactions: Sequence[TransactionChanges]) -> Batch:
         """Events of the stream: recorded when they were committed, and always after the frontier."""
         batch = Batch(self._next_seq)
-        for segment in segments:
+        for transaction in transactions:
             self._encode(
-                batch, segment.halves, max(segment.begin.committed_at, self.frontier + 1), segment.begin.lsn
+                batch,
+                transaction.events,
+                max(transaction.begin.committed_at, self.frontier + 1),
+                transaction.begin.lsn,
             )
         return batch
 
-    def rows(self, halves: Iterable[Half]) -> Batch:
+    def rows(self, events: Iterable[ChangeEvent]) -> Batch:
         """Events of a snapshot's rows: recorded when they were sold."""
         batch = Batch(self._next_seq)
-        self._encode(batch, halves, None, self.where.place.lsn)
+        self._encode(batch, events, None, self.state.place.lsn)
         return batch
 
-    def _encode(self, batch: Batch, halves: Iterable[Half], recorded_at: int | None, lsn: int) -> None:
-        batch.seq, refused = self._encoder.encode(halves, recorded_at, batch.seq, batch.events)
-        for found in refused:
-            reversal, values = found.half
+    def _encode(self, batch: Batch, events: Iterable[ChangeEvent], recorded_at: int | None, lsn: int) -> None:
+        batch.seq, refused = self._encoder.encode(events, recorded_at, batch.seq, batch.events)
+        for dead in refused:
+            reversal, values = dead.event
             # It takes a seq of its own, so that its key is never used again.
             key = f"{self._table}/0/{lsn}/{batch.seq}"
-            reason = f"{'reversal' if reversal else 'sale'}: {found.reason}"
+            reason = f"{'reversal' if reversal else 'sale'}: {dead.reason}"
             batch.dead.append(self._dead_letters.record(key, self._table, lsn, reason, as_json(values)))
             batch.seq += 1
 
-    def write(self, batch: Batch, where: Where, frontier: int, ranges: Iterable[Range] = ()) -> None:
-        """Begin to write; waits for the transaction before. Raises what that one raised."""
+    def write(self, batch: Batch, state: CaptureState, frontier: int, ranges: Iterable[Range] = ()) -> None:
+        """Begin a transaction; waits for the one before. Raises what that one raised."""
         self.settle()
-        done = where.phase == "done" and self.where.phase != "done"
-        position = Position(batch.seq, EPOCH + frontier * _MICROSECOND, where.to_json())
-        self.where, self.frontier, self._next_seq = where, frontier, batch.seq
+        done = state.phase == "done" and self.state.phase != "done"
+        position = SourceOffset(batch.seq, EPOCH + frontier * _MICROSECOND, state.to_json())
+        self.state, self.frontier, self._next_seq = state, frontier, batch.seq
         self._under_way = self._thread.submit(self._commit, batch, position, tuple(ranges), done)
 
-    def _commit(self, batch: Batch, position: Position, ranges: tuple[Range, ...], done: bool) -> None:
+    def _commit(self, batch: Batch, position: SourceOffset, ranges: tuple[Range, ...], done: bool) -> None:
         records = {self._topics.events.name: batch.events, self._topics.dead_letters.name: batch.dead}
-        self._ledger.write(position, records, ranges, forget_ranges=done)
+        self._store.write(position, records, ranges, forget_ranges=done)
         _events.inc(len(batch.events))
         self.written += len(batch.events)
 
     def settle(self) -> None:
-        """Wait until what was handed over is committed. Raises what its writing raised."""
+        """Wait until the transaction under way is committed. Raises what it raised."""
         if self._under_way is not None:
             under_way, self._under_way = self._under_way, None
             under_way.result()
 
     def close(self) -> None:
-        """Wait for the thread, whatever becomes of its transaction: the ledger is nobody's else meanwhile."""
+        """Wait for the writer thread, so that the position store is not closed under it."""
         self._thread.shutdown()

@@ -1,7 +1,7 @@
-"""The payment service as we ask it: zeep makes the question from the WSDL, and reads no answer.
+"""Client of the payment service: zeep builds the request from the WSDL, and parses no response.
 
-Read in zeep 4.3.3: it takes a part of a text that a processing instruction cuts, a truth value with blanks for false,
-and looks for a DTD only after libxml2 has read it. Answers are read in one place, `pages`.
+As of zeep 4.3.3: it takes only a part of a text that a processing instruction cuts, reads a boolean with blanks as
+false, and looks for a DTD only after libxml2 has parsed it. Responses are parsed in one place, `pages`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sources.soap.transport import Limits, Transport
 
 
 class PaymentService:
-    """One payment service. Knows nothing of what is done with its answers."""
+    """One payment service."""
 
     def __init__(self, settings: SoapSettings, limits: Limits | None = None, wsdl: Path = WSDL) -> None:
         """Raises Untrusted if the address is not allowed, or the document names another one to load."""
@@ -37,7 +37,7 @@ class PaymentService:
             client = zeep.Client(str(wsdl), wsse=token, transport=transport, settings=asking)
         except ExternalReferenceForbidden as error:
             raise Untrusted(f"the WSDL names another document: {error.url}") from error
-        # The address in the document is an example; the transport asks the configured one.
+        # The address in the document is an example; the transport uses the configured one.
         self._ask = client.create_service(
             f"{{{NAMESPACE}}}PaymentsSoap", settings.soap_wsdl
         ).GetPaymentConfirmations

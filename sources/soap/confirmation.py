@@ -21,7 +21,7 @@ _FIRST, _LAST = (datetime.combine(day, time(), UTC) for day in (FIRST_CONFIRMED_
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What the service says about one payment of one sale."""
+    """The confirmation of one payment of one sale."""
 
     payment_id: str
     sale_id: str
@@ -31,35 +31,41 @@ class Confirmation:
     confirmed_at: datetime
 
 
-def normal(found: Confirmation) -> Confirmation:
-    """With its ids by the one rule for texts, so that they meet those of the sales."""
-    return replace(found, payment_id=texts.normal(found.payment_id), sale_id=texts.normal(found.sale_id))
+def normal(confirmation: Confirmation) -> Confirmation:
+    """Its ids by the one rule for texts, so that they match those of the sales."""
+    return replace(
+        confirmation,
+        payment_id=texts.normal(confirmation.payment_id),
+        sale_id=texts.normal(confirmation.sale_id),
+    )
 
 
-def refusal(found: Confirmation) -> str | None:
+def refusal(confirmation: Confirmation) -> str | None:
     """Why a normal confirmation cannot be an event; None if it can."""
     for name, text, most in (
-        ("payment_id", found.payment_id, MOST_PAYMENT_ID_BYTES),
-        ("sale_id", found.sale_id, MOST_SALE_ID_BYTES),
+        ("payment_id", confirmation.payment_id, MOST_PAYMENT_ID_BYTES),
+        ("sale_id", confirmation.sale_id, MOST_SALE_ID_BYTES),
     ):
         try:
             texts.name(text, most)
         except texts.Refused as error:
             return f"{name} {error}"
-    if len(found.currency) != 3 or not (
-        found.currency.isascii() and found.currency.isalpha() and found.currency.isupper()
+    if len(confirmation.currency) != 3 or not (
+        confirmation.currency.isascii()
+        and confirmation.currency.isalpha()
+        and confirmation.currency.isupper()
     ):
         return "currency is not three capital letters"
-    if found.status not in STATUSES:
+    if confirmation.status not in STATUSES:
         return f"status is neither {' nor '.join(STATUSES)}"
-    if not found.amount.is_finite() or abs(found.amount) >= AMOUNT_LIMIT:
+    if not confirmation.amount.is_finite() or abs(confirmation.amount) >= AMOUNT_LIMIT:
         return "amount has more than 14 digits before the point"
-    _, digits, exponent = found.amount.as_tuple()
+    _, digits, exponent = confirmation.amount.as_tuple()
     # In digits, because arithmetic rounds to the context's 28.
     if isinstance(exponent, int) and exponent < -4 and any(digits[exponent + 4 :]):
         return "amount has more than 4 decimals"
-    if found.confirmed_at.tzinfo is None:
+    if confirmation.confirmed_at.tzinfo is None:
         return "confirmed_at is without a time zone"
-    if not _FIRST <= found.confirmed_at < _LAST:
+    if not _FIRST <= confirmation.confirmed_at < _LAST:
         return f"confirmed_at is not between {FIRST_CONFIRMED_DAY} and {LAST_CONFIRMED_DAY}"
     return None

@@ -1,29 +1,29 @@
-"""What can go wrong between us and a payment service.
+"""Errors of a payment service.
 
-SourceError
-├── Interrupted
+ElectroRedError
+├── Retriable
 │   └── Unavailable   may pass: no connection, no whole answer in time, HTTP 5xx; asked again after a while
 └── Refused
     ├── MostlyBad     most records of a page are no confirmations: none of it was taken
-    ├── Faulted       the service says no, in its own words: a SOAP fault, expired credentials
-    └── Untrusted     what came is no answer that we may read: a DTD, too much, from elsewhere, against the WSDL
+    ├── Faulted       a SOAP fault, as for expired credentials, with its text
+    └── Untrusted     a response that must not be read: a DTD, too large, redirected, against the WSDL
 """
 
 from __future__ import annotations
 
-from sources.errors import Interrupted, Refused
+from kafka_client.errors import Refused, Retriable
 
 
-class Unavailable(Interrupted):
-    """No whole answer now; the same question may be answered later."""
+class Unavailable(Retriable):
+    """No whole response now; the same request may succeed later."""
 
 
 class Faulted(Refused):
-    """The service refused, in its own words."""
+    """The service returned a SOAP fault, whose text is the message."""
 
 
 class Untrusted(Refused):
-    """What came is nothing that may be read; asking again would bring the same."""
+    """A response that must not be read; a retry would return the same."""
 
 
 class MostlyBad(Refused):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from contracts.registry import header
-from sources import avro
-from sources.ledger import Record
+from kafka_client import avro
+from kafka_client.registry import header
+from sources.position_store import Record
 from sources.soap.confirmation import Confirmation
 
 SOURCE = "soap"
@@ -16,7 +16,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Encoder:
-    """Makes events of valid confirmations; one writer schema."""
+    """Encodes valid confirmations as events; one writer schema."""
 
     def __init__(self, schema_id: int) -> None:
         self._head = header(schema_id) + avro.string(SOURCE.encode())
@@ -25,18 +25,18 @@ class Encoder:
         """Key and value of each one's event, numbered from `seq`."""
         recorded = avro.long((recorded_at - EPOCH) // _MICROSECOND)
         records = []
-        for number, found in enumerate(confirmations, seq):
-            sale_id = found.sale_id.encode()
+        for number, confirmation in enumerate(confirmations, seq):
+            sale_id = confirmation.sale_id.encode()
             value = b"".join(
                 (
                     self._head,
                     avro.long(number),
-                    avro.string(found.payment_id.encode()),
+                    avro.string(confirmation.payment_id.encode()),
                     avro.string(sale_id),
-                    avro.decimal(int(found.amount.scaleb(4))),
-                    avro.string(found.currency.encode()),
-                    avro.string(found.status.encode()),
-                    avro.long((found.confirmed_at - EPOCH) // _MICROSECOND),
+                    avro.decimal(int(confirmation.amount.scaleb(4))),
+                    avro.string(confirmation.currency.encode()),
+                    avro.string(confirmation.status.encode()),
+                    avro.long((confirmation.confirmed_at - EPOCH) // _MICROSECOND),
                     recorded,
                 )
             )

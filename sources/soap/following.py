@@ -1,18 +1,18 @@
-"""Whether a page may follow a cursor: what the position moves over is not asked for again."""
+"""Whether a page may follow a cursor: what the position passes is not requested again."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.soap.errors import MostlyBad
 from sources.soap.pages import Page
 
 
 def behind(cursor: str, page: Page, limit: int) -> Page:
-    """The page, if it is one that may stand behind this cursor.
+    """The page, if it may follow this cursor. Raises Refused.
 
-    Without a next cursor nothing may have come: then the old one stays. An empty one would begin the list again.
+    A page without a next cursor has to be empty: then the old one is kept. An empty cursor would begin the list again.
     """
     came = len(page.good) + len(page.bad)
     if came > limit:
@@ -30,7 +30,7 @@ def behind(cursor: str, page: Page, limit: int) -> Page:
 
 
 def refuse_to_turn_in_circles(page: Page, cursor: str, seen: set[str]) -> None:
-    """A cursor that was passed may come again only as the last one, and only if nothing came before it."""
+    """A cursor that was passed may be repeated only by an empty last page."""
     is_end = page.next_cursor == cursor and not (page.more or page.good or page.bad)
     if page.next_cursor in seen and not is_end:
         raise Refused(
@@ -40,7 +40,7 @@ def refuse_to_turn_in_circles(page: Page, cursor: str, seen: set[str]) -> None:
 
 
 def refuse_mostly_bad(page: Page, cursor: str) -> None:
-    """Half of a page may be bad, all of a page of one may not: it waits until something good has come behind it."""
+    """Half of a page may be bad, but not the whole of a page of one: it waits until a good record follows."""
     if len(page.bad) <= len(page.good):
         return
     count = len(page.bad) + len(page.good)

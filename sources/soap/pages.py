@@ -1,8 +1,8 @@
-"""An answer's bytes → a page: parsed once, and one text of each element for the schema and for us.
+"""The bytes of a response → a page: parsed once, with one text of each element for schema and reader.
 
-The tree has no comments, processing instructions or entities: what stands around them is one text, as XML has it. An
-answer that two readers could read as two things is refused: with a DTD, in an encoding in which one could hide or
-that the headers call another, with more than one body.
+The tree has no comments, processing instructions or entities: what stands around them is one text, as XML has it. A
+response that two readers could understand differently is refused: with a DTD, in an encoding in which one could hide
+or that differs from the headers, with more than one body.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CURSOR, _MORE = f"{{{NAMESPACE}}}next_cursor", f"{{{NAMESPACE}}}more"
 _FIELDS = tuple(field.name for field in fields(Confirmation))
 _OF_A_PAGE = ("confirmation", "next_cursor", "more")
 _DECLARED = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([^\"']*)", re.IGNORECASE)
-# In these ASCII is ASCII: an answer of nothing else is the same text in each of them.
+# Supersets of ASCII: a response of ASCII alone is the same text in each of them.
 _LIKE_ASCII = re.compile(r"ascii|utf-8|iso8859-\d+|cp125\d")
 # What XML Schema takes from both ends of a number, a time or a truth value.
 _BLANK = " \t\r\n"
@@ -54,7 +54,7 @@ class Bad:
 
 @dataclass(frozen=True)
 class Page:
-    """What stands behind a cursor; `good` are valid. `passed_over`: elements that the contract does not name."""
+    """The records behind a cursor; `good` are valid. `passed_over`: elements that the contract does not name."""
 
     good: list[Confirmation]
     bad: list[Bad]
@@ -71,11 +71,11 @@ class Reader:
         self._schema = _schema(wsdl)
 
     def page(self, answer: Answer) -> Page:
-        """Raises Faulted with the service's words, Unavailable for half an answer, Untrusted for what is none."""
+        """Raises Faulted with the fault's text, Unavailable for half a response, Untrusted for what is none."""
         try:
             body = _body(_tree(answer))
         except Untrusted as error:
-            # What a proxy or a server that breaks says.
+            # The response of a proxy, or of a server that fails.
             if answer.status_code == 500 and not isinstance(error, _Unsafe):
                 raise Unavailable("HTTP 500 without a fault") from error
             raise
@@ -85,7 +85,7 @@ class Reader:
             raise Unavailable("HTTP 500 without a fault")
         if body.tag != _RESPONSE:
             raise Untrusted(f"the answer holds no page but {_shown(_local(body.tag))}")
-        # Whether what these name is opened is up to libxml2's version.
+        # Whether libxml2 opens what these name depends on its version.
         for element in body.iter():
             if any(name.startswith(f"{{{_XSI}}}") and "ocation" in name for name in element.attrib):
                 raise Untrusted("the answer names a schema of its own")
@@ -98,23 +98,23 @@ class Reader:
         added = [] if more is None else list(more.itersiblings())
         twice = _pass_over(added, _OF_A_PAGE, passed_over)
         if twice is not None:
-            raise Untrusted(f"the answer is not what the WSDL says: it has {twice} again at its end")
+            raise Untrusted(f"the answer does not match the WSDL: it has {twice} again at its end")
         for index, record in enumerate(page.findall(_RECORD)):
-            found = self._confirmation(record, passed_over)
-            if isinstance(found, Confirmation):
-                good.append(found)
+            confirmation = self._confirmation(record, passed_over)
+            if isinstance(confirmation, Confirmation):
+                good.append(confirmation)
             else:
-                bad.append(Bad(index, found, _xml(record)))
+                bad.append(Bad(index, confirmation, _xml(record)))
                 page.remove(record)
         if not self._schema.validate(page):
-            raise Untrusted(f"the answer is not what the WSDL says: {_shown(self._said())}")
+            raise Untrusted(f"the answer does not match the WSDL: {_shown(self._schema_errors())}")
         is_on = _text(page.find(_MORE)).strip(_BLANK) in ("true", "1")
         return Page(good, bad, _text(page.find(_CURSOR)), is_on, dict(passed_over))
 
     def _confirmation(self, record: etree._Element, passed_over: Counter[str]) -> Confirmation | str:
         """The confirmation, or why there is none."""
         if not self._schema.validate(record):
-            return _shown(self._said().replace(f"{{{NAMESPACE}}}", ""))
+            return _shown(self._schema_errors().replace(f"{{{NAMESPACE}}}", ""))
         twice = _pass_over(record[len(_FIELDS) :], _FIELDS, passed_over)
         if twice is not None:
             return f"{twice} is there again at the end"
@@ -131,7 +131,7 @@ class Reader:
         )
         return refusal(confirmation) or confirmation
 
-    def _said(self) -> str:
+    def _schema_errors(self) -> str:
         return "; ".join(error.message for error in self._schema.error_log)
 
 
@@ -147,7 +147,7 @@ def _tree(answer: Answer) -> etree._Element:
             raise _Unsafe(f"the answer is not in UTF-8 but in {_shown(name)}")
     if b"\0" in content:
         raise _Unsafe("the answer is not in UTF-8: it holds bytes of 0")
-    # libxml2 expands entities in attributes whatever it is told, so before it is parsed.
+    # libxml2 expands entities in attributes whatever its options are, so check before parsing.
     if b"<!DOCTYPE" in content:
         raise _Unsafe("the answer holds a DTD")
     parser = etree.XMLParser(
@@ -170,10 +170,10 @@ def _tree(answer: Answer) -> etree._Element:
 def _is_read_as_utf8(name: str, content: bytes) -> bool:
     """Whether the bytes mean in this encoding what they mean in UTF-8."""
     try:
-        found = codecs.lookup(name.strip()).name
+        codec = codecs.lookup(name.strip()).name
     except (LookupError, ValueError):
         return False
-    return found == "utf-8" or (content.isascii() and _LIKE_ASCII.fullmatch(found) is not None)
+    return codec == "utf-8" or (content.isascii() and _LIKE_ASCII.fullmatch(codec) is not None)
 
 
 def _body(envelope: etree._Element) -> etree._Element:
@@ -189,14 +189,14 @@ def _body(envelope: etree._Element) -> etree._Element:
 
 
 def _fault(fault: etree._Element) -> str:
-    said = {_local(child.tag): _text(child) for child in fault}
-    # Without the prefix that only its envelope knows.
-    code = said.get("faultcode", "fault").strip(_BLANK).rsplit(":", 1)[-1]
-    return f"{code}: {_shown(said.get('faultstring', ''))}"
+    texts = {_local(child.tag): _text(child) for child in fault}
+    # Without the prefix, which only the envelope declares.
+    code = texts.get("faultcode", "fault").strip(_BLANK).rsplit(":", 1)[-1]
+    return f"{code}: {_shown(texts.get('faultstring', ''))}"
 
 
 def _pass_over(extra: list[etree._Element], known: tuple[str, ...], counted: Counter[str]) -> str | None:
-    """Count what a newer contract added; gives the name of one that is known, which would have two values."""
+    """Count elements that a newer contract added; returns the name of a known one, which would have two values."""
     names = [_local(element.tag) for element in extra]
     for name in names:
         if name in known:
@@ -207,12 +207,12 @@ def _pass_over(extra: list[etree._Element], known: tuple[str, ...], counted: Cou
 
 
 def _text(element: etree._Element) -> str:
-    """The whole text of an element, as the schema saw it."""
+    """The whole text of an element, as the schema validated it."""
     return "".join(element.itertext())
 
 
 def _xml(record: etree._Element) -> bytes:
-    """The record as it came, as much of it as a person looks at: Kafka would refuse a letter of megabytes."""
+    """The record as it came, cut for a reader: Kafka would refuse a dead letter of megabytes."""
     return bytes(etree.tostring(record, encoding="utf-8", with_tail=False))[:_LETTER_BYTES]
 
 
@@ -231,6 +231,6 @@ def _schema(wsdl: Path) -> etree.XMLSchema:
     document = etree.fromstring(wsdl.read_bytes(), parser)
     (schema,) = document.iter(f"{{{_XS}}}schema")
     for name in ("import", "include", "redefine"):
-        for found in schema.iter(f"{{{_XS}}}{name}"):
-            raise Untrusted(f"the WSDL names another document: {found.get('schemaLocation')}")
+        for element in schema.iter(f"{{{_XS}}}{name}"):
+            raise Untrusted(f"the WSDL names another document: {element.get('schemaLocation')}")
     return etree.XMLSchema(schema)

@@ -1,11 +1,11 @@
 """One poll: everything that the payment service confirmed since the last one → payment-confirmations.
 
-Each page's confirmations, dead letters and new cursor are one Kafka transaction, so a poll that is killed is gone on
-with by the next one, behind the last page that counted. The frontier moves with the last page, to the time at
+Each page's confirmations, dead letters and new cursor are one Kafka transaction, so the next poll resumes a killed
+one behind the last page that was committed. The frontier moves with the last page, to the time at
 which the poll began: what was confirmed later may be missing.
 
-A page of which most records are bad is not taken: bad records are dead letters that nobody asks for again, so the
-cursor may not pass what a change of the service's format has made unreadable.
+A page of which most records are bad is not taken: dead letters are not requested again, so the cursor must not pass
+what is unreadable after a change of the service's format.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from tenacity import (
 )
 
 from contracts import datasets
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
 from contracts.topics import PAYMENT_CONFIRMATIONS, Topic
+from kafka_client.errors import Refused
+from kafka_client.registry import Registry
+from lineage.emitter import OnProgress, no_progress
 from observability import logs
-from observability.lineage.facts import Facts
-from observability.lineage.runs import Say, unheard
-from sources.errors import Refused
-from sources.ledger import DeadLetters, Ledger, Position, Record, registry_answers
-from sources.postgres.events import EventsTopic
+from observability.progress_report import ProgressReport
+from sources.events_topic import EventsTopic
+from sources.position_store import DeadLetters, PositionStore, Record, SourceOffset, registry_answers
 from sources.soap.client import PaymentService
 from sources.soap.errors import Unavailable
 from sources.soap.events import EPOCH, SOURCE, Encoder
@@ -46,14 +46,16 @@ from sources.soap.transport import Limits
 
 _log = logs.get(__name__)
 
+# After a change of the topic.
+ANEW = "To read the service's list from its beginning into this one: electrored soap poll --from ''"
 # A page is one Kafka transaction, which may last about 50 ms; 500 events take a tenth of that.
 PAGE = 500
-# Asked in vain so often, with waits of about 0.5, 1, 2 and 4 s between: more is the next poll's business.
+# Attempts at a page, with waits of about 0.5, 1, 2 and 4 s between: more are left to the next poll.
 ATTEMPTS = 5
-# A service that hangs is asked again no longer than this.
+# No attempt begins later than this after the first.
 ASKING_SECONDS = 120.0
-# A poll that takes longer is ended between two pages: the schedule is 5 minutes, and a service that has more and more
-# to say without an end shall be noticed.
+# A poll that takes longer is ended between two pages: the schedule is 5 minutes, and a service whose list has no end
+# has to be noticed.
 POLL_SECONDS = 240.0
 
 
@@ -68,9 +70,9 @@ class Topics:
 
 @dataclass(frozen=True)
 class Result:
-    """What a complete poll did. `amounts`: sum of what was confirmed and refunded, by currency, as it came.
+    """The counts of a complete poll. `amounts`: sums of what was confirmed and refunded, by currency.
 
-    `passed_over`: elements that the contract does not name, and how often they came.
+    `passed_over`: elements that the contract does not name, and how often they occurred.
     """
 
     pages: int
@@ -85,7 +87,7 @@ class Result:
 
 @dataclass
 class _Tally:
-    """What the pages that are committed had."""
+    """Counts of the committed pages."""
 
     pages: int = 0
     confirmations: int = 0
@@ -109,24 +111,24 @@ def poll(
     page: int = PAGE,
     seconds: float = POLL_SECONDS,
     now: Callable[[], datetime] = utc_now,
-    say: Say = unheard,
+    on_progress: OnProgress = no_progress,
 ) -> Result:
     """Read to the end of what the service has; blocks, up to some minutes.
 
     `begin` is a cursor to go on from instead of the position's, the empty one the beginning of the service's list: what
     comes again counts once, because a payment is known by its id. With `set_aside` pages of which most records are
-    bad are taken too. `say` is given how far it is, after each page.
-    Raises what ends it: Faulted with the service's own words, Untrusted, Unavailable after all attempts, MostlyBad for
-    a page that is not taken, Refused for a service without an end, Fenced when another poll took over, Interrupted when
-    Kafka does not answer. What was read until then is kept, and the cursor stands behind it.
+    bad are taken too. `on_progress` is called after each page.
+    Raises Faulted with the text of the SOAP fault, Untrusted, Unavailable after all attempts, MostlyBad for a page that
+    is not taken, Refused for a list without an end, Fenced when another poll took over, Retriable when Kafka does not
+    answer. What was read until then is kept, and the cursor is behind it.
     """
     service = PaymentService(soap, limits)
     own, others = f"sources.{SOURCE}", (topics.dead_letters,)
-    ledger = Ledger(kafka, SOURCE, own, topics.positions, topics.confirmations, others)
+    store = PositionStore(kafka, SOURCE, own, topics.positions, topics.confirmations, others)
     try:
-        return _Poll(kafka, topics, ledger, service, now, say, begin, set_aside).run(page, seconds)
+        return _Poll(kafka, topics, store, service, now, on_progress, begin, set_aside).run(page, seconds)
     finally:
-        ledger.close()
+        store.close()
 
 
 class _Poll:
@@ -134,37 +136,39 @@ class _Poll:
         self,
         kafka: KafkaSettings,
         topics: Topics,
-        ledger: Ledger,
+        store: PositionStore,
         service: PaymentService,
         now: Callable[[], datetime],
-        say: Say,
+        on_progress: OnProgress,
         begin: str | None,
         set_aside: bool,
     ) -> None:
-        self._say = say
+        self._on_progress = on_progress
         self._set_aside = set_aside
         self._topics = topics
-        self._ledger = ledger
+        self._store = store
         self._service = service
-        ledger.open()
+        store.open()
         with registry_answers():
             schema = load(topics.confirmations.schema)
             self._encoder = Encoder(Registry(kafka).register(topics.confirmations.subject, schema))
-        self._dead_letters = DeadLetters(kafka, topics.dead_letters, ledger.room(topics.dead_letters))
-        self._topic = _identity(kafka, topics.confirmations)
-        # A position from before gives seqs again that consumers drop. Without one the ledger has looked already.
-        if ledger.position is not None:
-            ledger.pass_log(whole=begin is not None)
-        # Until the first poll is complete, nothing can be said about any time.
-        position = ledger.position or Position(frontier=EPOCH, detail={"cursor": "", "topic": self._topic})
+        self._dead_letters = DeadLetters(kafka, topics.dead_letters, store.room(topics.dead_letters))
+        events = EventsTopic(kafka, topics.confirmations)
+        # As the position's JSON keeps it.
+        self._topic = list(current := events.identity())
+        # A restored position would reuse seqs, which consumers drop. Without one `open` has read the log already.
+        if store.position is not None:
+            store.pass_log(whole=begin is not None)
+        # Until the first poll is complete, the frontier holds every window.
+        position = store.position or SourceOffset(frontier=EPOCH, detail={"cursor": "", "topic": self._topic})
         if begin != "":
-            _same_topic(topics.confirmations, position.detail["topic"], self._topic)
+            events.check(tuple(position.detail["topic"]), ANEW, current)
         self._begin = str(position.detail["cursor"]) if begin is None else begin
-        self._position = replace(position, next_seq=ledger.next_seq)
-        # After the ledger is ours: what another poll still wrote was recorded before.
+        self._position = replace(position, next_seq=store.next_seq)
+        # After fencing: what another poll still wrote was recorded before.
         self._began_at = now()
         self._frontier = self._position.frontier or EPOCH
-        # After the published frontier even if the clock went back: nothing is recorded where all was said to be known.
+        # After the published frontier even if the clock went back: nothing is recorded below a published frontier.
         self._recorded_at = max(self._began_at, self._frontier + timedelta(microseconds=1))
         self._tally = _Tally()
 
@@ -210,45 +214,45 @@ class _Poll:
         """One page → one Kafka transaction, everything prepared before it begins."""
         position = self._position
         events = self._encoder.encode(page.good, self._recorded_at, position.next_seq)
-        dead = [self._dead_letter(cursor, found) for found in page.bad]
+        dead = [self._dead_letter(cursor, record) for record in page.bad]
         frontier = self._frontier if page.more else max(self._frontier, self._began_at)
-        moved = Position(
+        moved = SourceOffset(
             position.next_seq + len(events), frontier, {"cursor": page.next_cursor, "topic": self._topic}
         )
         records = {self._topics.confirmations.name: events, self._topics.dead_letters.name: dead}
-        self._ledger.write(moved, records)
+        self._store.write(moved, records)
         self._position = moved
         self._tally.pages += 1
         self._tally.confirmations += len(events)
         self._tally.dead += len(dead)
         self._tally.passed_over.update(page.passed_over)
-        for found in page.good:
+        for record in page.good:
             amounts = self._tally.amounts
-            amounts[found.currency] = amounts.get(found.currency, Decimal(0)) + found.amount
-        self._say(self._facts())
+            amounts[record.currency] = amounts.get(record.currency, Decimal(0)) + record.amount
+        self._on_progress(self._report())
         _log.debug("page", cursor=page.next_cursor, confirmations=len(events), dead=len(dead))
 
-    def _facts(self) -> Facts:
+    def _report(self) -> ProgressReport:
         tally, frontier = self._tally, self._position.frontier
-        return Facts(
+        return ProgressReport(
             watermark=None if frontier == EPOCH else frontier,
             counts={SOURCE: {"events": tally.confirmations, "dead": tally.dead}},
             rows={datasets.topic(PAYMENT_CONFIRMATIONS): tally.confirmations},
         )
 
-    def _dead_letter(self, cursor: str, found: Bad) -> Record:
-        # A cursor stands at one place for ever, so the key is the record's own.
-        key = f"{SOURCE}/0/{cursor}/{found.index}"
-        reason = f"behind cursor {cursor!r}: {found.reason}"
-        return self._dead_letters.record(key, SOURCE, found.index, reason, found.xml)
+    def _dead_letter(self, cursor: str, bad: Bad) -> Record:
+        # A cursor never changes its place, so the key is the record's own.
+        key = f"{SOURCE}/0/{cursor}/{bad.index}"
+        reason = f"behind cursor {cursor!r}: {bad.reason}"
+        return self._dead_letters.record(key, SOURCE, bad.index, reason, bad.xml)
 
 
 def _ask(service: PaymentService, cursor: str, limit: int) -> Page:
-    """A page, asked for again while what hinders it may pass."""
+    """Request a page; retries while Unavailable."""
 
     def warn(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        _log.warning("the payment service is asked again", reason=str(error), attempt=state.attempt_number)
+        _log.warning("retrying the payment service", reason=str(error), attempt=state.attempt_number)
 
     retrying = Retrying(
         retry=retry_if_exception_type(Unavailable),
@@ -258,17 +262,3 @@ def _ask(service: PaymentService, cursor: str, limit: int) -> Page:
         reraise=True,
     )
     return retrying(service.page, cursor, limit)
-
-
-def _identity(kafka: KafkaSettings, topic: Topic) -> list[str | int]:
-    """Id and partition count, as the position's JSON keeps them; Refused if the topic does not keep what is written."""
-    return list(EventsTopic(kafka, topic).identity())
-
-
-def _same_topic(topic: Topic, known: list[str | int], found: list[str | int]) -> None:
-    if known != found:
-        raise Refused(
-            f"the topic {topic.name} was made again or has other partitions: it was {known} and is {found}, and what "
-            "was polled before is not in it. To read the service's list from its beginning into this one: "
-            "electrored soap poll --from ''"
-        )

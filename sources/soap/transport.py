@@ -1,7 +1,7 @@
-"""HTTP as a SOAP client needs it, within limits: bytes, seconds, hosts. What zeep asks for goes through here.
+"""HTTP transport of the SOAP client, with limits on bytes, seconds and hosts. All of zeep's requests go through it.
 
-zeep's own transport reads a whole answer whatever its size, follows redirects, waits for a server that sends a byte
-now and then, unpacks what is packed, and opens any address or file that a document names.
+zeep's own transport reads a response of any size, follows redirects, waits for a server that sends a byte now and
+then, decompresses, and opens any address or file that a document names.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from zeep.exceptions import ExternalReferenceForbidden
 
 from sources.soap.errors import Unavailable, Untrusted
 
-# What a proxy or a server says when it is busy, starting or broken; a fault comes as 500 too, with an envelope.
+# Status of a proxy or server that is busy, starting or failing; a SOAP fault is a 500 too, with an envelope.
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 _XML = ("text/xml", "application/xml")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to wait and how much to read for one answer."""
+    """Limits of one response."""
 
     connect_seconds: float = 5.0
     # Between two pieces of an answer.
@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is read of an HTTP response; `charset` as its headers say."""
+    """What is read of an HTTP response; `charset` is from its headers."""
 
     status_code: int
     charset: str | None
@@ -47,10 +47,10 @@ class Answer:
 
 
 class Transport:
-    """Opens the shipped document and asks one allowed address, nothing else."""
+    """Opens the shipped document and sends requests to one allowed address, nothing else."""
 
     def __init__(self, document: Path, address: str, hosts: tuple[str, ...], limits: Limits) -> None:
-        """Raises Untrusted for an address that the allow list has not."""
+        """Raises Untrusted for an address that is not on the allow list."""
         self._document = str(document)
         self._address = _checked(address, hosts)
         self._limits = limits
@@ -64,29 +64,29 @@ class Transport:
         return Path(url).read_bytes()
 
     def post_xml(self, address: str, envelope: etree._Element, headers: Mapping[str, str]) -> Answer:
-        """Ask, and give the whole answer. Raises Unavailable or Untrusted.
+        """Send a request and return the whole response. Raises Unavailable or Untrusted.
 
         In a thread of its own, because a server that sends its headers byte by byte keeps every other limit.
         """
         message = etree.tostring(envelope, xml_declaration=True, encoding="utf-8")
         limits = self._limits
         timeout = httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds)
-        # No proxies, no .netrc, no cookies: whoever is asked is in the settings. A client of its own for each
-        # question, so that a late answer to one is never read as the answer to the next.
+        # No proxies, no .netrc, no cookies: only the configured address. A client for each request, so that a late
+        # response is never read as that of the next.
         client = httpx.Client(
             verify=self._certificates, timeout=timeout, trust_env=False, follow_redirects=False
         )
-        found: Future[Answer] = Future()
+        answer: Future[Answer] = Future()
 
         def ask() -> None:
             try:
-                found.set_result(self._ask(client, message, headers))
+                answer.set_result(self._ask(client, message, headers))
             except BaseException as error:
-                found.set_exception(error)
+                answer.set_exception(error)
 
         threading.Thread(target=ask, name="soap", daemon=True).start()
         try:
-            return found.result(limits.total_seconds)
+            return answer.result(limits.total_seconds)
         except TimeoutError as error:
             raise Unavailable(f"no whole answer within {limits.total_seconds:g} s") from error
         except httpx.HTTPError as error:
@@ -112,7 +112,7 @@ class Transport:
 
 
 def _checked(address: str, hosts: tuple[str, ...]) -> str:
-    """The address to ask: without the `?wsdl` that people know a service by."""
+    """The service's address without `?wsdl`. Raises Untrusted."""
     try:
         url = httpx.URL(address)
     except httpx.InvalidURL as error:
@@ -127,11 +127,11 @@ def _checked(address: str, hosts: tuple[str, ...]) -> str:
 
 
 def _judge(response: httpx.Response) -> None:
-    """Raise what status and headers say already, before a byte of the body is read."""
+    """Raise by status and headers, before a byte of the body is read."""
     status, headers = response.status_code, response.headers
     if 300 <= status < 400:
         raise Untrusted(
-            f"the service sends us elsewhere (HTTP {status} to {headers.get('Location', 'nowhere')})"
+            f"the service redirects (HTTP {status} to {headers.get('Location', 'nowhere')}), which is not followed"
         )
     is_xml = headers.get("Content-Type", "").split(";")[0].strip().lower() in _XML
     if status != 200 and not (status == 500 and is_xml):

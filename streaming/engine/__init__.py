@@ -1,1 +1,1 @@
-"""The vectorised exactly-once engine. It knows nothing of sales."""
+"""The vectorised exactly-once engine, independent of sales."""

@@ -1,6 +1,6 @@
 """Aggregates: commutative, associative merges, each defined once as polars expressions.
 
-`collect` turns the events of a group into a partial; `join` turns partials (or a total and partials) into one. Both
+`accumulate` turns the events of a group into a partial; `merge` turns partials (or a total and partials) into one. Both
 give the same fields, so the order, the batching and the number of workers cannot change a total. In frames, timestamps
 are 64-bit microseconds since the Unix epoch, UTC.
 """
@@ -55,10 +55,10 @@ class Aggregate(Protocol):
     def reads(self) -> Sequence[str]:
         """The event columns it needs."""
 
-    def collect(self) -> Sequence[pl.Expr]:
+    def accumulate(self) -> Sequence[pl.Expr]:
         """Events of a group → fields. Beside the event columns there are `sign` (1 or -1) and `is_late`."""
 
-    def join(self) -> Sequence[pl.Expr]:
+    def merge(self) -> Sequence[pl.Expr]:
         """Fields of several partials of a group → fields."""
 
 
@@ -77,16 +77,16 @@ class Sum:
     def reads(self) -> Sequence[str]:
         return (self.column,)
 
-    def collect(self) -> Sequence[pl.Expr]:
+    def accumulate(self) -> Sequence[pl.Expr]:
         return (pl.col(self.column).sum().cast(MONEY).alias(self.name),)
 
-    def join(self) -> Sequence[pl.Expr]:
+    def merge(self) -> Sequence[pl.Expr]:
         return (pl.col(self.name).sum(),)
 
 
 @dataclass(frozen=True)
 class Count:
-    """Facts that stand: a sale counts 1, its reversal -1."""
+    """Facts minus reversals: a sale counts 1, its reversal -1."""
 
     name: str
 
@@ -98,15 +98,15 @@ class Count:
     def reads(self) -> Sequence[str]:
         return ()
 
-    def collect(self) -> Sequence[pl.Expr]:
+    def accumulate(self) -> Sequence[pl.Expr]:
         return (pl.col("sign").sum().cast(pl.Int64).alias(self.name),)
 
-    def join(self) -> Sequence[pl.Expr]:
+    def merge(self) -> Sequence[pl.Expr]:
         return (pl.col(self.name).sum(),)
 
 
 @dataclass(frozen=True)
-class Late:
+class LateStats:
     """What came late: how many facts, how much of `column`, and when the newest was recorded."""
 
     column: str
@@ -120,19 +120,19 @@ class Late:
     def reads(self) -> Sequence[str]:
         return (self.column, self.recorded_at)
 
-    def collect(self) -> Sequence[pl.Expr]:
+    def accumulate(self) -> Sequence[pl.Expr]:
         return (
             pl.col("is_late").sum().cast(pl.Int64).alias("late_count"),
             pl.when("is_late").then(pl.col(self.column)).sum().cast(MONEY).alias("late_amount"),
             pl.when("is_late").then(pl.col(self.recorded_at)).max().alias("restated_at"),
         )
 
-    def join(self) -> Sequence[pl.Expr]:
+    def merge(self) -> Sequence[pl.Expr]:
         return pl.col("late_count").sum(), pl.col("late_amount").sum(), pl.col("restated_at").max()
 
 
 @dataclass(frozen=True)
-class GreatestBy:
+class ArgMax:
     """`column` of the event that is greatest by `by`, whose values are kept as `<prefix>_<name>`.
 
     `by` has to name an event uniquely, or the answer would depend on the order of arrival. A text is shown, not judged:
@@ -151,8 +151,8 @@ class GreatestBy:
     def reads(self) -> Sequence[str]:
         return tuple(field.name for field in (self.column, *self.by))
 
-    def collect(self) -> Sequence[pl.Expr]:
-        # polars' max() of a struct answers nulls; sort_by costs 0.1 µs an event and is right.
+    def accumulate(self) -> Sequence[pl.Expr]:
+        # polars' max() of a struct returns nulls; sort_by costs 0.1 µs an event and is right.
         order = [field.name for field in self.by]
         newest = [
             pl.col(name).sort_by(order).last().alias(field.name)
@@ -162,13 +162,13 @@ class GreatestBy:
             newest[0] = newest[0].str.head(MOST_CHARACTERS).str.replace_all("\0", "\ufffd", literal=True)
         return newest
 
-    def join(self) -> Sequence[pl.Expr]:
+    def merge(self) -> Sequence[pl.Expr]:
         order = [field.name for field in self.fields[1:]]
         return [pl.col(field.name).sort_by(order).last() for field in self.fields]
 
 
 @dataclass(frozen=True)
-class Each:
+class NestedGroups:
     """The items of a group as a list: one for every value of `by`; a group of groups.
 
     Of an item's facts `sums` are added, and `latest` are those of the fact that is greatest by `order`, which has to
@@ -201,7 +201,7 @@ class Each:
     def reads(self) -> Sequence[str]:
         return tuple(field.name for field in self.item if field.name != self.count)
 
-    def collect(self, events: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    def accumulate(self, events: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
         """Events → the list of each group."""
         columns = [pl.col(name) for name in key if name not in {field.name for field in self.item}]
         if self.count is not None:
@@ -211,7 +211,7 @@ class Each:
         cut = pl.col(shown).str.head(MOST_CHARACTERS).str.replace_all("\0", "\ufffd", literal=True)
         return self._listed(events.select(columns).with_columns(cut), key)
 
-    def join(self, groups: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    def merge(self, groups: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
         """Lists of several partials of each group → one."""
         lists = groups.select(*key, self.name).filter(pl.col(self.name).is_not_null())
         return self._listed(lists.explode(self.name).unnest(self.name), key)
@@ -238,19 +238,23 @@ def _taken(events: pl.DataFrame, name: str) -> pl.Expr:
     return column
 
 
-def collect(events: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | Each]) -> pl.DataFrame:
+def accumulate(
+    events: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | NestedGroups]
+) -> pl.DataFrame:
     """Events → one row of fields for each group."""
-    plain = [expr for found in aggregates if not isinstance(found, Each) for expr in found.collect()]
-    parts = [found.collect(events, key) for found in aggregates if isinstance(found, Each)]
+    plain = [expr for one in aggregates if not isinstance(one, NestedGroups) for expr in one.accumulate()]
+    parts = [one.accumulate(events, key) for one in aggregates if isinstance(one, NestedGroups)]
     return _side_by_side([events.group_by(key).agg(plain)] if plain else [], parts, key)
 
 
-def join(groups: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | Each]) -> pl.DataFrame:
+def merge(
+    groups: pl.DataFrame, key: Sequence[str], aggregates: Sequence[Aggregate | NestedGroups]
+) -> pl.DataFrame:
     """Partials and totals → one row for each group; without the fields that are null in all of them."""
-    plain = [expr for found in aggregates if not isinstance(found, Each) for expr in found.join()]
-    lists = [found for found in aggregates if isinstance(found, Each)]
+    plain = [expr for one in aggregates if not isinstance(one, NestedGroups) for expr in one.merge()]
+    lists = [one for one in aggregates if isinstance(one, NestedGroups)]
     # One input's commits carry nothing of the other's.
-    parts = [found.join(groups, key) for found in lists if groups[found.name].null_count() < groups.height]
+    parts = [one.merge(groups, key) for one in lists if groups[one.name].null_count() < groups.height]
     return _side_by_side([groups.group_by(key).agg(plain)] if plain else [], parts, key)
 
 

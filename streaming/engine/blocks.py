@@ -45,12 +45,12 @@ def read_zigzag(value: bytes, at: int) -> tuple[int, int]:
 class Records:
     """Concatenated Avro records of one schema, as columns; timestamps are 64-bit microseconds.
 
-    What polars has to be told of the schema is written once: a poll of a few events is read in a fraction of a
-    millisecond, and every operation on a frame costs that much again.
+    The container's header is encoded once: a poll of a few events is read in a fraction of a millisecond, and every
+    operation on a frame costs that much again.
     """
 
     def __init__(self, schema: Any) -> None:
-        # polars refuses defaults, and they say nothing of how the bytes are laid out.
+        # polars refuses defaults, which do not affect the layout of the bytes.
         plain = schema | {
             "fields": [{"name": f["name"], "type": _plain(f["type"])} for f in schema["fields"]]
         }
@@ -80,10 +80,10 @@ def _plain(avro: Any) -> Any:
 
 
 def attempt(read: Callable[[], T]) -> T | BaseException:
-    """What `read` gives, or whatever it raises: of foreign bytes and schemas anything may come.
+    """The result of `read`, or what it raises: foreign bytes and schemas may raise anything.
 
-    polars panics, which is no Exception, so the few are named that are not the bytes' fault: the process is to end, or
-    has no memory.
+    A panic of polars is no Exception, so BaseException is caught, except for what the bytes cannot cause: the process
+    is to end, or has no memory.
     """
     try:
         return read()

@@ -11,8 +11,8 @@ from typing import cast
 
 import polars as pl
 
-from contracts.registry import Codec, header
-from streaming.engine import age
+from kafka_client import latency_header
+from kafka_client.registry import Codec, header
 from streaming.engine.blocks import encode_rows, zigzag
 from streaming.engine.decoding import Decoder
 from streaming.engine.pipeline import Input, Parameters, Pipeline
@@ -22,7 +22,7 @@ from streaming.engine.windows import MICROSECOND, assign, from_micros, to_micros
 
 # Kafka's clients and brokers refuse a record of over a million bytes, frame included.
 MOST_BYTES = 500_000
-# What is told of one event holds the event; a longer one is cut, its place in the log is told beside.
+# A late event or dead letter holds the event; a longer one is cut, topic, partition and offset identify it.
 MOST_EMBEDDED_BYTES = 900_000
 # Flags of an event.
 _VALID, _AHEAD = "_valid", "_ahead"
@@ -32,11 +32,10 @@ NO_GROUPS = NO_WATERMARKS = zigzag(0)
 
 @dataclass(frozen=True)
 class CombineOutputs:
-    """Where combine writes: topics, partition count, and the codecs of what outsiders read.
+    """Where combine writes: topics, partition count, and the codecs of late events and dead letters.
 
-    `first_input` is the number that merge gives to partition 0 of the input: those of all inputs are counted through.
-    Without a `late_topic` late events are counted and not told: a replay would tell again what was told long ago, of
-    windows that nobody is shown yet.
+    `first_input` is merge's number of partition 0 of the input: the partitions of all inputs are numbered through.
+    Without a `late_topic` late events are counted only: a replay would write those again that were written long ago.
     """
 
     partials_topic: str
@@ -58,16 +57,16 @@ class Combine:
     def __init__(
         self,
         pipeline: Pipeline,
-        found: Input,
+        source_input: Input,
         parameters: Parameters,
         generation: int,
         decoder: Decoder,
         outputs: CombineOutputs,
     ) -> None:
-        self.name = pipeline.step(found)
-        self.input_topic = found.source.name
+        self.name = pipeline.step(source_input)
+        self.input_topic = source_input.source.name
         self._pipeline = pipeline
-        self._input = found
+        self._input = source_input
         self._parameters = parameters
         self._generation = generation
         self._decoder = decoder
@@ -79,10 +78,10 @@ class Combine:
         self._watermarks: dict[int, datetime] = {}
         self._oldest_micros: int | None = None
         self._refused = Counter[str]()
-        events = found.events
-        # Everything that is asked of an event alone, in one look at the frame.
-        self._looked_at = [
-            pl.all_horizontal([check.holds for check in found.checks]).alias(_VALID),
+        events = source_input.events
+        # Everything that depends on an event alone, in one pass over the frame.
+        self._flags = [
+            pl.all_horizontal([check.holds for check in source_input.checks]).alias(_VALID),
             (pl.col(events.event_time) > pl.col(events.recorded_time)).alias(_AHEAD),
             events.sign.alias("sign"),
         ]
@@ -101,7 +100,7 @@ class Combine:
         return bool(self._assigned.changed)
 
     def watermark(self, partition: int, at: datetime) -> None:
-        """Sends it on in band, to every partials partition, with what was added before it; never backwards."""
+        """Send it in band, to every partials partition, behind what was added before it; never backwards."""
         progress = self._assigned.current(partition)
         name = str(partition)
         if name not in progress.watermarks or progress.watermarks[name] < at:
@@ -112,7 +111,7 @@ class Combine:
         if not messages:
             return 0
         partitions = [message.partition() for message in messages]
-        # The last row of each partition says how far the poll came there.
+        # The last row of each partition is where the poll ended there.
         last_row = dict(zip(partitions, range(len(partitions)), strict=True))
         counts = Counter(partitions)
         decoded = self._decoder.decode([message.value() for message in messages])
@@ -126,9 +125,9 @@ class Combine:
         frame, last_seqs, duplicates = self._without_duplicates(frame)
         if self._input.normal is not None and frame.height:
             frame = self._input.normal(frame)
-        frame = frame.with_columns(self._looked_at)
+        frame = frame.with_columns(self._flags)
         frame = self._without_invalid(frame, messages, dead)
-        self._oldest_micros = age.older(self._oldest_micros, self._oldest(frame))
+        self._oldest_micros = latency_header.older(self._oldest_micros, self._oldest(frame))
         late = self._group(frame, messages)
         future = _counted(frame, _AHEAD)
         for partition, row in last_row.items():
@@ -229,7 +228,7 @@ class Combine:
         return frame.filter(valid)
 
     def _dead_letter(self, message: Message, reason: str, kind: str) -> None:
-        """`kind` is one of a few, for the metrics; the reason may quote what it was told."""
+        """`kind` is one of a few, for the metrics; the reason may quote the value."""
         self._refused[kind] += 1
         record = {
             "origin": self.input_topic,
@@ -238,7 +237,7 @@ class Combine:
             "reason": reason,
             "value": _embedded(message),
         }
-        # No generation in the key: whoever reads the log and refuses the event says the same of it.
+        # No generation in the key: every reader of the log that refuses the event writes the same key.
         key = f"{self.input_topic}/{message.partition()}/{message.offset()}".encode()
         self._records.append(OutRecord(self._out.dead_topic, None, key, self._out.dead_codec.encode(record)))
 
@@ -249,7 +248,7 @@ class Combine:
         if frame.is_empty():
             return Counter()
         if self._pipeline.calendar is None:
-            self._partials.append(self._pipeline.collect(self._input, frame))
+            self._partials.append(self._pipeline.accumulate(self._input, frame))
             return Counter()
         events = self._input.events
         windows = assign(frame[events.event_time], self._calendar)
@@ -257,11 +256,11 @@ class Combine:
         frame = frame.hstack(windows).hstack(
             [pl.Series("is_late", recorded >= end + self._parameters.grace // MICROSECOND)]
         )
-        self._partials.append(self._pipeline.collect(self._input, frame))
+        self._partials.append(self._pipeline.accumulate(self._input, frame))
         late = _counted(frame, "is_late")
         if late and self._out.late_topic is not None:
-            told = frame.filter("is_late").select("row", "window_start", "window_end")
-            for row, start, stop in told.iter_rows():
+            late_rows = frame.filter("is_late").select("row", "window_start", "window_end")
+            for row, start, stop in late_rows.iter_rows():
                 self._late_event(self._out.late_topic, messages[row], from_micros(start), from_micros(stop))
         return late
 
@@ -287,7 +286,7 @@ class Combine:
         if self._partials:
             groups = pl.concat(self._partials)
             if len(self._partials) > 1:
-                groups = self._pipeline.join(groups)
+                groups = self._pipeline.merge(groups)
             owned = by_owner(groups, self._pipeline, self._out.partials_partitions)
         watermarks = self._encode_watermarks()
         prefix = header(self._out.partials_schema_id)
@@ -295,7 +294,7 @@ class Combine:
         records = []
         for partition in partitions:
             blocks = encode_arrays(owned.get(partition, [])) or [NO_GROUPS]
-            # A watermark stands behind everything that it covers, so the last record carries it.
+            # A watermark comes after everything that it covers, so the last record carries it.
             heads = [NO_WATERMARKS] * (len(blocks) - 1) + [watermarks]
             records += [
                 OutRecord(self._out.partials_topic, partition, None, prefix + head + block)
@@ -335,7 +334,7 @@ def encode_arrays(groups: list[bytes]) -> list[bytes]:
 def group_keys(groups: pl.DataFrame, pipeline: Pipeline) -> list[bytes]:
     """The key of each group: window start and group columns, separated by `|`, with `\\` and `|` escaped.
 
-    Without windows the first part is empty: no key is that of a watermark or of a note in the local store.
+    Without windows the first part is empty: no key equals that of a watermark or of the local store's metadata.
     """
     start = (
         pl.lit("")

@@ -1,4 +1,4 @@
-"""What a loop counts for whoever watches it: events by what became of them, and how far behind it is."""
+"""Metrics of a loop: events by outcome, and how far behind it is."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ _log = logs.get(__name__)
 
 MEASURE_SECONDS = 1.0
 
-DUPLICATES = Counter("electrored_duplicates_total", "Events dropped because they were seen before", ["flow"])
+DUPLICATES = Counter(
+    "electrored_duplicates_total", "Events dropped because their seq was processed before", ["flow"]
+)
 LATE = Counter(
     "electrored_late_total", "Events recorded after their window's end and grace; counted", ["flow"]
 )
 FUTURE = Counter(
     "electrored_future_total", "Events whose event time lies after their recording; counted", ["flow"]
 )
-REFUSED = Counter("electrored_refused_events_total", "Events that could not be taken", ["flow", "reason"])
+REFUSED = Counter(
+    "electrored_refused_events_total", "Events that were refused, by reason", ["flow", "reason"]
+)
 
 
 class Counting:
@@ -62,14 +66,14 @@ class Counting:
         """Once a second, how far behind the flow is, by partition."""
         if time.monotonic() - self._measured_at >= MEASURE_SECONDS:
             self._measured_at = time.monotonic()
-            found = behind()
-            for partition, events in found.items():
+            lag = behind()
+            for partition, events in lag.items():
                 LAG.labels(self._flow, partition).set(events)
-            self._leave(self._partitions - found.keys())
-            self._partitions = set(found)
+            self._leave(self._partitions - lag.keys())
+            self._partitions = set(lag)
 
     def close(self) -> None:
-        """A process outlives its generations: one that is left is not behind either."""
+        """Remove the lag series: a process outlives its generations, and one that it left has no lag."""
         self._leave(self._partitions)
 
     def _leave(self, partitions: set[int]) -> None:

@@ -1,4 +1,4 @@
-"""Values of a poll → columns, whoever wrote them: nothing foreign stops a poll, or takes another value with it."""
+"""Values of a poll → columns, from any writer: a foreign value neither stops a poll nor spoils another value."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from typing import Any
 import fastavro
 import polars as pl
 
-from contracts.registry import HEADER_BYTES, header, is_record, schema_id_of
-from contracts.writers import LostSchema, Undecodable, UnknownSchema, one_line
+from kafka_client.registry import HEADER_BYTES, header, is_record, schema_id_of
+from kafka_client.writer_schemas import LostSchema, Undecodable, UnknownSchema, one_line
 from streaming.engine.blocks import Records, attempt
 from streaming.engine.resolution import difference, is_decimal, is_timestamp
 from streaming.engine.windows import to_micros
 
-# A random mark between values: a record that is longer or shorter than its schema says cannot pass as two others.
+# A random mark between values: a record that is longer or shorter than its schema cannot pass as two others.
 MARK = os.urandom(8)
 _PREFIX = "_prefix"
 
-# Gives the parsed writer schema. Raises Undecodable for an id that is unknown or of something else; whatever else it
-# raises says nothing about a value.
+# Returns the parsed writer schema. Raises Undecodable for an id that is unknown or of another schema; any other
+# exception does not concern the value.
 SchemaLookup = Callable[[int], Any]
 
-# Timestamps that have a date, as whoever reads them one by one needs it; in microseconds.
+# Timestamps that a datetime can hold, which record-wise readers need; in microseconds.
 TIMES = to_micros(datetime.min.replace(tzinfo=UTC)), to_micros(datetime.max.replace(tzinfo=UTC))
-# Called for an id of ours that the registry lost. Returns when it gives it again; without a way to ask that, raises.
+# Called for an own id that the registry lost. Returns when the registry has it again; raises without a callable.
 OnLost = Callable[[LostSchema, Callable[[], bool] | None], None]
-# So many values of a poll, if they are most of it, are no accident of others: ids that nobody kept were ours.
+# So many values of a poll, if they are most of it, are not foreign: their ids were ours and are not among those kept.
 MANY_LOST = 50
-# As many ids of a poll are looked at for that.
+# So many ids of a poll are checked for that.
 MOST_IDS = 10
 
 
 @dataclass
 class Decoded:
-    """The events of a poll as columns. `row` says which value each came from; the bad ones are named beside."""
+    """The events of a poll as columns. `row` is the index of the value; `bad` lists the others with the reason."""
 
     frame: pl.DataFrame
     bad: list[tuple[int, str]] = field(default_factory=list)
@@ -79,15 +79,15 @@ class _Writer:
 
 
 class Decoder:
-    """Values with a registry header → the columns of a reader schema that are asked for.
+    """Values with a registry header → the given columns of a reader schema.
 
     Writer schemas come by id; several in one poll are several blocks. A block that does not decode, or whose marks
-    are not where they belong, is halved until the bad values stand alone: a value's fate depends on itself only.
-    Whatever a value or its schema raises is its own fault, as long as a sound value can be read still.
+    are not where they belong, is bisected until the bad values stand alone: a value is judged by itself only.
+    What a value or its schema raises is attributed to it, as long as a sound value can still be read.
 
-    A value that is the reader's own to the last byte is lost, and not set aside, if the registry does not know its id
-    or gives it to something else, though it is of the `own_ids`, which the registry gave to the reader's schema once;
-    or if such values of whatever id are most of a poll, and many: the own ids may not have been kept.
+    A value that decodes as the reader's schema to the last byte is lost, and not set aside, if its id is unknown to the
+    registry or of another schema, though it is among `own_ids`, which the registry once gave to the reader's schema; or
+    if such values of any id are most of a poll, and many: the own ids may not have been kept.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Decoder:
         self._lookup = lookup
         self._on_lost = on_lost or _refuse
         self._own_ids = frozenset(own_ids)
-        # Of the newest poll those that the registry did not know.
+        # Ids of the newest poll that were unknown to the registry.
         self._unknown: set[int] = set()
         self._fields = {f["name"]: f for f in reader["fields"]}
         self._dtypes = dict(Records(reader).read(0, b"", self._columns).schema)
@@ -128,11 +128,11 @@ class Decoder:
             self._on_lost(LostSchema(lost, self._own.name), is_found)
 
     def _prove(self) -> None:
-        """Raise what a sound value raises: then the fault is not the values', and none of them is set aside for it."""
+        """Raise what a sound value raises: then the values are not at fault, and none of them is set aside."""
         self._own.read([self._sound])
 
     def _lost(self, values: Sequence[bytes | None], decoded: Decoded) -> int | None:
-        """The id of most lost values; None without any: somebody's who has another registry are not lost."""
+        """The id of most lost values; None without any. Values of a writer with another registry are not lost."""
         suspects: dict[int, list[bytes]] = {}
         for row, _ in decoded.bad:
             value = values[row] or b""
@@ -144,14 +144,14 @@ class Decoder:
                 return schema_id
         if len(decoded.bad) < MANY_LOST:
             return None
-        # Of values that only look like ours each may have an id of its own.
+        # Values that only look like ours may each have another id.
         most = sorted(suspects, key=lambda schema_id: -len(suspects[schema_id]))[:MOST_IDS]
         counts = {schema_id: self._own_among(schema_id, suspects[schema_id]) for schema_id in most}
         is_outage = sum(counts.values()) >= max(MANY_LOST, len(values) // 2 + 1)
         return max(counts, key=lambda schema_id: counts[schema_id]) if is_outage else None
 
     def _own_among(self, schema_id: int, values: list[bytes]) -> int:
-        """How many of the values are the reader's own, and, unless their id is, none of what stands under it."""
+        """How many values are of the reader's schema; 0 if a foreign id is registered with a schema that fits them."""
         if schema_id not in self._unknown and schema_id not in self._own_ids:
             registered = attempt(lambda: fastavro.parse_schema(self._lookup(schema_id)))
             if not isinstance(registered, BaseException) and is_record(values[0], registered):
@@ -165,12 +165,12 @@ class Decoder:
         return not isinstance(self._writer(schema_id), UnknownSchema)
 
     def _whole(self, values: Sequence[bytes | None]) -> pl.DataFrame | None:
-        """The values as columns if all are of the first one's schema, which is how nearly every poll is."""
+        """The values as columns if all are of the first one's schema, as in nearly every poll; else None."""
         schema_id = attempt(lambda: schema_id_of(values[0] or b""))
         if not isinstance(schema_id, int):
             return None
         writer = self._writer(schema_id)
-        # A tombstone cannot be joined; to look for it costs more than to fail.
+        # A tombstone makes `join` raise; a check for it would cost more.
         frame = writer if isinstance(writer, Undecodable) else attempt(lambda: writer.read(values))  # type: ignore[arg-type]
         return None if isinstance(frame, BaseException) else frame
 
@@ -219,7 +219,7 @@ class Decoder:
             self._halve(writer, values[middle:], rows[middle:], frames, bad)
 
     def _writer(self, schema_id: int) -> _Writer | Undecodable:
-        """How to read values of the schema, or why none of them can be."""
+        """The reader of the schema's values, or the reason why there is none."""
         known = self._writers.get(schema_id)
         if known is not None:
             return known
@@ -229,17 +229,17 @@ class Decoder:
             # Not remembered: it may be registered tomorrow.
             return error
         except Undecodable as error:
-            made: _Writer | BaseException = error
+            writer: _Writer | BaseException = error
         else:
-            made = attempt(lambda: self._writer_of(schema_id, schema))
-        if not isinstance(made, (_Writer, Undecodable)):
+            writer = attempt(lambda: self._writer_of(schema_id, schema))
+        if not isinstance(writer, (_Writer, Undecodable)):
             self._prove()
-            made = Undecodable(f"schema id {schema_id} cannot be read: {one_line(made)}")
-        self._writers[schema_id] = made
-        return made
+            writer = Undecodable(f"schema id {schema_id} cannot be read: {one_line(writer)}")
+        self._writers[schema_id] = writer
+        return writer
 
     def _writer_of(self, schema_id: int, schema: Any) -> _Writer:
-        """Raises Undecodable with the reason if the schema is of another kind, and anything for what is no schema."""
+        """Raises Undecodable with the reason if the schema does not fit, and anything if it is no schema."""
         if not isinstance(schema, dict) or schema.get("type") != "record":
             raise Undecodable(f"schema id {schema_id} is of no record")
         name = str(schema["name"])
@@ -251,12 +251,12 @@ class Decoder:
             )
         present = [column for column in self._columns if column in types]
         for column in present:
-            if (found := difference(types[column], self._fields[column]["type"])) is not None:
+            if (mismatch := difference(types[column], self._fields[column]["type"])) is not None:
                 raise Undecodable(
-                    f"field {column} is {found} in the writer's schema {name}, schema id {schema_id}"
+                    f"field {column} is {mismatch} in the writer's schema {name}, schema id {schema_id}"
                 )
         records = Records(schema | {"fields": [_MARKED, *schema["fields"]]})
-        # What polars does not know it says now, and not of every value.
+        # An unsupported schema raises now, and not for every value.
         records.read(0, b"", [_PREFIX, *present])
         return _Writer(
             schema_id, name, records, present, [self._as_reader(c, c in types) for c in self._columns]
@@ -264,15 +264,15 @@ class Decoder:
 
     def _as_reader(self, column: str, is_present: bool) -> pl.Expr:
         """The column as the reader has it; null where its type has no such number: a sum of those could overflow."""
-        found, dtype = self._fields[column], self._dtypes[column]
+        field, dtype = self._fields[column], self._dtypes[column]
         if not is_present:
-            return pl.lit(found["default"], dtype=dtype).alias(column)
+            return pl.lit(field["default"], dtype=dtype).alias(column)
         read = pl.col(column).cast(dtype)
-        if is_decimal(found["type"]):
-            most = 10 ** found["type"]["precision"] - 1
+        if is_decimal(field["type"]):
+            most = 10 ** field["type"]["precision"] - 1
             digits = pl.col(column).to_physical()
             return pl.when(digits.is_between(*_literals(-most, most, pl.Int128))).then(read)
-        if is_timestamp(found["type"]):
+        if is_timestamp(field["type"]):
             return pl.when(read.is_between(*_literals(*TIMES, pl.Int64))).then(read)
         return read
 
@@ -285,5 +285,5 @@ def _literals(least: int, most: int, dtype: type[pl.DataType]) -> tuple[pl.Expr,
 
 
 def _zero(avro: Any) -> bytes:
-    """The value of the type that is zero, or empty; of types that our logs' schemas have."""
+    """The zero or empty value of a type; for the types of our logs' schemas."""
     return b"\x02\x00" if is_decimal(avro) else b"\x00"

@@ -16,36 +16,35 @@ from typing import cast
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from contracts.registry import Codec
+from kafka_client.error_codes import is_end, is_lost
+from kafka_client.errors import Abortable, Fatal, OutcomeUnknown
+from kafka_client.registry import Codec
 from observability import logs
 from observability.waits import WAITS
 from streaming.engine.counting import Counting
-from streaming.engine.errors import Abortable, Fatal
-from streaming.engine.failures import is_end, is_lost
 from streaming.engine.partitions import Partitions
 from streaming.engine.progress import progress_key
 from streaming.engine.restore import Positions, Restorer, State
 from streaming.engine.step import Message as Record
 from streaming.engine.step import Output, OutRecord, Step
-from streaming.engine.transactions import Delivered, OutcomeUnknown, Transactions
+from streaming.engine.transactions import Delivered, Transactions
 
 # As much as one poll takes at most.
 POLL_EVENTS = 50_000
 # Wakes for what is periodic; a record wakes the loop at once.
 IDLE_SECONDS = 0.2
-# A restored partition is waited for more eagerly, it is what a restart's clock runs on; and so does live traffic wait
-# behind a loop that is held.
+# While partitions are restored, or while a barrier holds the loop and live traffic waits.
 EAGER_SECONDS = 0.02
-# Each attempt has waited for the broker already; what fails so often has a reason that does not go away.
+# Each attempt has waited for the broker already; so many failures in a row are not transient.
 MOST_FAILURES = 10
 
 _log = logs.get(__name__)
 
 
 @dataclass(frozen=True)
-class Pace:
-    """When a loop commits. A poll takes all that has arrived: one that gave less than `trickle_events` shows that the
-    input does not press, and then a commit is due at once.
+class CommitPolicy:
+    """When a loop commits. A poll takes all that has arrived: after one of less than `trickle_events` the loop is not
+    behind, and a commit is due at once.
 
     `pause_seconds` lie between the beginnings of two transactions: each costs some ten requests however little is in
     it, and a stream of single sales would fill the machine with them.
@@ -57,25 +56,25 @@ class Pace:
     pause_seconds: float
 
 
-LIVE = Pace(seconds=0.1, events=50_000, trickle_events=1_000, pause_seconds=0.02)
-# Nobody waits for a replay, and the fewer its commits, the shorter the partials that merge has to read.
-REPLAY = Pace(seconds=2.0, events=200_000, trickle_events=0, pause_seconds=0.0)
+LIVE = CommitPolicy(seconds=0.1, events=50_000, trickle_events=1_000, pause_seconds=0.02)
+# A replay needs no low latency, and fewer commits make fewer partials for merge to read.
+REPLAY = CommitPolicy(seconds=2.0, events=200_000, trickle_events=0, pause_seconds=0.0)
 
 
-class Attendant(ABC):
+class Punctuator(ABC):
     """Something periodic that a loop does between polls."""
 
     @abstractmethod
-    def attend(self, loop: Loop) -> None:
-        """Do what is due, without waiting; answers are looked at in a later turn."""
+    def punctuate(self, loop: Loop) -> None:
+        """Do what is due, without waiting; responses are read in a later call."""
 
     def close(self, loop: Loop) -> None:  # noqa: B027 - most have nothing to close
-        """The loop ends: it stands where its last commit left it, and still has its partitions."""
+        """The loop ends: it is at its last commit, and still has its partitions."""
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a loop is made of; whoever makes it closes nothing, the loop does."""
+class LoopDeps:
+    """The dependencies of a loop, which closes them."""
 
     step: Step
     consumer: Consumer
@@ -84,26 +83,26 @@ class Parts:
     positions: Positions
     progress_codec: Codec
     state: State | None = None
-    attendants: Sequence[Attendant] = ()
-    pace: Pace = LIVE
+    punctuators: Sequence[Punctuator] = ()
+    commit_policy: CommitPolicy = LIVE
 
 
 class Loop:
     """Drives one step over the partitions that the group gives it."""
 
-    def __init__(self, parts: Parts) -> None:
-        self.step = parts.step
-        self.flow = parts.positions.flow
-        self.parts = parts
+    def __init__(self, deps: LoopDeps) -> None:
+        self.step = deps.step
+        self.flow = deps.positions.flow
+        self.deps = deps
         # Records that were committed, by topic; since the loop began.
         self.written = Counter[str]()
-        self._consumer = parts.consumer
-        self._at = parts.positions
-        self._pace = parts.pace
+        self._consumer = deps.consumer
+        self._at = deps.positions
+        self._commit_policy = deps.commit_policy
         self._counting = Counting(self.flow)
-        self._partitions = Partitions(parts.step, parts.consumer, parts.restorer, parts.state)
+        self._partitions = Partitions(deps.step, deps.consumer, deps.restorer, deps.state)
         self._metadata: object = None
-        # What the next turn has to set right first: consume again from the accepted progress, or read that back.
+        # What the next turn has to recover first: consume again from the accepted progress, or read that back.
         self._rewind = False
         self._read_back = False
         self._rebalanced = False
@@ -113,16 +112,16 @@ class Loop:
         self._committed_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set. Raises Fatal, after which a new process has to go on."""
-        self.join()
+        """Run until `stop` is set. Raises Fatal, after which a new process has to resume."""
+        self.subscribe()
         try:
             while not stop.is_set():
-                self.turn()
+                self.run_once()
             self.commit()
         finally:
             self.close()
 
-    def join(self) -> None:
+    def subscribe(self) -> None:
         """Ask the group for partitions; they come with the turns."""
         self._consumer.subscribe(
             [self.step.input_topic],
@@ -132,11 +131,11 @@ class Loop:
         )
 
     def assign(self, partitions: Iterable[int]) -> None:
-        """Take these partitions without a group: nobody else does, and nothing moves them."""
+        """Take these partitions without a group: no other consumer has them, and there are no rebalances."""
         self._partitions.take(partitions)
 
     def hold(self) -> bool:
-        """Commit what was added and read nothing more until `read_to` or `release`; gives whether the loop rests."""
+        """Commit what was added and pause until `read_to` or `release`; returns whether all is committed."""
         if self._partitions.limits is None:
             self.commit()
             if self._rewind:
@@ -145,40 +144,40 @@ class Loop:
         return not self.step.pending()
 
     def read_to(self, limits: Mapping[int, int]) -> None:
-        """Of a held loop: read every partition up to its offset, which itself is not read."""
+        """While held: read every partition up to its offset, exclusive."""
         if self._partitions.limits != limits and not self.step.pending():
             self._partitions.limit(limits)
 
     def release(self) -> None:
-        """Read on, from what was committed."""
+        """Resume from what was committed."""
         if self._partitions.limits is None:
             return
-        # What was added since the last commit is in the consumer's past: reading on from progress would add it again.
+        # The consumer is ahead of progress by what was added since the last commit: to resume would add it again.
         self.commit()
         if self._rewind:
-            # The next turn reads on.
+            # The next turn resumes.
             self._partitions.limits = None
         else:
             self._partitions.limit(None)
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         """One poll and what follows from it."""
         WAITS.turn(self.flow)
-        self._set_right()
+        self._recover()
         self._partitions.begin_restored()
         messages = self._poll()
         if self._rewind or self._read_back:
-            # A rebalance during the poll ended in an abort: what was just read comes once more.
+            # A rebalance during the poll ended in an abort: what was just read is read again.
             return
         if messages or not self.step.pending():
-            # Here and not at the commit: the metadata has to be as old as what it covers.
+            # Here and not at the commit: the metadata must be of the poll that it covers.
             self._metadata = self._consumer.consumer_group_metadata()
         if messages:
             if not self.step.pending():
                 self._filling_since = time.monotonic()
             self._events += self.step.add(cast(Sequence[Record], messages))
-        for attendant in self.parts.attendants:
-            attendant.attend(self)
+        for punctuator in self.deps.punctuators:
+            punctuator.punctuate(self)
         if self.step.pending() and self._is_due(len(messages)):
             self.commit()
         self._counting.measure(self._behind)
@@ -190,7 +189,7 @@ class Loop:
 
     @property
     def has_partitions(self) -> bool:
-        """Whether any was given to it, read back or not."""
+        """Whether any is assigned, read back or not."""
         return self._partitions.are_there
 
     def consumed(self, partition: int) -> int:
@@ -200,10 +199,10 @@ class Loop:
     @property
     def restored(self) -> int:
         """Records that were read back so far for partitions that were assigned."""
-        return self.parts.restorer.records
+        return self.deps.restorer.records
 
     def commit(self) -> None:
-        """One transaction over all that was added; if it fails, the step stands where it stood before."""
+        """One transaction over all that was added; if it fails, the step is reset to the last commit."""
         if not self.step.pending():
             return
         self._committed_at = time.monotonic()
@@ -224,18 +223,18 @@ class Loop:
             self._counting.count(before[partition], progress)
 
     def close(self) -> None:
-        """Leave the group. What is not committed now is dropped: an error may be the reason for the end."""
+        """Leave the group. What is not committed is dropped: an error may be the reason for the end."""
         WAITS.leave(self.flow)
         self.step.reset()
-        self.parts.restorer.close()
-        for attendant in self.parts.attendants:
-            attendant.close(self)
+        self.deps.restorer.close()
+        for punctuator in self.deps.punctuators:
+            punctuator.close(self)
         self._consumer.close()
         for partition in sorted(self.ready):
             self._partitions.forget(partition)
-        if self.parts.state is not None:
-            self.parts.state.store.close_all()
-        self.parts.transactions.close()
+        if self.deps.state is not None:
+            self.deps.state.store.close_all()
+        self.deps.transactions.close()
         self._counting.close()
 
     # -- transactions
@@ -245,16 +244,16 @@ class Loop:
         offsets = {
             (topic, partition): progress.next_offset for partition, progress in output.progress.items()
         }
-        return self.parts.transactions.commit(
+        return self.deps.transactions.commit(
             [*output.records, *self._progress_records(output)], offsets, self._metadata, output.oldest_micros
         )
 
     def _progress_records(self, output: Output) -> Iterable[OutRecord]:
-        """The progress of every partition that is ours, changed or not, so that it is near the topic's end."""
+        """The progress of every assigned partition, changed or not, so that it is near the topic's end."""
         for partition in sorted(self.ready | output.progress.keys()):
             progress = output.progress.get(partition) or self.step.progress(partition)
             key = progress_key(self.step.name, self.step.input_topic, partition)
-            value = self.parts.progress_codec.encode(progress.to_record(self._at.input_topic_id))
+            value = self.deps.progress_codec.encode(progress.to_record(self._at.input_topic_id))
             yield OutRecord(self._at.progress_topic, 0, key, value)
 
     def _failed(self, error: Abortable) -> None:
@@ -275,13 +274,13 @@ class Loop:
         self._rewind = True
 
     def _settle(self, delivered: Delivered) -> None:
-        if self.parts.state is not None:
-            topic = self.parts.state.topic
-            self.parts.state.store.settle(
+        if self.deps.state is not None:
+            topic = self.deps.state.topic
+            self.deps.state.store.settle(
                 {p: offset for (name, p), offset in delivered.items() if name == topic}
             )
 
-    def _set_right(self) -> None:
+    def _recover(self) -> None:
         """After an abort consume again from the accepted progress; if the outcome is unknown, read that back first."""
         if not self._rewind:
             return
@@ -323,14 +322,14 @@ class Loop:
             return []
         polled = [first, *self._consumer.consume(POLL_EVENTS, 0)]
         messages = polled
-        # The cheapest look at every message: ends and failures are a handful in millions.
+        # The cheapest check of every message: ends and failures are a handful in millions.
         if any(map(Message.error, polled)):
             messages = [message for message in polled if message.error() is None]
             self._take_events(polled)
         if self._rebalanced:
             ready = self.ready
             messages = [message for message in messages if message.partition() in ready]
-        # After an abort within this poll all of it is dropped: then nothing of it was seen.
+        # After an abort within this poll all of it is dropped, so it must not count as seen.
         return self._partitions.within(messages, are_seen=not self._rewind)
 
     def _take_events(self, polled: Sequence[Message]) -> None:
@@ -351,16 +350,16 @@ class Loop:
                 _log.warning("consuming is retried", flow=self.flow, reason=failure.str())
 
     def _due_at(self) -> float:
-        """When what is pending is committed if nothing more comes; to ask again before that would only burn the CPU."""
-        if self._pace.trickle_events:
-            return self._committed_at + self._pace.pause_seconds
-        return self._filling_since + self._pace.seconds
+        """When what is pending is committed if nothing more comes; polling sooner would only use CPU."""
+        if self._commit_policy.trickle_events:
+            return self._committed_at + self._commit_policy.pause_seconds
+        return self._filling_since + self._commit_policy.seconds
 
     def _is_due(self, polled: int) -> bool:
-        now, pace = time.monotonic(), self._pace
-        if polled < pace.trickle_events and now >= self._committed_at + pace.pause_seconds:
+        now, policy = time.monotonic(), self._commit_policy
+        if polled < policy.trickle_events and now >= self._committed_at + policy.pause_seconds:
             return True
-        return self._events >= pace.events or now - self._filling_since >= pace.seconds
+        return self._events >= policy.events or now - self._filling_since >= policy.seconds
 
     # -- the rest
 

@@ -1,4 +1,4 @@
-"""merge: adds partials to the totals of their groups, and writes the changed totals. Adding is all it does."""
+"""merge: adds partials to the totals of their groups, and writes the changed totals."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from contracts.registry import HEADER_BYTES, header
-from streaming.engine import age
+from kafka_client import latency_header
+from kafka_client.errors import ALIEN, Fatal
+from kafka_client.registry import HEADER_BYTES, header
 from streaming.engine.blocks import Records, attempt, encode_rows, read_zigzag, zigzag
 from streaming.engine.combine import group_keys
-from streaming.engine.errors import ALIEN, Fatal
 from streaming.engine.pipeline import Pipeline
 from streaming.engine.progress import Progress
 from streaming.engine.step import Assigned, Message, Output, OutRecord
@@ -27,7 +27,7 @@ _TOTAL, _WATERMARK = zigzag(0), zigzag(1)
 
 
 class StateStore(Protocol):
-    """Totals by group key, per state partition; values as they stand in the state topic."""
+    """Totals by group key, per state partition; values as in the state topic."""
 
     def get_many(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]: ...
 
@@ -79,7 +79,7 @@ class Merge:
         raise Fatal("watermarks reach merge in band, not from the sources")
 
     def add(self, messages: Sequence[Message]) -> int:
-        """Raises Fatal for a value that combine of this generation did not write: the topic is not ours alone."""
+        """Raises Fatal for a value that combine of this generation did not write: the topic has another producer."""
         # Per record, but a record is one commit of combine, not an event.
         bodies: list[bytes] = []
         counts: list[int] = []
@@ -94,13 +94,13 @@ class Merge:
             if isinstance(frame, BaseException):
                 raise Fatal(f"{self.input_topic} holds groups that combine never writes: {ALIEN}") from frame
             self._partials.append(frame.hstack([pl.Series(_PARTITION, partitions, dtype=pl.Int32)]))
-        self._oldest_micros = age.older(self._oldest_micros, age.oldest(messages))
+        self._oldest_micros = latency_header.older(self._oldest_micros, latency_header.oldest(messages))
         return sum(counts)
 
     def _advance(self, message: Message, watermarks: Mapping[str, datetime], count: int) -> None:
         before = self._assigned.current(message.partition())
         if message.offset() < before.next_offset:
-            # Partials carry no seq: one that is added twice could not be told from two.
+            # Partials carry no seq: the same one twice could not be distinguished from two.
             raise Fatal(
                 f"{self.input_topic} partition {message.partition()} gave offset {message.offset()} again, "
                 f"everything below {before.next_offset} was added"
@@ -146,11 +146,11 @@ class Merge:
 
     def _parsed(self, message: Message) -> tuple[dict[str, datetime], int, bytes]:
         """Watermarks, count of groups, and the groups' bytes, of one record of the partials topic."""
-        found = attempt(lambda: self._parse(message.value()))
-        if isinstance(found, BaseException):
+        parsed = attempt(lambda: self._parse(message.value()))
+        if isinstance(parsed, BaseException):
             place = f"{self.input_topic} partition {message.partition()} offset {message.offset()}"
-            raise Fatal(f"{place} is not a partial of this generation: {ALIEN}") from found
-        return found
+            raise Fatal(f"{place} is not a partial of this generation: {ALIEN}") from parsed
+        return parsed
 
     def _parse(self, value: bytes | None) -> tuple[dict[str, datetime], int, bytes]:
         if value is None or value[:HEADER_BYTES] != header(self._topics.partials_schema_id):
@@ -170,7 +170,7 @@ class Merge:
         """New totals of the groups that have partials, by partition and key; all partitions at once."""
         groups = partials.hstack([pl.Series(_KEY, group_keys(partials, self._pipeline), dtype=pl.Binary)])
         both = pl.concat([self._known(groups), groups])
-        joined = self._pipeline.join(both, [_PARTITION, _KEY])
+        joined = self._pipeline.merge(both, [_PARTITION, _KEY])
         rows = encode_rows(pl.DataFrame([joined[name] for name in self._columns]))
         totals: dict[int, dict[bytes, bytes]] = {}
         for partition, key, row in zip(
@@ -181,14 +181,14 @@ class Merge:
 
     def _known(self, groups: pl.DataFrame) -> pl.DataFrame:
         """The totals so far of those groups that have one."""
-        asked: dict[int, dict[bytes, None]] = {}
+        wanted_keys: dict[int, dict[bytes, None]] = {}
         for partition, key in zip(groups[_PARTITION].to_list(), groups[_KEY].to_list(), strict=True):
-            asked.setdefault(partition, {})[key] = None
+            wanted_keys.setdefault(partition, {})[key] = None
         start = len(self._value_prefix)
         bodies: list[bytes] = []
         partitions: list[int] = []
         keys: list[bytes] = []
-        for partition, wanted in asked.items():
+        for partition, wanted in wanted_keys.items():
             for key, value in zip(wanted, self._store.get_many(partition, list(wanted)), strict=True):
                 if value is not None:
                     bodies.append(value[start:])
@@ -201,7 +201,7 @@ class Merge:
         )
 
     def _watermark_record(self, partition: int, progress: Progress) -> list[OutRecord]:
-        """The minimum over all inputs, if it moved; none while an input has not been heard of."""
+        """The minimum over all inputs, if it moved; none while an input has no watermark."""
         reached = self._minimum(progress)
         if reached is None or reached == self._minimum(self._assigned.accepted(partition)):
             return []

@@ -1,4 +1,4 @@
-"""Transactions that stay open: whoever reads committed records waits for their end, and reads nothing behind them."""
+"""Transactions that stay open: read_committed consumers stop at them until they end."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from contracts.kafka import consumer
-from contracts.producers import open_producers
 from contracts.settings import KafkaSettings
+from kafka_client.clients import consumer
+from kafka_client.open_producers import open_producers
 from observability import logs
 from observability.waits import WAITS
-from streaming.engine.loop import Attendant, Loop
+from streaming.engine.loop import Loop, Punctuator
 
-# What is open at two looks with nothing committed in between is no transaction of a source, which lasts 50 ms.
+# Open at two checks with nothing committed in between: not a transaction of a source, which lasts 50 ms.
 LOOK_SECONDS = 5.0
 REQUEST_SECONDS = 10.0
 _LEVELS = (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
@@ -29,7 +29,7 @@ _Place = tuple[str, int]
 
 
 class OpenTransactions:
-    """Reports as a wait what `reporter` waits for; asks now and then, and never waits for an answer itself."""
+    """Reports open transactions as a wait of `reporter`; queries every few seconds, without blocking."""
 
     def __init__(
         self, kafka: KafkaSettings, make_admin: Callable[[], AdminClient], reporter: str, group_id: str
@@ -42,13 +42,13 @@ class OpenTransactions:
         self._group_id = group_id
         self._looked_at = time.monotonic()
         self._asked: list[Mapping[TopicPartition, Future[object]]] = []
-        # Where committed records ended at the last look, of partitions with something open behind.
+        # The last stable offset at the last check, of partitions with an open transaction.
         self._open: dict[_Place, int] = {}
         self._sentences: dict[tuple[_Place, int], Future[str]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="open-transactions")
 
     def look(self, places: Iterable[_Place]) -> None:
-        """Ask if it is time, or see what the answers are."""
+        """Query if it is due, or evaluate the responses."""
         if self._asked:
             if all(future.done() for asked in self._asked for future in asked.values()):
                 self._judge()
@@ -80,7 +80,7 @@ class OpenTransactions:
                 for answers in asked
             ]
         except KafkaException as error:
-            # Nothing is known of them then; that Kafka is away is for others to report.
+            # Kafka is away, which other checks report.
             _log.debug("open transactions are looked for again", reason=error.args[0].str())
             return
         self._report({place: end for place, end in committed.items() if end < written[place]})
@@ -89,9 +89,9 @@ class OpenTransactions:
         before, self._open = self._open, now
         standing = [(place, end) for place, end in sorted(now.items()) if before.get(place) == end]
         self._sentences = {one: self._sentence(one) for one in standing}
-        said = [future.result() for future in self._sentences.values() if future.done()]
-        if said:
-            WAITS.begin("transaction", "; ".join(said), self._reporter)
+        details = [future.result() for future in self._sentences.values() if future.done()]
+        if details:
+            WAITS.begin("transaction", "; ".join(details), self._reporter)
         elif not standing:
             WAITS.end("transaction", self._reporter)
 
@@ -99,14 +99,14 @@ class OpenTransactions:
         return self._sentences.get(one) or self._thread.submit(described, self._kafka, self._group_id, *one)
 
 
-class Looking(Attendant):
-    """Of a loop: its input, and topics of one partition that it reads beside it."""
+class OpenTransactionsCheck(Punctuator):
+    """Checks a loop's input, and topics of one partition that it reads beside it."""
 
     def __init__(self, transactions: OpenTransactions, beside: Iterable[str]) -> None:
         self._transactions = transactions
         self._beside = [(topic, 0) for topic in beside]
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         own = [(loop.step.input_topic, partition) for partition in sorted(loop.ready)]
         self._transactions.look([*own, *self._beside])
 
@@ -115,7 +115,7 @@ class Looking(Attendant):
 
 
 def described(kafka: KafkaSettings, group_id: str, place: _Place, offset: int) -> str:
-    """A sentence for a person: where, since when and whose as far as Kafka says it, and what can be done."""
+    """A message: where, since when and whose, as far as Kafka reports it, and what can be done."""
     topic, partition = place
     whose = since = ""
     try:
@@ -125,7 +125,7 @@ def described(kafka: KafkaSettings, group_id: str, place: _Place, offset: int) -
         whose = next(
             (f" of producer id {one.id}" for one in producers or () if one.start_offset == offset), ""
         )
-    # Whatever it is, a partition without a leader, an answer that is cut off: a worker does not end for a detail.
+    # Any error, such as a partition without a leader: a worker does not end for a detail of a message.
     except Exception as error:
         _log.warning("not all of an open transaction is known", topic=topic, reason=repr(error))
     tool = f"kafka-transactions.sh --bootstrap-server {kafka.kafka_bootstrap}"
@@ -138,7 +138,7 @@ def described(kafka: KafkaSettings, group_id: str, place: _Place, offset: int) -
 
 
 def _written_at(kafka: KafkaSettings, group_id: str, place: _Place, offset: int) -> datetime | None:
-    """The time of the first open record: of a log Kafka's own, elsewhere its producer's; None if it does not come."""
+    """The timestamp of the first open record: log append time of a log, else the producer's; None if it is not read."""
     reader = consumer(kafka, group_id, subscribed=False, overrides={"isolation.level": "read_uncommitted"})
     try:
         reader.assign([TopicPartition(*place, offset)])

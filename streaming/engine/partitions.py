@@ -1,7 +1,6 @@
-"""The partitions of a loop: which are being read back, which are ready, which of those are read, and up to where.
+"""The partitions of a loop: which are being restored, which are ready, which of those are read, and up to where.
 
-Partitions begin one by one, when each was read back; the others go on meanwhile. A loop that is held reads none of
-them, or up to limits.
+Each partition begins when it was restored; the others go on meanwhile. A held loop reads none, or up to limits.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from streaming.engine.step import Step
 
 
 class Partitions:
-    """Whatever changes what the consumer reads goes through here."""
+    """The only place that changes what the consumer reads."""
 
     def __init__(self, step: Step, consumer: Consumer, restorer: Restorer, state: State | None) -> None:
         self._step = step
@@ -25,7 +24,7 @@ class Partitions:
         self._restorer = restorer
         self._state = state
         self.ready: set[int] = set()
-        # Of a loop that is held: read up to these offsets, by partition, and not at all where there is none.
+        # While held: read up to these offsets, by partition, and not at all where there is none.
         self.limits: Mapping[int, int] | None = None
         self._reading: set[int] = set()
         self._restoring: dict[int, Future[Progress]] = {}
@@ -33,7 +32,7 @@ class Partitions:
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether something depends on the loop's next turn: a partition that is read back, or live traffic."""
+        """Whether the loop should poll briefly: a partition is being restored, or a barrier holds live traffic."""
         return bool(self._restoring) or self.limits is not None
 
     @property
@@ -44,17 +43,17 @@ class Partitions:
     # -- coming and going
 
     def take(self, partitions: Iterable[int]) -> None:
-        """Read these back; each begins when it is."""
+        """Restore these; each begins when it is done."""
         for partition in partitions:
             self._restoring[partition] = self._restorer.submit(partition)
 
     def take_over(self, partitions: Iterable[int]) -> None:
-        """Of the group, in its callback: taken over, but not read before each was read back."""
+        """In the group's callback: accept the assignment, but read no partition before it is restored."""
         self._consumer.incremental_assign([])
         self.take(partitions)
 
     def begin_restored(self) -> None:
-        """Let the partitions begin whose progress and state were read back."""
+        """Begin the partitions whose progress and state are restored."""
         done = [partition for partition, future in self._restoring.items() if future.done()]
         for partition in done:
             progress = self._restoring.pop(partition).result()
@@ -63,7 +62,7 @@ class Partitions:
         self.read_on(done)
 
     def give_up(self, partitions: Sequence[int]) -> None:
-        """They are somebody else's from now on."""
+        """Drop revoked or lost partitions."""
         self.stop_reading(self.ready.intersection(partitions))
         for partition in partitions:
             self._restoring.pop(partition, None)
@@ -71,7 +70,7 @@ class Partitions:
                 self.forget(partition)
 
     def read_back(self) -> None:
-        """Forget what is known of all that were ready, and read them back."""
+        """Restore all ready partitions again."""
         for partition in sorted(self.ready):
             self.forget(partition)
             self.take([partition])
@@ -101,7 +100,7 @@ class Partitions:
     def stop_reading(self, partitions: Iterable[int]) -> None:
         stopped = sorted(self._reading.intersection(partitions))
         self._reading.difference_update(stopped)
-        # Of nothing too: in a callback it answers the group, which would give up what is not read otherwise.
+        # Called even if empty: in a callback it acknowledges the revocation of partitions that are not read.
         self._consumer.incremental_unassign([TopicPartition(self._step.input_topic, p) for p in stopped])
 
     def limit(self, limits: Mapping[int, int] | None) -> None:
@@ -117,22 +116,22 @@ class Partitions:
         return max(self._step.progress(partition).next_offset, self._ends.get(partition, 0))
 
     def note_end(self, partition: int, offset: int) -> None:
-        """The partition ends here; of a held loop no more than its limits count, for what stands behind is dropped."""
+        """The partition ends here; while held no more than the limits count, since what is behind them is dropped."""
         if partition in self.ready:
             seen = offset if self.limits is None else min(offset, self.limits.get(partition, 0))
             self._ends[partition] = max(seen, self._ends.get(partition, 0))
 
     def forget_ends(self) -> None:
-        """What was seen of them is read again."""
+        """After an abort: what was read is read again."""
         self._ends.clear()
 
     def within(self, messages: list[Message], *, are_seen: bool) -> list[Message]:
-        """Those below the limits; if they count at all, one behind a limit shows that everything before it came."""
+        """The messages below the limits; with `are_seen`, one behind a limit shows that all before it was read."""
         limits = self.limits
         if limits is None:
             return messages
         if messages and len(self._reading) == 1:
-            # Of one partition they are in order: a slice of a replay has no time to look at each of millions.
+            # Messages of one partition are in order, so the last one decides: a slice of a replay has millions.
             (only,) = self._reading
             if (messages[-1].offset() or 0) < limits.get(only, 0):
                 return messages

@@ -15,7 +15,7 @@ import polars as pl
 from contracts.calendar import Calendar, CalendarKind
 from contracts.topics import Topic, combine_step
 from contracts.zones import ZoneRules
-from streaming.engine.aggregates import Aggregate, Each, Field, collect, join, text, timestamp
+from streaming.engine.aggregates import Aggregate, Field, NestedGroups, accumulate, merge, text, timestamp
 
 NAMESPACE = "electrored"
 
@@ -31,7 +31,7 @@ class Check:
 
 @dataclass(frozen=True)
 class EventColumns:
-    """Which columns of an event carry what the engine has to know."""
+    """The columns of an event that the engine needs."""
 
     source: str
     seq: str
@@ -46,7 +46,7 @@ class EventColumns:
 class Parameters:
     """What a generation was created with; changing one makes another generation.
 
-    `rules` are those of the time zone then; without them it is what this machine knows.
+    `rules` are those of the time zone then; without them those of this machine.
     """
 
     time_zone: str
@@ -77,7 +77,7 @@ class Parameters:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether this machine knows other rules of the zone than those that count."""
+        """Whether this machine has other rules of the zone than the generation."""
         return self.rules is not None and not self.rules.is_current
 
 
@@ -85,8 +85,8 @@ class Parameters:
 class Input:
     """A log that a pipeline reads, and what its events contribute.
 
-    `sources` write the log: the least of their frontiers is its watermark. Where it says True the source tells its
-    frontier all the time, so that before its first word nothing is known of the log; another may never say anything.
+    `sources` write the log: the least of their frontiers is its watermark. True: the source
+    publishes its frontier all the time, so the log has no watermark before its first one; False: it may never publish.
     `normal` brings the columns of events that are no duplicates into the form in which they are checked and grouped.
     """
 
@@ -94,7 +94,7 @@ class Input:
     sources: Mapping[str, bool]
     events: EventColumns
     checks: tuple[Check, ...]
-    aggregates: tuple[Aggregate | Each, ...]
+    aggregates: tuple[Aggregate | NestedGroups, ...]
     normal: Callable[[pl.DataFrame], pl.DataFrame] | None = None
 
 
@@ -102,12 +102,12 @@ Total = Mapping[str, Any]
 
 
 def one_row(total: Total) -> Sequence[Total]:
-    """A total is a row of the results table as it is."""
+    """A total is one row of the results table."""
     return (total,)
 
 
 def counted(total: Total) -> Total | None:
-    """A total is a public value as it is; a group whose count is zero is not there."""
+    """A total is its public value; None for a group whose count is zero."""
     return None if total["sales_count"] == 0 else total
 
 
@@ -116,7 +116,7 @@ class Pipeline:
     """The answer to one question. Building it starts nothing; a worker or the test driver runs it.
 
     `version` names the logic: a generation is pinned to it, and its partial and state schemas never change. Without a
-    `calendar` there are no windows, and nothing is late. `rows` and `public` say how a total is shown.
+    `calendar` there are no windows, and nothing is late. `rows` and `public` map a total to its rows and public value.
     """
 
     name: str
@@ -134,26 +134,26 @@ class Pipeline:
 
     def over(self, *sources: Topic) -> Pipeline:
         """The same pipeline over other logs, in the order of its inputs."""
-        inputs = [replace(found, source=source) for found, source in zip(self.inputs, sources, strict=True)]
+        inputs = [replace(one, source=source) for one, source in zip(self.inputs, sources, strict=True)]
         return replace(self, inputs=tuple(inputs))
 
-    def reads(self, found: Input) -> tuple[str, ...]:
+    def reads(self, source_input: Input) -> tuple[str, ...]:
         """The columns of the input's events that have to be decoded, each once."""
-        events = found.events
+        events = source_input.events
         names = [events.source, events.seq, events.event_time, events.recorded_time]
         names += [] if events.sign_reads is None else [events.sign_reads]
-        names += [name for check in found.checks for name in check.reads]
+        names += [name for check in source_input.checks for name in check.reads]
         names += self.group_by
-        names += [name for aggregate in found.aggregates for name in aggregate.reads]
+        names += [name for aggregate in source_input.aggregates for name in aggregate.reads]
         return tuple(dict.fromkeys(names))
 
-    def step(self, found: Input) -> str:
-        """The name of the input's combine, which its groups, transactional ids and progress bear."""
-        return combine_step([each.source.name for each in self.inputs], found.source.name)
+    def step(self, source_input: Input) -> str:
+        """The name of the input's combine, part of its group and transactional ids and of its progress keys."""
+        return combine_step([each.source.name for each in self.inputs], source_input.source.name)
 
     @property
-    def aggregates(self) -> tuple[Aggregate | Each, ...]:
-        return tuple(aggregate for found in self.inputs for aggregate in found.aggregates)
+    def aggregates(self) -> tuple[Aggregate | NestedGroups, ...]:
+        return tuple(aggregate for one in self.inputs for aggregate in one.aggregates)
 
     @property
     def key_fields(self) -> tuple[Field, ...]:
@@ -166,20 +166,16 @@ class Pipeline:
         """Every column of a partial and of a total."""
         return (*self.key_fields, *(field for aggregate in self.aggregates for field in aggregate.fields))
 
-    def collect(self, found: Input, events: pl.DataFrame) -> pl.DataFrame:
+    def accumulate(self, source_input: Input, events: pl.DataFrame) -> pl.DataFrame:
         """Events of an input → partials of their groups; what other inputs contribute is null."""
-        partials = collect(events, [field.name for field in self.key_fields], found.aggregates)
-        missing = [field for field in self.fields if field.name not in partials.columns]
-        return (
-            partials
-            if not missing
-            else partials.with_columns(pl.lit(None, field.dtype).alias(field.name) for field in missing)
+        return self._whole(
+            accumulate(events, [field.name for field in self.key_fields], source_input.aggregates)
         )
 
-    def join(self, groups: pl.DataFrame, within: Sequence[str] = ()) -> pl.DataFrame:
+    def merge(self, groups: pl.DataFrame, within: Sequence[str] = ()) -> pl.DataFrame:
         """Partials and totals → one for each group; `within` are columns that keep groups apart besides."""
         return self._whole(
-            join(groups, [*within, *(field.name for field in self.key_fields)], self.aggregates)
+            merge(groups, [*within, *(field.name for field in self.key_fields)], self.aggregates)
         )
 
     def _whole(self, groups: pl.DataFrame) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a step goes on, what it has seen, and what it counted since its generation began."""
+    """Where a step resumes, its deduplication state, and its counts since the generation began."""
 
     next_offset: int
     last_seq: Mapping[str, int] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# Logical types that say how a number is meant; others, as a uuid, say nothing about the bytes.
+# Logical types that change the meaning of a number; others, such as uuid, do not affect the bytes.
 _MEANINGS = ("decimal", "date", "time-", "timestamp-", "local-timestamp-", "duration")
 
 

@@ -3,7 +3,7 @@
 Order is what makes it right: the group's stable committed offsets first, so that no transaction of a former owner is
 open any more; then the end offsets with READ_UNCOMMITTED; then reading with read_committed until the position has
 reached them, by messages or by the offset that an end-of-partition event carries. It runs in a thread of its own:
-partitions that are restored rest, the others go on.
+partitions that are being restored are paused, the others go on.
 """
 
 from __future__ import annotations
@@ -26,31 +26,32 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Counter, Gauge
 
-from contracts.kafka import committed_offsets
-from contracts.registry import Codec
-from contracts.writers import LostSchema, Undecodable
+from kafka_client.clients import committed_offsets
+from kafka_client.error_codes import is_lost
+from kafka_client.errors import ALIEN, Fatal
+from kafka_client.offsets import ask_ends
+from kafka_client.reader import advance
+from kafka_client.registry import Codec
+from kafka_client.watchdog import watching
+from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
-from observability.waits import WAITS
-from streaming.engine.errors import ALIEN, Fatal
-from streaming.engine.failures import is_end, is_lost
-from streaming.engine.offsets import ask_ends
+from observability.waits import WAITS, Cancelled
 from streaming.engine.progress import Progress, progress_key
 from streaming.engine.state import StateStore
-from streaming.engine.watchdog import watching
 
-# An answer takes milliseconds; without one the question is put again.
+# A response takes milliseconds; without one the request is repeated.
 REQUEST_SECONDS = 5.0
 # A dead owner's transaction runs out after 5 s, so the wait for stable offsets asks this often.
 RETRY_SECONDS = 0.2
 # Every commit writes the progress of all partitions of its worker, so the newest is among the last records unless that
-# worker rested while others went on; then it is found from the beginning.
+# worker rested while others went on; then the topic is read from its beginning.
 TAIL = 2_000
 BATCH = 10_000
-# Longer than a transaction may be open: something else is wrong, and a person may want to know.
+# Longer than a transaction may be open: something else is wrong, and is logged.
 SLOW_SECONDS = 15.0
-# Then a consumer that hears nothing is replaced by a new one; longer than a transaction of a dead owner holds it back.
+# Then a consumer without responses is replaced; longer than a transaction of a dead owner holds it back.
 PATIENCE_SECONDS = 20.0
-# The end is told by an event that comes when a fetch waited in vain.
+# The end-of-partition event comes after an empty fetch.
 READING = {"fetch.wait.max.ms": 20}
 
 RESTORED = Counter(
@@ -70,7 +71,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Positions:
-    """Where a step's positions are kept. `start_offsets` is where it begins that has none."""
+    """Where a step's positions are kept. `start_offsets`: where it begins without one."""
 
     flow: str
     step: str
@@ -89,12 +90,8 @@ class State:
     store: StateStore
 
 
-class Stopped(Exception):
-    """The worker stops, so the answer is not needed."""
-
-
 class Restorer:
-    """Restores partitions one after the other in a thread; `submit` gives the progress as a future."""
+    """Restores partitions one after the other in a thread; `submit` returns the progress as a future."""
 
     def __init__(
         self,
@@ -114,7 +111,7 @@ class Restorer:
         self._known: set[str] = set()
         RESTORED.labels(positions.flow).inc(0)
         RESTORING.labels(positions.flow).set(0)
-        # Records that were read back so far: who waits for a partition sees that it moves.
+        # Records that were read back so far, which shows a waiting caller that it moves.
         self.records = 0
         self._stopping = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"restore-{positions.flow}")
@@ -155,7 +152,7 @@ class Restorer:
                 f"{place}: offset {committed} is committed but {self._at.progress_topic} has no progress"
             )
         if committed is not None and committed != progress.next_offset:
-            raise Fatal(f"{place}: offset {committed} is committed but progress says {progress.next_offset}")
+            raise Fatal(f"{place}: offset {committed} is committed but progress is at {progress.next_offset}")
         return progress
 
     def _committed(self, partition: int) -> int | None:
@@ -177,7 +174,7 @@ class Restorer:
         return self._asked("end offsets", ask)
 
     def _asked(self, what: str, ask: Callable[[], Answer]) -> Answer:
-        """The broker's answer, asked again while it says that it cannot give one yet."""
+        """The broker's response; the request is repeated while it fails with a retriable error."""
         warn_at = time.monotonic() + SLOW_SECONDS
         renew_at = time.monotonic() + PATIENCE_SECONDS
         while not self._stopping.is_set():
@@ -187,8 +184,8 @@ class Restorer:
                 if is_lost(error.args[0]):
                     raise Fatal(f"{self._at.flow}: {what}: {error.args[0].str()}") from error
                 if error.args[0].code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
-                    # After a broker's restart one client's questions may never be answered again: it keeps to what it
-                    # knew of leaders and coordinators, while everybody else's are answered.
+                    # After a broker's restart a client may get no responses any more: it keeps stale leaders and
+                    # coordinators, while other clients get theirs.
                     self._admin = self._make_admin()
                     if time.monotonic() > renew_at:
                         self._renew(what)
@@ -198,13 +195,13 @@ class Restorer:
                         "waiting for Kafka", flow=self._at.flow, what=what, reason=error.args[0].str()
                     )
                     warn_at = time.monotonic() + SLOW_SECONDS
-                    self._wait(f"Kafka does not give the {what}: {error.args[0].str()}")
+                    self._wait(f"Kafka does not return the {what}: {error.args[0].str()}")
             else:
                 self._waited()
                 return answer
             self._stopping.wait(RETRY_SECONDS)
         self._waited()
-        raise Stopped
+        raise Cancelled
 
     def _wait(self, detail: str) -> None:
         WAITS.begin("kafka", detail, f"{self._at.flow}, restoring")
@@ -213,7 +210,7 @@ class Restorer:
         WAITS.end("kafka", f"{self._at.flow}, restoring")
 
     def _renew(self, what: str) -> None:
-        """A new consumer for one that gets no answers."""
+        """Replace a consumer that gets no responses."""
         _log.warning("consumer is renewed", flow=self._at.flow, what=what)
         self._known.clear()
         with watching(self._at.flow):
@@ -247,7 +244,7 @@ class Restorer:
         return None
 
     def _catch_up(self, state: State, partition: int, end: int) -> None:
-        """Brings the local store to the end of the state topic; what it has already is not read again."""
+        """Bring the local store to the end of the state topic; what it has already is not read again."""
         store = state.store.open(partition, end)
         start = store.next_offset or OFFSET_BEGINNING
         records = 0
@@ -264,30 +261,31 @@ class Restorer:
         if position >= end:
             return
         self._assign(topic, partition, start)
-        heard_at = time.monotonic()
+        moved_at = time.monotonic()
         while position < end:
             if self._stopping.is_set():
                 self._waited()
-                raise Stopped
-            records, position = self._taken(self._consumer.consume(BATCH, 0.1), position)
+                raise Cancelled
+            positions = {partition: position}
+            records, position = self._taken(topic, positions), positions[partition]
             if records or position >= end:
                 RESTORED.labels(self._at.flow).inc(len(records))
                 RESTORING.labels(self._at.flow).set(max(0, end - position))
                 self.records += len(records)
                 yield records, position
-                heard_at = time.monotonic()
+                moved_at = time.monotonic()
                 self._waited()
-            elif time.monotonic() > heard_at + PATIENCE_SECONDS:
+            elif time.monotonic() > moved_at + PATIENCE_SECONDS:
                 self._renew(f"{topic} partition {partition}")
                 # A log may begin later than at 0.
                 self._assign(topic, partition, position or start)
-                heard_at = time.monotonic()
+                moved_at = time.monotonic()
             if time.monotonic() > warn_at:
                 _log.warning(
                     "reading back waits", flow=self._at.flow, topic=topic, position=position, end=end
                 )
                 warn_at = time.monotonic() + SLOW_SECONDS
-                if time.monotonic() > heard_at + SLOW_SECONDS:
+                if time.monotonic() > moved_at + SLOW_SECONDS:
                     where = f"{topic} partition {partition} stands at {position} of {end}"
                     self._wait(f"reading back {where}: is a transaction open there?")
         self._consumer.unassign()
@@ -299,20 +297,9 @@ class Restorer:
             self._known.add(topic)
         self._consumer.assign([TopicPartition(topic, partition, start)])
 
-    def _taken(self, messages: Sequence[Message], position: int) -> tuple[list[Message], int]:
-        """The records among them, and the position after all of them: ends pass markers, too."""
-        records: list[Message] = []
-        for message in messages:
-            failure, offset = message.error(), message.offset() or 0
-            if failure is None:
-                records.append(message)
-                position = max(position, offset + 1)
-            elif is_end(failure):
-                position = max(position, offset)
-            elif is_lost(failure):
-                raise Fatal(
-                    f"{message.topic()} partition {message.partition()} cannot be read from {position}: {failure.str()}"
-                )
-            else:
-                _log.warning("reading back is retried", flow=self._at.flow, reason=failure.str())
-        return records, position
+    def _taken(self, topic: str, positions: dict[int, int]) -> list[Message]:
+        try:
+            return advance(self._consumer.consume(BATCH, 0.1), positions)
+        except KafkaException as error:
+            where = ", ".join(f"partition {number} from {at}" for number, at in positions.items())
+            raise Fatal(f"{topic} {where} cannot be read: {error.args[0].str()}") from error

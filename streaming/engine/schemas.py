@@ -1,4 +1,4 @@
-"""The schema registry as a process sees it that can wait: away is waited for, a refusal is one line."""
+"""A registry client for long-running processes: it waits while the registry is away, and raises a refusal as Fatal."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_exponential
 
-from contracts.registry import Registry, Unreachable
 from contracts.settings import KafkaSettings
-from contracts.writers import LostSchema
+from kafka_client.errors import Fatal
+from kafka_client.registry import Registry, Unreachable
+from kafka_client.writer_schemas import LostSchema
 from observability import logs
-from observability.waits import WAITS
-from streaming.engine.errors import Fatal, Stopping
+from observability.waits import WAITS, Cancelled
 
-# A registry that starts answers so, or what stands before it does.
+# Responses of a registry that starts, or of a proxy before it.
 _STARTING = frozenset({408, 425, 429})
-# Between two looks for an id that the registry lost.
+# Between two checks for an id that the registry lost.
 LOST_SECONDS = 5.0
 
 T = TypeVar("T")
@@ -30,10 +30,10 @@ _log = logs.get(__name__)
 
 
 class PatientRegistry(Registry):
-    """Asks until there is an answer or `stop` is set.
+    """Retries until there is a response or `stop` is set.
 
-    Raises Stopping when told to stop while it is away, Fatal for what it would refuse again, and Undecodable for an id
-    that it does not know or that is of something else, because that is an answer about a record.
+    Raises Cancelled when `stop` is set during an outage, Fatal for a refusal that a retry does not change, and
+    Undecodable for an id that is unknown or of another schema: that concerns a record.
     """
 
     def __init__(self, settings: KafkaSettings, stop: threading.Event | None = None) -> None:
@@ -67,7 +67,7 @@ class PatientRegistry(Registry):
         try:
             return retrying(call)
         except RetryError as error:
-            raise Stopping from error
+            raise Cancelled from error
         except SchemaRegistryError as error:
             raise Fatal(
                 f"the schema registry at {self._url} refuses {what} ({reason(error)}): is "
@@ -89,21 +89,21 @@ class PatientRegistry(Registry):
             _log.warning("the schema registry does not answer, retried", url=self._url, reason=error)
 
     def wait_for(self, error: LostSchema, is_found: Callable[[], bool]) -> None:
-        """Wait until the id was put back. Raises Stopping when told to stop."""
+        """Wait until the id was put back. Raises Cancelled when `stop` is set."""
         _log.error("values are held back", reason=str(error))
         try:
             while not is_found():
-                # Each time: another thread may have waited for the registry's answer, and got it.
+                # Each time: another thread may have ended the same wait.
                 WAITS.begin("registry", str(error))
                 if self.stop.wait(LOST_SECONDS):
-                    raise Stopping
+                    raise Cancelled
         finally:
             WAITS.end("registry")
-        _log.info("the schema registry knows the id again")
+        _log.info("the schema registry has the id again")
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the registry may answer the same question otherwise in a moment."""
+    """Whether a retry of the same request may succeed."""
     if isinstance(error, SchemaRegistryError):
         return error.http_status_code >= 500 or error.http_status_code in _STARTING
     return isinstance(error, Unreachable)

@@ -1,8 +1,8 @@
 """The local store of totals: a cache of the state topic on disk, so state may be larger than memory.
 
-It is written after the commit and notes, in the batch of the values themselves, up to which offset of the state topic
-they reach. What it says is believed only if that fits the topic: otherwise it is thrown away and read anew. A process
-that died between commit and write left it behind, never ahead; the next start reads what is missing from the topic.
+It is written after the commit, with the next offset of the state topic in the same batch. Its content is used only if
+that offset fits the topic: otherwise it is dropped and read anew. A process that died between commit and write left it
+behind, never ahead; the next start reads the rest from the topic.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import cast
 
 from rocksdict import Options, Rdict, WriteBatch
 
+from kafka_client.errors import Fatal
 from observability import logs
-from streaming.engine.errors import Fatal
 
 # Group keys hold a separator and `watermark` is text, so neither begins with a zero byte.
 _TOPIC_ID = b"\x00topic_id"
@@ -42,7 +42,7 @@ class PartitionStore:
     """The totals of one state partition, and the offset of the state topic that they reflect."""
 
     def __init__(self, folder: Path, topic_id: str, end: int) -> None:
-        """Open what is there if it belongs to this topic and does not claim more than the topic has (`end`)."""
+        """Open the store; it starts empty if it is of another topic or its offset is beyond the topic's `end`."""
         self._folder = folder
         self._db = self._open(topic_id)
         self.next_offset = self._noted(topic_id)
@@ -57,7 +57,7 @@ class PartitionStore:
         return cast(list[bytes | None], self._db.get(list(keys)))
 
     def write(self, items: Iterable[tuple[bytes, bytes]], next_offset: int | None) -> None:
-        """Values and note in one batch; without a note what is there stays, and the values are read again one day."""
+        """Values and next offset in one batch; without an offset the old one stays, and a restart reads them again."""
         batch = WriteBatch(raw_mode=True)
         for key, value in items:
             batch.put(key, value)
@@ -78,10 +78,10 @@ class PartitionStore:
     def _open(self, topic_id: str) -> Rdict:
         try:
             return Rdict(str(self._folder), _options())
-        except Exception as error:  # rocksdict has no class of its own for what RocksDB refuses
+        except Exception as error:  # rocksdict has no class of its own for errors of RocksDB
             if "lock" in str(error).lower():
                 raise Fatal(
-                    f"state store {self._folder} is in use: is the same slot started twice?"
+                    f"state store {self._folder} is in use: was another worker started with the same --slot?"
                 ) from error
             _log.warning(
                 "state store does not open and is read anew", store=str(self._folder), reason=str(error)
@@ -90,7 +90,7 @@ class PartitionStore:
             return Rdict(str(self._folder), _options())
 
     def _noted(self, topic_id: str) -> int | None:
-        """The noted offset; None for a store that is new or whose notes do not fit the topic."""
+        """The stored offset; None for a store that is new or of another topic."""
         known, noted = self.get_many([_TOPIC_ID, _NEXT_OFFSET])
         if known is None and noted is None:
             return None
@@ -112,7 +112,7 @@ class PartitionStore:
 
 
 class StateStore:
-    """The stores of the state partitions that a worker holds. Below `folder` each partition has its own."""
+    """The stores of a worker's state partitions, one below `folder` for each."""
 
     def __init__(self, folder: Path, topic_id: str) -> None:
         self._folder = folder
@@ -134,7 +134,7 @@ class StateStore:
             store.close()
 
     def close_all(self) -> None:
-        """Those that are being brought up to date included: nobody else can open one that is left open."""
+        """Including those that are being restored: an open store is locked for other processes."""
         for partition in sorted(self._open):
             self.close(partition)
 

@@ -36,7 +36,7 @@ class Output:
 
     records: list[OutRecord] = field(default_factory=list)
     progress: dict[int, Progress] = field(default_factory=dict)
-    # When the oldest event in it was recorded; None if there is none whose age says anything.
+    # When the oldest event in it was recorded; None if no event has a meaningful age.
     oldest_micros: int | None = None
     # Dead letters by kind.
     refused: Mapping[str, int] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Step(Protocol):
         """Everything recorded up to `at` was consumed from the partition."""
 
     def pending(self) -> bool:
-        """Is there anything to commit?"""
+        """Whether there is anything to commit."""
 
     def take(self) -> Output:
         """What one transaction must hold; called once between two of `accept` or `reset`."""
@@ -75,10 +75,10 @@ class Step(Protocol):
         """The transaction committed: the overlay becomes state."""
 
     def reset(self) -> None:
-        """The transaction was aborted, or its outcome was learnt to be so: the overlay is dropped."""
+        """The transaction was aborted: the overlay is dropped."""
 
     def progress(self, partition: int) -> Progress:
-        """The accepted progress: where to go on."""
+        """The accepted progress: where to resume."""
 
 
 class Assigned:
@@ -116,6 +116,3 @@ class Assigned:
 
     def reset(self) -> None:
         self._overlay.clear()
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(self._accepted)

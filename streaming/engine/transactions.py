@@ -1,7 +1,8 @@
 """The one wrapper around a transactional producer: one output, one transaction, one clear outcome.
 
-An outcome is one of four: committed; `Abortable`, aborted on the broker too; `OutcomeUnknown`, the producer did not
-answer clearly and was replaced, so that the progress topic has to be asked; `Fatal`, another process took over.
+An outcome is one of five: committed; `Abortable`, aborted on the broker too; `OutcomeUnknown`, the producer did not
+return clearly and was replaced, so that the progress topic has to be read; `Fenced`, another process took over;
+`Refused`, a record is too large for Kafka.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from contracts.kafka import is_fenced
+from kafka_client import latency_header
+from kafka_client.clients import is_fenced
+from kafka_client.error_codes import is_too_large
+from kafka_client.errors import Abortable, Fatal, Fenced, OutcomeUnknown, Refused
+from kafka_client.watchdog import watching
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
 from observability.waits import WAITS
-from streaming.engine import age
-from streaming.engine.errors import Abortable, Fatal
-from streaming.engine.failures import is_too_large
 from streaming.engine.step import OutRecord
-from streaming.engine.watchdog import watching
 
 # One call's wait for the broker; a broker that restarts is back in about 5 s.
 CALL_SECONDS = 10.0
-# Then the answer is given up: longer than an election, shorter than a person's patience.
+# Then a call is given up: longer than a leader election.
 PATIENCE_SECONDS = 60.0
 # Above it a producer that cannot send makes room before it takes more.
 FULL_QUEUE_WAIT_SECONDS = 0.1
@@ -36,10 +37,6 @@ _OUTCOMES = ("committed", "aborted", "unknown", "fenced", "refused")
 Delivered = dict[tuple[str, int], int]
 
 _log = logs.get(__name__)
-
-
-class OutcomeUnknown(Abortable):
-    """The commit may or may not have happened; the producer is a new one, and only progress knows."""
 
 
 class Transactions:
@@ -63,14 +60,14 @@ class Transactions:
     ) -> Delivered:
         """All records and the consumed offsets in one transaction; Kafka keeps `metadata` beside each offset.
 
-        `oldest_micros` goes with the last record to each explicitly chosen partition, see `streaming/engine/age.py`.
-        Gives the offset after the last record that went to each explicitly chosen partition. Raises Abortable when
-        it was aborted, OutcomeUnknown when the answer did not come, Fatal when this producer was fenced or a record
-        is too large for Kafka.
+        `oldest_micros` goes with the last record to each explicitly chosen partition: kafka_client/latency_header.py.
+        Returns the offset after the last record that went to each explicitly chosen partition. Raises Abortable when
+        it was aborted, OutcomeUnknown when no response came, Fenced when another process took over, Refused when a
+        record is too large for Kafka.
         """
         producer = self._producer
         if producer is None:
-            raise Fatal(f"{self._flow}: the producer was given up before; a new process goes on")
+            raise Fatal(f"{self._flow}: the producer was given up before; start a new process")
         started = time.perf_counter()
         consumed = [
             TopicPartition(topic, partition, offset, metadata)
@@ -93,7 +90,7 @@ class Transactions:
         return delivered
 
     def close(self) -> None:
-        """Let the producer go; what it did not commit is aborted by its successor, or by the broker.
+        """Drop the producer; what it did not commit is aborted by its successor, or by the broker.
 
         Its own `close` would abort first, and wait for ever for a broker that is away.
         """
@@ -115,7 +112,7 @@ class Transactions:
             if record.partition is None:
                 _send(producer, record, None)
                 continue
-            # Within a partition order is kept, so the last report says it all; one callback a record would cost.
+            # Within a partition order is kept, so the last delivery report suffices; a callback per record would cost.
             place = (record.topic, record.partition)
             if place in last:
                 _send(producer, last[place], None)
@@ -131,7 +128,7 @@ class Transactions:
             _send(producer, record, note, oldest_micros)
 
     def _retried(self, call: Callable[[float], None], patience: float = PATIENCE_SECONDS) -> None:
-        """The call, again while the broker says that this is safe."""
+        """The call, retried while the error is retriable."""
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -147,25 +144,25 @@ class Transactions:
                 detail = f"Kafka does not answer a transaction of {self._flow}: {failure.str()}"
                 WAITS.begin("kafka", detail, f"{self._flow}, transactions")
 
-    def _fenced(self, failure: KafkaError) -> Fatal:
+    def _fenced(self, failure: KafkaError) -> Fenced:
         TRANSACTIONS.labels(self._flow, "fenced").inc()
-        return Fatal(
+        return Fenced(
             f"{self._flow}: the producer was fenced ({failure.str()}): another process took its transactional id, "
             "or the broker ended a transaction that ran out of time; a new process goes on from the progress topic"
         )
 
-    def _too_large(self, records: Sequence[OutRecord], failure: KafkaError) -> Fatal:
-        """Again would be refused again. The transaction stays open for the next producer, which aborts it."""
+    def _too_large(self, records: Sequence[OutRecord], failure: KafkaError) -> Refused:
+        """A retry would be refused again. The transaction stays open for the next producer, which aborts it."""
         TRANSACTIONS.labels(self._flow, "refused").inc()
         largest = max(records, key=_size)
-        return Fatal(
+        return Refused(
             f"{self._flow}: Kafka refuses what is too large ({failure.str()}): the largest record has "
             f"{_size(largest):,} bytes, for topic {largest.topic}; nothing of this transaction counts, and no restart "
             "helps before it is allowed there"
         )
 
     def _resolve(self, producer: Producer, failure: KafkaError) -> Exception:
-        """Bring the producer back to a state without a transaction, and say what became of the last one."""
+        """End the producer's transaction; returns its outcome as an exception."""
         if is_fenced(failure):
             return self._fenced(failure)
         if failure.txn_requires_abort():
@@ -173,7 +170,7 @@ class Transactions:
                 self._retried(producer.abort_transaction)
             except KafkaException as error:
                 failure = error.args[0]
-                # Seen only now if the broker ended the transaction, or gave the id away, since its last answer.
+                # Only now if the broker ended the transaction, or another producer took the id.
                 if is_fenced(failure):
                     return self._fenced(failure)
             else:
@@ -207,7 +204,7 @@ def _send(
 ) -> None:
     arguments: dict[str, Any] = {"key": record.key}
     if oldest_micros is not None:
-        arguments["headers"] = age.headers(oldest_micros)
+        arguments["headers"] = latency_header.headers(oldest_micros)
     if record.partition is not None:
         arguments["partition"] = record.partition
     if on_delivery is not None:

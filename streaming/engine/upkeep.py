@@ -1,4 +1,4 @@
-"""What a loop looks after besides its records: that its topics are the right ones, and what may be deleted."""
+"""Periodic checks of a loop: topic identity, assignment, size of the state, deletion of merged partials."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
+from kafka_client.error_codes import is_lost
+from kafka_client.errors import RESTORING, Fatal
+from kafka_client.topic_guard import difference, gone
 from observability import logs
 from observability.waits import WAITS
-from streaming.engine.errors import RESTORING, Fatal
-from streaming.engine.failures import is_lost
-from streaming.engine.loop import Attendant, Loop
+from streaming.engine.loop import Loop, Punctuator
 from streaming.engine.state import StateStore
 
 REQUEST_SECONDS = 10.0
-# A topic made anew loses positions at once anyway; this finds the one that grew back to the old offsets.
+# A re-created topic loses positions at once anyway; this detects one that grew back to the old offsets.
 GUARD_SECONDS = 15.0
 # While Kafka is away.
 GUARD_AGAIN_SECONDS = 1.0
-# A worker that left is forgotten by the group after 5 s, or whatever a broker that is not ours was told.
+# The group removes a worker that left after the session timeout: 5 s, or what another broker has configured.
 ASSIGNED_SECONDS = 30.0
 # Partials are small and deleted in segments, so often is of no use.
 DELETE_SECONDS = 60.0
@@ -36,13 +37,13 @@ BYTES = Gauge("electrored_state_bytes", "Size of the local store of the state", 
 _log = logs.get(__name__)
 
 
-class TopicGuard(Attendant):
+class TopicGuard(Punctuator):
     """Stops the loop when a topic was re-created or resized: offsets and owners would mean something else."""
 
     def __init__(self, admin: AdminClient, topics: Mapping[str, tuple[str, int]], reporter: str = "") -> None:
         """`topics`: id and partition count by name, as the generation's record has them.
 
-        Kafka that does not answer is a wait of the reporter's.
+        While Kafka does not answer, that is reported as a wait of `reporter`.
         """
         self._admin = admin
         self._topics = topics
@@ -51,13 +52,13 @@ class TopicGuard(Attendant):
         self._asked: Mapping[str, Future[Any]] = {}
 
     def check(self) -> None:
-        """Ask and wait; for the start. Raises Fatal for a topic that is not the one of the record."""
+        """Query and wait; for the start. Raises Fatal for a topic that is not the one of the record."""
         self._ask()
         for future in self._asked.values():
             future.exception()
         self._judge()
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         if self._asked:
             if all(future.done() for future in self._asked.values()):
                 self._judge()
@@ -79,35 +80,30 @@ class TopicGuard(Attendant):
         for name, future in asked.items():
             wanted = self._topics[name]
             try:
-                found = future.result()
+                description = future.result()
             except KafkaException as error:
                 if is_lost(error.args[0]):
-                    raise Fatal(
-                        f"topic {name} is gone ({error.args[0].str()}), and the results database counts on it: was "
-                        f"that restored to before the generation was retired? {RESTORING}"
-                    ) from error
+                    raise gone(name, error.args[0]) from error
                 reason = error.args[0].str()
                 _log.warning("topics are checked again", topic=name, reason=reason)
                 WAITS.begin("kafka", f"Kafka does not describe topic {name}: {reason}", self._reporter)
                 self._ask_at, answered = time.monotonic() + GUARD_AGAIN_SECONDS, False
                 continue
-            if (str(found.topic_id), len(found.partitions)) != wanted:
-                raise Fatal(
-                    f"topic {name} has id {found.topic_id} and {len(found.partitions)} partitions, the generation was "
-                    f"made with {wanted[0]} and {wanted[1]}: it was re-created or resized; {RESTORING}"
-                )
+            current = str(description.topic_id), len(description.partitions)
+            if changed := difference(name, wanted, current):
+                raise Fatal(f"{changed}; {RESTORING}")
         if answered:
             WAITS.end("kafka", self._reporter)
 
 
-class Assignment(Attendant):
-    """Reports a loop that has nothing to read, because others have all partitions or the group gives none."""
+class Assignment(Punctuator):
+    """Reports a loop that has nothing to read, because other members have all partitions or the group assigns none."""
 
     def __init__(self, group_id: str) -> None:
         self._group_id = group_id
         self._since: float | None = None
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         if loop.has_partitions:
             if self._since is not None:
                 self.close(loop)
@@ -127,8 +123,8 @@ class Assignment(Attendant):
         WAITS.end("partitions", loop.flow)
 
 
-class StateSize(Attendant):
-    """Shows how large the state of each partition is."""
+class StateSize(Punctuator):
+    """Metrics of the size of each state partition."""
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
@@ -136,7 +132,7 @@ class StateSize(Attendant):
         self._flow = ""
         self._shown: frozenset[int] = frozenset()
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         if time.monotonic() - self._measured_at < MEASURE_SECONDS:
             return
         self._measured_at = time.monotonic()
@@ -156,8 +152,8 @@ class StateSize(Attendant):
             BYTES.remove(self._flow, str(partition))
 
 
-class Deletion(Attendant):
-    """Deletes what merge has committed from its input; nobody else reads it."""
+class Deletion(Punctuator):
+    """Deletes what merge has committed from its input, which has no other reader."""
 
     def __init__(self, admin: AdminClient) -> None:
         self._admin = admin
@@ -165,7 +161,7 @@ class Deletion(Attendant):
         self._asked: Mapping[TopicPartition, Future[Any]] = {}
         self._deleted: dict[int, int] = {}
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         if self._asked:
             self._judge()
         elif time.monotonic() - self._asked_at >= DELETE_SECONDS:
@@ -173,7 +169,7 @@ class Deletion(Attendant):
 
     def _ask(self, loop: Loop) -> None:
         self._asked_at = time.monotonic()
-        # The accepted progress: committed, so nobody goes back behind it.
+        # The accepted progress: committed, so no reader goes back behind it.
         wanted = {partition: loop.step.progress(partition).next_offset for partition in loop.ready}
         places = [
             TopicPartition(loop.step.input_topic, partition, offset)

@@ -1,4 +1,4 @@
-"""Watermarks of combine's input: what the sources say is complete, once it was consumed here.
+"""Watermarks of combine's input: the frontiers of the sources, once they were consumed here.
 
 A worker that has read frontier f and then consumed a partition beyond the end offset that it fetched after that, open
 transactions included, has seen every event recorded up to f there.
@@ -17,13 +17,13 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
-from contracts.registry import Codec
-from contracts.writers import LostSchema, Undecodable
+from kafka_client.errors import Fatal
+from kafka_client.offsets import Asked, ask_ends
+from kafka_client.reader import take
+from kafka_client.registry import Codec
+from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
-from streaming.engine.errors import Fatal
-from streaming.engine.failures import is_end, is_lost
-from streaming.engine.loop import Attendant, Loop
-from streaming.engine.offsets import Asked, ask_ends
+from streaming.engine.loop import Loop, Punctuator
 
 # Sources publish about once a second.
 INTERVAL_SECONDS = 1.0
@@ -55,9 +55,9 @@ class Frontiers:
     def __init__(
         self, consumer: Consumer, topic: str, codec: Codec, end: int, sources: Mapping[str, bool]
     ) -> None:
-        """`end`: the topic's end at the start; below it a source may stand that was not read yet.
+        """`end`: the topic's end at the start; before it is reached a source's position may be unread.
 
-        `sources`: by name, whether it tells its frontier all the time. Without a word of such a one nothing is known.
+        `sources`: by name, whether it publishes its frontier all the time; there is no watermark before its first one.
         """
         self._sources = sources
         self._keys = {name.encode() for name in sources}
@@ -65,41 +65,34 @@ class Frontiers:
         self._topic = topic
         self._codec = codec
         self._end = end
-        self._position = 0
+        self._positions = {0: 0}
         self._newest: dict[str, datetime | None] = {}
         consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
 
     def read(self) -> datetime | None:
-        """The minimum over the sources; None while nothing can be said. Does not wait."""
+        """The minimum over the sources; None while it is not known. Does not wait."""
         values: dict[bytes, list[bytes]] = {}
-        while messages := self._consumer.consume(BATCH, 0):
-            for message in messages:
-                failure = message.error()
-                offset = message.offset() or 0
-                if failure is None:
-                    self._position = max(self._position, offset + 1)
+        try:
+            while messages := take(self._consumer, self._positions, 0, BATCH):
+                for message in messages:
                     key, value = message.key(), message.value()
-                    # Under any other key stands nothing of interest here, and maybe something of others.
+                    # Other keys are of other sources, or foreign.
                     if key in self._keys and value is not None:
                         values.setdefault(key, []).append(value)
-                elif is_end(failure):
-                    self._position = max(self._position, offset)
-                elif is_lost(failure):
-                    raise Fatal(f"{self._topic} cannot be read: {failure.str()}")
-                else:
-                    _log.warning("reading frontiers is retried", reason=failure.str())
+        except KafkaException as error:
+            raise Fatal(f"{self._topic} cannot be read: {error.args[0].str()}") from error
         for key, of_key in values.items():
             branch, record = self._newest_of(key, of_key)
             if branch == "electrored.SourcePosition" and record["source"] == key.decode():
                 self._newest[record["source"]] = record["frontier"]
-        held = [frontier for frontier in self._newest.values() if frontier is not None]
-        unheard = any(always and name not in self._newest for name, always in self._sources.items())
-        if self._position < self._end or unheard or not held or min(held) <= EPOCH:
+        frontiers = [frontier for frontier in self._newest.values() if frontier is not None]
+        no_progress = any(always and name not in self._newest for name, always in self._sources.items())
+        if self._positions[0] < self._end or no_progress or not frontiers or min(frontiers) <= EPOCH:
             return None
-        return min(held)
+        return min(frontiers)
 
     def _newest_of(self, key: bytes, values: list[bytes]) -> tuple[str, dict[str, Any]]:
-        """What was written last; a value of others is passed over, and the source stands where it was before."""
+        """The newest record; a foreign value is skipped, and the source stays where it was before."""
         for value in reversed(values):
             try:
                 branch, record = self._codec.decode(value)
@@ -120,8 +113,8 @@ class Frontiers:
         self._consumer.close()
 
 
-class Watermarks(Attendant):
-    """Gives combine the watermark of each partition about once a second, idle or not."""
+class Watermarks(Punctuator):
+    """Passes the watermark of each partition to combine about once a second, idle or not."""
 
     def __init__(self, frontiers: Frontiers, admin: AdminClient) -> None:
         self._frontiers = frontiers
@@ -134,7 +127,7 @@ class Watermarks(Attendant):
         self._flow = ""
         self._shown: dict[int, datetime] = {}
 
-    def attend(self, loop: Loop) -> None:
+    def punctuate(self, loop: Loop) -> None:
         self._ask(loop)
         self._take_answer()
         self._reach(loop)
@@ -170,7 +163,7 @@ class Watermarks(Attendant):
         self._waiting.append(Target(frontier, ends))
 
     def _reach(self, loop: Loop) -> None:
-        """Hand on what was consumed far enough. A partition that came later waits for the next frontier."""
+        """Pass on the frontiers that were consumed. A partition that was assigned later waits for the next one."""
         ready = loop.ready
         while self._waiting:
             target = self._waiting[0]

@@ -1,4 +1,4 @@
-"""What a joined sale is shown as: its status, its rows in the results database, its public value.
+"""The results of a joined sale: its status, its rows in the results database, its public value.
 
 All of it is a function of the total, so that table and topic cannot differ.
 """
@@ -20,7 +20,7 @@ Item = Mapping[str, Any]
 
 
 def status(amount: Decimal, currency: str, payments: Sequence[Item]) -> str:
-    """What its payments say of a sale; each as it was last confirmed.
+    """The status of a sale by its payments, each as it was last confirmed.
 
     1. No payment: PENDING.  2. Payments, and all were given back: REFUNDED.  3. What is still confirmed decides: in the
     sale's currency and, together, its amount: CONFIRMED, else AMOUNT_MISMATCH. So of two payments of which one was
@@ -44,13 +44,13 @@ def rows(total: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     sales, payments = _sales(total), _payments(total)
     ambiguous = sum(sale["sales_count"] != 0 for sale in sales) > 1
-    said = json.dumps([payment | _as_text(payment) for payment in payments])
+    as_json = json.dumps([payment | _as_text(payment) for payment in payments])
     return [
         {
             "sale_id": total["sale_id"],
             **sale,
             "status": status(sale["amount"], sale["currency"], () if ambiguous else payments),
-            "payments": said,
+            "payments": as_json,
             "ambiguous": ambiguous and sale["sales_count"] != 0,
         }
         for sale in sales
@@ -58,7 +58,7 @@ def rows(total: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def public(total: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The value of the public topic; None while no sale stands."""
+    """The value of the public topic; None while every sale is reversed."""
     sales = [sale for sale in _sales(total) if sale["sales_count"] != 0]
     if not sales:
         return None
@@ -73,11 +73,11 @@ def public(total: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _sales(total: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sale of each source, in order of their names; of a source's currencies the one that stands."""
+    """The sale of each source, in order of their names; of a source's currencies the one that is not reversed."""
     by_source: dict[str, dict[str, Any]] = {}
     for _, item in total["sales"] or ():
         known = by_source.get(item["source"])
-        # Of several that do not stand the newest, so that a row is a function of the facts and not of their order.
+        # Of several that are reversed the newest, so that a row is a function of the facts and not of their order.
         if known is None or _standing(item) > _standing(known):
             by_source[item["source"]] = item
     return [

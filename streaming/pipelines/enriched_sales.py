@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from contracts.topics import ENRICHED_SALES, PAYMENT_CONFIRMATIONS, SALES_EVENTS
-from streaming.engine.aggregates import Each, text, whole
+from streaming.engine.aggregates import NestedGroups, text, whole
 from streaming.engine.pipeline import Input, Pipeline
 from streaming.pipelines import payment_confirmations, sale_events
 from streaming.pipelines.enriched_sale import public, rows
 
 # By currency too: where a correction changed it, the reversal of the old and the new sale never meet in one sum.
-SALES = Each(
+SALES = NestedGroups(
     "sales",
     by=(text("source"), text("currency")),
     count="sales_count",
@@ -26,19 +26,19 @@ SALES = Each(
         text("product"),
     ),
 )
-# Confirmed twice is one payment; of what is said about it the newest counts.
-PAYMENTS = Each(
+# A payment that is confirmed twice is one payment, with the values of the newest confirmation.
+PAYMENTS = NestedGroups(
     "payments",
     by=(text("payment_id"),),
     order=(whole("confirmed_at"), whole("seq"), text("source")),
     latest=(whole("amount"), text("currency"), text("status")),
 )
-# What a sale's status is a function of, and what is shown of each payment; see enriched_sale.py.
+# The columns that decide a sale's status, and those shown of each payment; see enriched_sale.py.
 DECIDING = (
     *("sales.amount", "sales.currency", "sales.sales_count"),
     *("payments.amount", "payments.currency", "payments.status"),
 )
-SAID = ("payment_id", "amount", "currency", "status", "confirmed_at")
+PAYMENT_COLUMNS = ("payment_id", "amount", "currency", "status", "confirmed_at")
 
 V1 = Pipeline(
     name="enriched-sales",
@@ -62,7 +62,9 @@ V1 = Pipeline(
     made_of={
         "status": DECIDING,
         "sales.status": DECIDING,
-        "payments": tuple(f"payments.{field.name}" for field in PAYMENTS.item if field.name in SAID),
+        "payments": tuple(
+            f"payments.{field.name}" for field in PAYMENTS.item if field.name in PAYMENT_COLUMNS
+        ),
         "ambiguous": ("sales.sales_count",),
     },
 )
@@ -71,7 +73,7 @@ V2 = replace(
     V1,
     version=2,
     inputs=tuple(
-        replace(found, checks=events.CHECKS, normal=events.NORMAL)
-        for found, events in zip(V1.inputs, (sale_events, payment_confirmations), strict=True)
+        replace(source_input, checks=events.CHECKS, normal=events.NORMAL)
+        for source_input, events in zip(V1.inputs, (sale_events, payment_confirmations), strict=True)
     ),
 )

@@ -1,4 +1,4 @@
-"""The one rule for texts over the columns of events, so that a log which an older release wrote adds up, too."""
+"""Normalises the texts of events, so that events of older releases group with new ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FEW = 100
 
 
 def normal(names: Sequence[str], descriptions: Sequence[str] = ()) -> Callable[[pl.DataFrame], pl.DataFrame]:
-    """What makes the texts of events normal: a name that holds what cannot be seen is null, for `name_checks`."""
+    """Normalises the texts of events: a name with invisible characters becomes null, for `name_checks`."""
     readers = dict.fromkeys(names, _name) | dict.fromkeys(descriptions, _description)
 
     def read(events: pl.DataFrame) -> pl.DataFrame:
@@ -42,7 +42,7 @@ def _joined(events: pl.DataFrame, names: Sequence[str]) -> Sequence[str]:
 
 
 def _is_odd(joined: str) -> bool:
-    """Asked of a whole column at once: as cheap as looking for a NUL in each text."""
+    """Whether a whole column needs normalising; costs as much as a search for NUL."""
     return not texts.are_plain(joined.encode())
 
 

@@ -1,4 +1,4 @@
-"""What pipelines over payment-confirmations share: the columns the engine has to know, and what makes one valid."""
+"""Shared by pipelines over payment-confirmations: the columns that the engine needs, and the checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streaming.engine.pipeline import Check, EventColumns
 from streaming.pipelines.normal_texts import name_checks, normal
 from streaming.pipelines.sale_events import micros, text_checks
 
-# Who writes them.
+# Their sources.
 SOURCES = {"soap": True}
 # A refund is a later fact about the payment, not a reversal of an event.
 EVENTS = EventColumns(
@@ -57,6 +57,6 @@ def _checks(of_text: Callable[..., tuple[Check, ...]]) -> tuple[Check, ...]:
 
 
 CHECKS_V1 = _checks(text_checks)
-# From version 2 on texts are read by the one rule for texts.
+# From version 2 on texts are normalised.
 CHECKS = _checks(name_checks)
 NORMAL = normal(("sale_id", "payment_id"))

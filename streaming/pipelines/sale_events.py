@@ -1,6 +1,6 @@
-"""What all pipelines over sales-events share: the columns the engine has to know, and what makes an event valid.
+"""Shared by all pipelines over sales-events: the columns that the engine needs, and the checks.
 
-Validity looks only at what a sale and its reversal have in common, so that both are taken or both are refused.
+The checks use only what a sale and its reversal have in common, so that both are accepted or both refused.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from contracts.texts import MOST_NAME_BYTES, MOST_SALE_ID_BYTES
 from streaming.engine.pipeline import Check, EventColumns
 from streaming.pipelines.normal_texts import name_checks, normal
 
-# Who writes them.
-# Files come now and then, or never; change capture tells its frontier all the time.
+# Their sources: change capture publishes its frontier all the time; files may never come.
 SOURCES = {"postgres": True, "csv": False}
 EVENTS = EventColumns(
     source="source",
@@ -77,6 +76,6 @@ def _checks(of_text: Callable[..., tuple[Check, ...]]) -> tuple[Check, ...]:
 
 
 CHECKS_V1 = _checks(text_checks)
-# From version 2 on texts are read by the one rule for texts.
+# From version 2 on texts are normalised.
 CHECKS = _checks(name_checks)
 NORMAL = normal(("sale_id", "country", "city", "salesman_id"), ("salesman_name", "product"))

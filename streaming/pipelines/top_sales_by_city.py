@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from contracts.topics import SALES_EVENTS, TOP_SALES_BY_CITY
-from streaming.engine.aggregates import Count, Late, Sum
+from streaming.engine.aggregates import Count, LateStats, Sum
 from streaming.engine.pipeline import Input, Pipeline
 from streaming.pipelines.sale_events import CHECKS, CHECKS_V1, EVENTS, NORMAL, SOURCES
 
-AGGREGATES = (Sum("total", "amount"), Count("sales_count"), Late("amount", "recorded_at"))
+AGGREGATES = (Sum("total", "amount"), Count("sales_count"), LateStats("amount", "recorded_at"))
 
 V1 = Pipeline(
     name="top-sales-by-city",

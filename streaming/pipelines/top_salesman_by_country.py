@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from contracts.topics import SALES_EVENTS, TOP_SALESMAN_BY_COUNTRY
-from streaming.engine.aggregates import Count, GreatestBy, Late, Sum, text, timestamp, whole
+from streaming.engine.aggregates import ArgMax, Count, LateStats, Sum, text, timestamp, whole
 from streaming.engine.pipeline import Input, Pipeline
 from streaming.pipelines.sale_events import CHECKS, CHECKS_V1, EVENTS, NORMAL, SOURCES
 
 AGGREGATES = (
-    GreatestBy(text("salesman_name"), (timestamp("sold_at"), text("sale_id"), whole("seq")), prefix="name"),
+    ArgMax(text("salesman_name"), (timestamp("sold_at"), text("sale_id"), whole("seq")), prefix="name"),
     Sum("total", "amount"),
     Count("sales_count"),
-    Late("amount", "recorded_at"),
+    LateStats("amount", "recorded_at"),
 )
 
 V1 = Pipeline(

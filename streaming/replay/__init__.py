@@ -1,1 +1,1 @@
-"""How Kappa corrects itself: another generation is built beside the live one, compared with it, and promoted."""
+"""Replay: another generation is built beside the live one, compared with it, and promoted."""

@@ -1,4 +1,4 @@
-"""`python -m streaming generations|replay|diff|promote|rollback|retire`: what a person does with generations."""
+"""`python -m streaming generations|replay|diff|promote|rollback|retire`."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from sqlalchemy.pool import NullPool
 from contracts import tables
 from contracts.differences import changes, csv_of
 from contracts.settings import KafkaSettings, ResultsDbSettings, from_environment
+from kafka_client.errors import ElectroRedError
+from lineage.emitter import ProgressCell, open_emitter
 from observability import logs
-from observability.lineage.runs import Saying, telling
+from observability.supervision import reason as first_line
 from streaming import lineage as lineage_of
-from streaming.engine.errors import EngineError
-from streaming.generations import load
+from streaming.generations.catalog import load
 from streaming.pipelines import PIPELINES
-from streaming.replay import building, display, promotion, retirement, running
-from streaming.replay.barrier import held
+from streaming.replay import build, display, local_executor, promotion, retirement
+from streaming.replay.barrier import hold_at_barrier
+from streaming.replay.catch_up import caught_up
 from streaming.replay.difference import Difference
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 from streaming.replay.promotion import Promoted
 from streaming.replay.request import Range, Request
 from streaming.replay.request import grace as grace_given
-from streaming.replay.waiting import caught_up
-from streaming.sink.following import connect
-from streaming.sink.following import reason as first_line
+from streaming.results_db import connect
 
-# A candidate reads what came in while it was built; who asks right after `replay` waits for that.
+# A candidate reads what came in while it was built; `diff` right after `replay` waits for that.
 CAUGHT_UP_SECONDS = 60.0
 # A terminal's page; `--csv` has all of them.
 ROWS_SHOWN = 20
@@ -59,7 +59,7 @@ Share = Annotated[
         min=0.05,
         max=1.0,
         envvar="ELECTRORED_REPLAY_SHARE",
-        help="How much of the time a slice works; it rests for the remainder, for live traffic's sake.",
+        help="How much of the time a slice works; it sleeps for the remainder, in favour of live traffic.",
     ),
 ]
 StateDir = Annotated[Path, typer.Option(envvar="ELECTRORED_STATE_DIR", help="The platform's state.")]
@@ -71,8 +71,8 @@ def generations(
     pipeline: Annotated[str | None, typer.Argument(help="Only this pipeline.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the generations of all pipelines, those that are gone included."""
-    with _talking():
+    """List the generations of all pipelines, retired ones included."""
+    with _one_line_errors():
         table = tables.generations
         # The rules of a zone are for machines.
         shown = (column for column in table.columns if column.name != "zone_rules")
@@ -80,13 +80,13 @@ def generations(
         if pipeline is not None:
             wanted = wanted.where(table.c.pipeline == pipeline)
         with _results().connect() as connection:
-            found = connection.execute(wanted).all()
-        if pipeline is not None and not found:
-            raise Refused(f"there is no generation of {pipeline}")
+            rows = connection.execute(wanted).all()
+        if pipeline is not None and not rows:
+            raise RequestRefused(f"there is no generation of {pipeline}")
         if as_json:
-            _json([row._asdict() for row in found])
+            _json([row._asdict() for row in rows])
         else:
-            _console().print(display.generations(found))
+            _console().print(display.generations(rows))
 
 
 @app.command()
@@ -112,16 +112,16 @@ def replay(
         ),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Slices at a time.")] = 1,
-    share: Share = building.SHARE,
+    share: Share = build.SHARE,
     state_dir: StateDir = Path(".electrored"),
 ) -> None:
     """Compute a pipeline again from the whole log, beside the live one, for `diff` and `promote`.
 
-    Killed at any moment, the same command goes on where it was. Nobody sees the result before `promote`.
+    Killed at any moment, the same command resumes it. The result is not served before `promote`.
     """
-    with _talking():
+    with _one_line_errors():
         if (start is None) != (end is None):
-            raise Refused("a range has a start and an end")
+            raise RequestRefused("a range has a start and an end")
         windows = None if start is None or end is None else Range(start, end)
         request = Request(
             pipeline,
@@ -134,15 +134,21 @@ def replay(
             range=windows,
         )
         kafka, results, console = from_environment(KafkaSettings), _results(), _console()
-        made = building.begin(kafka, results, request)
-        if made.state == "building":
-            console.print(f"building {made}")
-            events = running.run(
-                made, state_dir / "state", processes=processes, share=share, console=Console(stderr=True)
+        generation = build.begin(kafka, results, request)
+        if generation.state == "building":
+            console.print(f"building {generation}")
+            events = local_executor.run(
+                generation,
+                state_dir / "state",
+                processes=processes,
+                share=share,
+                console=Console(stderr=True),
             )
-            building.finish(results, made)
+            build.finish(results, generation)
             console.print(f"{events:,} events")
-        console.print(f"{made} is a candidate; `electrored diff {pipeline} {made.number}` compares it")
+        console.print(
+            f"{generation} is a candidate; `electrored diff {pipeline} {generation.number}` compares it"
+        )
 
 
 @app.command(hidden=True, name="slice")
@@ -151,30 +157,30 @@ def run_slice(
     generation: Number,
     step: str,
     partition: int,
-    share: Share = building.SHARE,
+    share: Share = build.SHARE,
     state_dir: StateDir = Path(".electrored/state"),
-    parent: Annotated[int | None, typer.Option(help="The process with which it ends.")] = None,
+    parent: Annotated[
+        int | None, typer.Option(help="Process id; the slice ends when that process does.")
+    ] = None,
 ) -> None:
-    """Run one slice of a replay, and tell its progress as JSON lines."""
-    with _talking():
+    """Run one slice of a replay, and print its progress as JSON lines."""
+    with _one_line_errors():
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         if parent is not None:
-            running.end_with(parent, stop)
-        building.be_nice()
+            local_executor.end_with(parent, stop)
+        build.be_nice()
         kafka, results = from_environment(KafkaSettings), _results()
-        made = load(results, pipeline, generation)
-        found, saying = building.find_slice(made, step, partition), Saying()
+        ref = load(results, pipeline, generation)
+        piece, progress = build.find_slice(ref, step, partition), ProgressCell()
 
-        def progress(done: building.Done) -> None:
-            saying.say(done.facts(found.step, found.partition))
+        def report(done: build.Done) -> None:
+            progress.set(done.report(piece.step, piece.partition))
             typer.echo(json.dumps(asdict(done)))
 
-        job = partial(lineage_of.replay, PIPELINES[made.pipeline, made.version], made.number)
-        with telling(f"replay {made} {found}", kafka) as lineage, lineage.told(job, saying):
-            building.run_slice(
-                kafka, results, made, found, state_dir, share=share, stop=stop, on_progress=progress
-            )
+        job = partial(lineage_of.replay, PIPELINES[ref.pipeline, ref.version], ref.number)
+        with open_emitter(f"replay {ref} {piece}", kafka) as lineage, lineage.run(job, progress):
+            build.run_slice(kafka, results, ref, piece, state_dir, share=share, stop=stop, on_progress=report)
 
 
 @app.command()
@@ -186,15 +192,15 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Compare a generation with the active one, at one position of their input, and show what differs."""
-    with _talking():
+    with _one_line_errors():
         results = _results()
-        found = _compared(from_environment(KafkaSettings), results, pipeline, generation)
+        difference = _compared(from_environment(KafkaSettings), results, pipeline, generation)
         if csv is not None:
-            _write(results, found, csv)
+            _write(results, difference, csv)
         if as_json:
-            _json(asdict(found))
+            _json(asdict(difference))
         else:
-            _show(results, found, rows)
+            _show(results, difference, rows)
 
 
 @app.command()
@@ -203,19 +209,19 @@ def promote(
     generation: Number,
     approved_by: By,
     fingerprint: Annotated[
-        str | None, typer.Option(help="Of the difference that was looked at; without it, it is shown now.")
+        str | None, typer.Option(help="Of the difference that was reviewed; without it, it is shown now.")
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Let everybody see a generation: the API at once, the public topic within seconds."""
-    with _talking():
+    """Serve a generation: the API at once, the public topic within seconds."""
+    with _one_line_errors():
         kafka, results = from_environment(KafkaSettings), _results()
         if fingerprint is None:
-            found = _compared(kafka, results, pipeline, generation)
-            _show(results, found, ROWS_SHOWN)
+            difference = _compared(kafka, results, pipeline, generation)
+            _show(results, difference, ROWS_SHOWN)
             if not yes:
                 typer.confirm(f"Promote g{generation} of {pipeline}?", abort=True)
-            fingerprint = found.fingerprint
+            fingerprint = difference.fingerprint
         _done(
             kafka,
             results,
@@ -226,7 +232,7 @@ def promote(
                 generation,
                 fingerprint=fingerprint,
                 approved_by=approved_by,
-                hold=held,
+                hold=hold_at_barrier,
             ),
         )
 
@@ -235,15 +241,15 @@ def promote(
 def rollback(
     pipeline: Pipeline,
     approved_by: By,
-    reason: Annotated[str, typer.Option(help="Why; it is noted with the generation that is left.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the generation that is left.")],
     generation: Annotated[
         int | None,
         typer.Argument(help="The standby's number, so that asking twice does not go back and forth."),
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Let everybody see the standby again, which is the generation that was active before."""
-    with _talking():
+    """Serve the standby again, which is the generation that was active before."""
+    with _one_line_errors():
         kafka, results = from_environment(KafkaSettings), _results()
         if not yes:
             typer.confirm(f"Go back to the standby of {pipeline}?", abort=True)
@@ -251,15 +257,21 @@ def rollback(
             kafka,
             results,
             promotion.rollback(
-                kafka, results, pipeline, generation, reason=reason, approved_by=approved_by, hold=held
+                kafka,
+                results,
+                pipeline,
+                generation,
+                reason=reason,
+                approved_by=approved_by,
+                hold=hold_at_barrier,
             ),
         )
 
 
 @app.command()
 def retire(pipeline: Pipeline, generation: Number, yes: Yes = False) -> None:
-    """Take a generation away: its rows, topics and positions."""
-    with _talking():
+    """Retire a generation: delete its rows, topics and positions."""
+    with _one_line_errors():
         results = _results()
         state = retirement.may_be_retired(results, pipeline, generation)
         if not yes:
@@ -275,14 +287,14 @@ def retire(pipeline: Pipeline, generation: Number, yes: Yes = False) -> None:
 
 
 def _compared(kafka: KafkaSettings, results: Engine, pipeline: str, number: int) -> Difference:
-    """As soon as the generation is where the active one is."""
+    """The difference, as soon as the generation has caught up."""
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     return caught_up(
         kafka,
         results,
         pipeline,
         number,
-        hold=held,
+        hold=hold_at_barrier,
         seconds=CAUGHT_UP_SECONDS,
         waiting=lambda reason: console.print(f"waiting: {reason}"),
     )
@@ -297,14 +309,16 @@ def _done(kafka: KafkaSettings, results: Engine, done: Promoted) -> None:
         _console().print(f"{done.pipeline} g{number}, the former standby, is retired")
 
 
-def _show(results: Engine, found: Difference, most: int) -> None:
+def _show(results: Engine, difference: Difference, most: int) -> None:
     with results.connect() as connection:
-        _console().print(display.difference(found, changes(connection, found.shape, found.id, most)))
+        _console().print(
+            display.difference(difference, changes(connection, difference.shape, difference.id, most))
+        )
 
 
-def _write(results: Engine, found: Difference, path: Path) -> None:
+def _write(results: Engine, difference: Difference, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file, results.connect() as connection:
-        file.writelines(csv_of(connection, found.shape, found.id))
+        file.writelines(csv_of(connection, difference.shape, difference.id))
 
 
 def _json(value: object) -> None:
@@ -312,7 +326,7 @@ def _json(value: object) -> None:
 
 
 def _console() -> Console:
-    """As wide as the terminal, and where there is none as wide as tables need."""
+    """As wide as the terminal; without one as wide as tables need."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)
 
@@ -322,14 +336,14 @@ def _results() -> Engine:
 
 
 @contextmanager
-def _talking() -> Iterator[None]:
-    """Logs and one-line errors to stderr, so that what was asked for is alone on stdout."""
+def _one_line_errors() -> Iterator[None]:
+    """Logs and one-line errors to stderr, so that only the result is on stdout."""
     logs.configure("generations")
     try:
         yield
-    except Refused as error:
+    except RequestRefused as error:
         _fail(f"refused: {error}", error)
-    except EngineError as error:
+    except ElectroRedError as error:
         _fail(f"error: {error}", error)
     except (DBAPIError, KafkaException) as error:
         _fail(f"error: {first_line(error)}", error)

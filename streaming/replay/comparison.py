@@ -1,7 +1,7 @@
 """The SQL that compares the results of two generations, group by group.
 
-A group whose count is 0 is hidden everywhere, so it counts as absent. When a row was written, by which apply, and when
-its window was restated say how the engine got there, and are no part of the result.
+A group whose count is 0 is hidden everywhere, so it counts as absent. Times of writing and restatement, and apply
+numbers, are not part of the result.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from sqlalchemy import DateTime, Numeric, Table, TextClause, text
 
 from contracts.differences import WINDOW, Shape
 
-# Within which columns a table is ranked, and by which ties are broken: as the views and the API say it.
+# The columns within which a table is ranked, and those that break ties: as in the views and the API.
 _RANKED = {
     "city_totals": (("currency",), ("country", "city")),
     "salesman_totals": (("country", "currency"), ("salesman_id",)),
@@ -18,7 +18,7 @@ _RANKED = {
 
 
 def totals(shape: Shape) -> TextClause:
-    """How many groups a generation shows, and what they come to, by currency."""
+    """Count and total of the groups that a generation shows, by currency."""
     return text(
         f"SELECT currency, count(*) AS groups, CAST(sum({shape.money}) AS text) AS total FROM {shape.table.name} "
         "WHERE generation = :generation AND sales_count <> 0 GROUP BY currency ORDER BY currency"
@@ -28,8 +28,8 @@ def totals(shape: Shape) -> TextClause:
 def compare(shape: Shape) -> TextClause:
     """Stores every group that only one of two generations shows, or that they show differently.
 
-    The key joins, so each group is looked at once; values are compared as columns, so money exactly. What is
-    stored has money and times as text: JSON's numbers are not exact in every reader.
+    A full join by key; values are compared as columns, so money exactly. What is stored has
+    money and times as text: JSON's numbers are not exact in every reader.
     """
     key = (*(WINDOW if shape.windowed else ()), *shape.group)
     window = ", ".join(WINDOW) if shape.windowed else "NULL, NULL"
@@ -81,7 +81,7 @@ def _rank(shape: Shape) -> str:
 
 
 def _object(side: str, names: tuple[str, ...], table: Table) -> str:
-    """A JSON object of columns; of what JSON has no exact type for, the text."""
+    """A JSON object of columns; types that JSON does not hold exactly as text."""
     fields = []
     for name in names:
         kind = table.columns[name].type

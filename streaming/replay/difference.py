@@ -1,8 +1,7 @@
-"""What a generation says differently from the active one: exact, at one input position of both, and stored.
+"""The difference of a generation from the active one: exact, at one input position of both, and stored.
 
-Taken in one REPEATABLE READ snapshot in which a barrier stands at `reached`: then the rows of both generations are made
-from the same events, whatever comes in meanwhile. The fingerprint stands for the whole of it, so that who approves a
-promotion approves what was seen.
+Taken in one REPEATABLE READ snapshot in which a barrier is `reached`: then the rows of both generations are of the same
+input. The fingerprint identifies what was compared, so that a promotion approves what was seen.
 """
 
 from __future__ import annotations
@@ -22,30 +21,30 @@ from contracts.settings import KafkaSettings
 from contracts.tables import differences, generations, metadata
 from streaming.pipelines import PIPELINES
 from streaming.replay import comparison
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 from streaming.replay.failpoints import failpoint
 from streaming.replay.snapshot import active_of, check_near, find, in_snapshot, known_of, pointer_of
 
-# Rows on their way through this process, so that a difference of any size needs no more memory than a small one.
+# Rows in this process at a time, so that memory does not depend on the size of a difference.
 _ROWS_AT_ONCE = 5_000
-# Two hops and some: who is not there by then is behind.
+# A few times the usual latency: a generation that has not reported by then is behind.
 BARRIER_SECONDS = 20.0
 
 
-class Held(Protocol):
-    """A barrier that was reached: the listed generations rest at exactly these input positions."""
+class ReachedBarrier(Protocol):
+    """A barrier that was reached: the listed generations are paused at exactly these input positions."""
 
     @property
     def targets(self) -> Mapping[int, int]: ...
 
     def check(self, connection: Connection) -> None:
-        """Raise Refused unless the barrier stands at `reached` in this connection's snapshot."""
+        """Raise RequestRefused unless the barrier is `reached` in this connection's snapshot."""
 
 
-# Kafka, results, pipeline, numbers of the generations, seconds: as `barrier.held` is called.
+# Kafka, results, pipeline, numbers of the generations, seconds: the signature of `barrier.hold_at_barrier`.
 Hold = Callable[
     [KafkaSettings, Engine, str, Sequence[int], float],
-    AbstractContextManager[Held],
+    AbstractContextManager[ReachedBarrier],
 ]
 
 
@@ -89,16 +88,16 @@ def shape_of(pipeline: str, version: int) -> Shape:
 
 
 def take(kafka: KafkaSettings, results: Engine, pipeline: str, number: int, *, hold: Hold) -> Difference:
-    """Hold the generation and the active one at one position, and compare them there. Raises Refused, Behind if it
-    may come to that position by itself.
+    """Pause the generation and the active one at one position, and compare them there. Raises RequestRefused; Behind if
+    the generation may reach that position later.
 
-    The barrier is released as soon as the snapshot is taken: comparing holds nobody up.
+    The barrier is released as soon as the snapshot is taken: the comparison does not pause live traffic.
     """
     known = known_of(results, pipeline)
-    made, active = find(known, pipeline, number), active_of(known, pipeline)
-    if made.state not in ("candidate", "standby"):
-        raise Refused(
-            f"{pipeline} g{number} is {made.state}: only a candidate or a standby is kept up to date, and compared"
+    generation, active = find(known, pipeline, number), active_of(known, pipeline)
+    if generation.state not in ("candidate", "standby"):
+        raise RequestRefused(
+            f"{pipeline} g{number} is {generation.state}: only a candidate or a standby can be compared"
         )
 
     check_near(results, pipeline, number, active.number)
@@ -106,36 +105,38 @@ def take(kafka: KafkaSettings, results: Engine, pipeline: str, number: int, *, h
     def compare(connection: Connection) -> Difference:
         with hold(kafka, results, pipeline, (active.number, number), BARRIER_SECONDS) as barrier:
             barrier.check(connection)
-        found = compute(connection, barrier, pipeline, number)
+        result = compute(connection, barrier, pipeline, number)
         failpoint("diff.before_commit")
         connection.commit()
-        return found
+        return result
 
     return in_snapshot(results, pipeline, compare)
 
 
-def compute(connection: Connection, held: Held, pipeline: str, number: int) -> Difference:
+def compute(connection: Connection, barrier: ReachedBarrier, pipeline: str, number: int) -> Difference:
     """Compare the generation with the active one in the connection's snapshot, and store what differs.
 
     The connection is in a REPEATABLE READ transaction in which `held.check` was passed, and which the caller commits;
-    the barrier may be released by now. Raises Refused.
+    the barrier may be released by now. Raises RequestRefused.
     """
     connection.execute(text("SET LOCAL timezone = 'UTC'"))
-    made = _generation(connection, pipeline, number)
+    generation = _generation(connection, pipeline, number)
     pointer = pointer_of(connection, pipeline)
     base = _generation(connection, pipeline, pointer.generation)
     if base.number == number:
-        raise Refused(f"{pipeline} g{number} is the active generation: it differs from itself in nothing")
-    shape = shape_of(pipeline, made.version)
+        raise RequestRefused(
+            f"{pipeline} g{number} is the active generation: it differs from itself in nothing"
+        )
+    shape = shape_of(pipeline, generation.version)
     before, after = (_totals(connection, shape, side) for side in (base.number, number))
     values = {
         "pipeline": pipeline,
         "generation": number,
         "base": base.number,
         "promotion_number": pointer.promotion_number,
-        "generation_version": made.version,
+        "generation_version": generation.version,
         "base_version": base.version,
-        "targets": {str(partition): offset for partition, offset in sorted(held.targets.items())},
+        "targets": {str(partition): offset for partition, offset in sorted(barrier.targets.items())},
         "before_total": {row.currency: row.total for row in before},
         "after_total": {row.currency: row.total for row in after},
         "computed_at": datetime.now(UTC),
@@ -147,32 +148,32 @@ def compute(connection: Connection, held: Held, pipeline: str, number: int) -> D
     )
     kinds = {"added": 0, "removed": 0, "changed": 0}
     kinds |= {row.kind: row.groups for row in connection.execute(_KINDS, {"difference": stored})}
-    found = {
+    counts = {
         **kinds,
         "compared": sum(row.groups for row in before) + kinds["added"],
-        "outside": _outside(connection, stored, made),
-        "fingerprint": _fingerprint(connection, stored, values, made),
+        "outside": _outside(connection, stored, generation),
+        "fingerprint": _fingerprint(connection, stored, values, generation),
     }
-    connection.execute(update(differences).where(differences.c.id == stored).values(found))
+    connection.execute(update(differences).where(differences.c.id == stored).values(counts))
     return _from_row(connection.execute(select(differences).where(differences.c.id == stored)).one())
 
 
 def is_any_outside(connection: Connection, pipeline: str, number: int) -> bool:
-    """Whether the generation differs from the active one in windows that its replay was not asked for.
+    """Whether the generation differs from the active one in windows outside of its range.
 
-    Stores nothing, and looks at nothing else: it is asked while live results wait.
+    Stores nothing and reads nothing else: it runs while live results wait.
     """
-    made = _generation(connection, pipeline, number)
-    if made.range_start is None:
+    generation = _generation(connection, pipeline, number)
+    if generation.range_start is None:
         return False
-    asked = {
+    values = {
         "base": pointer_of(connection, pipeline).generation,
         "generation": number,
-        "range_start": made.range_start,
-        "range_end": made.range_end,
+        "range_start": generation.range_start,
+        "range_end": generation.range_end,
     }
-    wanted = comparison.is_any_outside(shape_of(pipeline, made.version))
-    return bool(connection.execute(wanted, asked).scalar_one())
+    wanted = comparison.is_any_outside(shape_of(pipeline, generation.version))
+    return bool(connection.execute(wanted, values).scalar_one())
 
 
 def newest(results: Engine, pipeline: str, number: int) -> Difference | None:
@@ -182,7 +183,7 @@ def newest(results: Engine, pipeline: str, number: int) -> Difference | None:
 
 
 def newest_in(connection: Connection, pipeline: str, number: int) -> Difference | None:
-    """The same as `newest`, in a snapshot that somebody has already."""
+    """The same as `newest`, in the snapshot of the connection."""
     wanted = (
         select(differences)
         .where(differences.c.pipeline == pipeline, differences.c.generation == number)
@@ -196,7 +197,7 @@ def newest_in(connection: Connection, pipeline: str, number: int) -> Difference 
 _KINDS = text(
     "SELECT kind, count(*) AS groups FROM difference_rows WHERE difference = :difference GROUP BY kind"
 )
-# Bytes order alike on every machine and in every language.
+# Byte order is the same on every machine and in every locale.
 _ORDERED = text(
     "SELECT window_start, window_end, CAST(grp AS text) AS grp, kind, CAST(before AS text) AS before, "
     "CAST(after AS text) AS after, rank_before, rank_after FROM difference_rows WHERE difference = :difference "
@@ -209,31 +210,31 @@ _OUTSIDE = text(
 
 
 def _generation(connection: Connection, pipeline: str, number: int) -> Row[Any]:
-    found = connection.execute(
+    row = connection.execute(
         select(generations).where(generations.c.pipeline == pipeline, generations.c.number == number)
     ).one_or_none()
-    if found is None:
-        raise Refused(f"{pipeline} has no generation {number}")
-    return found
+    if row is None:
+        raise RequestRefused(f"{pipeline} has no generation {number}")
+    return row
 
 
 def _totals(connection: Connection, shape: Shape, number: int) -> list[Row[Any]]:
     return list(connection.execute(comparison.totals(shape), {"generation": number}))
 
 
-def _outside(connection: Connection, stored: int, made: Row[Any]) -> int:
-    """How many of the rows are of windows that the replay was not asked for; none without a range."""
-    if made.range_start is None:
+def _outside(connection: Connection, stored: int, generation: Row[Any]) -> int:
+    """How many of the rows are of windows outside of the range; none without a range."""
+    if generation.range_start is None:
         return 0
-    asked = {"difference": stored, "range_start": made.range_start, "range_end": made.range_end}
-    return int(connection.execute(_OUTSIDE, asked).scalar_one())
+    bounds = {"difference": stored, "range_start": generation.range_start, "range_end": generation.range_end}
+    return int(connection.execute(_OUTSIDE, bounds).scalar_one())
 
 
-def _fingerprint(connection: Connection, stored: int, values: Mapping[str, Any], made: Row[Any]) -> str:
+def _fingerprint(connection: Connection, stored: int, values: Mapping[str, Any], generation: Row[Any]) -> str:
     """SHA-256 of what was compared, where, by which range, and every row."""
     names = ("pipeline", "generation", "base", "promotion_number", "targets")
-    said = [*(values[name] for name in names), str(made.range_start), str(made.range_end)]
-    digest = hashlib.sha256(json.dumps(said).encode())
+    header = [*(values[name] for name in names), str(generation.range_start), str(generation.range_end)]
+    digest = hashlib.sha256(json.dumps(header).encode())
     ordered = connection.execute(
         _ORDERED, {"difference": stored}, execution_options={"yield_per": _ROWS_AT_ONCE}
     )

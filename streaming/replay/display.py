@@ -1,4 +1,4 @@
-"""Generations and differences as a person reads them in a terminal."""
+"""Generations and differences as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from contracts.differences import Change
 from streaming.replay.difference import Difference
 
 
-def generations(found: Sequence[Row[Any]]) -> RenderableType:
+def generations(rows: Sequence[Row[Any]]) -> RenderableType:
     """One line each, the newest of a pipeline first."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("generation", "state", "made (UTC)", "what"):
+    for title in ("generation", "state", "created (UTC)", "what"):
         table.add_column(title, overflow="fold")
-    for row in found:
+    for row in rows:
         table.add_row(
             Text(f"{row.pipeline} g{row.number}"),
             Text(row.state, style={"active": "green", "failed": "red", "retired": "dim"}.get(row.state, "")),
@@ -43,42 +43,50 @@ def _what(row: Row[Any]) -> Iterable[str]:
         yield row.error
 
 
-def difference(found: Difference, listed: Iterable[Change]) -> RenderableType:
-    """What it comes to, then the given rows."""
+def difference(result: Difference, listed: Iterable[Change]) -> RenderableType:
+    """The summary, then the given rows."""
     parts: list[RenderableType] = [
-        Text(f"{found.pipeline}: g{found.generation} against g{found.base}, which is active", style="bold"),
         Text(
-            f"{found.compared:,} groups compared: {found.added:,} added, {found.removed:,} removed, "
-            f"{found.changed:,} changed"
+            f"{result.pipeline}: g{result.generation} against g{result.base}, which is active", style="bold"
+        ),
+        Text(
+            f"{result.compared:,} groups compared: {result.added:,} added, {result.removed:,} removed, "
+            f"{result.changed:,} changed"
         ),
     ]
-    if found.outside:
+    if result.outside:
         parts.append(
-            Text(f"{found.outside:,} of them outside of the range: it will not be promoted", style="red")
+            Text(f"{result.outside:,} of them outside of the range: it will not be promoted", style="red")
         )
-    if not found.is_empty:
-        parts += [_totals(found), _rows(found, list(listed))]
-    parts.append(Text(f"fingerprint {found.fingerprint}"))
+    if not result.is_empty:
+        parts += [_totals(result), _rows(result, list(listed))]
+    parts.append(Text(f"fingerprint {result.fingerprint}"))
     return Group(*parts)
 
 
-def _totals(found: Difference) -> Table:
+def _totals(difference: Difference) -> Table:
     table = Table(title="totals", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("currency")
     for title in ("before", "after", "change"):
         table.add_column(title, justify="right")
-    for currency in sorted({*found.before_total, *found.after_total}):
-        before, after = (Decimal(side.get(currency, "0")) for side in (found.before_total, found.after_total))
+    for currency in sorted({*difference.before_total, *difference.after_total}):
+        before, after = (
+            Decimal(side.get(currency, "0")) for side in (difference.before_total, difference.after_total)
+        )
         table.add_row(currency, f"{before:,}", f"{after:,}", f"{after - before:+,}")
     return table
 
 
-def _rows(found: Difference, listed: Sequence[Change]) -> Table:
-    title = f"the {len(listed)} greatest of {found.count:,}" if len(listed) < found.count else "all of them"
+def _rows(difference: Difference, listed: Sequence[Change]) -> Table:
+    title = (
+        f"the {len(listed)} greatest of {difference.count:,}"
+        if len(listed) < difference.count
+        else "all of them"
+    )
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in ("window", "group", "kind"):
         table.add_column(name, overflow="fold")
-    # Where it is narrow the words are broken, and no number is cut off.
+    # In a narrow terminal texts are folded, and numbers are not cut.
     for name in ("before", "after", "change", "share of total", "rank"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in listed:
@@ -86,8 +94,8 @@ def _rows(found: Difference, listed: Sequence[Change]) -> Table:
             "" if row.window_start is None else _range(row.window_start, row.window_end),
             " ".join(row.group.values()),
             row.kind,
-            _said(row.before, row.after),
-            _said(row.after, row.before),
+            _differing(row.before, row.after),
+            _differing(row.after, row.before),
             "" if row.change is None else f"{row.change:+,}",
             "" if row.share is None else f"{row.share:+.4%}",
             _rank(row),
@@ -95,8 +103,8 @@ def _rows(found: Difference, listed: Sequence[Change]) -> Table:
     return table
 
 
-def _said(side: Any, other: Any) -> str:
-    """What one generation says of a group, of which only what the other says differently."""
+def _differing(side: Any, other: Any) -> str:
+    """The values of one generation's group that differ from the other's."""
     if side is None:
         return "-"
     if other is None:

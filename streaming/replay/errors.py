@@ -1,21 +1,21 @@
-"""What is said to a person who asked for what cannot be."""
+"""Refusals of requests about generations."""
 
 from __future__ import annotations
 
-from streaming.engine.errors import EngineError
+from kafka_client.errors import ElectroRedError
 
 
-class Refused(EngineError):
-    """What was asked for is not done, and nothing was changed; the message is one line that says why."""
+class RequestRefused(ElectroRedError):
+    """The request is refused, and nothing was changed; the message is one line with the reason."""
 
 
-class Busy(Refused):
-    """What stands in the way passes by itself, in a moment."""
+class Busy(RequestRefused):
+    """The obstacle is temporary: a retry may succeed."""
 
 
 class NotInTime(Busy):
-    """A generation did not come to the barrier's position while live traffic could be held up for it."""
+    """A generation did not reach the barrier's position within the time for which live traffic may be paused."""
 
 
 class Behind(Busy):
-    """The generation has not read what the active one has; it may have in a moment."""
+    """The generation is behind the active one, and may catch up."""

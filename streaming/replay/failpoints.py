@@ -1,4 +1,4 @@
-"""Places where a test ends the process as a power cut would, between two steps that are not one transaction."""
+"""Points where a test kills the process as a power cut would, between two steps that are not one transaction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ VARIABLE = "ELECTRORED_FAILPOINT"
 
 
 def failpoint(name: str) -> None:
-    """End this process with SIGKILL if the environment names this place; nothing otherwise.
+    """End this process with SIGKILL if the environment names this point; no-op otherwise.
 
     Read here and not in the settings: it is no setting, and no process but a test's child ever has it.
     """

@@ -1,8 +1,8 @@
-"""Which generation is shown: moved in one transaction, at one input position of the old and the new one.
+"""Promotion: which generation is active changes in one transaction, at one input position of the old and the new one.
 
-The transaction begins by locking the rows of both generations. Under them nothing is applied any more, so what it
-compares and what it commits is one state, and two promotions at once cannot both see themselves first. A rollback is
-the promotion of the standby.
+The transaction begins by locking the rows of both generations. The sink applies nothing under these locks, so what is
+compared and what is committed is one state, and concurrent promotions are serialised. A rollback is the promotion of
+the standby.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from contracts.tables import active_generations, generations
 from observability import logs
 from streaming.replay import difference
 from streaming.replay.difference import BARRIER_SECONDS, Difference, Hold
-from streaming.replay.errors import NotInTime, Refused
+from streaming.replay.errors import NotInTime, RequestRefused
 from streaming.replay.failpoints import failpoint
 from streaming.replay.snapshot import (
     active_of,
+    changed_concurrently,
     check_near,
     find,
     in_snapshot,
     known_of,
     pointer_of,
-    somebody_else,
     states_of,
     watermarks,
 )
 
 _log = logs.get(__name__)
 
-# What was approved is what was seen; both generations go on meanwhile, and come to differ in more.
+# An approval expires: both generations go on, and may come to differ in more.
 SEEN_WITHIN = timedelta(days=1)
-# Under the locks Kafka is asked once, within a second, and one statement reads both generations.
+# Under the locks there is one request to Kafka, of a second at most, and one statement over both generations.
 LOCKED_MILLISECONDS = {
     "idle_in_transaction_session_timeout": 5_000,
     "lock_timeout": 5_000,
@@ -47,7 +47,7 @@ LOCKED_MILLISECONDS = {
 
 @dataclass(frozen=True)
 class Promoted:
-    """What is shown now, what was shown before, and what has to be cleared away since there is one standby only."""
+    """The active generation, the former one, and former standbys that have to be retired since there is only one."""
 
     pipeline: str
     generation: int
@@ -66,42 +66,44 @@ def promote(
     approved_by: str,
     hold: Hold,
 ) -> Promoted:
-    """Show the generation to everybody. Raises Refused, and nothing was changed, unless
+    """Make the generation active. Raises RequestRefused, and nothing was changed, unless
 
     1. it is a candidate or the standby, 2. the fingerprint is that of its newest difference, 3. that was taken within a
     day, from the generation that is active now, since the last promotion, 4. it reaches the active one's position in
-    seconds, 5. there, nothing differs outside of the range that was asked for. If something does, that is stored.
+    seconds, 5. there, nothing differs outside of its range. If something does, that difference is stored.
 
-    Asked again after a crash: if it is done, that is the answer.
+    Idempotent: after a crash the same call returns the result if it is done.
     """
     known = known_of(results, pipeline)
-    made, active = find(known, pipeline, number), active_of(known, pipeline)
+    generation, active = find(known, pipeline, number), active_of(known, pipeline)
     seen = difference.newest(results, pipeline, number)
-    if made.number == active.number:
+    if generation.number == active.number:
         return _done_already(results, pipeline, number, seen, fingerprint)
-    if made.state not in ("candidate", "standby"):
-        raise Refused(f"{pipeline} g{number} is {made.state}: only a candidate or a standby is promoted")
+    if generation.state not in ("candidate", "standby"):
+        raise RequestRefused(
+            f"{pipeline} g{number} is {generation.state}: only a candidate or a standby is promoted"
+        )
     if seen is None:
-        raise Refused(f"nobody has looked at the difference of {pipeline} g{number} yet: `diff` shows it")
+        raise RequestRefused(f"the difference of {pipeline} g{number} was not computed yet: `diff` shows it")
     if seen.fingerprint != fingerprint:
-        raise Refused(
-            f"the fingerprint is not that of the newest difference of {pipeline} g{number}: look at it again"
+        raise RequestRefused(
+            f"the fingerprint is not that of the newest difference of {pipeline} g{number}: review it again"
         )
 
     def current(connection: Connection, pointer: Row[Any]) -> None:
         newest = difference.newest_in(connection, pipeline, number)
         assert newest is not None
         if newest.fingerprint != fingerprint:
-            raise Refused(f"{pipeline} g{number} was compared again meanwhile: look at it again")
+            raise RequestRefused(f"{pipeline} g{number} was compared again meanwhile: review it again")
         if (newest.base, newest.promotion_number) != (pointer.generation, pointer.promotion_number):
-            raise Refused(
+            raise RequestRefused(
                 f"the difference of {pipeline} g{number} is from g{newest.base}, before another promotion: "
-                "look at it again"
+                "review it again"
             )
         if newest.computed_at < datetime.now(UTC) - SEEN_WITHIN:
-            raise Refused(
+            raise RequestRefused(
                 f"the difference of {pipeline} g{number} was seen on {newest.computed_at:%Y-%m-%d at %H:%M}, and much "
-                "may have come since: look at it again"
+                "may have come since: review it again"
             )
 
     def switch(connection: Connection) -> Promoted | None:
@@ -115,11 +117,11 @@ def promote(
 
     def look(connection: Connection) -> Difference:
         barrier.check(connection)
-        found = difference.compute(connection, barrier, pipeline, number)
+        result = difference.compute(connection, barrier, pipeline, number)
         connection.commit()
-        return found
+        return result
 
-    # First without a barrier: live traffic is not held up for what is refused anyway.
+    # First without a barrier: live traffic is not paused for a request that is refused anyway.
     in_snapshot(results, pipeline, lambda connection: current(connection, pointer_of(connection, pipeline)))
     check_near(results, pipeline, number, active.number)
     with hold(kafka, results, pipeline, (active.number, number), BARRIER_SECONDS) as barrier:
@@ -127,9 +129,9 @@ def promote(
         if done is not None:
             return done
         outside = in_snapshot(results, pipeline, look).outside
-    raise Refused(
+    raise RequestRefused(
         f"{pipeline} g{number} differs in {outside} groups outside of its range "
-        f"{made.range_start.isoformat()} to {made.range_end.isoformat()}: `diff` shows them"
+        f"{generation.range_start.isoformat()} to {generation.range_end.isoformat()}: `diff` shows them"
     )
 
 
@@ -143,14 +145,13 @@ def rollback(
     approved_by: str,
     hold: Hold,
 ) -> Promoted:
-    """Show the standby again. The reason is noted with the generation that is left.
+    """Make the standby active again. The reason is stored with the generation that is left.
 
-    If the active generation does not come to rest, that may well be the reason: then the standby is held alone, and is
-    shown if it is no further behind than what is shown now. With a `number` it may be asked again after a crash: what
-    is active already stays. Raises Refused.
+    If the active generation cannot be paused, which may be why it is left, only the standby is paused, and becomes
+    active unless it is further behind. With a `number` it is idempotent. Raises RequestRefused.
     """
     if not reason.strip():
-        raise Refused("a rollback needs a reason")
+        raise RequestRefused("a rollback needs a reason")
     known = known_of(results, pipeline)
     active = active_of(known, pipeline)
     standby = next((row for row in known if row.state == "standby"), None)
@@ -158,14 +159,16 @@ def rollback(
         return _now(results, pipeline, active.number)
     if standby is None or number not in (None, standby.number):
         wanted = "no standby" if number is None else f"no standby g{number}"
-        raise Refused(f"{pipeline} has {wanted} to go back to: {states_of(known)}")
+        raise RequestRefused(f"{pipeline} has {wanted} to go back to: {states_of(known)}")
 
     def switch(connection: Connection) -> Promoted:
         _lock(connection, pipeline)
         barrier.check(connection)
         pointer = _pointer(connection, pipeline, active)
         if alone and _is_behind(connection, pipeline, standby.number, pointer.generation):
-            raise Refused(f"{alone}; and the standby g{standby.number} is behind what is shown now")
+            raise RequestRefused(
+                f"{alone}; and the standby g{standby.number} is behind the active generation"
+            )
         return _move(connection, pipeline, standby.number, pointer, approved_by, reason.strip())
 
     alone = None
@@ -175,7 +178,7 @@ def rollback(
             barrier = holding.enter_context(both)
         except NotInTime as error:
             alone = str(error)
-            _log.warning("the standby is held alone", pipeline=pipeline, reason=alone)
+            _log.warning("only the standby is paused", pipeline=pipeline, reason=alone)
             barrier = holding.enter_context(
                 hold(kafka, results, pipeline, (standby.number,), BARRIER_SECONDS)
             )
@@ -183,7 +186,7 @@ def rollback(
 
 
 def _is_behind(connection: Connection, pipeline: str, number: int, other: int) -> bool:
-    """Whether less of the sources is certainly in the rows of the one than in those of the other."""
+    """Whether the rows of the one have a lower watermark than those of the other."""
     reached = watermarks(connection, pipeline)
     own, shown = reached.get(number), reached.get(other)
     return shown is not None and (own is None or own < shown)
@@ -197,9 +200,9 @@ def _move(
     approved_by: str,
     reason: str | None,
 ) -> Promoted:
-    """Pointer and states in the transaction that is open, which is then committed.
+    """Change pointer and states in the open transaction, and commit it.
 
-    Every statement says what it expects to find: if it does not, somebody else was first.
+    Every statement has its expected state as a condition: if it matches no row, another transaction was first.
     """
     now = datetime.now(UTC)
     of = generations.c
@@ -234,7 +237,7 @@ def _move(
         ),
     ]
     if any(result.rowcount != 1 for result in moved):
-        raise somebody_else(pipeline)
+        raise changed_concurrently(pipeline)
     failpoint("promote.before_commit")
     connection.commit()
     failpoint("promote.committed")
@@ -248,12 +251,12 @@ def _done_already(
 ) -> Promoted:
     now = _now(results, pipeline, number)
     if seen is None or (seen.fingerprint, seen.promotion_number + 1) != (fingerprint, now.promotion_number):
-        raise Refused(f"{pipeline} g{number} is active already")
+        raise RequestRefused(f"{pipeline} g{number} is active already")
     return now
 
 
 def _now(results: Engine, pipeline: str, number: int) -> Promoted:
-    """What a promotion has left, for who asks again."""
+    """The result of a promotion that is done, from the tables."""
     known = known_of(results, pipeline)
     former = next((row.number for row in known if row.state == "standby"), number)
     replaced = tuple(row.number for row in known if row.state == "retired" and row.retired_at is None)
@@ -263,18 +266,18 @@ def _now(results: Engine, pipeline: str, number: int) -> Promoted:
 
 
 def _pointer(connection: Connection, pipeline: str, active: Row[Any]) -> Row[Any]:
-    """What is shown, under the locks. Raises Busy if it is not what the request was judged by."""
-    found = pointer_of(connection, pipeline)
-    if found.generation != active.number:
-        raise somebody_else(pipeline)
-    return found
+    """The pointer, under the locks. Raises Busy if it changed since the request was checked."""
+    pointer = pointer_of(connection, pipeline)
+    if pointer.generation != active.number:
+        raise changed_concurrently(pipeline)
+    return pointer
 
 
 def _lock(connection: Connection, pipeline: str) -> None:
     """First in its transaction, so that the snapshot is no older than the locks.
 
-    Not the rows of retired ones: whoever clears them away is not waited for. The sink waits for these rows, so the
-    server ends who keeps it waiting: a process whose machine is gone would hold them until TCP gives up.
+    Not the rows of retired ones, which a retirement may lock. The sink waits for these locks, so the server ends an
+    idle session: one whose machine is gone would hold them until the TCP timeout.
     """
     for setting, milliseconds in LOCKED_MILLISECONDS.items():
         connection.execute(text(f"SET LOCAL {setting} = {milliseconds}"))

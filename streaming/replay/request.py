@@ -1,4 +1,4 @@
-"""What a person asks of a replay, checked before anything is made."""
+"""The request of a replay, checked before anything is created."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contracts.calendar import CalendarKind, checked_grace, grace_of
 from contracts.zones import ZoneRules, known_zone
 from streaming.engine.pipeline import Parameters, Pipeline
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.replay.errors import Refused
+from streaming.replay.errors import RequestRefused
 
 _CALENDARS: tuple[CalendarKind, ...] = ("1-day", "30-days", "calendar-month")
 
@@ -19,7 +19,7 @@ _CALENDARS: tuple[CalendarKind, ...] = ("1-day", "30-days", "calendar-month")
 class Range:
     """Windows that begin in `[start, end)`; nothing outside of them may differ.
 
-    Without a zone they are what the clocks of the active generation's show.
+    Times without a zone are in the active generation's zone.
     """
 
     start: datetime
@@ -28,7 +28,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Request:
-    """A replay of a pipeline: everything, or a range; what is None stays as the active generation has it."""
+    """A replay of a pipeline: everything, or a range; what is None is taken from the active generation."""
 
     pipeline: str
     reason: str
@@ -38,26 +38,26 @@ class Request:
     calendar: str | None = None
     time_zone: str | None = None
     range: Range | None = None
-    # Of Dagster; the runs of one backfill extend one candidate.
+    # The id of Dagster's backfill; the runs of one extend one candidate.
     backfill: str | None = None
 
     def check(self) -> Pipeline:
-        """The pipeline that is asked for. Raises Refused for what cannot be."""
+        """The requested pipeline. Raises RequestRefused for an invalid request."""
         if self.pipeline not in CURRENT:
-            raise Refused(f"there is no pipeline {self.pipeline}: {', '.join(sorted(CURRENT))}")
+            raise RequestRefused(f"there is no pipeline {self.pipeline}: {', '.join(sorted(CURRENT))}")
         version = self.version or CURRENT[self.pipeline]
         if (self.pipeline, version) not in PIPELINES:
             known = ", ".join(str(number) for name, number in sorted(PIPELINES) if name == self.pipeline)
-            raise Refused(f"{self.pipeline} has no version {version}, only {known}")
+            raise RequestRefused(f"{self.pipeline} has no version {version}, only {known}")
         if not self.reason.strip():
-            raise Refused("a replay needs a reason: it is kept with the generation")
+            raise RequestRefused("a replay needs a reason: it is kept with the generation")
         pipeline = PIPELINES[self.pipeline, version]
         self._check_parameters(pipeline)
         self._check_range(pipeline)
         return pipeline
 
     def parameters(self, active: Parameters) -> Parameters:
-        """Those of the active generation, but for what is asked for. A zone that is named has its rules of now."""
+        """Those of the active generation, except for what is requested. A named zone has its current rules."""
         return Parameters(
             time_zone=self.time_zone or active.time_zone,
             grace=active.grace if self.grace is None else self.grace,
@@ -66,16 +66,16 @@ class Request:
         )
 
     def within(self, active: Parameters) -> Request:
-        """The same with the range in moments. Raises Refused."""
+        """The same with an aware range. Raises RequestRefused."""
         if self.range is None:
             return self
         zone = active.windows.zone
         try:
             moments = Range(zone.moment(self.range.start), zone.moment(self.range.end))
         except OverflowError as error:
-            raise Refused("a range lies in the years 1900 to 2199, as all windows do") from error
+            raise RequestRefused("a range lies in the years 1900 to 2199, as all windows do") from error
         if moments.start >= moments.end:
-            raise Refused("a range ends after it starts")
+            raise RequestRefused("a range ends after it starts")
         return replace(self, range=moments)
 
     def _check_parameters(self, pipeline: Pipeline) -> None:
@@ -85,39 +85,41 @@ class Request:
             if self.time_zone is not None:
                 known_zone(self.time_zone)
         except ValueError as error:
-            raise Refused(str(error)) from error
+            raise RequestRefused(str(error)) from error
         if self.calendar is not None:
             _calendar(self.calendar)
         if pipeline.calendar is None and self._changes:
-            raise Refused(f"{self.pipeline} has no windows: no grace, calendar or time zone applies to it")
+            raise RequestRefused(
+                f"{self.pipeline} has no windows: no grace, calendar or time zone applies to it"
+            )
 
     def _check_range(self, pipeline: Pipeline) -> None:
         if self.range is None:
             return
         if pipeline.calendar is None:
-            raise Refused(f"{self.pipeline} has no windows: it is replayed as a whole")
+            raise RequestRefused(f"{self.pipeline} has no windows: it is replayed as a whole")
         if self._changes:
-            raise Refused(
+            raise RequestRefused(
                 "parameters change every window: a replay with other ones has no range, "
                 f"but {' and '.join(self._changes)} came with one"
             )
 
     @property
     def _changes(self) -> dict[str, Any]:
-        asked = {"grace": self.grace, "calendar": self.calendar, "time zone": self.time_zone}
-        return {name: value for name, value in asked.items() if value is not None}
+        requested = {"grace": self.grace, "calendar": self.calendar, "time zone": self.time_zone}
+        return {name: value for name, value in requested.items() if value is not None}
 
 
 def grace(seconds: float | None) -> timedelta | None:
-    """What a person gives as a grace. Raises Refused."""
+    """The grace from its seconds. Raises RequestRefused."""
     try:
         return None if seconds is None else grace_of(seconds)
     except ValueError as error:
-        raise Refused(str(error)) from error
+        raise RequestRefused(str(error)) from error
 
 
 def _calendar(name: str) -> CalendarKind:
     for kind in _CALENDARS:
         if kind == name:
             return kind
-    raise Refused(f"there is no calendar {name}: {', '.join(_CALENDARS)}")
+    raise RequestRefused(f"there is no calendar {name}: {', '.join(_CALENDARS)}")

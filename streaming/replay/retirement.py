@@ -1,7 +1,7 @@
-"""Taking a generation away: nobody runs it any more, then its rows, groups, topics and their schemas' subjects go.
+"""Retirement of a generation: it is stopped, then its rows, groups, topics and subjects are deleted.
 
 `retired` is the first step, in one transaction: workers and sink leave it within about a second, and nothing is applied
-to it any more. `retired_at` is the last: until then the same call goes on where a crash left it.
+to it any more. `retired_at` is the last: until then the same call resumes what a crash left.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from sqlalchemy import Connection, Engine, delete, func, select, text, update
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from contracts.kafka import TIMEOUT_SECONDS, admin
-from contracts.registry import Registry, Unreachable
 from contracts.settings import KafkaSettings
 from contracts.tables import barrier_reports, barriers, differences, generations, sink_positions
 from contracts.topics import GenerationTopics
+from kafka_client.clients import TIMEOUT_SECONDS, admin
+from kafka_client.errors import Retriable
+from kafka_client.registry import Registry, Unreachable
 from observability import logs
-from streaming.barriers import OPEN
-from streaming.engine.errors import Retriable
 from streaming.engine.schemas import may_pass, reason
+from streaming.generations.barriers import OPEN
 from streaming.pipelines import PIPELINES
-from streaming.replay.errors import Busy, Refused
+from streaming.replay.advisory_lock import is_worked_on
+from streaming.replay.errors import Busy, RequestRefused
 from streaming.replay.failpoints import failpoint
-from streaming.replay.presence import is_worked_on
 
-# Long enough to notice that a promotion was a mistake.
+# The time in which a promotion can be rolled back.
 STANDBY_KEPT = timedelta(days=7)
-# For who wants to know what held live traffic up last week.
+# To look up what paused live traffic in the last week.
 BARRIERS_KEPT = timedelta(days=7)
-# About a tenth of a second of the database's work, so that the sink's transactions find their way in between.
+# About a tenth of a second of the database's work, so that the sink's transactions run in between.
 BATCH_ROWS = 10_000
-# A worker that leaves needs a second or two; one that was killed is a member for as long as a broker's session lasts.
+# A worker leaves within a second or two; a killed one is a member until its session timeout.
 LEAVING_SECONDS = 90.0
 _GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.GROUP_ID_NOT_FOUND)
 
@@ -46,7 +46,7 @@ _log = logs.get(__name__)
 
 @dataclass(frozen=True)
 class Retired:
-    """What was taken away by this call; nothing if an earlier one did it."""
+    """What this call deleted; nothing if an earlier one did."""
 
     pipeline: str
     generation: int
@@ -55,10 +55,10 @@ class Retired:
 
 
 def retire(kafka: KafkaSettings, results: Engine, pipeline: str, number: int) -> Retired:
-    """Take the generation away. Asked again it goes on, and gives what was left to do.
+    """Retire the generation. A repeated call resumes, and returns what was left to do.
 
-    Raises Refused, and nothing was changed, for the active one and one that a replay is building right now; Retriable
-    if workers do not leave: it is retired then, and the same call finishes it.
+    Raises RequestRefused, and nothing was changed, for the active one and one that a replay is building right now;
+    Retriable if workers do not leave: it is retired then, and the same call finishes it.
     """
     _mark(results, pipeline, number)
     failpoint("retire.marked")
@@ -92,9 +92,9 @@ def retire(kafka: KafkaSettings, results: Engine, pipeline: str, number: int) ->
 def retire_old_standbys(
     kafka: KafkaSettings, results: Engine, *, now: datetime | None = None
 ) -> list[Retired]:
-    """Retire what has been standby for long enough, and finish what was begun; old barriers go, too.
+    """Retire expired standbys, complete interrupted retirements, and delete old barriers.
 
-    Once a day is often enough. One that cannot be retired now keeps no other: Retriable says so at the end.
+    To be called once a day. A failure does not stop the others; it is raised as Retriable at the end.
     """
     now = now or datetime.now(UTC)
     _forget_barriers(results, now - BARRIERS_KEPT)
@@ -109,13 +109,13 @@ def retire_old_standbys(
         .order_by(of.pipeline, of.number)
     )
     with results.connect() as connection:
-        found = connection.execute(wanted).all()
+        expired = connection.execute(wanted).all()
     done: list[Retired] = []
     left: list[str] = []
-    for pipeline, number in found:
+    for pipeline, number in expired:
         try:
             done.append(retire(kafka, results, pipeline, number))
-        except (Refused, Retriable) as error:
+        except (RequestRefused, Retriable) as error:
             left.append(str(error))
     if left:
         raise Retriable("; ".join(left))
@@ -123,7 +123,7 @@ def retire_old_standbys(
 
 
 def may_be_retired(results: Engine, pipeline: str, number: int) -> str:
-    """The state of a generation that can be taken away now. Raises Refused, as `retire` would."""
+    """The state of a generation that can be retired now. Raises RequestRefused, as `retire` would."""
     with results.begin() as connection:
         return _checked(connection, pipeline, number)
 
@@ -137,26 +137,26 @@ def _mark(results: Engine, pipeline: str, number: int) -> None:
 
 
 def _checked(connection: Connection, pipeline: str, number: int) -> str:
-    """The state, which nobody changes before the transaction ends. Raises Refused."""
+    """The state, locked until the transaction ends. Raises RequestRefused."""
     of = generations.c
     this = (of.pipeline == pipeline) & (of.number == number)
-    # Waits for the apply that is under way; the next one finds the state.
+    # Waits for a running apply; the next one reads the new state.
     state: str | None = connection.scalar(select(of.state).where(this).with_for_update())
     if state is None:
-        raise Refused(f"{pipeline} has no generation {number}")
+        raise RequestRefused(f"{pipeline} has no generation {number}")
     if state == "active":
-        raise Refused(
+        raise RequestRefused(
             f"{pipeline} g{number} is active: promote another one, or roll back, before it is retired"
         )
     if _is_held(connection, pipeline, number):
         raise Busy(f"{pipeline} g{number} is being compared or promoted: try again in a moment")
     if state == "building" and is_worked_on(connection, pipeline, number):
-        raise Refused(f"{pipeline} g{number} is being built right now: end its replay first")
+        raise RequestRefused(f"{pipeline} g{number} is being built right now: end its replay first")
     return state
 
 
 def _is_held(connection: Connection, pipeline: str, number: int) -> bool:
-    """Whether a barrier stands that would wait in vain for the generation, and with it the active one."""
+    """Whether an open barrier includes the generation: it would wait in vain, with live traffic paused."""
     of = barriers.c
     wanted = select(of.id).where(
         of.pipeline == pipeline,
@@ -168,11 +168,11 @@ def _is_held(connection: Connection, pipeline: str, number: int) -> bool:
 
 
 def _delete_rows(results: Engine, pipeline: str, number: int) -> int:
-    """Result rows, then positions, then the rows of its differences; what the differences came to is kept."""
-    tables = sorted({found.table for (name, _), found in PIPELINES.items() if name == pipeline})
+    """Result rows, then positions, then the rows of its differences; the differences' summaries are kept."""
+    tables = sorted({each.table for (name, _), each in PIPELINES.items() if name == pipeline})
     if not tables:
         raise Retriable(
-            f"this code does not know {pipeline}, nor where its rows are: retire it with code that does"
+            f"this code has no pipeline {pipeline}, and not the name of its table: retire it with code that has"
         )
     done = sum(_in_batches(results, table, "generation = :number", {"number": number}) for table in tables)
     with results.begin() as connection:
@@ -186,8 +186,8 @@ def _delete_rows(results: Engine, pipeline: str, number: int) -> int:
                 differences.c.pipeline == pipeline, differences.c.generation == number
             )
         ).all()
-    for found in compared:
-        _in_batches(results, "difference_rows", "difference = :number", {"number": found})
+    for difference in compared:
+        _in_batches(results, "difference_rows", "difference = :number", {"number": difference})
     return done
 
 
@@ -206,12 +206,12 @@ def _in_batches(results: Engine, table: str, condition: str, values: dict[str, o
 
 
 def _delete_groups(client: AdminClient, pipeline: str, names: GenerationTopics) -> None:
-    """The generation's groups, as soon as nobody is in them: then no worker reads or writes its topics any more."""
+    """Delete the generation's groups as soon as they are empty: then no worker reads or writes its topics any more."""
     steps = {
-        found.step(each)
-        for (name, _), found in PIPELINES.items()
+        of_version.step(each)
+        for (name, _), of_version in PIPELINES.items()
         if name == pipeline
-        for each in found.inputs
+        for each in of_version.inputs
     }
     groups = [names.group_id(step) for step in sorted({*steps, "merge", "sink"})]
     retrying = Retrying(
@@ -245,22 +245,22 @@ def _delete_subjects(kafka: KafkaSettings, pipeline: str, names: GenerationTopic
                     f"{pipeline} g{names.generation} is retired, but the schema registry does not answer "
                     f"({reason(error)}): when it does, retire it again"
                 ) from error
-            # A company may allow nobody to delete; a subject in nobody's use costs nothing.
+            # The registry may forbid deletion; an unused subject costs nothing.
             _log.warning("subject stays in the registry", subject=topic.subject, reason=reason(error))
 
 
 def _forget_barriers(results: Engine, before: datetime) -> None:
-    """Those that ended before, with what was reported to them; whether anybody noted their end or not."""
+    """Delete barriers that expired before, with their reports, in any state."""
     old = select(barriers.c.id).where(barriers.c.expires_at < before)
     with results.begin() as connection:
         connection.execute(delete(barrier_reports).where(barrier_reports.c.barrier.in_(old)))
         connection.execute(delete(barriers).where(barriers.c.id.in_(old)))
 
 
-def _delete(asked: Iterable[tuple[str, Future[None]]]) -> int:
-    """How many of these were there; what is gone already is as wanted."""
+def _delete(futures: Iterable[tuple[str, Future[None]]]) -> int:
+    """Wait for the deletions; returns how many existed."""
     count = 0
-    for _, future in asked:
+    for _, future in futures:
         try:
             future.result()
             count += 1

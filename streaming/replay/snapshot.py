@@ -1,4 +1,4 @@
-"""The table of generations as a request finds it, and transactions that see one state of it."""
+"""Reads of the table of generations, and REPEATABLE READ transactions over it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from sqlalchemy.exc import OperationalError
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random
 
 from contracts.tables import active_generations, generations
-from streaming.replay.errors import Behind, Busy, Refused
+from streaming.replay.errors import Behind, Busy, RequestRefused
 
-# PostgreSQL's "could not serialize access": a row was changed since the snapshot. The sink rests between two applies,
-# so this many in a row is somebody else.
+# PostgreSQL's "could not serialize access": a row was changed since the snapshot. The sink pauses between two applies,
+# so this many in a row are of another writer.
 _CONFLICT, _ATTEMPTS = "40001", 20
 # A lock or a statement that took longer than the transaction allows.
 _TOO_LONG = ("55P03", "57014")
-# What a generation reads in the seconds for which a barrier may hold up live traffic, with room to spare.
+# What a generation certainly reads in the seconds for which a barrier may pause live traffic.
 NEAR = timedelta(seconds=10)
 
 T = TypeVar("T")
 
 
 def in_snapshot(results: Engine, pipeline: str, work: Callable[[Connection], T]) -> T:
-    """What `work` makes of a REPEATABLE READ transaction, which is undone unless `work` commits it.
+    """The result of `work` in a REPEATABLE READ transaction, which is rolled back unless `work` commits it.
 
-    Once more if another transaction changed what this one was about to: the sink goes on with generations that no
-    barrier holds.
+    Retried after a serialisation failure: the sink goes on with generations that no barrier holds.
     """
     retrying = Retrying(
         retry=retry_if_exception(_is_conflict), stop=stop_after_attempt(_ATTEMPTS), wait=wait_random(0, 0.02)
@@ -41,7 +40,7 @@ def in_snapshot(results: Engine, pipeline: str, work: Callable[[Connection], T])
     try:
         return retrying(once)
     except RetryError as error:
-        raise somebody_else(pipeline) from error
+        raise changed_concurrently(pipeline) from error
     except OperationalError as error:
         if _sqlstate(error) not in _TOO_LONG:
             raise
@@ -64,8 +63,8 @@ def pointer_of(connection: Connection, pipeline: str) -> Row[Any]:
     ).one()
 
 
-def somebody_else(pipeline: str) -> Busy:
-    return Busy(f"the generations of {pipeline} were changed at the same moment: look again")
+def changed_concurrently(pipeline: str) -> Busy:
+    return Busy(f"the generations of {pipeline} were changed at the same moment: try again")
 
 
 def known_of(results: Engine, pipeline: str) -> Sequence[Row[Any]]:
@@ -76,17 +75,17 @@ def known_of(results: Engine, pipeline: str) -> Sequence[Row[Any]]:
 
 
 def find(known: Sequence[Row[Any]], pipeline: str, number: int) -> Row[Any]:
-    found = next((row for row in known if row.number == number), None)
-    if found is None:
-        raise Refused(f"{pipeline} has no generation {number}: {states_of(known)}")
-    return found
+    generation = next((row for row in known if row.number == number), None)
+    if generation is None:
+        raise RequestRefused(f"{pipeline} has no generation {number}: {states_of(known)}")
+    return generation
 
 
 def active_of(known: Sequence[Row[Any]], pipeline: str) -> Row[Any]:
-    found = next((row for row in known if row.state == "active"), None)
-    if found is None:
-        raise Refused(f"{pipeline} has no active generation: {states_of(known)}")
-    return found
+    active = next((row for row in known if row.state == "active"), None)
+    if active is None:
+        raise RequestRefused(f"{pipeline} has no active generation: {states_of(known)}")
+    return active
 
 
 def states_of(known: Sequence[Row[Any]]) -> str:
@@ -94,31 +93,31 @@ def states_of(known: Sequence[Row[Any]]) -> str:
 
 
 def watermarks(connection: Connection, pipeline: str) -> dict[int, datetime | None]:
-    """Up to when everything that was recorded is in a generation's rows; None before its first full set of them."""
-    found = connection.execute(
+    """By generation: everything recorded up to it is in the rows; None until all partitions have one."""
+    rows = connection.execute(
         text(
             "SELECT generation, CASE WHEN count(watermark) = count(*) THEN min(watermark) END AS watermark "
             "FROM sink_positions WHERE pipeline = :pipeline GROUP BY generation"
         ),
         {"pipeline": pipeline},
     )
-    return {row.generation: row.watermark for row in found}
+    return {row.generation: row.watermark for row in rows}
 
 
 def check_near(results: Engine, pipeline: str, number: int, active: int) -> None:
-    """Raise Behind if a barrier would hold up live traffic for the generation to come to it, maybe in vain.
+    """Raise Behind if the generation may not reach a barrier in time, which would pause live traffic in vain.
 
-    One whose workers have not begun yet is behind too: slices of a replay write no watermarks.
+    Without a watermark it is behind too: slices of a replay write none, workers do.
     """
     with results.connect() as connection:
         reached = watermarks(connection, pipeline)
     shown, own = reached.get(active), reached.get(number)
     if shown is not None and (own is None or own < shown - NEAR):
         raise Behind(
-            f"{pipeline} g{number} has what was recorded until {_said(own)}, the active g{active} until "
-            f"{_said(shown)}: when it has caught up, ask again"
+            f"{pipeline} g{number} has what was recorded until {_as_text(own)}, the active g{active} until "
+            f"{_as_text(shown)}: try again when it has caught up"
         )
 
 
-def _said(moment: datetime | None) -> str:
+def _as_text(moment: datetime | None) -> str:
     return "(not known yet)" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -1,7 +1,7 @@
-"""Active generation's state → public topic: the current truth, exactly once, whoever is promoted.
+"""Active generation's state → public topic: the current totals, exactly once, across promotions.
 
-Positions are the committed offsets of one consumer group, written in the same transactions as the records. Beside them
-stands whose they are: the id of the state topic that the public topic follows. If that is another than the active
+Positions are the committed offsets of one consumer group, written in the same transactions as the records. Their
+metadata is the id of the state topic that the public topic reflects. If that is another than the active
 generation's, after a promotion or because the results database was restored to an earlier time, the public topic is
 first compared with the generation's whole state: what differs is written, what only the former had is deleted. Each of
 these transactions takes the id away and the last one sets it, so a crash in the middle compares again and writes only
@@ -19,28 +19,29 @@ from hashlib import blake2b
 from itertools import islice
 
 from contracts import datasets
-from contracts.kafka import admin, committed, committed_offsets, transactional_producer
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
+from kafka_client.clients import admin, committed, committed_offsets, transactional_producer
+from kafka_client.errors import Abortable
+from kafka_client.offsets import beginnings, ends
+from kafka_client.registry import Registry
+from lineage.emitter import NULL_EMITTER, Emitter
 from observability import logs
-from observability.lineage.facts import Facts
-from observability.lineage.runs import UNTOLD, Teller
 from observability.metrics import EVENTS
+from observability.progress_report import ProgressReport
 from streaming import lineage as lineage_of
-from streaming.engine.errors import Abortable
-from streaming.engine.offsets import beginnings, ends
 from streaming.engine.schemas import PatientRegistry
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
-from streaming.sink.followed import Followed, active
-from streaming.sink.following import Follower, connect, follow, retried
+from streaming.generations.following import ThreadTarget, supervise_threads
+from streaming.results_db import connect, retried
 from streaming.sink.state_topic import CHECK_SECONDS, Batch, Progress, Reader, check, decoded
+from streaming.sink.targets import SinkTarget, active
 
 # A transaction of about 50 ms: readers of the public topic wait for no more than that.
 TRANSACTION_RECORDS = 5_000
-# From the beginning of one transaction to that of the next; the first after quiet goes at once. Nothing of ours reads
-# the public topics, so under load they come a little later than the API and leave the machine to it.
+# From the beginning of one transaction to that of the next; the first after a quiet time goes at once. The platform
+# does not read the public topics, so under load they come a little later than the API.
 PAUSE_SECONDS = 0.5
 # Of the public topic. The group's offset there is 0 and means nothing; its metadata is the id of the state topic.
 COMPARED = 0
@@ -51,29 +52,29 @@ _log = logs.get(__name__)
 class Publisher:
     """The public topic of one pipeline for as long as a generation is active."""
 
-    def __init__(self, kafka: KafkaSettings, registry: Registry, followed: Followed) -> None:
+    def __init__(self, kafka: KafkaSettings, registry: Registry, target: SinkTarget) -> None:
         self._kafka = kafka
-        self._followed = followed
-        pipeline = followed.pipeline
+        self._target = target
+        pipeline = target.pipeline
         self._name = f"{pipeline.name}.publisher"
         self._output = pipeline.output
         schema = load(self._output.schema)
         self._fields = [field["name"] for field in schema["fields"]]
         self._public = registry.codec(self._output.subject, schema)
-        self._state = registry.codec(f"{self._followed.topic}-value", pipeline.state_schema())
+        self._state = registry.codec(f"{self._target.topic}-value", pipeline.state_schema())
         self._admin = admin(kafka)
-        self._progress = Progress(followed.partitions)
+        self._progress = Progress(target.partitions)
 
-    def facts(self) -> Facts:
-        """How far it is; may be asked from any thread."""
-        return self._progress.facts("publisher", datasets.topic(self._output))
+    def report(self) -> ProgressReport:
+        """The progress; thread-safe."""
+        return self._progress.report("publisher", datasets.topic(self._output))
 
     def run(self, stop: threading.Event) -> None:
-        """Publish until told to stop. Raises Fatal when fenced by another publisher, or when a person has to look."""
-        retried(partial(check, self._kafka, self._followed), stop)
+        """Publish until `stop`. Raises Fatal when fenced by another publisher, or for what needs a person."""
+        retried(partial(check, self._kafka, self._target), stop)
         # First of all: it fences a predecessor, so that its last transaction is decided when positions are read.
         transactions = Transactions(lambda: transactional_producer(self._kafka, self._name), self._name)
-        with closing(transactions), Reader(self._kafka, self._followed.topic, self._name) as reader:
+        with closing(transactions), Reader(self._kafka, self._target.topic, self._name) as reader:
             while not stop.is_set():
                 try:
                     self._publish(transactions, reader, stop)
@@ -86,11 +87,11 @@ class Publisher:
             positions = self._reconcile(transactions, reader, stop)
         reader.assign(positions)
         self._progress.positions = dict(positions)
-        _log.info("publishing", generation=str(self._followed))
+        _log.info("publishing", generation=str(self._target))
         check_at = time.monotonic() + CHECK_SECONDS
         while not stop.is_set():
             if time.monotonic() > check_at:
-                retried(partial(check, self._kafka, self._followed), stop)
+                retried(partial(check, self._kafka, self._target), stop)
                 check_at = time.monotonic() + CHECK_SECONDS
             messages = reader.take()
             began = time.monotonic()
@@ -108,18 +109,18 @@ class Publisher:
             reader.show_lag(self._name)
 
     def _positions(self, reader: Reader) -> dict[int, int] | None:
-        """Up to where the public topic says what the state says; None if it was not compared with this state."""
+        """The positions up to which the public topic reflects the state; None if it reflects another state topic."""
         compared = committed(reader.consumer, self._output.name, [COMPARED]).get(COMPARED)
-        if compared is None or compared.metadata != self._followed.topic_id:
+        if compared is None or compared.metadata != self._target.topic_id:
             return None
-        partitions = range(self._followed.partitions)
-        positions = committed_offsets(reader.consumer, self._followed.topic, partitions)
-        return positions if len(positions) == self._followed.partitions else None
+        partitions = range(self._target.partitions)
+        positions = committed_offsets(reader.consumer, self._target.topic, partitions)
+        return positions if len(positions) == self._target.partitions else None
 
     def _reconcile(self, transactions: Transactions, reader: Reader, stop: threading.Event) -> dict[int, int]:
-        """Make the public topic say what the state says, and give the positions up to which that holds."""
+        """Bring the public topic to the state; returns the positions up to which it reflects it."""
         public = self._published(stop)
-        _log.info("comparing", generation=str(self._followed), published=len(public))
+        _log.info("comparing", generation=str(self._target), published=len(public))
         positions: dict[int, int] = {}
         watermarks: dict[int, bytes] = {}
         written = 0
@@ -131,7 +132,7 @@ class Publisher:
             self._progress.written += len(records)
         self._commit(transactions, reader, [], positions)
         self._note(watermarks)
-        _log.info("compared", generation=str(self._followed), written=written)
+        _log.info("compared", generation=str(self._target), written=written)
         return positions
 
     def _differences(
@@ -146,8 +147,8 @@ class Publisher:
 
         `positions` and `watermarks` gain those up to which that holds.
         """
-        state_ends = ends(self._admin, self._followed.topic, range(self._followed.partitions))
-        starts = beginnings(self._admin, self._followed.topic, range(self._followed.partitions))
+        state_ends = ends(self._admin, self._target.topic, range(self._target.partitions))
+        starts = beginnings(self._admin, self._target.topic, range(self._target.partitions))
         for partition, start in starts.items():
             reader.assign({partition: start})
             state = Batch()
@@ -163,7 +164,7 @@ class Publisher:
         yield from (OutRecord(self._output.name, None, key, None) for key in public)
 
     def _published(self, stop: threading.Event) -> dict[bytes, bytes]:
-        """A digest of each value that the public topic shows now."""
+        """A digest of each value of the public topic now."""
         shown: dict[bytes, bytes] = {}
         partitions = range(self._output.partitions)
         public_ends = ends(self._admin, self._output.name, partitions)
@@ -179,9 +180,9 @@ class Publisher:
         return shown
 
     def _record(self, key: bytes, value: bytes) -> OutRecord:
-        """A total as outsiders see it; without a value where it is not there for them."""
-        pipeline = self._followed.pipeline
-        total = decoded(self._state, self._followed.topic, value)
+        """The public record of a total; without a value if it is not published."""
+        pipeline = self._target.pipeline
+        total = decoded(self._state, self._target.topic, value)
         shown = pipeline.public(total)
         encoded = None if shown is None else self._public.encode({name: shown[name] for name in self._fields})
         return OutRecord(self._output.name, None, pipeline.public_key(key, total), encoded)
@@ -189,7 +190,7 @@ class Publisher:
     def _note(self, watermarks: dict[int, bytes]) -> None:
         """Everything up to them is published."""
         marks = {
-            partition: decoded(self._state, self._followed.topic, value)["watermark"]
+            partition: decoded(self._state, self._target.topic, value)["watermark"]
             for partition, value in watermarks.items()
         }
         self._progress.note(marks)
@@ -201,13 +202,13 @@ class Publisher:
         records: Sequence[OutRecord],
         positions: Mapping[int, int] | None,
     ) -> None:
-        """Records, and up to where they say what the state says; without positions they say two states at once."""
-        # Each time, or Kafka forgets the one that stands still after a week.
+        """Records with the positions up to which they reflect the state; without positions they mix two states."""
+        # Each time, or Kafka deletes an offset that does not change after a week.
         offsets = {(self._output.name, COMPARED): 0}
         for partition, offset in (positions or {}).items():
-            offsets[self._followed.topic, partition] = offset
+            offsets[self._target.topic, partition] = offset
         group = reader.consumer.consumer_group_metadata()
-        compared = "" if positions is None else self._followed.topic_id
+        compared = "" if positions is None else self._target.topic_id
         transactions.commit(records, offsets, group, metadata=compared)
 
 
@@ -216,24 +217,26 @@ def _digest(value: bytes) -> bytes:
 
 
 def run(
-    kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event, lineage: Teller = UNTOLD
+    kafka: KafkaSettings, results: ResultsDbSettings, stop: threading.Event, lineage: Emitter = NULL_EMITTER
 ) -> None:
-    """Publish every pipeline's active generation, following promotions, until told to stop."""
+    """Publish every pipeline's active generation, across promotions, until `stop`."""
     engine = connect(results, "electrored-publisher")
     registry = PatientRegistry(kafka, stop)
 
-    def publisher(followed: Followed) -> Follower:
+    def publisher(target: SinkTarget) -> ThreadTarget:
         def run(stop: threading.Event) -> None:
-            made = Publisher(kafka, registry, followed)
-            job = partial(lineage_of.publisher, followed.pipeline, followed.number)
-            with lineage.told(job, made.facts):
-                made.run(stop)
+            publication = Publisher(kafka, registry, target)
+            job = partial(lineage_of.publisher, target.pipeline, target.number)
+            with lineage.run(job, publication.report):
+                publication.run(stop)
 
         return run
 
-    def wanted() -> dict[Followed, Follower]:
+    def wanted() -> dict[SinkTarget, ThreadTarget]:
         with engine.connect() as connection:
-            return {followed: publisher(followed) for followed in active(connection).values()}
+            return {target: publisher(target) for target in active(connection).values()}
 
-    follow(wanted, stop)
-    engine.dispose()
+    try:
+        supervise_threads(wanted, stop)
+    finally:
+        engine.dispose()

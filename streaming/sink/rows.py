@@ -10,8 +10,8 @@ from sqlalchemy import Column, Connection, Dialect, Engine, Table, select, text
 from sqlalchemy.dialects import postgresql
 
 from contracts.tables import metadata, sink_positions
-from streaming.engine.errors import RESTORING, Fatal
-from streaming.sink.followed import Followed
+from kafka_client.errors import RESTORING, Fatal
+from streaming.sink.targets import SinkTarget
 
 # What the sink itself, or the table, adds to the columns that come from the state topic.
 _OWN = ("generation", "updated_at", "apply_number", "is_negative")
@@ -39,29 +39,29 @@ class Rows:
     """The result rows of one generation, and the offsets that they reflect.
 
     An apply is refused with Fatal if the stored offsets are not the expected ones or belong to another topic:
-    somebody else wrote, and going on would overwrite newer rows with older ones.
+    another process wrote, and going on would overwrite newer rows with older ones.
     """
 
-    def __init__(self, engine: Engine, followed: Followed) -> None:
+    def __init__(self, engine: Engine, target: SinkTarget) -> None:
         self._engine = engine
-        self._followed = followed
-        table = metadata.tables[followed.pipeline.table]
+        self._target = target
+        table = metadata.tables[target.pipeline.table]
         self.columns = tuple(column.name for column in table.columns if column.name not in _OWN)
         self._upsert = text(_upsert(table, self.columns))
-        self._names = {"pipeline": followed.pipeline.name, "generation": followed.number}
+        self._names = {"pipeline": target.pipeline.name, "generation": target.number}
 
     def open(self) -> dict[int, int]:
         """The offset to read next, by partition; 0 where nothing was read yet."""
         with self._engine.begin() as connection:
             connection.execute(
                 _BEGIN,
-                self._names | {"topic_id": self._followed.topic_id, "partitions": self._followed.partitions},
+                self._names | {"topic_id": self._target.topic_id, "partitions": self._target.partitions},
             )
             stored = self._stored(connection)
-        if {topic_id for topic_id, _ in stored.values()} != {self._followed.topic_id}:
+        if {topic_id for topic_id, _ in stored.values()} != {self._target.topic_id}:
             raise Fatal(
-                f"{self._followed}: the rows come from another state topic than {self._followed.topic} "
-                f"with id {self._followed.topic_id}; {RESTORING}"
+                f"{self._target}: the rows come from another state topic than {self._target.topic} "
+                f"with id {self._target.topic_id}; {RESTORING}"
             )
         return {partition: next_offset for partition, (_, next_offset) in stored.items()}
 
@@ -72,22 +72,22 @@ class Rows:
         expected: Mapping[int, int],
         following: Mapping[int, int],
     ) -> int | None:
-        """Write rows, watermarks and offsets in one transaction; gives its apply number.
+        """Write rows, watermarks and offsets in one transaction; returns its apply number.
 
-        The number is taken under the generation's row lock and held to the commit, so a reader who sees
-        a greater one sees everything that a smaller one stood for. None: exactly this was applied already,
-        by an attempt whose answer was lost.
+        The number is taken under the generation's row lock and held to the commit, so a reader that sees
+        a greater one sees everything that was applied with a smaller one. None: exactly this was applied already,
+        by an attempt whose response was lost.
         """
         moved = [p for p, offset in following.items() if offset != expected[p]]
         with self._engine.connect() as connection:
             number: int | None = connection.scalar(_TAKE_APPLY_NUMBER, self._names)
             if number is None:
-                raise Fatal(f"{self._followed} is retired or gone: its rows are written no more")
+                raise Fatal(f"{self._target} is retired or gone: its rows are written no more")
             changed = connection.execute(
                 _MOVE,
                 self._names
                 | {
-                    "topic_id": self._followed.topic_id,
+                    "topic_id": self._target.topic_id,
                     "partitions": moved,
                     "expected": [expected[p] for p in moved],
                     "next": [following[p] for p in moved],
@@ -100,25 +100,25 @@ class Rows:
             if rows:
                 values = {name: [row.get(name) for row in rows] for name in self.columns}
                 connection.execute(
-                    self._upsert, values | {"generation": self._followed.number, "apply_number": number}
+                    self._upsert, values | {"generation": self._target.number, "apply_number": number}
                 )
             connection.commit()
         return number
 
     def _stored(self, connection: Connection) -> dict[int, tuple[str, int]]:
         columns = sink_positions.c
-        found = connection.execute(
+        rows = connection.execute(
             select(columns.partition, columns.topic_id, columns.next_offset).where(
-                columns.pipeline == self._followed.pipeline.name, columns.generation == self._followed.number
+                columns.pipeline == self._target.pipeline.name, columns.generation == self._target.number
             )
         )
-        return {partition: (topic_id, next_offset) for partition, topic_id, next_offset in found}
+        return {partition: (topic_id, next_offset) for partition, topic_id, next_offset in rows}
 
     def _refuse_unless_done(self, connection: Connection, following: Mapping[int, int]) -> None:
         stored = self._stored(connection)
-        if stored != {p: (self._followed.topic_id, offset) for p, offset in following.items()}:
+        if stored != {p: (self._target.topic_id, offset) for p, offset in following.items()}:
             raise Fatal(
-                f"{self._followed}: another sink moved the stored offsets, or the state topic is another; "
+                f"{self._target}: another sink moved the stored offsets, or the state topic is another; "
                 "this one stops so that newer rows are not overwritten"
             )
 

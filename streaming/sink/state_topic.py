@@ -1,4 +1,4 @@
-"""Following a topic from stored offsets: the newest value of every key, and how far it was read."""
+"""Reading a state topic from stored offsets: the newest value of every key, and the positions."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Self, cast
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 
 from contracts.datasets import Dataset
-from contracts.kafka import admin, consumer, describe_topics
-from contracts.registry import Codec
 from contracts.settings import KafkaSettings
-from contracts.writers import LostSchema, Undecodable
+from kafka_client import latency_header
+from kafka_client.clients import admin, consumer, describe_topics
+from kafka_client.error_codes import is_lost
+from kafka_client.errors import ALIEN, RESTORING, Fatal
+from kafka_client.reader import take
+from kafka_client.registry import Codec
+from kafka_client.topic_guard import difference, gone
+from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
-from observability.lineage.facts import Facts
 from observability.metrics import LAG
-from observability.waits import WAITS
-from streaming.engine import age
-from streaming.engine.errors import ALIEN, RESTORING, Fatal, Stopping
-from streaming.engine.failures import is_end, is_lost
+from observability.progress_report import ProgressReport
+from observability.waits import WAITS, Cancelled
 from streaming.engine.merge import WATERMARK_KEY
 from streaming.engine.opened import OpenTransactions
-from streaming.sink.followed import Followed
+from streaming.sink.targets import SinkTarget
 
-# A topic made anew is noticed by its offsets at once, or by this check of its id; so is a Kafka that is away.
+# A re-created topic is detected by its offsets at once, or by this check of its id; so is an outage of Kafka.
 CHECK_SECONDS = 10.0
 # One transaction's worth when catching up: about a tenth of a second of work for the database.
 MAX_RECORDS = 20_000
@@ -68,8 +70,8 @@ class Batch:
             else:
                 self.totals[key] = value
         if carriers:
-            found = age.oldest(cast(Sequence[age.Carrier], carriers))
-            self.oldest_micros = age.older(self.oldest_micros, found)
+            oldest = latency_header.oldest(cast(Sequence[latency_header.Carrier], carriers))
+            self.oldest_micros = latency_header.older(self.oldest_micros, oldest)
 
 
 def decoded(codec: Codec, topic: str, value: bytes) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def decoded(codec: Codec, topic: str, value: bytes) -> dict[str, Any]:
 
 @dataclass
 class Progress:
-    """How far a follower of a state topic is: what was read and written by it, and from where it would go on."""
+    """Progress of a reader of a state topic: records read and written, and where it would resume."""
 
     partitions: int
     read: int = 0
@@ -95,13 +97,13 @@ class Progress:
 
     def note(self, watermarks: dict[int, datetime]) -> None:
         """Everything up to them is written."""
-        # Anew, and not changed: who asks from another thread sees one or the other.
+        # Replaced, not changed: another thread reads the old or the new one.
         self.watermarks = self.watermarks | watermarks
 
-    def facts(self, step: str, output: Dataset) -> Facts:
-        """What the run says; may be asked from any thread. A watermark is that of all partitions."""
+    def report(self, step: str, output: Dataset) -> ProgressReport:
+        """The lineage report; thread-safe. The watermark is that of all partitions."""
         marks = list(self.watermarks.values())
-        return Facts(
+        return ProgressReport(
             watermark=min(marks) if len(marks) == self.partitions else None,
             counts={step: {"records": self.read}},
             checkpoints={step: dict(self.positions)},
@@ -117,7 +119,7 @@ class Reader:
     """
 
     def __init__(self, kafka: KafkaSettings, topic: str, group_id: str, loop: str | None = None) -> None:
-        """`loop`: whose turns its reading is; its group's if left out."""
+        """`loop`: the name under which its polls are reported as turns; its group if left out."""
         self.topic = topic
         self.positions: dict[int, int] = {}
         self._loop = loop or group_id
@@ -133,7 +135,7 @@ class Reader:
         self.consumer.close()
 
     def assign(self, positions: Mapping[int, int]) -> None:
-        """Read on from the given offsets."""
+        """Read from the given offsets."""
         self.positions = dict(positions)
         self.consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in positions.items()])
 
@@ -141,29 +143,16 @@ class Reader:
         """Wait for the first record, then all that has arrived by now; empty if nothing came in time."""
         WAITS.turn(self._loop)
         self._opened.look((self.topic, partition) for partition in self.positions)
-        records: list[Message] = []
-        messages = self.consumer.consume(1, timeout_seconds)
-        while messages:
-            for message in messages:
-                error = message.error()
-                partition, offset = cast(int, message.partition()), cast(int, message.offset())
-                if error is None:
-                    records.append(message)
-                    self.positions[partition] = offset + 1
-                elif is_end(error):
-                    self.positions[partition] = max(self.positions[partition], offset)
-                else:
-                    self._failed(error)
-            if len(records) >= MAX_RECORDS:
-                break
-            messages = self.consumer.consume(MAX_RECORDS - len(records), 0)
-        return records
+        try:
+            return take(self.consumer, self.positions, timeout_seconds, MAX_RECORDS)
+        except KafkaException as error:
+            raise Fatal(f"the position in {self.topic} is lost: {error.args[0].str()}") from error
 
     def read_to(self, ends: Mapping[int, int], stop: threading.Event) -> Iterator[list[Message]]:
         """Committed records until every assigned partition's position has reached its end."""
         while any(position < ends[partition] for partition, position in self.positions.items()):
             if stop.is_set():
-                raise Stopping
+                raise Cancelled
             yield self.take()
 
     def show_lag(self, flow: str) -> None:
@@ -174,30 +163,19 @@ class Reader:
             LAG.labels(flow, partition).set(max(0, high - position))
 
     def hide_lag(self, flow: str) -> None:
-        """What is followed no more is not behind either."""
+        """Remove the lag series of a topic that is not read any more."""
         for partition in self.positions:
             with suppress(KeyError):
                 LAG.remove(flow, str(partition))
 
-    def _failed(self, error: KafkaError) -> None:
-        if is_lost(error):
-            raise Fatal(f"the position in {self.topic} is lost: {error.str()}")
-        _log.warning("reading is retried", topic=self.topic, reason=error.str())
 
-
-def check(kafka: KafkaSettings, followed: Followed) -> None:
+def check(kafka: KafkaSettings, target: SinkTarget) -> None:
     """Raise Fatal if the state topic is not the one that was created: its offsets would mean something else."""
     try:
-        topic_id, partitions = describe_topics(kafka, [followed.topic])[followed.topic]
+        current = describe_topics(kafka, [target.topic])[target.topic]
     except KafkaException as error:
         if is_lost(error.args[0]):
-            raise Fatal(
-                f"state topic {followed.topic} is gone ({error.args[0].str()}), and the results database counts on it: "
-                f"was that restored to before the generation was retired? {RESTORING}"
-            ) from error
+            raise gone(target.topic, error.args[0]) from error
         raise
-    if (topic_id, partitions) != (followed.topic_id, followed.partitions):
-        raise Fatal(
-            f"state topic {followed.topic} was re-created: id {topic_id} with {partitions} partitions, "
-            f"the generation has {followed.topic_id} with {followed.partitions}; {RESTORING}"
-        )
+    if changed := difference(target.topic, (target.topic_id, target.partitions), current):
+        raise Fatal(f"{changed}; {RESTORING}")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.conftest import PROJECT
+from tests.e2e.command import PROJECT
 
 RULES = PROJECT / "observability" / "prometheus"
 # What an alert waits for, and what it waits for here. Nothing else of it is changed.

@@ -25,9 +25,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from contracts.kafka import client_config, consumer
 from contracts.settings import KafkaSettings, StackSettings
 from contracts.topics import GenerationTopics
+from kafka_client.clients import client_config, consumer
 from stack import databases, ports
 from stack.kafka import Kafka
 from stack.layout import Layout
@@ -35,7 +35,7 @@ from stack.postgres import SUPERUSER
 from stack.programs import Platform as Programs
 from stack.supervisor import Supervisor
 from tests.e2e.alerts import FIRES_SECONDS, Prometheus
-from tests.e2e.conftest import Platform, until
+from tests.e2e.command import Platform, until
 
 
 def programs(platform: Platform) -> Programs:
@@ -185,7 +185,8 @@ def slot_taken(platform: Platform, pipeline: str, generation: int) -> Iterator[N
 def lose_a_broker(platform: Platform) -> None:
     """A second broker of the cluster got a topic, and is gone for good."""
     first = programs(platform).kafka
-    second = _SecondBroker(platform.folder.resolve() / "second-broker", *ports.free(1), first.controller_port)
+    (port,) = ports.free(1)
+    second = _SecondBroker(platform.folder.resolve() / "second-broker", port, first.controller_port)
     second.finish(second.prepare())
     admin = AdminClient({"bootstrap.servers": first.bootstrap})
     with subprocess.Popen(

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from tests.e2e.conftest import Platform, until
+from tests.e2e.command import Platform, until
 from tests.e2e.payments import Service
 
 RESULTS = "ELECTRORED_RESULTS_DB_URL"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stack.ports import Ports
-from tests.e2e.conftest import PROJECT, Platform, environment, until
+from tests.e2e.command import PROJECT, Platform, environment, until
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from contracts import datasets
-from tests.e2e.conftest import Platform, until
+from tests.e2e.command import Platform, until
 
 
 def kill_runs(server: psutil.Process) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from stack.ports import Ports
 from tests.e2e.causes import forget_position
-from tests.e2e.conftest import Platform, free_offset, new_platform, remove, until
+from tests.e2e.command import Platform, free_offset, new_platform, remove, until
 from tests.e2e.oracle import (
     CITY_RESULTS,
     COLUMNS,
@@ -37,6 +37,8 @@ from tests.e2e.oracle import (
 )
 from tests.e2e.payments import Service, serving
 from tests.e2e.runs import code_server, end_of, kill_runs, launch, stop_schedule_of_polls
+
+pytestmark = pytest.mark.soak
 
 PLACES = [("Berlin", "DE", "EUR"), ("Lyon", "FR", "EUR"), ("Leeds", "GB", "GBP")]
 # Takes seconds, so that a kill finds it half taken; few ids, so that the join has little to do.

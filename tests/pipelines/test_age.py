@@ -7,22 +7,23 @@ from typing import cast
 
 from confluent_kafka import Message
 
-from streaming.engine import age
-from streaming.engine.driver import Driver
+from kafka_client import latency_header
 from streaming.engine.windows import to_micros
 from streaming.sink.state_topic import Batch
-from tests.pipelines.test_pipelines import NOON, city_driver, event
+from streaming.testing import Driver
+from tests.support.drivers import city_driver
+from tests.support.events import NOON, sale_event
 
 SECOND = timedelta(seconds=1)
 
 
 def told(driver: Driver) -> set[int | None]:
-    return {age.oldest([record]) for records in driver.state.records for record in records}
+    return {latency_header.oldest([record]) for records in driver.state.records for record in records}
 
 
 def recorded(driver: Driver, *moments: datetime) -> None:
     for seq, moment in enumerate(moments):
-        driver.event(event(seq, recorded_at=moment), 0)
+        driver.event(sale_event(seq, recorded_at=moment), 0)
 
 
 def test_the_oldest_of_all_that_a_commit_took_is_told() -> None:
@@ -45,7 +46,7 @@ def test_a_commit_tells_nothing_of_the_one_before() -> None:
     driver = city_driver(state_partitions=1)
     recorded(driver, NOON + SECOND)
     driver.run()
-    driver.event(event(7, recorded_at=NOON + 8 * SECOND), 0)
+    driver.event(sale_event(7, recorded_at=NOON + 8 * SECOND), 0)
     driver.run()
     assert told(driver) == {to_micros(NOON + SECOND), to_micros(NOON + 8 * SECOND)}
 
@@ -53,10 +54,10 @@ def test_a_commit_tells_nothing_of_the_one_before() -> None:
 def test_a_sink_that_is_behind_takes_many_commits_at_once_and_tells_the_oldest_of_all() -> None:
     driver = city_driver(state_partitions=1)
     for seq, seconds in enumerate((5, 1, 8)):
-        driver.event(event(seq, recorded_at=NOON + seconds * SECOND), 0)
+        driver.event(sale_event(seq, recorded_at=NOON + seconds * SECOND), 0)
         driver.run()
     (records,) = driver.state.records
-    assert age.oldest(records[-1:]) == to_micros(NOON + 8 * SECOND)
+    assert latency_header.oldest(records[-1:]) == to_micros(NOON + 8 * SECOND)
     batch = Batch.of(cast(list[Message], records))
     assert batch.oldest_micros == to_micros(NOON + SECOND)
     batch.add(cast(list[Message], records[-1:]))
@@ -73,8 +74,8 @@ def test_rows_of_a_snapshot_bear_the_time_of_their_sale_and_tell_nothing() -> No
 def test_row_22_an_event_recorded_in_a_year_that_does_not_exist_is_a_dead_letter() -> None:
     """Late, it would stand in a total that nobody who reads it could decode."""
     driver = city_driver(state_partitions=1)
-    driver.event(event(0, recorded_at=-(2**62)), 0)
-    driver.event(event(1), 0)
+    driver.event(sale_event(0, recorded_at=-(2**62)), 0)
+    driver.event(sale_event(1), 0)
     driver.run()
     (total,) = driver.totals().values()
     assert total["sales_count"] == 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.topics import PAYMENT_CONFIRMATIONS
-from streaming.engine.driver import Driver
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines.enriched_sales import V1
-from tests.pipelines.histories import AMOUNTS, CITIES, MOMENTS, NOON, ROWS, Source
+from streaming.testing import Driver
+from tests.support.events import confirmation, sale_event
+from tests.support.histories import AMOUNTS, CITIES, MOMENTS, NOON, ROWS, Source
+from tests.support.join_oracle import oracle, sale_facts
 
 SALES, PAYMENTS = 0, 1
 # Few, so that sales and payments meet, in two sources too; "watermark" is what another record's key is.
@@ -52,7 +52,8 @@ def payments(draw: st.DrawFn, most: int = 12) -> list[dict[str, Any]]:
     """Confirmations: some again, some given back later, some of another amount or currency, some of no sale."""
     found: list[dict[str, Any]] = []
     for seq in range(draw(st.integers(0, most))):
-        again = draw(st.sampled_from(found)) if found and draw(st.booleans()) else None
+        is_again = bool(found) and draw(st.booleans())
+        again = draw(st.sampled_from(found)) if is_again else None
         fresh = {
             "payment_id": f"p{draw(st.integers(0, 5))}",
             "sale_id": draw(st.sampled_from([*SALE_IDS, "nobody's"])),
@@ -70,47 +71,6 @@ def payments(draw: st.DrawFn, most: int = 12) -> list[dict[str, Any]]:
     return found
 
 
-def oracle(events: Iterable[Mapping[str, Any]], said: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """By sale_id: the sales that stand in each source, the payments as last confirmed, and the status of each sale."""
-    live: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for event in events:
-        if event["operation"] == "SALE":
-            live[event["sale_id"]][event["source"]] = event
-        else:
-            del live[event["sale_id"]][event["source"]]
-    paid: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for payment in sorted(said, key=lambda p: (p["confirmed_at"], p["seq"])):
-        paid[payment["sale_id"]][payment["payment_id"]] = payment
-    answers = {}
-    for sale_id, by_source in live.items():
-        if not by_source:
-            continue
-        joined = list(paid[sale_id].values()) if len(by_source) == 1 else []
-        answers[sale_id] = (
-            {source: (_facts(sale), _status(sale, joined)) for source, sale in by_source.items()},
-            {p["payment_id"]: (p["amount"], p["currency"], p["status"]) for p in paid[sale_id].values()},
-            len(by_source) > 1,
-        )
-    return answers
-
-
-def _facts(sale: Mapping[str, Any]) -> tuple[Any, ...]:
-    names = ("sold_at", "country", "city", "salesman_id", "salesman_name", "product", "quantity", "amount")
-    return tuple(sale[name] for name in (*names, "currency"))
-
-
-def _status(sale: Mapping[str, Any], joined: list[Mapping[str, Any]]) -> str:
-    if not joined:
-        return "PENDING"
-    sums: dict[str, Decimal] = defaultdict(Decimal)
-    for payment in joined:
-        if payment["status"] == "CONFIRMED":
-            sums[payment["currency"]] += payment["amount"]
-    if not sums:
-        return "REFUNDED"
-    return "CONFIRMED" if sums == {sale["currency"]: sale["amount"]} else "AMOUNT_MISMATCH"
-
-
 def shown(driver: Driver) -> dict[str, Any]:
     """What the public topic would say of all totals; the rows must say the same."""
     answers = {}
@@ -124,7 +84,7 @@ def shown(driver: Driver) -> dict[str, Any]:
             (s["source"], s["status"], value["ambiguous"]) for s in value["sales"]
         ]
         answers[total["sale_id"]] = (
-            {s["source"]: (_facts(s), s["status"]) for s in value["sales"]},
+            {s["source"]: (sale_facts(s), s["status"]) for s in value["sales"]},
             {p["payment_id"]: (p["amount"], p["currency"], p["status"]) for p in value["payments"]},
             value["ambiguous"],
         )
@@ -211,36 +171,9 @@ def test_totals_do_not_depend_on_the_order_of_the_work(
 
 def sale(seq: int, **changes: Any) -> dict[str, Any]:
     country, city = CITIES[0]
-    return {
-        "source": "postgres",
-        "seq": seq,
-        "sale_id": "s1",
-        "operation": "SALE",
-        "sold_at": NOON,
-        "recorded_at": NOON,
-        "city": city,
-        "country": country,
-        "salesman_id": "m1",
-        "salesman_name": "Ada",
-        "product": "tv",
-        "quantity": 1,
-        "amount": Decimal("10.0000"),
-        "currency": "EUR",
-    } | changes
-
-
-def payment(seq: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "source": "soap",
-        "seq": seq,
-        "payment_id": "p1",
-        "sale_id": "s1",
-        "amount": Decimal("10.0000"),
-        "currency": "EUR",
-        "status": "CONFIRMED",
-        "confirmed_at": NOON,
-        "recorded_at": NOON,
-    } | changes
+    return sale_event(
+        seq, **{"sale_id": "s1", "city": city, "country": country, "salesman_id": "m1"} | changes
+    )
 
 
 @pytest.mark.parametrize(
@@ -263,8 +196,8 @@ def test_an_impossible_payment_is_a_dead_letter_and_the_rest_goes_on(
 ) -> None:
     driver = driver_of(input_partitions=1)
     driver.event(sale(0))
-    driver.event(payment(0, **changes), number=PAYMENTS)
-    driver.event(payment(1), number=PAYMENTS)
+    driver.event(confirmation(0, **changes), number=PAYMENTS)
+    driver.event(confirmation(1), number=PAYMENTS)
     driver.run()
     (letter,) = driver.dead_letters()
     assert (letter["origin"], letter["partition"], letter["offset"]) == (PAYMENT_CONFIRMATIONS.name, 0, 0)
@@ -291,7 +224,7 @@ def test_a_watermark_is_the_least_over_both_inputs() -> None:
 def test_nothing_is_late_without_windows() -> None:
     driver = driver_of()
     driver.event(sale(0, recorded_at=NOON + timedelta(days=400)))
-    driver.event(payment(0, recorded_at=NOON + timedelta(days=400)), number=PAYMENTS)
+    driver.event(confirmation(0, recorded_at=NOON + timedelta(days=400)), number=PAYMENTS)
     driver.run()
     assert driver.late_events() == []
     assert shown(driver)["s1"][0]["postgres"][1] == "CONFIRMED"
@@ -312,7 +245,7 @@ def test_the_greatest_amount_is_exact() -> None:
     driver.event(sale(0, amount=-most))
     driver.event(sale(1, operation="REVERSAL", amount=most, quantity=-1))
     driver.event(sale(2, amount=most))
-    driver.event(payment(0, amount=most), number=PAYMENTS)
+    driver.event(confirmation(0, amount=most), number=PAYMENTS)
     driver.run()
     assert shown(driver)["s1"][0]["postgres"][1] == "CONFIRMED"
     ((row,),) = (V1.rows(total) for total in driver.totals().values())

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.registry import header
-from streaming.engine.driver import Driver
+from kafka_client.registry import header
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines import CURRENT, PIPELINES
-from tests.pipelines.test_pipelines import event
+from streaming.testing import Driver
+from tests.support.events import sale_event
 
 EDGES = [
     0,
@@ -69,7 +69,7 @@ def test_row_22_no_sound_event_raises_anything(name: str, data: st.DataObject) -
 
 def _record(data: st.DataObject, schema: dict[str, Any], seq: int) -> dict[str, Any]:
     """Mostly sound, so that what is drawn gets as far as the sums."""
-    usual = event(seq) | {"payment_id": "p", "status": "CONFIRMED"}
+    usual = sale_event(seq, payment_id="p", status="CONFIRMED")
     usual |= dict.fromkeys(("sold_at", "recorded_at", "confirmed_at"), 1_772_366_400_000_000)
     record: dict[str, Any] = {}
     changed = data.draw(st.sets(st.sampled_from([f["name"] for f in schema["fields"]]), max_size=3))

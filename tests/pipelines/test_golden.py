@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from streaming.engine.driver import Driver, canonical
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines import PIPELINES
-from tests.pipelines.histories import CITIES, Source
+from streaming.testing import Driver, canonical
+from tests.support.histories import CITIES, Source
 
 GOLDEN = {
     ("top-sales-by-city", 1): ("111f18cfab401cd9", "0cbe1f476af1c5fc", "5765a89dd5a70565"),

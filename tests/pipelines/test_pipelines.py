@@ -9,40 +9,16 @@ from typing import Any
 
 import pytest
 
-from streaming.engine.driver import Driver
-from streaming.engine.errors import Fatal
+from kafka_client.errors import Fatal
 from streaming.engine.pipeline import Parameters
 from streaming.engine.step import Output, Step
 from streaming.pipelines import PIPELINES
+from streaming.testing import Driver
+from tests.support.drivers import CITY, GRACE, city_driver
+from tests.support.events import NOON, sale_event
 
-CITY = PIPELINES[("top-sales-by-city", 1)]
 SALESMAN = PIPELINES[("top-salesman-by-country", 1)]
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
-GRACE = timedelta(hours=1)
-
-
-def event(seq: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "source": "postgres",
-        "seq": seq,
-        "sale_id": f"sale-{seq}",
-        "operation": "SALE",
-        "sold_at": NOON,
-        "recorded_at": NOON,
-        "city": "Berlin",
-        "country": "DE",
-        "salesman_id": "s1",
-        "salesman_name": "Ada",
-        "product": "tv",
-        "quantity": 1,
-        "amount": Decimal("10.0000"),
-        "currency": "EUR",
-    } | changes
-
-
-def city_driver(**options: Any) -> Driver:
-    return Driver(CITY, Parameters("UTC", GRACE, "1-day"), **options)
 
 
 def only(driver: Driver) -> dict[str, Any]:
@@ -59,7 +35,7 @@ def only(driver: Driver) -> dict[str, Any]:
 )
 def test_windows_are_half_open(sold_at: datetime, start: datetime) -> None:
     driver = city_driver()
-    driver.event(event(0, sold_at=sold_at))
+    driver.event(sale_event(0, sold_at=sold_at))
     driver.run()
     assert only(driver)["window_start"] == start
 
@@ -69,7 +45,7 @@ def test_windows_are_half_open(sold_at: datetime, start: datetime) -> None:
 )
 def test_late_begins_at_window_end_plus_grace(recorded_at: datetime, late: int) -> None:
     driver = city_driver()
-    driver.event(event(0, recorded_at=recorded_at))
+    driver.event(sale_event(0, recorded_at=recorded_at))
     driver.run()
     total = only(driver)
     assert total["late_count"] == len(driver.late_events()) == late
@@ -79,32 +55,34 @@ def test_late_begins_at_window_end_plus_grace(recorded_at: datetime, late: int) 
 
 def test_a_reversal_takes_back_exactly() -> None:
     driver = city_driver()
-    driver.event(event(0))
-    driver.event(event(1, sale_id="sale-0", operation="REVERSAL", amount=Decimal("-10.0000"), quantity=-1))
+    driver.event(sale_event(0))
+    driver.event(
+        sale_event(1, sale_id="sale-0", operation="REVERSAL", amount=Decimal("-10.0000"), quantity=-1)
+    )
     driver.run()
     assert (only(driver)["total"], only(driver)["sales_count"]) == (0, 0)
 
 
 def test_currencies_are_never_mixed() -> None:
     driver = city_driver()
-    driver.event(event(0))
-    driver.event(event(1, currency="USD"))
+    driver.event(sale_event(0))
+    driver.event(sale_event(1, currency="USD"))
     driver.run()
     assert sorted(total["currency"] for total in driver.totals().values()) == ["EUR", "USD"]
 
 
 def test_the_same_city_in_two_countries_is_two() -> None:
     driver = city_driver()
-    driver.event(event(0))
-    driver.event(event(1, country="US"))
+    driver.event(sale_event(0))
+    driver.event(sale_event(1, country="US"))
     driver.run()
     assert len(driver.totals()) == 2
 
 
 def test_the_shown_name_is_that_of_the_newest_sale() -> None:
     driver = Driver(SALESMAN, Parameters("UTC", GRACE, "30-days"))
-    driver.event(event(0, salesman_name="New", sold_at=NOON + timedelta(hours=1)), 0)
-    driver.event(event(1, salesman_name="Old"), 1)
+    driver.event(sale_event(0, salesman_name="New", sold_at=NOON + timedelta(hours=1)), 0)
+    driver.event(sale_event(1, salesman_name="Old"), 1)
     driver.run()
     assert only(driver)["salesman_name"] == "New"
 
@@ -132,10 +110,10 @@ def test_the_shown_name_is_that_of_the_newest_sale() -> None:
 def test_an_impossible_value_is_a_dead_letter_in_every_pipeline(
     pipeline: Any, changes: dict[str, Any], reason: str
 ) -> None:
-    driver = Driver(pipeline, Parameters("UTC", GRACE, pipeline.calendar), input_partitions=1)
-    driver.event(event(0))
-    driver.event(event(1, **changes))
-    driver.event(event(2))
+    driver = Driver(pipeline, Parameters("UTC", GRACE, pipeline.calendar or "1-day"), input_partitions=1)
+    driver.event(sale_event(0))
+    driver.event(sale_event(1, **changes))
+    driver.event(sale_event(2))
     driver.run()
     (letter,) = driver.dead_letters()
     assert (letter["origin"], letter["partition"], letter["offset"]) == ("sales-events", 0, 2)
@@ -147,10 +125,10 @@ def test_an_impossible_value_is_a_dead_letter_in_every_pipeline(
 
 def test_an_undecodable_event_is_a_dead_letter_and_the_rest_goes_on() -> None:
     driver = city_driver(input_partitions=1)
-    driver.event(event(0))
+    driver.event(sale_event(0))
     driver.log.append(0, b"x", b"not avro")
     driver.log.append(0, b"y", None)
-    driver.event(event(1))
+    driver.event(sale_event(1))
     driver.run()
     assert [(letter["offset"], letter["reason"]) for letter in driver.dead_letters()] == [
         (2, "no registry header"),
@@ -162,7 +140,7 @@ def test_an_undecodable_event_is_a_dead_letter_and_the_rest_goes_on() -> None:
 def test_a_dead_letter_has_one_key_whoever_reads_the_log() -> None:
     keys = set()
     for pipeline in (CITY, SALESMAN):
-        driver = Driver(pipeline, Parameters("UTC", GRACE, pipeline.calendar), input_partitions=1)
+        driver = Driver(pipeline, Parameters("UTC", GRACE, pipeline.calendar or "1-day"), input_partitions=1)
         driver.log.append(0, b"x", b"not avro")
         driver.run()
         keys |= {record.with_key for record in driver.dead.records[0]}
@@ -172,16 +150,16 @@ def test_a_dead_letter_has_one_key_whoever_reads_the_log() -> None:
 def test_an_invalid_event_that_comes_again_is_a_duplicate() -> None:
     driver = city_driver(input_partitions=1)
     for _ in range(2):
-        driver.event(event(0, city=""))
+        driver.event(sale_event(0, city=""))
     driver.run()
     assert (driver.progress(0).dead, driver.progress(0).duplicates) == (1, 1)
 
 
 def test_seq_is_per_source_and_partition() -> None:
     driver = city_driver(input_partitions=2)
-    driver.event(event(7), 0)
-    driver.event(event(7, source="csv"), 0)
-    driver.event(event(3, sale_id="other"), 1)
+    driver.event(sale_event(7), 0)
+    driver.event(sale_event(7, source="csv"), 0)
+    driver.event(sale_event(3, sale_id="other"), 1)
     driver.run()
     assert only(driver)["sales_count"] == 3
 
@@ -209,7 +187,7 @@ def test_a_watermark_never_goes_back() -> None:
 
 def test_an_aborted_watermark_is_sent_again() -> None:
     driver = city_driver(input_partitions=1, state_partitions=1)
-    driver.event(event(0))
+    driver.event(sale_event(0))
     driver.combine(0, commit=False)
     driver.watermark(0, NOON)
     driver.run()
@@ -219,8 +197,8 @@ def test_an_aborted_watermark_is_sent_again() -> None:
 
 def test_a_sale_in_the_future_is_counted_and_reported() -> None:
     driver = city_driver(input_partitions=1)
-    driver.event(event(0, sold_at=NOON + timedelta(microseconds=1)))
-    driver.event(event(1))
+    driver.event(sale_event(0, sold_at=NOON + timedelta(microseconds=1)))
+    driver.event(sale_event(1))
     driver.run()
     assert only(driver)["sales_count"] == 2
     assert driver.progress(0).future == 1
@@ -228,14 +206,14 @@ def test_a_sale_in_the_future_is_counted_and_reported() -> None:
 
 def test_a_shown_name_is_cut_and_never_refused() -> None:
     driver = Driver(SALESMAN, Parameters("UTC", GRACE, "30-days"))
-    driver.event(event(0, salesman_name="A\0" + "d" * 300))
+    driver.event(sale_event(0, salesman_name="A\0" + "d" * 300))
     driver.run()
     assert only(driver)["salesman_name"] == "A\ufffd" + "d" * 198
 
 
 def test_an_amount_of_the_tables_precision_is_taken() -> None:
     driver = city_driver()
-    driver.event(event(0, amount=Decimal("99999999999999.9999")))
+    driver.event(sale_event(0, amount=Decimal("99999999999999.9999")))
     driver.run()
     assert only(driver)["total"] == Decimal("99999999999999.9999")
 
@@ -243,7 +221,7 @@ def test_an_amount_of_the_tables_precision_is_taken() -> None:
 def test_partials_of_many_groups_are_cut_into_records_that_kafka_takes() -> None:
     driver = city_driver(input_partitions=1, state_partitions=1)
     for seq in range(4_000):
-        driver.event(event(seq, city=f"{seq:0250}"))
+        driver.event(sale_event(seq, city=f"{seq:0250}"))
     driver.watermark(0, NOON)
     driver.combine(0)
     driver.watermark(0, NOON + timedelta(seconds=1))
@@ -264,7 +242,7 @@ def test_a_huge_value_is_told_of_in_a_record_that_kafka_takes() -> None:
 
 def test_merge_refuses_a_record_that_comes_again() -> None:
     driver = city_driver(input_partitions=1, state_partitions=1)
-    driver.event(event(0))
+    driver.event(sale_event(0))
     driver.run()
     with pytest.raises(Fatal, match="gave offset 0 again"):
         driver.merges[0].add(driver.partials.records[0])
@@ -289,9 +267,9 @@ def test_what_a_transaction_writes_is_counted_by_topic(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Driver, "_commit", counting)
     driver = city_driver()
-    driver.event(event(0))
-    driver.event(event(1, recorded_at=MIDNIGHT + GRACE))
-    driver.event(event(2, currency="?"))
+    driver.event(sale_event(0))
+    driver.event(sale_event(1, recorded_at=MIDNIGHT + GRACE))
+    driver.event(sale_event(2, currency="?"))
     driver.run()
     driver.watermark(0, NOON)
     driver.run()

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.engine.driver import Driver
 from streaming.engine.pipeline import Parameters, Pipeline
 from streaming.pipelines import CURRENT, PIPELINES
-from tests.pipelines.histories import histories, oracle
+from streaming.testing import Driver
+from tests.support.histories import histories, oracle
 
 # Those that answer with a GROUP BY over windows; the join has tests of its own.
 WINDOWED = [pipeline for item in CURRENT.items() if (pipeline := PIPELINES[item]).calendar is not None]

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts import texts
-from streaming.engine.driver import Driver
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.pipelines.normal_texts import FEW, normal
-from tests.pipelines.histories import NOON, Source
+from streaming.testing import Driver
+from tests.support.events import confirmation
+from tests.support.histories import NOON, Source
 
 SALE = {
     "sale_id": "a", "sold_at": NOON, "country": "DE", "city": "Berlin", "salesman_id": "s1", "salesman_name": "Ada",
@@ -48,7 +49,11 @@ def run(made: Driver, *changes: tuple[str, dict[str, Any]]) -> list[dict[str, An
 @pytest.mark.parametrize("name", ["top-sales-by-city", "top-salesman-by-country"])
 def test_row_5_what_was_written_with_blanks_is_taken_back_without_them(name: str) -> None:
     padded = {"city": "Berlin   ", "country": "DE ", "salesman_id": "s1  ", "salesman_name": "Ada  "}
-    changes = ("SALE", padded), ("SALE", {"sale_id": "b"}), ("REVERSAL", {})
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("SALE", padded),
+        ("SALE", {"sale_id": "b"}),
+        ("REVERSAL", {}),
+    ]
     (total,) = run(driver(name), *changes)
     assert (total["sales_count"], total["total"], total["country"]) == (1, Decimal("10.0000"), "DE")
     # Version 1 has a group that nothing will ever take back: hence a replay after the upgrade.
@@ -57,11 +62,7 @@ def test_row_5_what_was_written_with_blanks_is_taken_back_without_them(name: str
 
 def test_row_15_the_join_meets_ids_of_both_writings() -> None:
     made = driver("enriched-sales")
-    payment = {
-        "source": "soap", "seq": 1, "payment_id": " p1 ", "sale_id": "bv1\xa0", "amount": Decimal("10.0000"),
-        "currency": "EUR", "status": "CONFIRMED", "confirmed_at": NOON, "recorded_at": NOON,
-    }  # fmt: skip
-    made.event(payment, number=1)
+    made.event(confirmation(payment_id=" p1 ", sale_id="bv1\xa0"), number=1)
     ((total),) = run(made, ("SALE", {"sale_id": " bv1", "product": "Fern\xadseher"}))
     assert total["sale_id"] == "bv1"
     assert [(sale["product"], sale["sales_count"]) for _, sale in total["sales"]] == [("Fernseher", 1)]

@@ -1,7 +1,7 @@
-"""`replay_is_identical`: the answers can be computed again from the log, and come out the same.
+"""`replay_is_identical`: a replay from the log gives the same results.
 
-A replay of the active generation's own version and parameters, compared at one position of the log, and taken away
-again. It looks at every window, since a replay reads the whole log whatever is looked at.
+A replay with the active generation's version and parameters, compared at one position of the log, then retired. It
+compares every window: a replay reads the whole log anyway.
 """
 # No postponed annotations here: Dagster refuses an op whose context's type is text.
 
@@ -14,18 +14,18 @@ import dagster as dg
 from contracts import datasets
 from contracts.datasets import PIPELINES
 from electrored_dagster import differences, generations
+from electrored_dagster.asset_specs import key
 from electrored_dagster.defs.generations.replaying import POOL
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.generations import connected
-from electrored_dagster.graph import key
-from electrored_dagster.outcomes import own_words
-from electrored_dagster.telling import told
+from electrored_dagster.metadata import as_dagster_failure
+from electrored_dagster.openlineage import emitted
 
 NAME = "replay_is_identical"
 
 
 def _check(pipeline: str) -> dg.AssetChecksDefinition:
-    # One step, so that its slices follow each other in one process: nobody waits for it.
+    # One step, so that its slices run one after the other in one process: it is not urgent.
     @dg.asset_check(
         asset=key(datasets.view(pipeline)),
         name=NAME,
@@ -33,16 +33,16 @@ def _check(pipeline: str) -> dg.AssetChecksDefinition:
         description="A replay with unchanged version and parameters differs in nothing, in any window.",
     )
     def identical(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        with own_words(), connected() as (kafka, results, replay):
-            found = generations.proven(
-                kafka, results, replay, pipeline, NAME, context.log.info, partial(told, context)
+        with as_dagster_failure(), connected() as (kafka, results, replay):
+            difference = generations.replay_and_diff(
+                kafka, results, replay, pipeline, NAME, context.log.info, partial(emitted, context)
             )
-            metadata: dict[str, Any] = differences.described(results, found)
-            # It is taken away by now: there is nothing to promote.
+            metadata: dict[str, Any] = differences.described(results, difference)
+            # The replay is retired by now: there is nothing to promote.
             metadata.pop("promote", None)
             return dg.AssetCheckResult(
-                passed=found.is_empty,
-                description=differences.summary(found).replace("**", ""),
+                passed=difference.is_empty,
+                description=differences.summary(difference).replace("**", ""),
                 metadata=metadata,
             )
 
@@ -66,7 +66,7 @@ check_replays = dg.define_asset_job(
 
 @dg.schedule(job=check_replays, cron_schedule="10 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
 def check_replays_nightly(platform: dg.ResourceParam[Platform]) -> dg.RunRequest | dg.SkipReason:
-    """Checks the pipelines of which no replay is under way or waits to be promoted."""
+    """Checks the pipelines without a replay that is building or waits for promotion."""
     busy = platform.replaying(but=NAME)
     free = [pipeline for pipeline in PIPELINES if pipeline not in busy]
     if not free:

@@ -1,4 +1,4 @@
-"""Which generation everybody sees, and which ones go."""
+"""Promotion, rollback and retirement of generations."""
 # No postponed annotations here: Dagster refuses an op whose context's type is text.
 
 import dagster as dg
@@ -7,20 +7,20 @@ from sqlalchemy import Engine
 
 from contracts.settings import KafkaSettings
 from electrored_dagster.generations import connected
-from electrored_dagster.outcomes import own_words
+from electrored_dagster.metadata import as_dagster_failure
 
 
 class Promotion(dg.Config):
-    """What was looked at, and by whom."""
+    """The difference that was reviewed, and who approves it."""
 
     pipeline: str
     generation: int
-    fingerprint: str = Field(description="Of the difference that was looked at: the replay's run shows it")
+    fingerprint: str = Field(description="Of the difference that was reviewed: the replay's run shows it")
     approved_by: str = Field(description="Who decides it")
 
 
 class Rollback(dg.Config):
-    """Back to the generation that was shown before."""
+    """Back to the standby, the generation that was active before."""
 
     pipeline: str
     reason: str = Field(description="Kept with the generation that is left")
@@ -31,7 +31,7 @@ class Rollback(dg.Config):
 
 
 class Retirement(dg.Config):
-    """What goes, with its rows, topics and positions. It can only be computed again."""
+    """The generation to delete, with its rows, topics and positions. Only a replay brings it back."""
 
     pipeline: str
     generation: int
@@ -39,14 +39,14 @@ class Retirement(dg.Config):
 
 @dg.op
 def promote_generation(context: dg.OpExecutionContext, config: Promotion) -> None:
-    """Shows the generation to everybody."""
-    with own_words(), connected() as (kafka, results, _):
+    """Makes the generation active."""
+    with as_dagster_failure(), connected() as (kafka, results, _):
         from streaming.replay import promotion
-        from streaming.replay.barrier import held
-        from streaming.replay.errors import Refused
+        from streaming.replay.barrier import hold_at_barrier
+        from streaming.replay.errors import RequestRefused
 
         if not config.approved_by.strip():
-            raise Refused("a promotion needs the name of who approves it: `approved_by` is empty")
+            raise RequestRefused("a promotion needs the name of who approves it: `approved_by` is empty")
         done = promotion.promote(
             kafka,
             results,
@@ -54,21 +54,21 @@ def promote_generation(context: dg.OpExecutionContext, config: Promotion) -> Non
             config.generation,
             fingerprint=config.fingerprint,
             approved_by=config.approved_by,
-            hold=held,
+            hold=hold_at_barrier,
         )
         _finish(context, kafka, results, done.pipeline, done.generation, done.former, done.replaced)
 
 
 @dg.op
 def roll_back(context: dg.OpExecutionContext, config: Rollback) -> None:
-    """Shows the standby to everybody again."""
-    with own_words(), connected() as (kafka, results, _):
+    """Makes the standby active again."""
+    with as_dagster_failure(), connected() as (kafka, results, _):
         from streaming.replay import promotion
-        from streaming.replay.barrier import held
-        from streaming.replay.errors import Refused
+        from streaming.replay.barrier import hold_at_barrier
+        from streaming.replay.errors import RequestRefused
 
         if not config.approved_by.strip():
-            raise Refused("a rollback needs the name of who approves it: `approved_by` is empty")
+            raise RequestRefused("a rollback needs the name of who approves it: `approved_by` is empty")
         done = promotion.rollback(
             kafka,
             results,
@@ -76,7 +76,7 @@ def roll_back(context: dg.OpExecutionContext, config: Rollback) -> None:
             config.generation,
             reason=config.reason,
             approved_by=config.approved_by,
-            hold=held,
+            hold=hold_at_barrier,
         )
         _finish(context, kafka, results, done.pipeline, done.generation, done.former, done.replaced)
 
@@ -101,8 +101,8 @@ def _finish(
 
 @dg.op
 def retire_generation(context: dg.OpExecutionContext, config: Retirement) -> None:
-    """Takes a generation away."""
-    with own_words(), connected() as (kafka, results, _):
+    """Retires a generation."""
+    with as_dagster_failure(), connected() as (kafka, results, _):
         from streaming.replay import retirement
 
         done = retirement.retire(kafka, results, config.pipeline, config.generation)
@@ -111,12 +111,12 @@ def retire_generation(context: dg.OpExecutionContext, config: Retirement) -> Non
 
 @dg.op(pool="upkeep")
 def retire_standbys(context: dg.OpExecutionContext) -> None:
-    """Takes away what has been standby for seven days, and finishes what was begun."""
-    with own_words(), connected() as (kafka, results, _):
+    """Retires generations that have been standby for seven days, and completes interrupted retirements."""
+    with as_dagster_failure(), connected() as (kafka, results, _):
         from streaming.replay import retirement
 
         done = retirement.retire_old_standbys(kafka, results)
-        gone = [f"{found.pipeline} g{found.generation}" for found in done]
+        gone = [f"{one.pipeline} g{one.generation}" for one in done]
         context.add_output_metadata({"retired": gone})
 
 
@@ -126,7 +126,7 @@ IN_PROCESS = dg.in_process_executor
 
 @dg.job(
     executor_def=IN_PROCESS,
-    description="Shows a generation to everybody: the API at once, the public topic within seconds. Refused if the "
+    description="Serves a generation: the API at once, the public topic within seconds. Refused if the "
     "fingerprint is not that of its newest difference, or anything differs outside of its range.",
 )
 def promote() -> None:

@@ -1,7 +1,7 @@
-"""Replay: a generation computed again from the whole log beside the live one, in slices, and what differs.
+"""Replay: a generation built from the whole log beside the live one, in slices, and its difference.
 
-A job for everything and any parameters; an asset for each pipeline with windows, so that a backfill of its partitions
-is one replay of these windows.
+A job for any pipeline and parameters; an asset for each pipeline with windows, so that a backfill of its partitions is
+one replay of these windows.
 """
 # No postponed annotations here: Dagster refuses an op whose context's type is text.
 
@@ -18,12 +18,12 @@ from contracts import datasets
 from contracts.datasets import INPUTS
 from contracts.topics import ENRICHED_SALES, SALES_EVENTS, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from electrored_dagster import differences, generations
-from electrored_dagster.generations import Made, Piece, Worked, connected
-from electrored_dagster.graph import described, key
-from electrored_dagster.outcomes import own_words
-from electrored_dagster.telling import told
+from electrored_dagster.asset_specs import described, key
+from electrored_dagster.generations import GenerationRef, SliceRef, SliceResult, connected
+from electrored_dagster.metadata import as_dagster_failure
+from electrored_dagster.openlineage import emitted
 
-# One replay at a time, whatever the pipeline: it is given what live traffic leaves of a machine.
+# One replay at a time over all pipelines: it gets what live traffic leaves of a machine.
 POOL = "replay"
 GROUP = "generations"
 # Windows are those of the active generation, whose zone and calendar a promotion changes while this code is loaded: the
@@ -35,7 +35,7 @@ WINDOWS = {
 
 
 class Replay(dg.Config):
-    """What is computed again, and why. What is left out stays as the active generation has it."""
+    """What is replayed, and why. What is left out is taken from the active generation."""
 
     pipeline: str = Field(description="top-sales-by-city, top-salesman-by-country or enriched-sales")
     reason: str = Field(description="Kept with the generation")
@@ -55,31 +55,31 @@ class Replay(dg.Config):
 
 
 class Backfill(dg.Config):
-    """Why these windows are computed again."""
+    """Why these windows are replayed."""
 
     reason: str = "backfill"
     requested_by: str = "Dagster"
 
 
 def _moment(text: str, name: str) -> datetime:
-    from streaming.replay.errors import Refused
+    from streaming.replay.errors import RequestRefused
 
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
-        raise Refused(f"{name} is no date and no time: {text!r}; 2026-03-01 is one") from error
+        raise RequestRefused(f"{name} is no date and no time: {text!r}; 2026-03-01 is one") from error
 
 
 @dg.op(pool=POOL)
-def begin(context: dg.OpExecutionContext, config: Replay) -> Made:
-    """Makes the generation, or finds what a dead run left of the same request."""
-    with own_words(), connected() as (kafka, results, _):
-        from streaming.replay import building
-        from streaming.replay.errors import Refused
+def begin(context: dg.OpExecutionContext, config: Replay) -> GenerationRef:
+    """Creates the generation, or resumes the one that a dead run left of the same request."""
+    with as_dagster_failure(), connected() as (kafka, results, _):
+        from streaming.replay import build
+        from streaming.replay.errors import RequestRefused
         from streaming.replay.request import Range, Request, grace
 
         if (config.range_start is None) != (config.range_end is None):
-            raise Refused("a range has a start and an end")
+            raise RequestRefused("a range has a start and an end")
         windows = None
         if config.range_start is not None and config.range_end is not None:
             windows = Range(
@@ -95,18 +95,18 @@ def begin(context: dg.OpExecutionContext, config: Replay) -> Made:
             time_zone=config.time_zone,
             range=windows,
         )
-        made = building.begin(kafka, results, request)
-        context.log.info("building %s", made)
-        return Made(made.pipeline, made.number)
+        generation = build.begin(kafka, results, request)
+        context.log.info("building %s", generation)
+        return GenerationRef(generation.pipeline, generation.number)
 
 
 def _begin_windows(pipeline: str) -> dg.OpDefinition:
-    # The same step as the job's, which knows its pipeline and takes its range from the partitions.
+    # As the job's step, for one pipeline; the range comes from the partitions.
     @dg.op(name=f"begin_{datasets.view_name(pipeline)}", pool=POOL, ins={"log": dg.In(dg.Nothing)})
-    def begin_windows(context: dg.OpExecutionContext, config: Backfill) -> Made:
-        """Makes the generation for these partitions; the runs of one backfill share theirs."""
-        with own_words(), connected() as (kafka, results, _):
-            from streaming.replay import building
+    def begin_windows(context: dg.OpExecutionContext, config: Backfill) -> GenerationRef:
+        """Creates the generation for these partitions; the runs of one backfill share one."""
+        with as_dagster_failure(), connected() as (kafka, results, _):
+            from streaming.replay import build
             from streaming.replay.request import Request
 
             # Windows are known in the order in which they were added.
@@ -118,41 +118,43 @@ def _begin_windows(pipeline: str) -> dg.OpDefinition:
                 range=generations.windows(results, pipeline, first, last),
                 backfill=context.run.tags.get(BACKFILL_ID_TAG),
             )
-            made = building.begin(kafka, results, request)
-            context.log.info("%s is asked for the windows of %s to %s", made, first, last)
-            return Made(made.pipeline, made.number)
+            generation = build.begin(kafka, results, request)
+            context.log.info("%s replays the windows of %s to %s", generation, first, last)
+            return GenerationRef(generation.pipeline, generation.number)
 
     return begin_windows
 
 
-def _given(made: Made, *, merge: bool) -> Iterator[dg.DynamicOutput[Piece]]:
-    with own_words(), connected() as (_, results, _):
-        for piece in generations.pieces(results, made, merge=merge):
+def _slices(generation: GenerationRef, *, merge: bool) -> Iterator[dg.DynamicOutput[SliceRef]]:
+    with as_dagster_failure(), connected() as (_, results, _):
+        for piece in generations.slice_refs(results, generation, merge=merge):
             yield dg.DynamicOutput(piece, mapping_key=piece.mapping_key)
 
 
-@dg.op(out=dg.DynamicOut(Piece), pool=POOL)
-def combine_slices(made: Made) -> Iterator[dg.DynamicOutput[Piece]]:
-    """From events to partials: a slice for each partition of the log."""
-    yield from _given(made, merge=False)
+@dg.op(out=dg.DynamicOut(SliceRef), pool=POOL)
+def combine_slices(generation: GenerationRef) -> Iterator[dg.DynamicOutput[SliceRef]]:
+    """combine: a slice for each partition of the log."""
+    yield from _slices(generation, merge=False)
 
 
-@dg.op(out=dg.DynamicOut(Piece), pool=POOL)
-def merge_slices(made: Made, combined: list[Worked]) -> Iterator[dg.DynamicOutput[Piece]]:
-    """From partials to totals: a slice for each of their partitions, when all partials are there."""
-    yield from _given(made, merge=True)
+@dg.op(out=dg.DynamicOut(SliceRef), pool=POOL)
+def merge_slices(
+    generation: GenerationRef, combined: list[SliceResult]
+) -> Iterator[dg.DynamicOutput[SliceRef]]:
+    """merge: a slice for each partition of the partials, once all partials are written."""
+    yield from _slices(generation, merge=True)
 
 
 @dg.op(pool=POOL)
-def run_slice(context: dg.OpExecutionContext, piece: Piece) -> Worked:
-    """Runs a slice; one that was ended goes on where it was."""
-    with own_words(), connected() as (kafka, results, replay):
-        from streaming.replay import building
+def run_slice(context: dg.OpExecutionContext, piece: SliceRef) -> SliceResult:
+    """Runs a slice; a killed one resumes from its progress."""
+    with as_dagster_failure(), connected() as (kafka, results, replay):
+        from streaming.replay import build
 
-        building.be_nice()
-        asset = key(datasets.difference(piece.made.pipeline))
+        build.be_nice()
+        asset = key(datasets.difference(piece.generation.pipeline))
 
-        def tell(progress: dict[str, Any]) -> None:
+        def on_progress(progress: dict[str, Any]) -> None:
             context.log.info(
                 "%(slice)s: %(events)s events, %(done).1f%%, %(rate)s/s, %(left)s s left",
                 {
@@ -163,42 +165,45 @@ def run_slice(context: dg.OpExecutionContext, piece: Piece) -> Worked:
                     "left": progress.get("seconds_left", "?"),
                 },
             )
-            said = {"generation": piece.made.number, **progress}
-            context.log_event(dg.AssetObservation(asset, metadata=said))
+            metadata = {"generation": piece.generation.number, **progress}
+            context.log_event(dg.AssetObservation(asset, metadata=metadata))
 
-        return generations.run_piece(kafka, results, replay, piece, tell, partial(told, context))
+        return generations.run_slice(kafka, results, replay, piece, on_progress, partial(emitted, context))
 
 
 @dg.op(pool=POOL, out=dg.Out(dg.Nothing))
 def compare(
-    context: dg.OpExecutionContext, made: Made, combined: list[Worked], merged: list[Worked]
+    context: dg.OpExecutionContext,
+    generation: GenerationRef,
+    combined: list[SliceResult],
+    merged: list[SliceResult],
 ) -> Iterator[dg.Output[None]]:
-    """Makes it a candidate, and tells what differs from the active generation."""
-    with own_words(), connected() as (kafka, results, _):
-        from streaming.generations import load
-        from streaming.replay import building
+    """Makes the generation a candidate, and reports what differs from the active one."""
+    with as_dagster_failure(), connected() as (kafka, results, _):
+        from streaming.generations.catalog import load
+        from streaming.replay import build
 
-        building.finish(results, load(results, made.pipeline, made.number))
-        found = generations.caught_up(kafka, results, made, context.log.info)
-        metadata = differences.described(results, found)
-        # What a slice found done by an earlier run counts as events, not as time.
-        metadata["events"] = sum(worked.events for worked in combined)
-        metadata["slice_seconds"] = round(sum(worked.seconds for worked in [*combined, *merged]), 1)
+        build.finish(results, load(results, generation.pipeline, generation.number))
+        difference = generations.caught_up(kafka, results, generation, context.log.info)
+        metadata = differences.described(results, difference)
+        # Work of an earlier run of a slice counts in its events, not in its seconds.
+        metadata["events"] = sum(result.events for result in combined)
+        metadata["slice_seconds"] = round(sum(result.seconds for result in [*combined, *merged]), 1)
         if not context.has_assets_def:
-            asset = key(datasets.difference(made.pipeline))
+            asset = key(datasets.difference(generation.pipeline))
             context.log_event(dg.AssetMaterialization(asset, metadata=metadata))
         yield dg.Output(None, metadata=metadata)
 
 
-def _replayed(made: Any) -> Any:
-    combined = combine_slices(made).map(run_slice).collect()
-    merged = merge_slices(made, combined).map(run_slice.alias("run_merge_slice")).collect()
-    return compare(made, combined, merged)
+def _replayed(generation: Any) -> Any:
+    combined = combine_slices(generation).map(run_slice).collect()
+    merged = merge_slices(generation, combined).map(run_slice.alias("run_merge_slice")).collect()
+    return compare(generation, combined, merged)
 
 
 @dg.job(
-    description="Computes a pipeline again from the whole log, beside the live one, and shows what differs. Nobody "
-    "sees the result before `promote`. A run that was killed goes on where it was when it is started again.",
+    description="Computes a pipeline again from the whole log, beside the live one, and shows what differs. The result "
+    "is not served before `promote`. A killed run resumes from its progress when it is started again.",
 )
 def replay() -> None:
     _replayed(begin())
@@ -207,7 +212,7 @@ def replay() -> None:
 def _asset(pipeline: str, partitions: dg.PartitionsDefinition[str], description: str) -> dg.AssetsDefinition:
     dataset = datasets.difference(pipeline)
     begin_windows = _begin_windows(pipeline)
-    # What any asset of ours has: this decorator takes the parts instead of the whole.
+    # The decorator takes the parts of a spec, not the spec.
     spec = described(dataset, group=GROUP, kinds={"kafka", "postgres"}, description=description)
 
     @dg.graph_asset(

@@ -8,8 +8,8 @@ import dagster as dg
 
 from contracts import datasets
 from contracts.topics import ENRICHED_SALES, TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
-from electrored_dagster.columns import came_from
-from electrored_dagster.graph import described
+from electrored_dagster.asset_specs import described
+from electrored_dagster.column_lineage import came_from
 
 GROUP = "results"
 # The watermark moves every second, sales or none, and the sensor reports it every ten minutes at least:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dagster as dg
 
 from contracts import datasets
+from electrored_dagster.asset_specs import key
 from electrored_dagster.defs.instance import Platform
-from electrored_dagster.graph import key
 from electrored_dagster.observations import NEGATIVE_CHECK, negative_result
 
 

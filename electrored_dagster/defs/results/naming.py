@@ -6,9 +6,9 @@ import dagster as dg
 
 from contracts import datasets
 from contracts.topics import TOP_SALES_BY_CITY
+from electrored_dagster.asset_specs import key
 from electrored_dagster.defs.instance import Platform
-from electrored_dagster.graph import key
-from observability.lookalikes import DAYS
+from observer.lookalikes import DAYS
 
 NAME = "cities_that_look_alike"
 
@@ -20,12 +20,17 @@ NAME = "cities_that_look_alike"
     "different cities, and are probably one: mend them where they are written.",
 )
 def cities_that_look_alike(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
-    found = platform.look_alikes()
+    look_alikes = platform.look_alikes()
     return dg.AssetCheckResult(
-        passed=found.count == 0,
+        passed=look_alikes.count == 0,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{found.count} sets of names look alike, among {found.names} cities of the last {DAYS} days",
-        metadata={"look_alikes": found.count, "cities": found.names, "first": "\n".join(found.first)},
+        description=f"{look_alikes.count} sets of names look alike, among {look_alikes.names} cities of the last "
+        f"{DAYS} days",
+        metadata={
+            "look_alikes": look_alikes.count,
+            "cities": look_alikes.names,
+            "first": "\n".join(look_alikes.first),
+        },
     )
 
 

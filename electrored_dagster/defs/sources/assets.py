@@ -7,8 +7,8 @@ import dagster as dg
 from contracts import datasets
 from contracts.schemas import load
 from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
-from electrored_dagster.columns import came_from
-from electrored_dagster.graph import avro_columns, described
+from electrored_dagster.asset_specs import avro_columns, described
+from electrored_dagster.column_lineage import came_from
 
 GROUP = "sources"
 
@@ -27,13 +27,13 @@ def assets() -> dg.Definitions:
                 datasets.CSV_INBOX,
                 group=GROUP,
                 kinds={"csv", "file"},
-                description="The folder that files of sales are put in; a sensor looks what waits there.",
+                description="The folder that files of sales are put in; a sensor polls it.",
             ),
             described(
                 datasets.PAYMENT_SERVICE,
                 group=GROUP,
                 kinds={"soap"},
-                description="The partner's service that confirms payments; asked every five minutes.",
+                description="The partner's service that confirms payments; polled every five minutes.",
             ),
             described(
                 datasets.topic(SALES_EVENTS),
@@ -56,7 +56,7 @@ def assets() -> dg.Definitions:
                     datasets.CSV_SALES,
                     datasets.PAYMENT_SERVICE,
                 ],
-                description="Where each source stands, written with its events, and its frontier.",
+                description="The position of each source, written with its events, and its frontier.",
                 metadata={"dagster/column_schema": avro_columns(load(SOURCE_POSITIONS.schema))},
             ),
         ]

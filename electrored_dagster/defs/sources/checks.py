@@ -8,8 +8,8 @@ import dagster as dg
 from contracts import datasets
 from contracts.datasets import PIPELINES
 from contracts.topics import SALES_EVENTS, Topic
+from electrored_dagster.asset_specs import key
 from electrored_dagster.defs.instance import Platform
-from electrored_dagster.graph import key
 from electrored_dagster.observations import (
     DUPLICATES_CHECK,
     FUTURE_CHECK,
@@ -27,8 +27,8 @@ from electrored_dagster.observations import (
 @dg.asset_check(
     name=OVERLAP_CHECK,
     asset=key(datasets.topic(SALES_EVENTS)),
-    description="A sale belongs to one source. The join of sales and payments knows every id of the log and marks "
-    "those that several sources have; watched once a minute, and told when their number changes.",
+    description="A sale belongs to one source. The join of sales and payments has every id of the log and marks "
+    "those that are in several sources; watched once a minute, and reported when their number changes.",
 )
 def sale_ids_in_both_sources(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
     return overlap_result(platform.overlap())
@@ -41,26 +41,26 @@ def _no_event_is_dropped(log: Topic) -> dg.AssetChecksDefinition:
         name=DUPLICATES_CHECK,
         asset=asset,
         description="No pipeline drops an event as a duplicate: no source gives a seq twice, so what is dropped is "
-        "lost, or somebody else writes to the log. Watched once a minute, and told when the number grows. Run by "
-        "hand it compares with what was told last: that is how a count that was looked into is put aside.",
+        "lost, or another producer writes to the log. Watched once a minute, and reported when the number grows. Run "
+        "by hand it compares with the last report: that is how a count that was looked into is put aside.",
     )
     def no_event_is_dropped(
         context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
     ) -> dg.AssetCheckResult:
-        told = _told(context.instance, dg.AssetCheckKey(asset, DUPLICATES_CHECK))
-        return duplicates_result(log, duplicates(platform.standing(), log), told)
+        before = _last_reported(context.instance, dg.AssetCheckKey(asset, DUPLICATES_CHECK))
+        return duplicates_result(log, duplicates(platform.standing(), log), before)
 
     return no_event_is_dropped
 
 
-def _told(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> Mapping[str, int]:
+def _last_reported(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> Mapping[str, int]:
     """What was dropped when the check was evaluated last."""
     history = instance.event_log_storage.get_asset_check_execution_history(check, limit=10)
     for record in history:
         event = record.event.dagster_event if record.event is not None else None
         if event is not None and event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            found: dict[str, int] = event.asset_check_evaluation_data.metadata["dropped"].value  # type: ignore[assignment]
-            return found
+            dropped: dict[str, int] = event.asset_check_evaluation_data.metadata["dropped"].value  # type: ignore[assignment]
+            return dropped
     return {}
 
 
@@ -68,7 +68,7 @@ def _told(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> Mapping[str,
     name=FUTURE_CHECK,
     asset=key(datasets.topic(SALES_EVENTS)),
     description="No sale is dated more than an hour from now. One that is counts in its window, which no answer shows "
-    "unless it is asked for; watched once a minute, and told when their number changes.",
+    "unless it is asked for; watched once a minute, and reported when their number changes.",
 )
 def sales_in_the_future(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
     return future_result(platform.future())
@@ -78,7 +78,7 @@ def _rules_check(pipeline: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         name=RULES_CHECK,
         asset=key(datasets.view(pipeline)),
-        description="The time zone of the active generation has the rules that it was made with. If a government "
+        description="The time zone of the active generation has the rules that it was created with. If a government "
         "changed them, a replay that names the zone takes over the new ones. Watched once a minute.",
     )
     def zone_rules_are_current(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:

@@ -1,4 +1,4 @@
-"""Files of sales: looked for every five seconds, taken by one run at a time, taken back when asked."""
+"""Files of sales: polled every five seconds, ingested by one run at a time, retracted on request."""
 # No postponed annotations here: Dagster refuses an op whose context's type is text.
 
 from collections.abc import Iterator
@@ -10,19 +10,27 @@ from pydantic import Field
 
 from contracts import datasets
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
-from electrored_dagster import outcomes
-from electrored_dagster.columns import came_from
-from electrored_dagster.graph import described, evaluation, key
-from electrored_dagster.inbox import CHECK, MOST_DOUBLINGS, NAMES_CHECK, Memory, Runs, look, reason_to_wait
-from electrored_dagster.outcomes import NotSet, own_words, settings
-from electrored_dagster.telling import of_server, tell_checks, told
-from observability.lineage.runs import Saying
+from electrored_dagster import metadata
+from electrored_dagster.asset_specs import described, evaluation, key
+from electrored_dagster.column_lineage import came_from
+from electrored_dagster.csv_policy import (
+    CHECK,
+    MOST_DOUBLINGS,
+    NAMES_CHECK,
+    Memory,
+    Runs,
+    look,
+    reason_to_wait,
+)
+from electrored_dagster.metadata import NotSet, as_dagster_failure, settings
+from electrored_dagster.openlineage import emit_checks, emitted, server_emitter
+from lineage.emitter import ProgressCell
 from sources import lineage as lineage_of
 
 SALES = key(datasets.CSV_SALES)
-# Taking and taking back never run at once; the source itself would refuse the second.
+# Ingestion and retraction never run at once; the source itself would refuse the second.
 POOL = "csv"
-# A short absence of Kafka or the database is waited for within the run; a longer one is the sensor's, which backs off.
+# A short outage of Kafka or the database is retried within the run; after a longer one the sensor backs off.
 RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
@@ -48,7 +56,7 @@ RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL,
         dg.AssetCheckSpec(
             "files_agree",
             asset=SALES,
-            description="Files of one modification time say the same of a sale: which of them is newer, nobody knows.",
+            description="Files of one modification time agree on each sale: which of them is newer is not known.",
         ),
         dg.AssetCheckSpec(
             NAMES_CHECK,
@@ -62,24 +70,24 @@ RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL,
 )
 def csv_sales(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
     # pandas and polars take seconds to import, and the code server needs neither.
-    from sources.csv.intake import take
+    from sources.csv.ingest import take
 
-    saying = Saying()
-    with own_words(), told(context, lineage_of.csv, saying):
+    progress = ProgressCell()
+    with as_dagster_failure(), emitted(context, lineage_of.csv, progress):
         inbox = settings(CsvSettings)
-        taking = take(settings(KafkaSettings), settings(ResultsDbSettings), inbox, say=saying.say)
+        taking = take(settings(KafkaSettings), settings(ResultsDbSettings), inbox, on_progress=progress.set)
     now = datetime.now(UTC)
     for file in taking.files:
         context.log.info("%s: %s %s", file.name, file.outcome, file.reason)
-    found = look(inbox)
-    context.log_event(found.observation(now))
+    snapshot = look(inbox)
+    context.log_event(snapshot.observation(now))
     checks = [
-        outcomes.reject_rate(taking),
-        outcomes.files_agree(taking),
-        found.check(now),
-        found.names_check(),
+        metadata.reject_rate(taking),
+        metadata.files_agree(taking),
+        snapshot.check(now),
+        snapshot.names_check(),
     ]
-    yield dg.MaterializeResult(asset_key=SALES, metadata=outcomes.taken(taking), check_results=checks)
+    yield dg.MaterializeResult(asset_key=SALES, metadata=metadata.taken(taking), check_results=checks)
 
 
 csv_take = dg.define_asset_job(
@@ -94,40 +102,40 @@ csv_take = dg.define_asset_job(
 # The daemon looks every 5 seconds; with an interval of 5, every other time.
 @dg.sensor(job=csv_take, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
 def csv_inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Looks at the inbox and starts a run when something waits. Also when the last run was cut off.
+    """Starts a run when files wait in the inbox, or when the last run was interrupted.
 
-    A look reads no file and asks nobody else.
+    It reads no file and calls no other system.
     """
     try:
         inbox = settings(CsvSettings)
     except NotSet as error:
         return dg.SensorResult(skip_reason=str(error))
-    now, found, memory = datetime.now(UTC), look(inbox), Memory.of(context.cursor)
+    now, snapshot, memory = datetime.now(UTC), look(inbox), Memory.of(context.cursor)
     events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
     records = context.instance.get_run_records
     runs = Runs.of(
         records(dg.RunsFilter(job_name=csv_take.name), limit=MOST_DOUBLINGS + 1),
         records(dg.RunsFilter(job_name=csv_retract.name), limit=1),
     )
-    is_old = found.is_old(runs, now)
-    checks = [evaluation(found.check(now))] if is_old != memory.is_old else []
-    if found.strangers != memory.unrecognised:
-        checks.append(evaluation(found.names_check()))
+    is_old = snapshot.is_old(runs, now)
+    checks = [evaluation(snapshot.check(now))] if is_old != memory.is_old else []
+    if snapshot.unrecognised_digest != memory.unrecognised:
+        checks.append(evaluation(snapshot.names_check()))
     if checks:
-        memory = memory.telling(is_old, found.strangers)
+        memory = memory.reported(is_old, snapshot.unrecognised_digest)
         events += checks
-        tell_checks(of_server(), csv_inbox.name, checks)
-    reason = reason_to_wait(found, runs, memory, timedelta(seconds=inbox.csv_every_seconds), now)
+        emit_checks(server_emitter(), csv_inbox.name, checks)
+    reason = reason_to_wait(snapshot, runs, memory, timedelta(seconds=inbox.csv_every_seconds), now)
     if reason is not None:
-        if found.unrecognised:
-            reason += f"; {found.names_check().description}"
+        if snapshot.unrecognised:
+            reason += f"; {snapshot.names_check().description}"
         return dg.SensorResult(skip_reason=reason, asset_events=events, cursor=memory.cursor)
-    events.append(found.observation(now))
-    return dg.SensorResult([dg.RunRequest()], asset_events=events, cursor=memory.asking(found).cursor)
+    events.append(snapshot.observation(now))
+    return dg.SensorResult([dg.RunRequest()], asset_events=events, cursor=memory.requested(snapshot).cursor)
 
 
 class WrongFile(dg.Config):
-    """Which file is taken back."""
+    """Which file is retracted."""
 
     file: str = Field(
         min_length=1, description="The name that it was taken under, its SHA-256, or a path to its content."
@@ -136,19 +144,19 @@ class WrongFile(dg.Config):
 
 @dg.op(pool=POOL, retry_policy=RETRIES)
 def retract_file(context: dg.OpExecutionContext, config: WrongFile) -> None:
-    """Reverses what the file said and still counts; what was corrected since is left."""
-    from sources.csv.retracting import retract
+    """Reverses the sales of the file that still count; those corrected since are left."""
+    from sources.csv.retract import retract
 
-    saying = Saying()
-    with own_words(), told(context, lineage_of.retraction, saying):
+    progress = ProgressCell()
+    with as_dagster_failure(), emitted(context, lineage_of.retraction, progress):
         done = retract(
             settings(KafkaSettings),
             settings(ResultsDbSettings),
             settings(CsvSettings),
             config.file,
-            say=saying.say,
+            on_progress=progress.set,
         )
-    context.log_event(dg.AssetObservation(SALES, metadata=outcomes.retracted(done)))
+    context.log_event(dg.AssetObservation(SALES, metadata=metadata.retracted(done)))
 
 
 @dg.job(executor_def=dg.in_process_executor, description="Takes a wrong file back, by reversals.")

@@ -1,4 +1,4 @@
-"""Payment confirmations: the partner's service is asked every five minutes, and when somebody says so."""
+"""Payment confirmations: the partner's service is polled every five minutes, and on request."""
 # No postponed annotations here: Dagster refuses an op whose context's type is text.
 
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from contracts import datasets
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS
-from electrored_dagster import outcomes
-from electrored_dagster.columns import came_from
-from electrored_dagster.graph import avro_columns, described, key
-from electrored_dagster.outcomes import RECORDS_CHECK, NotSet, own_words, settings
-from electrored_dagster.telling import told
-from observability.lineage.runs import Saying
+from electrored_dagster import metadata
+from electrored_dagster.asset_specs import avro_columns, described, key
+from electrored_dagster.column_lineage import came_from
+from electrored_dagster.metadata import RECORDS_CHECK, NotSet, as_dagster_failure, settings
+from electrored_dagster.openlineage import emitted
+from lineage.emitter import ProgressCell
 from sources import lineage as lineage_of
 
 CONFIRMATIONS = datasets.topic(PAYMENT_CONFIRMATIONS)
@@ -36,7 +36,7 @@ class Polling(dg.Config):
     )
 
 
-# No retry policy: a poll has asked again by itself, and the next one is five minutes away.
+# No retry policy: a poll retries by itself, and the next one is five minutes away.
 @dg.multi_asset(
     name="poll_payment_service",
     specs=[
@@ -45,7 +45,7 @@ class Polling(dg.Config):
             group="sources",
             kinds={"soap", "kafka"},
             deps=[datasets.PAYMENT_SERVICE],
-            description="What the payment service said about each payment, for ever. A run polls to the end of what "
+            description="What the payment service reported of each payment, for ever. A run polls to the end of what "
             "it has; each page and the new cursor are one Kafka transaction.",
             metadata={
                 "dagster/column_schema": avro_columns(load(PAYMENT_CONFIRMATIONS.schema)),
@@ -69,8 +69,8 @@ def payment_confirmations(
     from sources.soap.errors import MostlyBad
     from sources.soap.poll import Topics, poll
 
-    saying = Saying()
-    with own_words(), told(context, lineage_of.soap, saying):
+    progress = ProgressCell()
+    with as_dagster_failure(), emitted(context, lineage_of.soap, progress):
         topics = Topics(PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS, DEAD_LETTERS)
         try:
             result = poll(
@@ -79,17 +79,17 @@ def payment_confirmations(
                 topics,
                 begin=config.from_cursor,
                 set_aside=config.set_aside,
-                say=saying.say,
+                on_progress=progress.set,
             )
         except MostlyBad as error:
-            yield outcomes.page_is_bad(error)
+            yield metadata.page_is_bad(error)
             raise
-    metadata: dict[str, Any] = {"cursor": result.cursor_after, "pages": result.pages}
-    context.log_event(dg.AssetObservation(key(datasets.PAYMENT_SERVICE), metadata=metadata))
+    read: dict[str, Any] = {"cursor": result.cursor_after, "pages": result.pages}
+    context.log_event(dg.AssetObservation(key(datasets.PAYMENT_SERVICE), metadata=read))
     yield dg.MaterializeResult(
         asset_key=key(CONFIRMATIONS),
-        metadata=outcomes.polled(result),
-        check_results=[outcomes.records_are_good(result)],
+        metadata=metadata.polled(result),
+        check_results=[metadata.records_are_good(result)],
     )
 
 
@@ -97,13 +97,13 @@ soap_poll = dg.define_asset_job(
     "soap_poll",
     selection=[payment_confirmations],
     executor_def=dg.in_process_executor,
-    description="Asks the payment service now.",
+    description="Polls the payment service now.",
 )
 
 
 @dg.schedule(job=soap_poll, cron_schedule="*/5 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
 def poll_payments(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Asks the payment service, if one is set and the last poll is over."""
+    """Polls the payment service, if one is set and the last poll is over."""
     try:
         settings(SoapSettings)
     except NotSet as error:

@@ -1,4 +1,4 @@
-"""What the streaming workers make of the log: partials, totals, public topics, and what they set aside."""
+"""Topics that the streaming workers write: partials, totals, public topics, late events and dead letters."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from contracts.topics import (
     TOP_SALESMAN_BY_COUNTRY,
     Topic,
 )
-from electrored_dagster.columns import came_from
-from electrored_dagster.graph import avro_columns, described
+from electrored_dagster.asset_specs import avro_columns, described
+from electrored_dagster.column_lineage import came_from
 
 GROUP = "streams"
 LOG = datasets.topic(SALES_EVENTS)
@@ -33,12 +33,12 @@ def assets() -> dg.Definitions:
         _aside(
             LATE_EVENTS,
             [LOG],
-            "Facts that came after the end of their window and its grace: counted, and told here.",
+            "Facts that came after the end of their window and its grace: counted, and listed here.",
         ),
         _aside(
             DEAD_LETTERS,
             [*SOURCES, LOG, datasets.topic(PAYMENT_CONFIRMATIONS)],
-            "What cannot be: where it was, and why it was not counted.",
+            "Values that were refused: where each was, and why it was not counted.",
         ),
     ]
     return dg.Definitions(assets=specs)

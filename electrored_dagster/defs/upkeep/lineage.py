@@ -1,12 +1,12 @@
-"""Tells lineage of Dagster's own runs when they are over; so what a killed one left open is closed too."""
+"""Emits the end of Dagster's own runs as lineage, which closes what a killed run left open."""
 
 from __future__ import annotations
 
 import dagster as dg
 
-from electrored_dagster.telling import ENDS, of_server, tell_end
+from electrored_dagster.openlineage import ENDS, emit_end, server_emitter
 
-# A run costs seconds to start; nobody waits to read that it is over.
+# Not urgent: a run takes seconds to start.
 INTERVAL_SECONDS = 30
 
 
@@ -16,14 +16,14 @@ def _sensor(status: dg.DagsterRunStatus) -> dg.SensorDefinition:
         run_status=status,
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells of runs that are over as OpenLineage events, and ends what they left open.",
+        description="Emits OpenLineage events of finished runs, and ends what they left open.",
     )
-    def tell(context: dg.RunStatusSensorContext) -> None:
+    def emit(context: dg.RunStatusSensorContext) -> None:
         record = context.instance.get_run_record_by_id(context.dagster_run.run_id)
         if record is not None:
-            tell_end(of_server(), context.instance, record)
+            emit_end(server_emitter(), context.instance, record)
 
-    return tell
+    return emit
 
 
 @dg.definitions

@@ -9,26 +9,26 @@ import dagster as dg
 from electrored_dagster.defs.generations.replaying import WINDOWS
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.observations import changed
-from electrored_dagster.telling import of_server, tell_checks
+from electrored_dagster.openlineage import emit_checks, server_emitter
 
 INTERVAL_SECONDS = 60
 
 
-Moved = dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest
+PartitionsRequest = dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest
 
 
-def _moved(
+def _partition_requests(
     windows: dg.DynamicPartitionsDefinition, instance: dg.DagsterInstance, now: list[str]
-) -> list[Moved]:
-    """From the partitions that Dagster knows to the windows that there are now. None of these: it stays."""
+) -> list[PartitionsRequest]:
+    """Requests that bring Dagster's partitions to the windows of now; no deletions without any window."""
     known = set(windows.get_partition_keys(dynamic_partitions_store=instance))
     begun, gone = [day for day in now if day not in known], sorted(known.difference(now))
-    moved: list[Moved] = []
+    requests: list[PartitionsRequest] = []
     if begun:
-        moved.append(windows.build_add_request(begun))
+        requests.append(windows.build_add_request(begun))
     if now and gone:
-        moved.append(windows.build_delete_request(gone))
-    return moved
+        requests.append(windows.build_delete_request(gone))
+    return requests
 
 
 @dg.sensor(minimum_interval_seconds=INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -41,11 +41,11 @@ def observe_platform(
     """
     events, cursor = changed(platform.standing(), context.cursor, datetime.now(UTC))
     checks = [event for event in events if isinstance(event, dg.AssetCheckEvaluation)]
-    tell_checks(of_server(), observe_platform.name, checks)
+    emit_checks(server_emitter(), observe_platform.name, checks)
     requests = [
         request
         for pipeline, windows in WINDOWS.items()
-        for request in _moved(windows, context.instance, platform.windows(pipeline))
+        for request in _partition_requests(windows, context.instance, platform.windows(pipeline))
     ]
     if not events and not requests:
         return dg.SensorResult(skip_reason="nothing changed", cursor=cursor)

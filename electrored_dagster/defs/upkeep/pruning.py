@@ -1,4 +1,4 @@
-"""Every night: what Dagster has written and nobody will read any more goes."""
+"""Every night: deletes old runs and events of Dagster's."""
 # No postponed annotations here: Dagster refuses an op whose context's type is text.
 
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ def prune_history() -> None:
 prune_nightly = dg.ScheduleDefinition(
     name="prune_nightly",
     job=prune_history,
-    # After midnight in UTC, when the day's windows close an hour late; before anybody works.
+    # After midnight in UTC, when the day's windows close an hour late; before working hours.
     cron_schedule="40 2 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )

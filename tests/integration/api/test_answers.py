@@ -10,20 +10,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.queries import CITY, SALESMAN
-from tests.integration.api.conftest import DAY, Filled
-
-CITIES = "/api/v1/top-sales/by-city"
-SALESMEN = "/api/v1/top-salesmen/by-country"
+from tests.support.api import CITIES, DAY, SALESMEN, ApiResults, ask
 
 
-def ask(client: TestClient, path: str, **parameters: Any) -> Any:
-    answer = client.get(path, params=parameters)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    return answer.json()
-
-
-def test_cities_are_ranked_within_their_currency_and_ties_by_id(client: TestClient, filled: Filled) -> None:
+def test_cities_are_ranked_within_their_currency_and_ties_by_id(
+    client: TestClient, filled: ApiResults
+) -> None:
     filled.city("Berlin", "10")
     filled.city("Aachen", "20.5")
     filled.city("Ulm", "10")
@@ -39,7 +31,7 @@ def test_cities_are_ranked_within_their_currency_and_ties_by_id(client: TestClie
     ]
 
 
-def test_salesmen_are_ranked_within_country_and_currency(client: TestClient, filled: Filled) -> None:
+def test_salesmen_are_ranked_within_country_and_currency(client: TestClient, filled: ApiResults) -> None:
     filled.salesman("s2", "5")
     filled.salesman("s1", "5")
     filled.salesman("s3", "9")
@@ -66,7 +58,7 @@ def test_salesmen_are_ranked_within_country_and_currency(client: TestClient, fil
 
 
 def test_filters_and_limit_apply_to_each_list_and_ranks_to_what_is_selected(
-    client: TestClient, filled: Filled
+    client: TestClient, filled: ApiResults
 ) -> None:
     for n in range(12):
         filled.city(f"c{n:02}", str(n), country="DE" if n % 2 else "AT")
@@ -83,7 +75,7 @@ def test_filters_and_limit_apply_to_each_list_and_ranks_to_what_is_selected(
 @pytest.mark.parametrize(
     "total", ["0.0001", "-0.0001", "0", "1234567890123456789012345678901234.5678", "-9999999999.9990"]
 )
-def test_totals_are_strings_of_exact_decimals(client: TestClient, filled: Filled, total: str) -> None:
+def test_totals_are_strings_of_exact_decimals(client: TestClient, filled: ApiResults, total: str) -> None:
     filled.city("Berlin", total)
     shown = ask(client, CITIES)["data"][0]["total"]
     assert Decimal(shown) == Decimal(total)
@@ -91,7 +83,7 @@ def test_totals_are_strings_of_exact_decimals(client: TestClient, filled: Filled
     assert "E" not in shown
 
 
-def test_the_latest_window_that_has_data_is_the_default(client: TestClient, filled: Filled) -> None:
+def test_the_latest_window_that_has_data_is_the_default(client: TestClient, filled: ApiResults) -> None:
     filled.city("Old", "1", window_start=DAY - timedelta(days=1), window_end=DAY)
     filled.city("New", "1")
     tomorrow: dict[str, Any] = {
@@ -107,7 +99,7 @@ def test_the_latest_window_that_has_data_is_the_default(client: TestClient, fill
     assert [r["city"] for r in ask(client, CITIES, date="2026-11-21")["data"]] == ["Old"]
 
 
-def test_an_unknown_window_is_empty_with_its_bounds(client: TestClient, empty: Filled) -> None:
+def test_an_unknown_window_is_empty_with_its_bounds(client: TestClient, empty: ApiResults) -> None:
     empty.generation(CITY, time_zone="Europe/Berlin")
     empty.generation(SALESMAN, calendar="calendar-month", time_zone="Europe/Berlin")
     empty.promote(CITY)
@@ -134,7 +126,7 @@ def test_an_unknown_window_is_empty_with_its_bounds(client: TestClient, empty: F
     assert (window["start"], window["end"]) == ("2026-01-31T23:00:00Z", "2026-02-28T23:00:00Z")
 
 
-def test_any_day_of_thirty_asks_for_their_window(client: TestClient, filled: Filled) -> None:
+def test_any_day_of_thirty_asks_for_their_window(client: TestClient, filled: ApiResults) -> None:
     start = ask(client, SALESMEN, at="2026-11-22")["window"]["start"]
     assert start == "2026-11-03T00:00:00Z"
     assert ask(client, SALESMEN, at="2026-11-03")["window"]["start"] == start
@@ -142,14 +134,14 @@ def test_any_day_of_thirty_asks_for_their_window(client: TestClient, filled: Fil
     assert ask(client, SALESMEN, at="2026-12-03")["window"]["start"] == "2026-12-03T00:00:00Z"
 
 
-def test_an_empty_database_answers_without_a_window(client: TestClient, filled: Filled) -> None:
+def test_an_empty_database_answers_without_a_window(client: TestClient, filled: ApiResults) -> None:
     answer = ask(client, CITIES)
     assert answer["window"] == {"start": None, "end": None, "time_zone": "UTC"}
     assert answer["data"] == []
 
 
 def test_a_window_is_final_when_every_partition_is_past_its_end_and_grace(
-    client: TestClient, filled: Filled
+    client: TestClient, filled: ApiResults
 ) -> None:
     filled.city("Berlin", "1")
     end = DAY + timedelta(days=1, hours=1)
@@ -171,7 +163,7 @@ def test_a_window_is_final_when_every_partition_is_past_its_end_and_grace(
 
 
 def test_what_came_late_is_told_by_currency_with_the_newest_restatement(
-    client: TestClient, filled: Filled
+    client: TestClient, filled: ApiResults
 ) -> None:
     first, second = DAY + timedelta(days=2), DAY + timedelta(days=3)
     filled.city("Berlin", "1", late_count=2, late_amount=Decimal("5.5"), restated_at=first)
@@ -188,14 +180,14 @@ def test_what_came_late_is_told_by_currency_with_the_newest_restatement(
     assert ask(client, CITIES, currency="CHF")["freshness"]["restated_at"] == "2026-11-24T00:00:00Z"
 
 
-def test_names_may_hold_anything(client: TestClient, filled: Filled) -> None:
+def test_names_may_hold_anything(client: TestClient, filled: ApiResults) -> None:
     name = "Ça'); DROP TABLE sales; -- % :country %(x)s \\ | 日本"
     filled.city(name, "1", country=name)
     assert ask(client, CITIES, country=name)["data"][0]["city"] == name
 
 
 def test_a_group_below_zero_is_in_no_list_and_takes_no_rank_but_is_counted(
-    client: TestClient, filled: Filled
+    client: TestClient, filled: ApiResults
 ) -> None:
     """Its total may be anything: of what was never sold more was taken back than of what was."""
     filled.city("Aachen", "20.5")
@@ -214,10 +206,10 @@ def test_a_group_below_zero_is_in_no_list_and_takes_no_rank_but_is_counted(
 
 
 def test_a_window_with_nothing_but_groups_below_zero_is_not_the_latest(
-    client: TestClient, filled: Filled
+    client: TestClient, filled: ApiResults
 ) -> None:
     """Its list would be empty; asked for, it says how many there are."""
-    before = {"window_start": DAY - timedelta(days=1), "window_end": DAY}
+    before: dict[str, Any] = {"window_start": DAY - timedelta(days=1), "window_end": DAY}
     filled.city("Aachen", "20.5", **before)
     filled.salesman("s1", "5", **before)
     filled.city("Broken", "-5", sales_count=-1)

@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import uvicorn
 
 from api.main import create_app
 from api.queries import CITY, ENRICHED, SALESMAN
 from contracts.settings import ApiSettings
 from stack.embedded import Embedded
-from tests.integration.api.conftest import DAY, NOON, Filled
+from tests.support.api import DAY, NOON, ApiResults
+
+pytestmark = pytest.mark.soak
 
 ROOT = Path(__file__).parents[3]
 # Of each operation and phase; every run tries others.
@@ -40,7 +43,7 @@ def served(stack: Embedded, database: str) -> Iterator[str]:
             thread.join()
 
 
-def test_row_34_schemathesis_is_clean(stack: Embedded, filled: Filled, tmp_path: Path) -> None:
+def test_row_34_schemathesis_is_clean(stack: Embedded, filled: ApiResults, tmp_path: Path) -> None:
     """With something in every answer."""
     filled.city("0", "1", country="0", late_count=1, restated_at=DAY)
     filled.salesman("s1", "1")
@@ -59,7 +62,7 @@ def test_row_34_schemathesis_is_clean(stack: Embedded, filled: Filled, tmp_path:
                 **os.environ,
                 "PYTHONWARNINGS": "",
                 "PYTHONPATH": str(ROOT),
-                "SCHEMATHESIS_HOOKS": "tests.integration.api.formats",
+                "SCHEMATHESIS_HOOKS": "tests.support.openapi_formats",
             },
             capture_output=True,
             text=True,

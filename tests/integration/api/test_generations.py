@@ -15,32 +15,31 @@ from sqlalchemy import text
 from api.queries import CITY, DOWNLOADS, ENRICHED, SALESMAN
 from streaming.replay import difference
 from streaming.replay.difference import Difference
-from tests.integration.api.conftest import Filled as Api
-from tests.integration.api.test_serving import problem
-from tests.integration.streaming.replay.filled import DAY, Filled, Holding, Result, city, sale, salesman
+from tests.support.api import ApiResults, problem
+from tests.support.results import DAY, BarrierHold, Result, ResultsFixture, city, sale, salesman
 
 GENERATIONS = "/api/v1/generations"
-RANGE = {"range_start": DAY, "range_end": DAY + timedelta(days=1)}
+RANGE: dict[str, Any] = {"range_start": DAY, "range_end": DAY + timedelta(days=1)}
 
 
 def of(pipeline: str, number: int = 2) -> str:
     return f"{GENERATIONS}/{pipeline}/{number}/difference"
 
 
-def compared(filled: Filled) -> Difference:
+def compared(filled: ResultsFixture) -> Difference:
     return difference.take(
         None,  # type: ignore[arg-type]
         filled.engine,
         filled.pipeline,
         2,
-        hold=Holding(),
+        hold=BarrierHold(),
     )
 
 
 def filled_with(
-    empty: Api, before: list[Result], after: list[Result], pipeline: str = CITY, **more: Any
-) -> Filled:
-    filled = Filled(empty.engine, pipeline)
+    empty: ApiResults, before: list[Result], after: list[Result], pipeline: str = CITY, **more: Any
+) -> ResultsFixture:
+    filled = ResultsFixture(empty.engine, pipeline)
     filled.generation(1, "active", promoted_at=DAY)
     filled.generation(2, "candidate", created_at=DAY + timedelta(hours=1), **more)
     filled.write(1, before)
@@ -48,11 +47,13 @@ def filled_with(
     return filled
 
 
-def test_generations_say_who_made_them_why_and_what_they_differ_in(client: TestClient, empty: Api) -> None:
+def test_generations_say_who_made_them_why_and_what_they_differ_in(
+    client: TestClient, empty: ApiResults
+) -> None:
     filled = filled_with(
         empty, [city("Ulm", "1")], [city("Ulm", "2"), city("Köln", "1", day=3)], reason="mended", **RANGE
     )
-    Filled(empty.engine, SALESMAN).generation(1, "active")
+    ResultsFixture(empty.engine, SALESMAN).generation(1, "active")
     seen = compared(filled)
     data = client.get(GENERATIONS).json()["data"]
     assert [(row["pipeline"], row["generation"], row["state"]) for row in data] == [
@@ -93,7 +94,7 @@ def test_generations_say_who_made_them_why_and_what_they_differ_in(client: TestC
     assert of_one == data[:1]
 
 
-def test_a_difference_is_totals_and_the_greatest_changes(client: TestClient, empty: Api) -> None:
+def test_a_difference_is_totals_and_the_greatest_changes(client: TestClient, empty: ApiResults) -> None:
     before = [city("Ulm", "90"), city("Bonn", "10"), city("Basel", "1000", currency="CHF")]
     after = [city("Ulm", "91.5"), city("Köln", "20", day=1), city("Basel", "1001", currency="CHF")]
     seen = compared(filled_with(empty, before, after, **RANGE))
@@ -154,7 +155,7 @@ def test_a_difference_is_totals_and_the_greatest_changes(client: TestClient, emp
     ],
 )
 def test_the_csv_has_every_row(
-    client: TestClient, empty: Api, pipeline: str, before: list[Result], after: list[Result]
+    client: TestClient, empty: ApiResults, pipeline: str, before: list[Result], after: list[Result]
 ) -> None:
     seen = compared(filled_with(empty, before, after, pipeline))
     answer = client.get(of(pipeline) + ".csv")
@@ -167,7 +168,7 @@ def test_the_csv_has_every_row(
 
 
 def test_what_a_spreadsheet_would_run_stays_text_and_numbers_stay_numbers(
-    client: TestClient, empty: Api
+    client: TestClient, empty: ApiResults
 ) -> None:
     formula = '=HYPERLINK("http://evil","x")'
     compared(filled_with(empty, [city(formula, "1"), city("@SUM", "2")], [city("-1+2", "3")]))
@@ -178,7 +179,7 @@ def test_what_a_spreadsheet_would_run_stays_text_and_numbers_stay_numbers(
     assert {row["group"]["city"] for row in shown} == {formula, "@SUM", "-1+2"}
 
 
-def test_what_is_not_there_is_a_404_with_one_line(client: TestClient, empty: Api) -> None:
+def test_what_is_not_there_is_a_404_with_one_line(client: TestClient, empty: ApiResults) -> None:
     filled = filled_with(empty, [city("Ulm", "1")], [city("Ulm", "2")])
     for ending in ("", ".csv"):
         not_yet = problem(client.get(of(CITY) + ending), 404)["detail"]
@@ -208,12 +209,12 @@ def test_what_is_not_there_is_a_404_with_one_line(client: TestClient, empty: Api
         f"{GENERATIONS}/%00/1/difference.csv",
     ],
 )
-def test_a_bad_request_is_a_problem(client: TestClient, empty: Api, path: str) -> None:
+def test_a_bad_request_is_a_problem(client: TestClient, empty: ApiResults, path: str) -> None:
     assert problem(client.get(path), 422)["errors"]
 
 
 def test_downloads_that_nobody_reads_on_hold_up_neither_answers_nor_each_other_for_ever(
-    client: TestClient, empty: Api
+    client: TestClient, empty: ApiResults
 ) -> None:
     compared(filled_with(empty, [city(f"c{n}", "1") for n in range(3000)], []))
     results = client.app.state.results  # type: ignore[attr-defined]
@@ -234,7 +235,7 @@ def test_downloads_that_nobody_reads_on_hold_up_neither_answers_nor_each_other_f
         pieces.close()
 
 
-def test_row_37_the_head_of_a_download_computes_nothing(client: TestClient, empty: Api) -> None:
+def test_row_37_the_head_of_a_download_computes_nothing(client: TestClient, empty: ApiResults) -> None:
     """It takes none of the few connections that downloads have, so it is answered while all of them are busy."""
     filled = filled_with(empty, [city("Ulm", "1")], [city("Ulm", "2")])
     compared(filled)

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.queries import ENRICHED
-from tests.integration.api.conftest import DAY, Filled
+from tests.support.api import DAY, ApiResults
 
 SUMMARY = "/api/v1/payments/summary"
 SALES = "/api/v1/sales"
@@ -28,7 +28,7 @@ def ask(client: TestClient, path: str, **parameters: Any) -> Any:
     return answer.json()
 
 
-def test_a_day_is_summed_by_status_country_city_and_currency(client: TestClient, filled: Filled) -> None:
+def test_a_day_is_summed_by_status_country_city_and_currency(client: TestClient, filled: ApiResults) -> None:
     filled.sale("a", "10.5000", status="CONFIRMED")
     filled.sale("b", "0.0001", status="CONFIRMED")
     filled.sale("c", "3", status="CONFIRMED", country="AT", city="Graz")
@@ -62,7 +62,7 @@ def test_a_day_is_summed_by_status_country_city_and_currency(client: TestClient,
     }
 
 
-def test_the_latest_day_with_sales_is_the_default(client: TestClient, filled: Filled) -> None:
+def test_the_latest_day_with_sales_is_the_default(client: TestClient, filled: ApiResults) -> None:
     assert ask(client, SUMMARY)["window"] == {"start": None, "end": None, "time_zone": "UTC"}
     filled.sale("a", sold_at=DAY - timedelta(days=3))
     filled.sale("hidden", sales_count=0)
@@ -71,7 +71,7 @@ def test_the_latest_day_with_sales_is_the_default(client: TestClient, filled: Fi
     assert [row["sales_count"] for row in answer["data"]] == [1]
 
 
-def test_days_are_those_of_the_generations_time_zone(client: TestClient, empty: Filled) -> None:
+def test_days_are_those_of_the_generations_time_zone(client: TestClient, empty: ApiResults) -> None:
     empty.generation(ENRICHED, time_zone="Asia/Kolkata")
     empty.promote(ENRICHED)
     empty.sale("a", sold_at=DAY - timedelta(hours=5))
@@ -81,7 +81,7 @@ def test_days_are_those_of_the_generations_time_zone(client: TestClient, empty: 
 
 
 def test_pending_is_shown_as_unpaid_when_both_watermarks_are_seven_days_past_it(
-    client: TestClient, filled: Filled
+    client: TestClient, filled: ApiResults
 ) -> None:
     sold_at = DAY + timedelta(hours=12)
     due = sold_at + timedelta(days=7)
@@ -104,7 +104,7 @@ def test_pending_is_shown_as_unpaid_when_both_watermarks_are_seven_days_past_it(
     assert statuses() == {"UNPAID", "CONFIRMED"}
 
 
-def test_a_sale_has_its_payments_and_status(client: TestClient, filled: Filled) -> None:
+def test_a_sale_has_its_payments_and_status(client: TestClient, filled: ApiResults) -> None:
     filled.sale("s/1 ü", status="CONFIRMED", payments=[PAYMENT])
     assert ask(client, f"{SALES}/s/1 ü") == {
         "sale_id": "s/1 ü",
@@ -131,7 +131,7 @@ def test_a_sale_has_its_payments_and_status(client: TestClient, filled: Filled) 
     }
 
 
-def test_a_sale_in_two_sources_is_shown_for_each(client: TestClient, filled: Filled) -> None:
+def test_a_sale_in_two_sources_is_shown_for_each(client: TestClient, filled: ApiResults) -> None:
     for source in ("postgres", "csv"):
         filled.sale("s1", source=source, payments=[PAYMENT], ambiguous=True)
     answer = ask(client, f"{SALES}/s1")
@@ -143,7 +143,7 @@ def test_a_sale_in_two_sources_is_shown_for_each(client: TestClient, filled: Fil
     assert [payment["payment_id"] for payment in answer["payments"]] == ["p1"]
 
 
-def test_a_sale_that_nobody_has_is_not_found(client: TestClient, filled: Filled) -> None:
+def test_a_sale_that_nobody_has_is_not_found(client: TestClient, filled: ApiResults) -> None:
     filled.sale("reversed", sales_count=0)
     for sale_id in ("reversed", "unknown"):
         answer = client.get(f"{SALES}/{sale_id}")
@@ -152,7 +152,7 @@ def test_a_sale_that_nobody_has_is_not_found(client: TestClient, filled: Filled)
         assert sale_id in answer.json()["detail"]
 
 
-def test_another_generations_sales_are_not_shown(client: TestClient, filled: Filled) -> None:
+def test_another_generations_sales_are_not_shown(client: TestClient, filled: ApiResults) -> None:
     filled.generation(ENRICHED, 2)
     filled.sale("s1", generation=2)
     assert client.get(f"{SALES}/s1").status_code == 404
@@ -162,7 +162,9 @@ def test_another_generations_sales_are_not_shown(client: TestClient, filled: Fil
 
 
 @pytest.mark.parametrize("path", [SUMMARY, f"{SALES}/s1"])
-def test_nothing_is_sent_again_while_nothing_changed(client: TestClient, filled: Filled, path: str) -> None:
+def test_nothing_is_sent_again_while_nothing_changed(
+    client: TestClient, filled: ApiResults, path: str
+) -> None:
     filled.sale("s1")
     first = client.get(path)
     tag = {"If-None-Match": first.headers["etag"]}
@@ -183,14 +185,16 @@ def test_nothing_is_sent_again_while_nothing_changed(client: TestClient, filled:
     ],
 )
 def test_what_cannot_be_is_refused_by_name(
-    client: TestClient, filled: Filled, path: str, parameters: dict[str, str]
+    client: TestClient, filled: ApiResults, path: str, parameters: dict[str, str]
 ) -> None:
     answer = client.get(path, params=parameters)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["parameter"] in {"date", "day", "sale_id"}
 
 
-def test_a_sale_below_zero_is_not_summed_up_and_shows_its_count(client: TestClient, filled: Filled) -> None:
+def test_a_sale_below_zero_is_not_summed_up_and_shows_its_count(
+    client: TestClient, filled: ApiResults
+) -> None:
     filled.sale("good", "10")
     filled.sale("broken", "-7", sales_count=-1, quantity=-1)
     answer = client.get("/api/v1/payments/summary").json()
@@ -203,7 +207,7 @@ def test_a_sale_below_zero_is_not_summed_up_and_shows_its_count(client: TestClie
 
 
 def test_a_day_with_nothing_but_sales_below_zero_is_not_the_latest(
-    client: TestClient, filled: Filled
+    client: TestClient, filled: ApiResults
 ) -> None:
     filled.sale("good", "10", sold_at=DAY - timedelta(hours=1))
     filled.sale("broken", "-7", sales_count=-1, quantity=-1)
@@ -213,7 +217,9 @@ def test_a_day_with_nothing_but_sales_below_zero_is_not_the_latest(
 
 
 @pytest.mark.parametrize("kind", ["*", "another sale's", "another path's", "weak"])
-def test_row_35_what_there_is_not_is_never_unchanged(client: TestClient, filled: Filled, kind: str) -> None:
+def test_row_35_what_there_is_not_is_never_unchanged(
+    client: TestClient, filled: ApiResults, kind: str
+) -> None:
     filled.sale("s1")
     tag = client.get(f"{SALES}/s1").headers["etag"]
     tags = {

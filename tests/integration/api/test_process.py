@@ -10,10 +10,10 @@ import subprocess
 import sys
 
 from stack.embedded import Embedded
-from tests.integration.api.conftest import Filled
+from tests.support.api import ApiResults
 
 
-def test_sigterm_stops_it_cleanly(stack: Embedded, filled: Filled) -> None:
+def test_sigterm_stops_it_cleanly(stack: Embedded, filled: ApiResults) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

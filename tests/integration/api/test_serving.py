@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -14,23 +13,13 @@ from api.main import create_app
 from api.queries import CITY, ENRICHED, SALESMAN
 from contracts.settings import ApiSettings
 from stack.embedded import Embedded
-from tests.integration.api.conftest import DAY, Filled
+from tests.support.api import DAY, ApiResults, problem
 
 CITIES = "/api/v1/top-sales/by-city"
 
 
-def problem(answer: Any, status: int) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = answer.json()
-    assert body["status"] == status
-    assert body["title"]
-    assert body["type"] == "about:blank"
-    return body
-
-
 def test_the_etag_is_promotion_and_apply_number_and_what_was_seen_is_not_sent_again(
-    client: TestClient, filled: Filled
+    client: TestClient, filled: ApiResults
 ) -> None:
     filled.city("Berlin", "1")
     first = client.get(CITIES)
@@ -46,7 +35,7 @@ def test_the_etag_is_promotion_and_apply_number_and_what_was_seen_is_not_sent_ag
     assert client.get(CITIES, headers={"If-None-Match": tag}).headers["etag"].startswith('"1-2-')
 
 
-def test_versions_never_go_back_over_promotion_and_rollback(client: TestClient, filled: Filled) -> None:
+def test_versions_never_go_back_over_promotion_and_rollback(client: TestClient, filled: ApiResults) -> None:
     for n in range(5):
         filled.city(f"c{n}", "1")
     filled.generation(CITY, 2)
@@ -62,7 +51,7 @@ def test_versions_never_go_back_over_promotion_and_rollback(client: TestClient, 
     assert len(set(versions)) == 3
 
 
-def test_every_answer_is_of_one_snapshot(client: TestClient, filled: Filled) -> None:
+def test_every_answer_is_of_one_snapshot(client: TestClient, filled: ApiResults) -> None:
     """Two generations that differ in everything; the pointer moves all the time; no answer is of both."""
     filled.generation(CITY, 2)
     for number in (1, 2):
@@ -117,7 +106,7 @@ def test_every_answer_is_of_one_snapshot(client: TestClient, filled: Filled) -> 
     ],
 )
 def test_a_bad_parameter_is_a_problem_that_names_it(
-    client: TestClient, filled: Filled, query: str, parameter: str, reason: str
+    client: TestClient, filled: ApiResults, query: str, parameter: str, reason: str
 ) -> None:
     body = problem(client.get(f"{CITIES}?{query}"), 422)
     assert [error["parameter"] for error in body["errors"]] == [parameter]
@@ -126,7 +115,7 @@ def test_a_bad_parameter_is_a_problem_that_names_it(
 
 
 def test_row_15_a_parameter_is_read_by_the_rule_that_names_are_written_by(
-    client: TestClient, filled: Filled
+    client: TestClient, filled: ApiResults
 ) -> None:
     filled.city("Berlin", "1", country="Österreich")
     for written in ("%C3%96sterreich", "%20%C3%96sterreich%C2%A0", "O%CC%88sterreich"):
@@ -141,7 +130,7 @@ def test_unknown_paths_and_methods_are_problems(client: TestClient) -> None:
 
 
 def test_an_unexpected_error_is_a_problem_without_insides(
-    client: TestClient, filled: Filled, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, filled: ApiResults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("secret insides")
@@ -152,7 +141,7 @@ def test_an_unexpected_error_is_a_problem_without_insides(
     assert "secret" not in answer.text
 
 
-def test_before_the_first_generation_it_is_alive_and_not_ready(client: TestClient, empty: Filled) -> None:
+def test_before_the_first_generation_it_is_alive_and_not_ready(client: TestClient, empty: ApiResults) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     assert CITY in problem(client.get("/readyz"), 503)["detail"]
     assert problem(client.get(CITIES), 503)
@@ -163,7 +152,7 @@ def test_before_the_first_generation_it_is_alive_and_not_ready(client: TestClien
 
 
 def test_ready_only_while_the_database_is_there_and_right_after_it_is_back(
-    stack: Embedded, client: TestClient, filled: Filled
+    stack: Embedded, client: TestClient, filled: ApiResults
 ) -> None:
     filled.city("Berlin", "1")
     assert client.get("/readyz").status_code == 200
@@ -186,7 +175,7 @@ def test_ready_only_while_the_database_is_there_and_right_after_it_is_back(
 
 
 def test_a_restart_of_the_database_between_two_questions_is_not_seen(
-    stack: Embedded, client: TestClient, filled: Filled
+    stack: Embedded, client: TestClient, filled: ApiResults
 ) -> None:
     filled.city("Berlin", "1")
     assert client.get(CITIES).status_code == 200
@@ -209,7 +198,7 @@ def test_a_database_that_is_not_set_up_is_not_ready(stack: Embedded) -> None:
         assert client.get("/healthz").status_code == 200
 
 
-def test_metrics_count_requests_by_route(client: TestClient, filled: Filled) -> None:
+def test_metrics_count_requests_by_route(client: TestClient, filled: ApiResults) -> None:
     client.get(CITIES)
     client.get("/made/up")
     text_ = client.get("/metrics").text
@@ -227,7 +216,7 @@ def test_swagger_ui_needs_no_internet(client: TestClient) -> None:
     assert "application/problem+json" in described[CITIES]["get"]["responses"]["422"]["content"]
 
 
-def test_views_show_what_the_api_shows(client: TestClient, filled: Filled) -> None:
+def test_views_show_what_the_api_shows(client: TestClient, filled: ApiResults) -> None:
     filled.city("Berlin", "1.5")
     filled.city("Ulm", "2.5")
     filled.city("Hidden", "0", sales_count=0)

@@ -12,20 +12,19 @@ from fastapi.testclient import TestClient
 from api.queries import CITY, ENRICHED, SALESMAN
 from contracts.calendar import Calendar
 from contracts.zones import ZoneRules
-from tests.integration.api.conftest import DAY, Clock, Filled
-from tests.integration.api.test_answers import CITIES, SALESMEN, ask
+from tests.support.api import CITIES, DAY, SALESMEN, ApiResults, Clock, ask
 
 SUMMARY = "/api/v1/payments/summary"
 NEXT = DAY + timedelta(days=1)
 FAR = datetime(2126, 11, 22, tzinfo=UTC)
 
 
-def window(start: datetime, days: int = 1) -> dict[str, datetime]:
+def window(start: datetime, days: int = 1) -> dict[str, Any]:
     return {"window_start": start, "window_end": start + timedelta(days=days)}
 
 
 def test_row_29_the_default_is_the_newest_window_that_has_begun(
-    client: TestClient, filled: Filled, clock: Clock
+    client: TestClient, filled: ApiResults, clock: Clock
 ) -> None:
     """And what lies in the future is counted there, and told everywhere."""
     month = window(DAY - timedelta(days=19), 30)
@@ -68,7 +67,7 @@ def test_row_29_the_default_is_the_newest_window_that_has_begun(
     assert ask(client, SUMMARY)["data"][0]["sales_count"] == 1
 
 
-def test_row_29_if_all_lies_in_the_future_there_is_no_window(client: TestClient, filled: Filled) -> None:
+def test_row_29_if_all_lies_in_the_future_there_is_no_window(client: TestClient, filled: ApiResults) -> None:
     filled.city("Typo", "3", **window(FAR))
     filled.sale("typo", sold_at=FAR)
     for path in (CITIES, SUMMARY):
@@ -79,7 +78,7 @@ def test_row_29_if_all_lies_in_the_future_there_is_no_window(client: TestClient,
 
 @pytest.mark.parametrize(("hour", "shown"), [(10, "West"), (12, "East")])
 def test_row_29_a_window_begins_by_the_clocks_of_its_zone(
-    client: TestClient, empty: Filled, clock: Clock, hour: int, shown: str
+    client: TestClient, empty: ApiResults, clock: Clock, hour: int, shown: str
 ) -> None:
     empty.generation(CITY, time_zone="Pacific/Auckland")
     empty.promote(CITY)
@@ -100,7 +99,7 @@ def test_row_29_a_window_begins_by_the_clocks_of_its_zone(
     ],
 )
 def test_row_31_a_day_that_was_left_out_is_empty(
-    client: TestClient, empty: Filled, zone: str, left_out: str, after: str
+    client: TestClient, empty: ApiResults, zone: str, left_out: str, after: str
 ) -> None:
     for pipeline in (CITY, ENRICHED):
         empty.generation(pipeline, time_zone=zone)
@@ -117,7 +116,7 @@ def test_row_31_a_day_that_was_left_out_is_empty(
     assert ask(client, CITIES, date=left_out)["late"] == []
 
 
-def test_row_32_a_grace_that_is_promoted_already_is_answered(client: TestClient, empty: Filled) -> None:
+def test_row_32_a_grace_that_is_promoted_already_is_answered(client: TestClient, empty: ApiResults) -> None:
     empty.generation(CITY, grace=3e11)
     empty.promote(CITY)
     empty.city("Berlin", "1")
@@ -127,7 +126,7 @@ def test_row_32_a_grace_that_is_promoted_already_is_answered(client: TestClient,
 
 
 def test_row_30_a_day_is_by_the_rules_that_the_generation_was_made_with(
-    client: TestClient, empty: Filled
+    client: TestClient, empty: ApiResults
 ) -> None:
     """Here of a zone whose government gave up summer time, and this machine has not heard of it."""
     rules: dict[str, Any] = json.loads(ZoneRules.of_machine("Europe/Berlin").to_json())

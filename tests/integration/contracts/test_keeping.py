@@ -23,8 +23,6 @@ from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner
 
 import contracts.__main__ as command
-from contracts import kafka as connect
-from contracts import keeping
 from contracts.settings import ResultsDbSettings
 from contracts.topics import (
     DEAD_LETTERS,
@@ -33,17 +31,19 @@ from contracts.topics import (
     SOURCE_POSITIONS,
     Topic,
 )
-from observability import looks
-from sources.csv.log import Log
-from sources.errors import Refused
-from sources.ledger import Ledger
-from sources.postgres.events import EventsTopic
+from kafka_client import clients as connect
+from kafka_client import topic_settings
+from kafka_client.errors import Fatal, Refused
+from observer import probes
+from sources.csv.own_events import Log
+from sources.events_topic import EventsTopic
+from sources.position_store import PositionStore
 from stack.embedded import Embedded
-from streaming import generations
-from streaming.engine.errors import Fatal
-from streaming.engine.worker import Worker
-from streaming.schema_ids import keep
-from tests.integration.streaming.ground import Ground
+from streaming.generations import catalog
+from streaming.generations.schema_ids import keep
+from streaming.generations.worker import Worker
+from tests.support.kafka import produce
+from tests.support.pipeline_harness import PipelineHarness
 
 WEEK = str(7 * 24 * 3600 * 1000)
 
@@ -81,12 +81,8 @@ class Topics:
         return None if value is None else str(value)
 
     def write(self, topic: Topic) -> None:
-        producer = connect.transactional_producer(self.stack.kafka, f"test-{uuid4().hex}")
-        producer.init_transactions(30)
-        producer.begin_transaction()
         for number in range(topic.partitions):
-            producer.produce(topic.name, b"value", b"key", partition=number)
-        producer.commit_transaction(30)
+            produce(self.stack.kafka, topic, [b"value"], partition=number)
 
     def delete(self, topic: str) -> None:
         """As kafka-delete-records.sh does it."""
@@ -103,9 +99,9 @@ def topics(stack: Embedded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Topics]
     ]
     made = Topics(stack, connect.admin(stack.kafka), *four)
     monkeypatch.setattr(command, "PUBLIC", made.all)
-    monkeypatch.setattr(looks, "PUBLIC", made.all)
+    monkeypatch.setattr(probes, "PUBLIC", made.all)
     yield made
-    there = keeping.existing(stack.kafka, made.all)
+    there = topic_settings.existing(stack.kafka, made.all)
     if there:
         for future in made.admin.delete_topics([topic.name for topic in there]).values():
             future.exception()
@@ -124,7 +120,7 @@ def not_kept(topics: Topics, results_db: ResultsDbSettings) -> set[tuple[str, st
     results = create_engine(results_db.results_db_url.get_secret_value(), poolclass=NullPool)
     return {
         (sample.labels["topic"], sample.labels["setting"])
-        for sample in looks.of_topics(topics.stack.kafka, results)
+        for sample in probes.probe_topics(topics.stack.kafka, results)
     }
 
 
@@ -148,7 +144,7 @@ def test_row_24_setup_puts_settings_right_and_says_which(
     with pytest.raises(
         Refused, match=f"{positions.name}: cleanup.policy is compact,delete and has to be compact"
     ):
-        Ledger(kafka, "test", f"test-{events.name}", positions, events).open()
+        PositionStore(kafka, "test", f"test-{events.name}", positions, events).open()
     assert not_kept(topics, results_db) == {
         (events.name, "retention.ms"),
         (events.name, "message.timestamp.type"),
@@ -205,30 +201,30 @@ def test_row_24_deleted_records_are_refused_where_something_new_is_computed(
     topics.delete(topics.positions.name)
     topics.set(topics.positions.name, "cleanup.policy", "compact")
     with pytest.raises(Refused, match=f"{topics.positions.name} partition 0 begins at offset 1"):
-        Ledger(kafka, "test", f"test-{topics.events.name}", topics.positions, topics.events).open()
+        PositionStore(kafka, "test", f"test-{topics.events.name}", topics.positions, topics.events).open()
 
 
 def test_row_24_no_generation_is_computed_from_what_is_left_and_the_live_one_goes_on(
     stack: Embedded, results_db: ResultsDbSettings, tmp_path: Path, topics: Topics, setup: CliRunner
 ) -> None:
-    ground = Ground(stack.kafka, results_db.results_db_url.get_secret_value(), tmp_path)
+    harness = PipelineHarness(stack.kafka, results_db.results_db_url.get_secret_value(), tmp_path)
     try:
-        ground.feed(200)
-        with ground.running(*ground.loops()):
-            ground.settled()
-        topics.delete(ground.source.name)
-        with pytest.raises(Fatal, match=f"{ground.source.name} partition 0 begins at offset 1"):
-            generations.lay_out(stack.kafka, ground.pipeline, after=1)
+        harness.feed(200)
+        with harness.running(*harness.loops()):
+            harness.settled()
+        topics.delete(harness.source.name)
+        with pytest.raises(Fatal, match=f"{harness.source.name} partition 0 begins at offset 1"):
+            catalog.lay_out(stack.kafka, harness.pipeline, after=1)
         # It has counted what is gone, so it is right; partials are deleted by design.
-        partials, state, _ = ground.generation.names.all
+        partials, state, _ = harness.generation.names.all
         topics.delete(partials.name)
-        ground.feed(200)
-        with ground.running(*ground.loops()):
-            ground.settled()
+        harness.feed(200)
+        with harness.running(*harness.loops()):
+            harness.settled()
         # What it keeps itself is another matter.
         topics.set(state.name, "cleanup.policy", "delete")
         worker = Worker(
-            stack.kafka, ground.pipeline, ground.generation, 0, tmp_path, partial(keep, ground.results)
+            stack.kafka, harness.pipeline, harness.generation, 0, tmp_path, partial(keep, harness.results)
         )
         with pytest.raises(Fatal, match=f"{state.name}: cleanup.policy is delete and has to be compact"):
             worker.check()
@@ -244,4 +240,4 @@ def test_row_24_no_generation_is_computed_from_what_is_left_and_the_live_one_goe
         with pytest.raises(Fatal, match=f"{state.name} partition 0 begins at offset 1"):
             worker.check()
     finally:
-        ground.close()
+        harness.close()

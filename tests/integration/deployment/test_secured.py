@@ -18,15 +18,17 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from contracts import acls
 from contracts.datasets import PIPELINES
 from contracts.settings import KafkaSettings
-from observability import looks
+from kafka_client import acls
+from observer import probes
 from stack import databases
 from stack.postgres import connect
-from tests.integration.deployment import endpoints
-from tests.integration.deployment.composed import Host, ours
-from tests.integration.deployment.conftest import ADMIN, REGISTRY_USER, Secured
+from tests.support import tls_endpoints as endpoints
+from tests.support.compose import Host, ours
+from tests.support.secured import ADMIN, REGISTRY_USER, Secured
+
+pytestmark = pytest.mark.soak
 
 ONCE = ("sales-db-init", "results-db-init", "history", "setup", "init", "dagster-migrate")
 # In the order of the flow; Dagster last, because no result waits for it.
@@ -126,8 +128,8 @@ def _ends(step: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _answered(host: Host) -> set[str]:
     """The looks of the observer that got their answer, of those that it takes."""
     shown = httpx.get(f"http://127.0.0.1:{host.port('observer', '9200')}/metrics").raise_for_status().text
-    looks = dict(re.findall(r'^electrored_look_up\{at="(\w+)"\} (\S+)$', shown, re.MULTILINE))
-    return {name for name, value in looks.items() if float(value) == 1.0}
+    probes = dict(re.findall(r'^electrored_look_up\{at="(\w+)"\} (\S+)$', shown, re.MULTILINE))
+    return {name for name, value in probes.items() if float(value) == 1.0}
 
 
 def test_every_service_of_ours_is_run_here() -> None:
@@ -225,7 +227,7 @@ def test_the_observer_reads_dagsters_database_and_cannot_write_it(host: Host) ->
     folder = Path(host.environment("observer")["ELECTRORED_SECRETS_DIR"])
     url = make_url((folder / "electrored_dagster_db_url").read_text().strip())
     dagster = create_engine(url, poolclass=NullPool)
-    list(looks.of_dagster(dagster))
+    list(probes.probe_dagster(dagster))
     for change in (
         "insert into kvs (key, value) values ('a', 'b')",
         "update runs set status = 'FAILURE'",

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 from uuid import uuid4
 
 import dagster as dg
 import pytest
-from dagster._grpc.client import DagsterGrpcClient
 
 from stack import databases
 from stack.embedded import Embedded
-
-PROJECT = Path(__file__).resolve().parents[3]
+from tests.support.code_server import PROJECT
 
 
 @pytest.fixture
@@ -35,33 +27,3 @@ def instance(
     with dg.DagsterInstance.get() as instance:
         yield instance
     databases.drop_database(stack.postgres(), name)
-
-
-@contextmanager
-def code_server(
-    port: int, *more: str, module: str = "electrored_dagster.code_location", output: IO[bytes] | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
-    """The process that runs are children of, ready."""
-    command = ["api", "grpc", "-h", "127.0.0.1", "-p", str(port), "-m", module, *more]
-    process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "dagster"), *command],
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
-        stdout=output,
-        stderr=output,
-    )
-    try:
-        client = DagsterGrpcClient(port=port, host="127.0.0.1")
-        deadline = time.monotonic() + 120
-        while client.health_check_query() != "SERVING":
-            assert process.poll() is None, "the code server ended"
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise

@@ -14,19 +14,16 @@ import pytest
 from contracts import datasets
 from contracts.settings import KafkaSettings, ReplaySettings
 from electrored_dagster import generations
+from electrored_dagster.asset_specs import key
 from electrored_dagster.definitions import definitions
 from electrored_dagster.defs.generations.checking import NAME
-from electrored_dagster.graph import key
-from observability.lineage.hops import Job
-from observability.lineage.runs import Saying
-from streaming.generations import load
-from streaming.replay import building
-from streaming.replay.building import Slice
+from lineage.emitter import ProgressCell
+from lineage.model import Job
+from streaming.generations.catalog import load
+from streaming.replay import build
+from streaming.replay.build import Slice
 from streaming.replay.request import Request
-from tests.integration.streaming.conftest import ground
-from tests.integration.streaming.replay.test_replay import Live, live
-
-__all__ = ["ground", "live"]
+from tests.support.live_harness import LiveHarness
 
 
 @cache
@@ -35,14 +32,14 @@ def job_of(name: str) -> dg.JobDefinition:
 
 
 @pytest.fixture(autouse=True)
-def environment(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    kafka = live.ground.kafka
+def environment(live: LiveHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = live.harness.kafka
     monkeypatch.setenv("ELECTRORED_KAFKA_BOOTSTRAP", kafka.kafka_bootstrap)
     monkeypatch.setenv("ELECTRORED_SCHEMA_REGISTRY_URL", kafka.schema_registry_url)
     monkeypatch.setenv("ELECTRORED_RESULTS_DB_URL", live.results.results_db_url.get_secret_value())
     monkeypatch.setenv("ELECTRORED_STATE_DIR", str(live.folder / "platform"))
     # Slices run in this process, which is not theirs alone.
-    monkeypatch.setattr(building, "be_nice", lambda: None)
+    monkeypatch.setattr(build, "be_nice", lambda: None)
 
 
 def run(instance: dg.DagsterInstance, job: str, op: str, **config: Any) -> dg.ExecuteInProcessResult:
@@ -62,10 +59,10 @@ def words(result: dg.ExecuteInProcessResult) -> str:
 
 
 def test_a_generation_s_life_as_a_person_leads_it_on_dagsters_pages(
-    live: Live, instance: dg.DagsterInstance
+    live: LiveHarness, instance: dg.DagsterInstance
 ) -> None:
-    pipeline = live.ground.pipeline.name
-    live.ground.feed(2000)
+    pipeline = live.harness.pipeline.name
+    live.harness.feed(2000)
     with live.running():
         live.settled(1)
         replayed = run(instance, "replay", "begin", pipeline=pipeline, reason="proof")
@@ -104,15 +101,15 @@ def test_a_generation_s_life_as_a_person_leads_it_on_dagsters_pages(
         assert (live.state(1), live.state(2)) == ("active", "standby")
         assert run(instance, "retire", "retire_generation", pipeline=pipeline, generation=2).success
         assert live.state(2) == "retired"
-        live.ground.feed(200)
+        live.harness.feed(200)
         live.settled(1)
 
 
 def test_parameters_that_are_asked_for_are_computed_and_shown(
-    live: Live, instance: dg.DagsterInstance
+    live: LiveHarness, instance: dg.DagsterInstance
 ) -> None:
-    pipeline = live.ground.pipeline.name
-    live.ground.feed(500)
+    pipeline = live.harness.pipeline.name
+    live.harness.feed(500)
     with live.running():
         live.settled(1)
         config = {"pipeline": pipeline, "reason": "their days", "time_zone": "Asia/Kathmandu"}
@@ -125,49 +122,49 @@ def test_parameters_that_are_asked_for_are_computed_and_shown(
         assert live.numbers() == [1], "what is refused makes nothing"
         assert run(instance, "replay", "begin", **config).success
         shown = _shown(instance, pipeline)
-        groups = len([1 for _, count in live.ground.expected().values() if count])
+        groups = len([1 for _, count in live.harness.expected().values() if count])
         assert shown["removed"].value == groups, "no day of Kathmandu is one of UTC's"
         assert shown["added"].value > 0
         assert "data:image/png;base64," in shown["chart"].value
         assert len(shown["greatest_changes"].records) == 20
 
 
-def test_a_replay_of_what_is_active_is_proven_identical_and_leaves_nothing(live: Live) -> None:
-    pipeline = live.ground.pipeline.name
-    live.ground.feed(800)
+def test_a_replay_of_what_is_active_is_proven_identical_and_leaves_nothing(live: LiveHarness) -> None:
+    pipeline = live.harness.pipeline.name
+    live.harness.feed(800)
 
-    heard: list[tuple[str, Saying]] = []
+    heard: list[tuple[str, ProgressCell]] = []
 
-    def told(job: Callable[[], Job], saying: Saying) -> AbstractContextManager[None]:
+    def told(job: Callable[[], Job], saying: ProgressCell) -> AbstractContextManager[None]:
         heard.append((job().name, saying))
         return nullcontext()
 
     def proven() -> Any:
         replay = ReplaySettings(state_dir=live.folder / "platform")
-        return generations.proven(
-            KafkaSettings(), live.ground.results, replay, pipeline, NAME, lambda _: None, told
+        return generations.replay_and_diff(
+            KafkaSettings(), live.harness.results, replay, pipeline, NAME, lambda _: None, told
         )
 
     with live.running():
         live.settled(1)
-        assert generations.replaying(live.ground.results, but="somebody") == []
+        assert generations.replaying(live.harness.results, but="somebody") == []
         request = Request(pipeline, "left by a check that was killed", NAME)
-        left = building.begin(live.ground.kafka, live.ground.results, request)
-        assert generations.replaying(live.ground.results, but="somebody") == [pipeline]
-        assert generations.replaying(live.ground.results, but=NAME) == []
+        left = build.begin(live.harness.kafka, live.harness.results, request)
+        assert generations.replaying(live.harness.results, but="somebody") == [pipeline]
+        assert generations.replaying(live.harness.results, but=NAME) == []
         assert proven().is_empty
         assert [live.state(number) for number in live.numbers()] == ["active", "retired", "retired"]
         assert left.number == 2
         # Each slice is a run, which says what it wrote.
         slices = [piece for step in _slices(live, 3) for piece in step]
         assert [name for name, _ in heard] == [f"{pipeline}.g3.replay"] * len(slices)
-        names = load(live.ground.results, pipeline, 3).names
-        written = sum((Counter(saying.facts.rows) for _, saying in heard), Counter())
+        names = load(live.harness.results, pipeline, 3).names
+        written = sum((Counter(saying.report.rows) for _, saying in heard), Counter())
         assert {dataset.name for dataset in written} >= {names.partials.name, names.state.name}
-        events = sum(saying.facts.counts.get("combine", {}).get("events", 0) for _, saying in heard)
+        events = sum(saying.report.counts.get("combine", {}).get("events", 0) for _, saying in heard)
         assert events == 800
         # A total that no event explains.
-        with live.ground.results.begin() as connection:
+        with live.harness.results.begin() as connection:
             connection.exec_driver_sql(
                 "UPDATE city_totals SET total = total + 1 WHERE ctid = "
                 "(SELECT ctid FROM city_totals WHERE generation = 1 AND sales_count <> 0 LIMIT 1)"
@@ -183,5 +180,5 @@ def _shown(instance: dg.DagsterInstance, pipeline: str) -> dict[str, Any]:
     return dict(event.asset_materialization.metadata)
 
 
-def _slices(live: Live, number: int) -> tuple[list[Slice], list[Slice]]:
-    return building.slices(load(live.ground.results, live.ground.pipeline.name, number))
+def _slices(live: LiveHarness, number: int) -> tuple[list[Slice], list[Slice]]:
+    return build.slices(load(live.harness.results, live.harness.pipeline.name, number))

@@ -7,6 +7,7 @@ import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -21,18 +22,19 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget, GrpcServerTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
-from contracts.kafka import ensure_topics
 from contracts.settings import ResultsDbSettings
 from contracts.topics import PUBLIC
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.defs.upkeep.observing import observe_platform
 from electrored_dagster.defs.upkeep.pruning import prune_history
 from electrored_dagster.pruning import KEEP_EVENTS, prune
-from observability import looks
+from kafka_client.clients import ensure_topics
+from observer import probes
 from stack.embedded import Embedded
 from stack.ports import Ports
-from tests.integration.electrored_dagster import saying as saying_module
-from tests.integration.electrored_dagster.conftest import code_server
+from tests.support import logging_location
+from tests.support.code_server import code_server
+from tests.support.waiting import wait_until
 
 ANSWER = dg.AssetKey(["results_db", "public", "top_sales_by_city"])
 
@@ -49,7 +51,7 @@ def test_the_sensor_observes_what_the_servers_say(
     monkeypatch.setenv("ELECTRORED_RESULTS_DB_URL", results_db.results_db_url.get_secret_value())
     heard: list[str] = []
     monkeypatch.setattr(
-        "electrored_dagster.defs.upkeep.observing.tell_checks",
+        "electrored_dagster.defs.upkeep.observing.emit_checks",
         lambda _, sensor, checks: heard.extend(f"{sensor}.{one.check_name}" for one in checks),
     )
     context = dg.build_sensor_context(instance, resources={"platform": Platform()})
@@ -92,7 +94,7 @@ def test_a_nightly_job_has_failed_until_its_next_success(instance: dg.DagsterIns
     def seen() -> dict[str, float]:
         return {
             sample.name.removeprefix("electrored_nightly_"): sample.value
-            for sample in looks.of_dagster(dagster)
+            for sample in probes.probe_dagster(dagster)
             if sample.labels.get("dagster_job") == "prune_history" and "outcome" not in sample.labels
         }
 
@@ -106,9 +108,9 @@ def test_a_nightly_job_has_failed_until_its_next_success(instance: dg.DagsterIns
     assert seen()["failed"] == 0
     nightly.execute_in_process(instance=instance, raise_on_error=False)
     assert seen() == {"failed": 1, "success_timestamp_seconds": succeeded_at}
-    never = [one for one in looks.of_dagster(dagster) if one.labels.get("dagster_job") == "check_replays"]
+    never = [one for one in probes.probe_dagster(dagster) if one.labels.get("dagster_job") == "check_replays"]
     assert [one.value for one in never] == [0, record.start_time], "one that never ran is late one day"
-    ended = [one for one in looks.of_dagster(dagster) if one.name == "electrored_runs_last_hour"]
+    ended = [one for one in probes.probe_dagster(dagster) if one.name == "electrored_runs_last_hour"]
     assert {one.labels["outcome"]: one.value for one in ended} == {"failure": 2, "success": 1}
 
 
@@ -121,7 +123,8 @@ def test_old_runless_events_go_and_the_last_of_each_asset_stays(instance: dg.Dag
     now = datetime.now(UTC)
     assert prune(instance, now).events == 0, "nothing is old yet"
 
-    with instance.event_log_storage.index_connection() as connection:
+    storage: Any = instance.event_log_storage
+    with storage.index_connection() as connection:
         old = (now - KEEP_EVENTS - timedelta(hours=1)).replace(tzinfo=None)
         connection.execute(sa.update(SqlEventLogStorageTable).values(timestamp=old))
     instance.report_runless_asset_event(dg.AssetMaterialization(ANSWER, metadata={"rows": 5}))
@@ -138,7 +141,8 @@ def test_old_runless_events_go_and_the_last_of_each_asset_stays(instance: dg.Dag
 def test_events_of_runs_are_not_runless(instance: dg.DagsterInstance) -> None:
     run = prune_history.execute_in_process(instance=instance)
     assert run.success
-    with instance.event_log_storage.index_connection() as connection:
+    storage: Any = instance.event_log_storage
+    with storage.index_connection() as connection:
         connection.execute(sa.update(SqlEventLogStorageTable).values(timestamp=datetime(2020, 1, 1)))  # noqa: DTZ001
     assert prune(instance, datetime.now(UTC)).events == 0
     assert run.run_id != RUNLESS_RUN_ID
@@ -209,32 +213,31 @@ def test_what_a_run_of_ours_says_is_json_where_that_is_wished(
     """The code server's own lines too; those of its runs are Dagster's, which has no setting for them."""
     monkeypatch.setenv("ELECTRORED_LOG_FORMAT", "json")
     port = Ports.free().dagster_code
-    target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="saying")
+    target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="logging")
     with (
         (tmp_path / "log").open("wb") as output,
-        code_server(port, "--log-format", "json", module=saying_module.__name__, output=output),
+        code_server(port, "--log-format", "json", module=logging_location.__name__, output=output),
         WorkspaceProcessContext(instance, target) as workspace,
     ):
         request = workspace.create_request_context()
-        job = request.get_code_location("saying").get_repository("__repository__").get_full_job("saying")
+        job = (
+            request.get_code_location("logging").get_repository("__repository__").get_full_job("logging_job")
+        )
         run = instance.create_run_for_job(
-            saying_module.saying,
+            logging_location.logging_job,
             remote_job_origin=job.get_remote_origin(),
             job_code_origin=job.get_python_origin(),
         )
         instance.launch_run(run.run_id, request)
-        deadline = time.monotonic() + 120
-        while status(instance, run.run_id) not in FINISHED_STATUSES:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: status(instance, run.run_id) in FINISHED_STATUSES, what="end of the run")
         assert status(instance, run.run_id) == dg.DagsterRunStatus.SUCCESS
     lines = (tmp_path / "log").read_text().splitlines()
     told = [json.loads(line) for line in lines if line.startswith("{")]
-    (said,) = [line for line in told if line["event"] == "said"]
-    assert (said["process"], said["password"]) == ("dagster-code", "***")
+    (line,) = [line for line in told if line["event"] == "a line"]
+    assert (line["process"], line["password"]) == ("dagster-code", "***")
     assert sum(line["event"].startswith("Started Dagster code server") for line in told) == 1, "and not twice"
     others = [line for line in lines if not line.startswith("{")]
-    assert [line for line in others if " - dagster - DEBUG - saying - " not in line] == []
+    assert [line for line in others if " - dagster - DEBUG - logging_job - " not in line] == []
 
 
 def test_a_run_that_lives_is_left_alone(instance: dg.DagsterInstance) -> None:

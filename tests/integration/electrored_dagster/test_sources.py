@@ -6,9 +6,8 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -23,26 +22,27 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-import sources.csv.intake
-from contracts import kafka
+import sources.csv.ingest
 from contracts.settings import CsvSettings, ResultsDbSettings, SoapSettings
 from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from electrored_dagster.definitions import definitions
 from electrored_dagster.defs.sources.csv import csv_inbox
-from observability.lineage.runs import COMPLETE, FAIL, START
+from kafka_client import clients
+from kafka_client.errors import Retriable
+from lineage.emitter import COMPLETE, FAIL, START
 from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
 from sources.csv.inbox import Inbox
 from sources.csv.source import Topics
-from sources.errors import Interrupted
 from sources.soap.poll import PAGE
 from stack.embedded import Embedded
 from stack.ports import Ports
-from tests.integration import committed
-from tests.integration.electrored_dagster.conftest import code_server
-from tests.integration.sources.csv.conftest import Desk, row
-from tests.integration.sources.soap.conftest import Reply, Server, entry, serving
-from tests.unit.observability import validity
+from tests.support import openlineage as validity
+from tests.support.code_server import code_server
+from tests.support.csv_desk import Desk, row
+from tests.support.kafka import committed_values, topic_codec
+from tests.support.soap_server import Reply, Server, entry, serving
+from tests.support.waiting import wait_until
 
 CSV_SALES = dg.AssetKey(["results_db", "public", "csv_sales"])
 CONFIRMATIONS = dg.AssetKey(["kafka", "payment-confirmations"])
@@ -75,10 +75,10 @@ class Platform:
 
     def log(self, topic: Topic) -> list[tuple[bytes, Any]]:
         """Keys and records of all that is committed now; what other tests wrote may be no records."""
-        codec = committed.codec(self.stack.kafka, topic)
+        codec = topic_codec(self.stack.kafka, topic)
         return [
             (key, codec.decode(value))
-            for key, value in committed.values(self.stack.kafka, topic)
+            for key, value in committed_values(self.stack.kafka, topic)
             if value is not None and value[:1] == b"\0"
         ]
 
@@ -105,7 +105,7 @@ def platform(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Platform:
-    kafka.ensure_topics(stack.kafka, PUBLIC)
+    clients.ensure_topics(stack.kafka, PUBLIC)
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     for name, value in {
@@ -139,14 +139,6 @@ def mark() -> str:
 
 def rows(mark: str, numbers: Iterable[int], **changes: str) -> list[dict[str, str]]:
     return [row(f"{mark}-{number}", **changes) for number in numbers]
-
-
-def wait(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.05)
-    return value
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:
@@ -245,14 +237,14 @@ def test_taking_a_file_back_is_a_run_as_taking_it_is_by_dagster_and_by_hand(
 def test_what_may_pass_is_tried_again_within_the_run(
     platform: Platform, mark: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, left = sources.csv.intake.take, [Interrupted("Kafka: away")]
+    real, left = sources.csv.ingest.take, [Retriable("Kafka: away")]
 
     def take(*arguments: Any, **named: Any) -> Any:
         if left:
             raise left.pop()
         return real(*arguments, **named)
 
-    monkeypatch.setattr(sources.csv.intake, "take", take)
+    monkeypatch.setattr(sources.csv.ingest, "take", take)
     platform.desk.put(f"sales_{mark}.csv", rows(mark, range(2)))
     result = platform.run("csv_take")
     assert result.success
@@ -283,14 +275,14 @@ def test_a_run_that_is_killed_in_the_middle_of_a_file_is_gone_on_with_by_the_nex
         asked = platform.look()
         assert asked.run_requests
         killed = launch(platform, workspace.create_request_context(), "csv_take")
-        wait(lambda: half_taken(platform, f"sales_{mark}.csv"))
+        wait_until(lambda: half_taken(platform, f"sales_{mark}.csv"))
         assert platform.look(asked.cursor).skip_reason.skip_message == "a run is on its way"  # type: ignore[union-attr]
         kill_runs(server)
         assert end_of(platform, killed) == dg.DagsterRunStatus.FAILURE
         taken = len(platform.sales(mark))
         assert 0 < taken < count
 
-        again = wait(lambda: platform.look(asked.cursor).run_requests)
+        again = wait_until(lambda: platform.look(asked.cursor).run_requests)
         assert len(again) == 1
         went_on = launch(platform, workspace.create_request_context(), "csv_take")
         assert end_of(platform, went_on) == dg.DagsterRunStatus.SUCCESS
@@ -325,8 +317,7 @@ def end_of(platform: Platform, run_id: str) -> dg.DagsterRunStatus:
         assert run is not None
         return run.status if run.status in FINISHED_STATUSES else None
 
-    found: dg.DagsterRunStatus = wait(ended)
-    return found
+    return wait_until(ended)
 
 
 def half_taken(platform: Platform, name: str) -> bool:

@@ -20,7 +20,8 @@ from sqlalchemy import make_url
 
 from contracts.settings import SalesDbSettings
 from simulators.sales import Change, Sale, history, live
-from simulators.till import Till, run, utc_now
+from simulators.sales_writer import SalesWriter, run, utc_now
+from tests.support.waiting import wait_until
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 
@@ -65,13 +66,13 @@ def url(sales_db: SalesDbSettings) -> str:
 
 
 @pytest.fixture
-def till(url: str) -> Iterator[Till]:
-    till = Till(url, threading.Event(), patience_seconds=60)
+def till(url: str) -> Iterator[SalesWriter]:
+    till = SalesWriter(url, threading.Event(), patience_seconds=60)
     yield till
     till.close()
 
 
-def test_a_history_is_loaded_fast_and_only_into_an_empty_table(till: Till, url: str) -> None:
+def test_a_history_is_loaded_fast_and_only_into_an_empty_table(till: SalesWriter, url: str) -> None:
     end = START + timedelta(days=90)
     began = time.thread_time()
     sales = list(history(1, START, end, 40_000))
@@ -84,21 +85,21 @@ def test_a_history_is_loaded_fast_and_only_into_an_empty_table(till: Till, url: 
     assert len(rows(url)) == 40_000
 
 
-def test_the_table_is_what_the_changes_say_however_they_are_batched(till: Till, url: str) -> None:
+def test_the_table_is_what_the_changes_say_however_they_are_batched(till: SalesWriter, url: str) -> None:
     changes = list(islice(live(4, START, 1_000, 0.05, 0.03), 3_000))
     for begin in range(0, len(changes), 700):
         till.write(changes[begin : begin + 700])
     assert rows(url) == after(changes)
 
 
-def test_a_write_that_is_repeated_changes_nothing(till: Till, url: str) -> None:
+def test_a_write_that_is_repeated_changes_nothing(till: SalesWriter, url: str) -> None:
     changes = list(islice(live(5, START, 1_000, 0.05, 0.03), 1_000))
     till.write(changes)
     till.write(changes)
     assert rows(url) == after(changes)
 
 
-def test_thousands_a_second_are_written_on_time(till: Till, url: str) -> None:
+def test_thousands_a_second_are_written_on_time(till: SalesWriter, url: str) -> None:
     begun = utc_now()
     changes = list(islice(live(6, begun, 2_000, 0.02, 0.01), 4_000))
     assert run(till, iter(changes), threading.Event()) == 4_000
@@ -106,7 +107,7 @@ def test_thousands_a_second_are_written_on_time(till: Till, url: str) -> None:
     assert rows(url) == after(changes)
 
 
-def test_nothing_is_written_before_it_is_due(till: Till, url: str) -> None:
+def test_nothing_is_written_before_it_is_due(till: SalesWriter, url: str) -> None:
     stop = threading.Event()
     changes = islice(live(7, utc_now() + timedelta(hours=1), 1, 0, 0), 1)
     threading.Timer(0.2, stop.set).start()
@@ -114,7 +115,7 @@ def test_nothing_is_written_before_it_is_due(till: Till, url: str) -> None:
     assert rows(url) == set()
 
 
-def test_a_broken_connection_loses_no_sale_and_doubles_none(till: Till, url: str) -> None:
+def test_a_broken_connection_loses_no_sale_and_doubles_none(till: SalesWriter, url: str) -> None:
     changes = list(islice(live(8, utc_now(), 500, 0.05, 0.03), 1_000))
     ended = threading.Event()
 
@@ -140,7 +141,7 @@ def test_a_database_that_stays_away_is_an_error_after_the_bound(url: str) -> Non
     away = make_url(url).set(port=1).render_as_string(hide_password=False)
     before = time.perf_counter()
     with pytest.raises(psycopg2.OperationalError):
-        Till(away, threading.Event(), patience_seconds=1).write([])
+        SalesWriter(away, threading.Event(), patience_seconds=1).write([])
     assert 0.5 < time.perf_counter() - before < 10
 
 
@@ -155,11 +156,12 @@ def simulator(url: str, *arguments: str) -> subprocess.Popen[str]:
 
 def test_the_process_sells_until_sigterm_and_ends_with_0(url: str) -> None:
     with simulator(url, "sales", "--rate", "100", "--seed", "1") as process:
-        deadline = time.monotonic() + 60
-        while len(rows(url)) < 20:
-            assert time.monotonic() < deadline
+
+        def has_sold() -> bool:
             assert process.poll() is None
-            time.sleep(0.05)
+            return len(rows(url)) >= 20
+
+        wait_until(has_sold, 60, "20 sales")
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 from stack import databases
-from tests.integration.sources.conftest import Sales
-from tests.integration.sources.test_capture import SALE, captured, refused
+from tests.support.capture import SALE, Sales, captured, refused
 
 SETTING = "ELECTRORED_SALES_PUBLICATION_ACCEPTED="
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from contracts import kafka
-from sources.errors import Fenced
-from sources.ledger import Ledger, Position
+from kafka_client import clients
+from kafka_client.errors import Fenced
+from sources.position_store import PositionStore, SourceOffset
 from sources.postgres import capture
 from sources.postgres.lsn import lsn_number
-from tests.integration.sources.conftest import Sales
+from tests.support.capture import Sales
 
 ROWS = (
     "insert into public.sales select '{0}-' || n, now(), 'Berlin', 'DE', 's1', 'Anna', 'TV', 2, n / 7.0, 'EUR' "
@@ -34,9 +34,9 @@ def confirmed(sales: Sales) -> int:
 def test_slot_is_confirmed_only_after_the_commit(sales: Sales, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before every commit the slot stands no further than the ledger; afterwards it follows."""
     written: list[tuple[int, int]] = []
-    write = Ledger.write
+    write = PositionStore.write
 
-    def writing(self: Ledger, position: Position, *rest: Any, **more: Any) -> None:
+    def writing(self: PositionStore, position: SourceOffset, *rest: Any, **more: Any) -> None:
         if (
             position.detail["snapshot"] != "opening"
             and self.position
@@ -45,7 +45,7 @@ def test_slot_is_confirmed_only_after_the_commit(sales: Sales, monkeypatch: pyte
             written.append((confirmed(sales), lsn_number(self.position.detail["lsn"])))
         write(self, position, *rest, **more)
 
-    monkeypatch.setattr(Ledger, "write", writing)
+    monkeypatch.setattr(PositionStore, "write", writing)
     with sales.capturing() as running:
         for number in range(5):
             sales.run(ROWS.format(number, 50))
@@ -102,7 +102,7 @@ def test_an_unknown_outcome_is_settled_by_the_position(
 ) -> None:
     """A commit that was not answered may have counted or not: the producer is replaced and the position tells."""
     lost: list[int] = []
-    make = kafka.transactional_producer
+    make = clients.transactional_producer
 
     class Unanswered:
         """A producer whose every third commit seems to time out."""
@@ -124,7 +124,7 @@ def test_an_unknown_outcome_is_settled_by_the_position(
             lost.append(self._commits)
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
-    monkeypatch.setattr(kafka, "transactional_producer", Unanswered)
+    monkeypatch.setattr(clients, "transactional_producer", Unanswered)
     monkeypatch.setattr(capture, "BACKOFF_SECONDS", (0.01,))
     with sales.capturing() as running:
         for number in range(12):
@@ -153,15 +153,15 @@ def test_who_was_fenced_once_takes_nothing_back(sales: Sales) -> None:
     """Not even if what told it was lost, in a thread that nobody asked: opening again would fence the successor."""
     former, successor = sales.ledger(), sales.ledger()
     former.open()
-    former.write(Position(2, None, {}), {})
+    former.write(SourceOffset(2, None, {}), {})
     successor.open()
     with pytest.raises(Fenced):
-        former.write(Position(3, None, {}), {})
+        former.write(SourceOffset(3, None, {}), {})
     with pytest.raises(Fenced):
         former.check_ownership()
     with pytest.raises(Fenced):
         former.open()
-    successor.write(Position(3, None, {}), {})
+    successor.write(SourceOffset(3, None, {}), {})
     for ledger in (former, successor):
         ledger.close()
 
@@ -172,20 +172,20 @@ def test_the_position_is_read_after_fencing_and_to_the_end(sales: Sales) -> None
     first.open()
     assert first.position is None
     event = (sales.topics.events.name, [(b"k", b"v")])
-    first.write(Position(2, None, {"n": 1}), dict([event]))
+    first.write(SourceOffset(2, None, {"n": 1}), dict([event]))
     producer = first._producer
     assert producer is not None
     producer.begin_transaction()
     producer.produce(sales.topics.positions.name, b"half", b"postgres")
     producer.flush(60)
     second.open()
-    assert second.position == Position(2, None, {"n": 1})
-    second.write(Position(3, None, {"n": 2}), {})
+    assert second.position == SourceOffset(2, None, {"n": 1})
+    second.write(SourceOffset(3, None, {"n": 2}), {})
     with pytest.raises(KafkaException):
         producer.commit_transaction(60)
     third = sales.ledger()
     third.open()
-    assert third.position == Position(3, None, {"n": 2})
+    assert third.position == SourceOffset(3, None, {"n": 2})
     assert len(sales.raw_log(sales.topics.events)) == 1
     for ledger in (first, second, third):
         ledger.close()
@@ -196,16 +196,16 @@ def test_a_big_transaction_is_cut(sales: Sales, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(capture, "BATCH_CHANGES", 1_000)
     positions: list[dict[str, Any]] = []
     frontiers: list[Any] = []
-    write = Ledger.write
+    write = PositionStore.write
 
-    def writing(self: Ledger, position: Position, *rest: Any, **more: Any) -> None:
+    def writing(self: PositionStore, position: SourceOffset, *rest: Any, **more: Any) -> None:
         write(self, position, *rest, **more)
         positions.append(dict(position.detail))
         frontiers.append(position.frontier)
 
     with sales.capturing() as running:
         sales.wait(lambda: sales.phase() == "done", running)
-        monkeypatch.setattr(Ledger, "write", writing)
+        monkeypatch.setattr(PositionStore, "write", writing)
         sales.run(ROWS.format("a", 20_000))
         sales.wait(lambda: sales.position().next_seq > 20_000, running)
     cut = [frontier for position, frontier in zip(positions, frontiers, strict=True) if position["rows"]]
@@ -222,16 +222,16 @@ def test_a_cut_transaction_is_gone_on_with_after_a_kill(
     monkeypatch.setattr(capture, "BATCH_CHANGES", 500)
     monkeypatch.setattr(capture, "BACKOFF_SECONDS", (0.01,))
     failures = 0
-    write = Ledger.write
+    write = PositionStore.write
 
-    def writing(self: Ledger, position: Position, *rest: Any, **more: Any) -> None:
+    def writing(self: PositionStore, position: SourceOffset, *rest: Any, **more: Any) -> None:
         nonlocal failures
         write(self, position, *rest, **more)
         if position.detail["rows"] and failures < 5:
             failures += 1
             self.close()
 
-    monkeypatch.setattr(Ledger, "write", writing)
+    monkeypatch.setattr(PositionStore, "write", writing)
     with sales.capturing() as running:
         sales.wait(lambda: sales.phase() == "done", running)
         sales.run(

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from sources.postgres.lsn import lsn_number
 from stack.embedded import Embedded
-from tests.integration.sources.conftest import Running, Sales
-from tests.integration.sources.servers import Server
-from tests.integration.sources.test_capture import SALE, captured, refused
+from tests.support.capture import SALE, Running, Sales, captured, refused
+from tests.support.postgres_server import Server
 
 PUT_BACK = "was put back to an earlier state"
-
-
-@pytest.fixture(scope="module")
-def made() -> Iterator[Server]:
-    """A server with an empty table, stopped, and a copy of it."""
-    folder = Path(tempfile.mkdtemp(prefix="electrored-test-"))
-    server = Server(folder / "own")
-    server.start()
-    server.provision()
-    server.stop()
-    server.copy("empty")
-    yield server
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -49,7 +32,6 @@ def until_equal(sales: Sales, running: Running) -> None:
 
 def reached(sales: Sales) -> int:
     position = sales.position()
-    assert position is not None
     return lsn_number(position.detail["lsn"])
 
 
@@ -72,8 +54,8 @@ def copied_then_sold(server: Server, sales: Sales) -> int:
         sell(sales, *(f"lost-{n}" for n in range(20)))
         until_equal(sales, running)
         write_past(sales, reached(sales))
-        frontier = sales.position().frontier
-        sales.wait(lambda: sales.position().frontier > frontier, running)
+        frontier = sales.frontier()
+        sales.wait(lambda: sales.frontier() > frontier, running)
     server.stop()
     at = reached(sales)
     server.put_back()
@@ -194,4 +176,4 @@ def test_row_1_a_slot_of_the_same_history_that_stands_further_back_is_gone_on_wi
     assert len(sales.events()) == 3
     sell(sales, "d")
     sales.run(f"select pg_replication_slot_advance('{slot}', pg_current_wal_lsn())")
-    assert "beyond the ledger's" in refused(sales, sales.start())
+    assert "beyond the stored position" in refused(sales, sales.start())

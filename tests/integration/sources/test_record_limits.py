@@ -8,10 +8,9 @@ from uuid import uuid4
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from contracts import kafka
 from contracts.topics import Topic
-from tests.integration.sources.conftest import Sales
-from tests.integration.sources.test_capture import SALE, captured
+from kafka_client import clients
+from tests.support.capture import SALE, Sales, captured
 
 MOST = 20_000
 
@@ -22,14 +21,14 @@ def small(sales: Sales) -> Sales:
 
     def made(topic: Topic, most: int) -> Topic:
         name = f"{topic.name}-{uuid4().hex[:8]}"
-        return replace(topic, name=name, config=topic.config | {"max.message.bytes": str(most)})
+        return replace(topic, name=name, config={**topic.config, "max.message.bytes": str(most)})
 
     topics = replace(
         sales.topics,
         events=made(sales.topics.events, MOST),
         dead_letters=made(sales.topics.dead_letters, 2_000),
     )
-    kafka.ensure_topics(sales.stack.kafka, (topics.events, topics.dead_letters))
+    clients.ensure_topics(sales.stack.kafka, (topics.events, topics.dead_letters))
     return replace(sales, topics=topics)
 
 
@@ -63,7 +62,7 @@ def test_row_26_a_sale_larger_than_the_topic_takes(small: Sales) -> None:
             ],
         )
         # Named, because its answer would never come if the client went before.
-        client = kafka.admin(small.stack.kafka)
+        client = clients.admin(small.stack.kafka)
         for future in client.incremental_alter_configs([lower]).values():
             future.result()
         small.run(product("then", 10_000), SALE.format("last", 1))
@@ -80,5 +79,5 @@ def test_row_26_a_sale_larger_than_the_topic_takes(small: Sales) -> None:
 
 
 def test_row_26_the_limit_is_the_topics_and_never_above_the_producers(small: Sales) -> None:
-    limits = kafka.record_limits(small.stack.kafka, [small.topics.events.name, small.topics.positions.name])
-    assert limits == {small.topics.events.name: MOST, small.topics.positions.name: kafka.MOST_RECORD_BYTES}
+    limits = clients.record_limits(small.stack.kafka, [small.topics.events.name, small.topics.positions.name])
+    assert limits == {small.topics.events.name: MOST, small.topics.positions.name: clients.MOST_RECORD_BYTES}

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg2
 import pytest
 
 from sources.postgres import snapshot
-from tests.integration.sources.conftest import Sales
+from tests.support.capture import Sales
 
 HISTORY = """
 insert into public.sales
@@ -116,6 +117,10 @@ def test_snapshot_while_writes_go_on(sales: Sales, monkeypatch: pytest.MonkeyPat
     assert sales.ranges() == 0
 
 
+def is_further(sales: Sales, ranges: int) -> bool:
+    return sales.ranges() > ranges or sales.phase() == "done"
+
+
 def test_snapshot_resumes_after_kill(sales: Sales) -> None:
     """kill -9 again and again, each soon after a range was finished: it stays finished, nothing is lost or doubled."""
     sales.run(HISTORY.format(4_000))
@@ -126,7 +131,7 @@ def test_snapshot_resumes_after_kill(sales: Sales) -> None:
             # Slow enough that the first ranges are seen here while others are to come.
             process = sales.process({"TEST_CHUNK_ROWS": "1500", "TEST_CHUNK_SECONDS": "1"})
             try:
-                sales.wait(lambda seen=finished: sales.ranges() > seen or sales.phase() == "done")
+                sales.wait(partial(is_further, sales, finished))
                 time.sleep(random.uniform(0, 0.3))
             finally:
                 process.kill()

@@ -11,10 +11,10 @@ from psycopg2 import errors
 from structlog.testing import capture_logs
 
 from contracts.settings import SalesDbSettings
-from sources.errors import Refused
+from kafka_client.errors import Refused
 from sources.postgres.database import Database
-from sources.postgres.published import Published
-from sources.postgres.rows import Half
+from sources.postgres.publication import Published
+from sources.postgres.rows import ChangeEvent
 from sources.postgres.shape import Shape
 from stack import databases
 
@@ -49,12 +49,12 @@ class Looking:
         for statement in statements:
             self.database.ask(statement)
 
-    def look(self, shown: Iterable[Half] = ()) -> None:
-        """A look, and the stream that passes it and has shown these halves meanwhile."""
+    def look(self, shown: Iterable[ChangeEvent] = ()) -> None:
+        """A look, and the stream that passes it and has shown these events meanwhile."""
         self.running.watch()
         self.running.passed(shown, self.database.insert_lsn())
 
-    def start(self, accepted: str = "", shown: Iterable[Half] = ()) -> None:
+    def start(self, accepted: str = "", shown: Iterable[ChangeEvent] = ()) -> None:
         """What a start does that finds the position of before, and the stream behind it."""
         published = Published(self.database, accepted)
         published.check(self.running.oid)

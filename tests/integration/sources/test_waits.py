@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -19,21 +20,23 @@ from pydantic import SecretStr
 from sqlalchemy import NullPool, create_engine, make_url
 from structlog.testing import capture_logs
 
-from observability import looks
 from observability.waits import WAITS
+from observer import probes
 from sources.postgres import watch
 from sources.postgres.database import Database
 from stack import databases
 from stack.embedded import Embedded
-from tests.integration.sources.conftest import Sales
-from tests.integration.sources.servers import SETTINGS, Server
-from tests.integration.sources.test_capture import SALE, captured, refused
-from tests.integration.sources.test_history import made as made
+from tests.support.capture import SALE, Sales, captured, refused
+from tests.support.postgres_server import SETTINGS, Server
 
 
 def waits_for(on: str) -> str:
     """What is reported of it; empty: it is not waited for."""
     return next((wait.detail for wait in WAITS.current() if wait.on == on), "")
+
+
+def is_reported(detail: str) -> bool:
+    return detail in str(WAITS.current())
 
 
 def lag() -> float:
@@ -87,7 +90,7 @@ def test_row_7_a_role_that_may_not_replicate_is_refused_at_once(sales: Sales) ->
             sales.run(f"drop role {name}_replication_readers")
     assert f'alter role "{name}" replication;' in line
     assert f'grant rds_replication to "{name}";' in line
-    assert sales.position() is None
+    assert sales.position_or_none() is None
 
 
 def test_rows_7_and_11_what_the_server_has_no_room_for(stack: Embedded, made: Server) -> None:
@@ -115,7 +118,7 @@ def test_rows_7_and_11_what_the_server_has_no_room_for(stack: Embedded, made: Se
         )
         sales.wait(lambda: sales.run("checkpoint", status) == [("lost",)])
         assert "(idle_replication_slot_timeout)" in refused(sales, sales.start())
-        (seen, *_) = looks.of_slot(create_engine(made.url, poolclass=NullPool), sales.settings.sales_slot)
+        (seen, *_) = probes.probe_slot(create_engine(made.url, poolclass=NullPool), sales.settings.sales_slot)
         assert (seen.labels["status"], seen.labels["reason"]) == ("lost", "idle_timeout")
     finally:
         made.stop()
@@ -138,12 +141,12 @@ def test_row_8_limits_of_the_role_are_not_captures(sales: Sales) -> None:
         sales.run(SALE.format("a", 1))
         with limited.capturing() as running:
             captured(sales, running)
-            feed = running._capture._session._feed  # type: ignore[union-attr]
-            looked = sales.position().frontier
-            sales.wait(lambda: (sales.position().frontier - looked).total_seconds() > 3, running)
+            feed = running.capture._session._feed  # type: ignore[union-attr]
+            looked = sales.frontier()
+            sales.wait(lambda: (sales.frontier() - looked).total_seconds() > 3, running)
             sales.run(SALE.format("b", 1))
             sales.wait(sales.is_equal, running)
-            assert running._capture._session._feed is feed, "one session throughout"  # type: ignore[union-attr]
+            assert running.capture._session._feed is feed, "one session throughout"  # type: ignore[union-attr]
     finally:
         sales.run(f"alter role {databases.CAPTURE} in database {database} reset all")
 
@@ -274,16 +277,22 @@ def test_row_9_who_is_in_the_way_is_asked_on_one_connection(
 ) -> None:
     """Which is kept while a call waits. Where none is to be had, that is reported; others' waits stay."""
     monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.3)
-    looks, look = [], watch.holders
-    monkeypatch.setattr(watch, "holders", lambda *pids: looks.append(pids) or look(*pids))
+    looks: list[tuple[Any, ...]] = []
+    look = watch.holders
+
+    def looking(*arguments: Any) -> Any:
+        looks.append(arguments)
+        return look(*arguments)
+
+    monkeypatch.setattr(watch, "holders", looking)
     WAITS.begin("transaction", "a chunk's", watch.CHUNK)
     with role(sales, "") as (name, limited), closing(Database(limited.settings)) as database:
         watcher = watch.Watcher(database, threading.Event())
-        for expected in ("have it ended", "who is in the way cannot be looked up: connection"):
+        for expected in ("have it ended", "what blocks it cannot be looked up: connection"):
             with opened(sales, "lock table public.sales in access exclusive mode") as connection:
                 call = threading.Thread(target=database.ask, args=("select count(*) from public.sales",))
                 call.start()
-                sales.wait(lambda expected=expected: expected in str(WAITS.current()))
+                sales.wait(partial(is_reported, expected))
                 sales.run(f"alter role {name} nologin")
                 if not looks[2:]:
                     sales.wait(lambda: looks[2:])
@@ -309,8 +318,8 @@ def test_row_9_a_commit_that_waits_for_a_standby_is_a_wait(stack: Embedded, made
             shop = threading.Thread(target=sales.run, args=(SALE.format("a", 1),))
             shop.start()
             sales.wait(lambda: "synchronous_standby_names = 'away'" in waits_for("transaction"), running)
-            session = running._capture._session
-            sales.wait(lambda: running._capture._session is not session, running)
+            session = running.capture._session
+            sales.wait(lambda: running.capture._session is not session, running)
             assert "synchronous_standby_names = 'away'" in waits_for("transaction")
             assert sales.events() == []
             sales.run("alter system reset synchronous_standby_names", "select pg_reload_conf()")

@@ -6,10 +6,10 @@ import psycopg2
 import pytest
 from sqlalchemy import create_engine, text
 
-from contracts.kafka import admin, describe_topics, ensure_topics
-from contracts.registry import Registry
 from contracts.settings import SalesDbSettings
 from contracts.topics import SALES_EVENTS
+from kafka_client.clients import admin, describe_topics, ensure_topics
+from kafka_client.registry import Registry
 from stack import databases
 from stack.embedded import Embedded
 from stack.postgres import connect

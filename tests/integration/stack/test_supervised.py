@@ -8,8 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +17,11 @@ import psutil
 import pytest
 
 from stack import orphans
-from stack.ends import words
+from stack.ends import end_reason
 from stack.layout import Layout
 from stack.programs import Program
 from stack.supervisor import Supervisor, SupervisorGone
+from tests.support.waiting import wait_until
 
 SLEEP = [sys.executable, "-c", "import time; print('at work', flush=True); time.sleep(600)"]
 DIE = [sys.executable, "-c", "import sys; sys.exit('reason of death')"]
@@ -39,13 +39,6 @@ def layout() -> Iterator[Layout]:
     shutil.rmtree(folder)
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen within 60 s"
-        time.sleep(0.05)
-
-
 def _program(name: str, command: list[str]) -> Program:
     return Program(name, command, {}, lambda: True)
 
@@ -54,10 +47,10 @@ def test_a_process_that_is_killed_is_started_again(layout: Layout) -> None:
     supervisor = Supervisor(layout)
     supervisor.start([_program("worker", SLEEP)])
     supervisor.start_process("worker")
-    _until(lambda: supervisor.states()["worker"].pid != 0)
+    wait_until(lambda: supervisor.states()["worker"].pid != 0)
     first = supervisor.states()["worker"].pid
     os.kill(first, signal.SIGKILL)
-    _until(lambda: supervisor.states()["worker"].pid not in (0, first))
+    wait_until(lambda: supervisor.states()["worker"].pid not in (0, first))
     assert [end.how for end in supervisor.ends()["worker"]] == ["terminated by SIGKILL"]
 
 
@@ -65,7 +58,7 @@ def test_one_that_keeps_dying_is_tried_with_growing_waits(layout: Layout) -> Non
     supervisor = Supervisor(layout)
     supervisor.start([_program("worker", DIE)])
     supervisor.start_process("worker")
-    _until(lambda: len(supervisor.ends().get("worker", ())) >= 3)
+    wait_until(lambda: len(supervisor.ends().get("worker", ())) >= 3)
     spawned = [line for line in layout.supervisor_log.read_text().splitlines() if "spawned" in line]
     at = [datetime.fromisoformat(line[:23]) for line in spawned[:3]]
     first, second = (after - before for before, after in pairwise(at))
@@ -73,7 +66,7 @@ def test_one_that_keeps_dying_is_tried_with_growing_waits(layout: Layout) -> Non
     assert first >= timedelta(seconds=1)
     assert second >= timedelta(seconds=2)
     last = supervisor.ends()["worker"][-1]
-    assert words(layout.log("worker"), last).text == "exit status 1: reason of death"
+    assert end_reason(layout.log("worker"), last).text == "exit status 1: reason of death"
 
 
 def test_what_a_killed_supervisor_left_is_found_and_ended(layout: Layout) -> None:
@@ -81,10 +74,10 @@ def test_what_a_killed_supervisor_left_is_found_and_ended(layout: Layout) -> Non
     supervisor.start([_program("worker", SLEEP)])
     supervisor.start_process("worker")
     # Who prints into the pipe of a supervisor that is gone dies of it: it is killed when that is done.
-    _until(lambda: layout.log("worker").exists() and "at work" in layout.log("worker").read_text())
+    wait_until(lambda: layout.log("worker").exists() and "at work" in layout.log("worker").read_text())
     worker = supervisor.states()["worker"].pid
     os.kill(supervisor.pid(), signal.SIGKILL)
-    _until(lambda: not supervisor.is_running())
+    wait_until(lambda: not supervisor.is_running())
     assert psutil.pid_exists(worker)
     assert [process.pid for process in orphans.find(layout.folder)] == [worker]
     assert orphans.end(layout.folder) == 1
@@ -105,7 +98,7 @@ def test_a_shutdown_leaves_no_process(layout: Layout) -> None:
     supervisor = Supervisor(layout)
     supervisor.start([_program("worker", SLEEP)])
     supervisor.start_process("worker")
-    _until(lambda: supervisor.states()["worker"].pid != 0)
+    wait_until(lambda: supervisor.states()["worker"].pid != 0)
     supervisor.shutdown()
     assert not supervisor.is_running()
     assert not orphans.find(layout.folder)

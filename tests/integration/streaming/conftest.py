@@ -9,12 +9,13 @@ import pytest
 
 from contracts.settings import ResultsDbSettings
 from stack.embedded import Embedded
-from tests.integration.streaming.ground import Ground
+from tests.support.join_harness import JoinHarness
 
 
 @pytest.fixture
-def ground(stack: Embedded, results_db: ResultsDbSettings, tmp_path: Path) -> Iterator[Ground]:
-    """Topics and a generation of the test's own, deleted afterwards."""
-    made = Ground(stack.kafka, results_db.results_db_url.get_secret_value(), tmp_path)
-    yield made
-    made.close()
+def join(
+    stack: Embedded, results_db: ResultsDbSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[JoinHarness]:
+    harness = JoinHarness(stack, results_db, tmp_path, monkeypatch)
+    yield harness
+    harness.close()

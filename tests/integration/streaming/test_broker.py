@@ -17,7 +17,10 @@ from contracts.migrate import upgrade
 from stack import databases
 from stack.embedded import Embedded, running
 from stack.kafka import is_ready
-from tests.integration.streaming.ground import START, Ground, wait_until
+from tests.support.pipeline_harness import START, PipelineHarness
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.soak
 
 
 @pytest.fixture
@@ -36,14 +39,14 @@ def test_kafka_killed_in_the_middle_of_a_load(own_stack: Embedded, tmp_path: Pat
         hide_password=False
     )
     upgrade(url)
-    ground = Ground(own_stack.kafka, url, tmp_path)
-    workers = {slot: ground.worker(slot) for slot in range(2)}
+    harness = PipelineHarness(own_stack.kafka, url, tmp_path)
+    workers = {slot: harness.worker(slot) for slot in range(2)}
     broker = own_stack.processes["kafka"]
     try:
-        ground.feed(500)
-        wait_until(ground.actual, what="first total")
+        harness.feed(500)
+        wait_until(harness.actual, what="first total")
         for _ in range(20):
-            ground.feed(1_000, frontier=START + timedelta(days=30))
+            harness.feed(1_000, frontier=START + timedelta(days=30))
         broker.kill()
         broker.wait()
         broker = _start_again(broker, tmp_path / "kafka.log")
@@ -53,16 +56,16 @@ def test_kafka_killed_in_the_middle_of_a_load(own_stack: Embedded, tmp_path: Pat
             # What the supervisor does for a worker that the broker fenced while it was away.
             for slot, worker in workers.items():
                 if worker.poll() is not None:
-                    workers[slot] = ground.worker(slot)
-            return ground.actual() == ground.expected()
+                    workers[slot] = harness.worker(slot)
+            return harness.actual() == harness.expected()
 
         wait_until(settled, 120, what="agreement with the events")
-        ground.producer.begin_transaction()
-        ground.producer.abort_transaction(60)
-        ground.feed(500)
+        harness.producer.begin_transaction()
+        harness.producer.abort_transaction(60)
+        harness.feed(500)
         wait_until(settled, 120, what="agreement with the events fed afterwards")
     finally:
-        ground.close()
+        harness.close()
         broker.send_signal(signal.SIGTERM)
         broker.wait(60)
 

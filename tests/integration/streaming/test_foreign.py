@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,18 +16,19 @@ import pytest
 from confluent_kafka.schema_registry import Schema
 from typer.testing import CliRunner
 
-from contracts.registry import Registry, header
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
+from kafka_client.errors import Fatal
+from kafka_client.registry import Registry, header
 from observability.waits import WAITS
 from stack import databases, embedded, ports
 from stack.embedded import Embedded
 from stack.registry import Registry as RegistryServer
-from streaming import generations, lost_schemas
 from streaming.__main__ import app
-from streaming.engine.errors import Fatal
-from tests.integration.streaming.ground import START, Ground, wait_until
-from tests.unit.streaming.test_foreign_values import BODIES, SCHEMAS
+from streaming.generations import catalog, lost_schemas
+from tests.support.foreign_values import BODIES, SCHEMAS
+from tests.support.pipeline_harness import START, PipelineHarness
+from tests.support.waiting import wait_until
 
 KINDS = ("string", "enum", "array", "map", "union of records", "JSON Schema", "Protobuf", "recursive")
 MORE = (
@@ -38,15 +40,21 @@ MORE = (
 )
 
 
-def produce(ground: Ground, values: dict[bytes, bytes | None]) -> None:
+def has_letters(harness: PipelineHarness, count: int) -> bool:
+    return len(harness.read(harness.dead.name)) == count
+
+
+def produce(harness: PipelineHarness, values: dict[bytes, bytes | None]) -> None:
     """As somebody else does, in a transaction of their own."""
-    ground.producer.begin_transaction()
+    harness.producer.begin_transaction()
     for key, value in values.items():
-        ground.producer.produce(ground.source.name, value, key)
-    ground.producer.commit_transaction(60)
+        harness.producer.produce(harness.source.name, value, key)
+    harness.producer.commit_transaction(60)
 
 
-def test_row_22_foreign_values_are_dead_letters_and_nothing_stops(ground: Ground, stack: Embedded) -> None:
+def test_row_22_foreign_values_are_dead_letters_and_nothing_stops(
+    harness: PipelineHarness, stack: Embedded
+) -> None:
     client = Registry(stack.kafka)._client
     foreign: dict[bytes, bytes | None] = {b"tombstone": None, b"\xff\xfe": b"", b"short": b"\x00\x00\x00\x00"}
     for name in (*KINDS, *MORE):
@@ -63,57 +71,55 @@ def test_row_22_foreign_values_are_dead_letters_and_nothing_stops(ground: Ground
     client.delete_subject(deleted, permanent=True)
     for unknown in (schema_id, 0, 2**31 - 1, 2**31, 2**32 - 1):
         foreign[str(unknown).encode()] = header(unknown) + b"x" * 50
-    foreign[b"header only"] = header(ground.codec.schema_id)
+    foreign[b"header only"] = header(harness.codec.schema_id)
 
-    ground.feed(200)
-    produce(ground, foreign)
-    ground.feed(200)
-    worker = ground.worker()
-    ground.settled()
-    produce(ground, {b"alone": header(schema_id)})
+    harness.feed(200)
+    produce(harness, foreign)
+    harness.feed(200)
+    worker = harness.worker()
+    harness.settled()
+    produce(harness, {b"alone": header(schema_id)})
     # Ours to the last byte, of somebody who has another registry: under an id of nobody, and under another schema's.
-    for number, another in enumerate((424242, ground.positions_codec.schema_id)):
-        wait_until(
-            lambda n=number: len(ground.read(ground.dead.name)) == len(foreign) + 1 + n, what="a letter"
-        )
-        produce(ground, {b"": header(another) + ground.codec.encode(ground._event())[5:]})
-    ground.feed(50)
-    ground.settled()
-    letters = [str(letter["reason"]) for letter in letters_of(ground)]
+    for number, another in enumerate((424242, harness.positions_codec.schema_id)):
+        wait_until(partial(has_letters, harness, len(foreign) + 1 + number), what="a letter")
+        produce(harness, {b"": header(another) + harness.codec.encode(harness._event())[5:]})
+    harness.feed(50)
+    harness.settled()
+    letters = [str(letter["reason"]) for letter in letters_of(harness)]
     assert len(letters) == len(foreign) + 3
     assert sum("schema id" in reason for reason in letters) == len(letters) - 3
     assert worker.poll() is None
 
 
-def letters_of(ground: Ground) -> list[dict[str, object]]:
-    codec = ground.registry.codec(ground.dead.subject, load(ground.dead.schema))
-    return [codec.decode(value) for _, value in ground.read(ground.dead.name)]
+def letters_of(harness: PipelineHarness) -> list[dict[str, object]]:
+    codec = harness.registry.codec(harness.dead.subject, load(harness.dead.schema))
+    return [codec.decode(value) for _, value in harness.read(harness.dead.name)]
 
 
 def test_row_25_a_registry_that_says_nothing_is_waited_for_with_a_word(
-    ground: Ground, stack: Embedded
+    harness: PipelineHarness, stack: Embedded
 ) -> None:
-    newer = ground.registry.schema(ground.codec.schema_id)
+    newer = harness.registry.schema(harness.codec.schema_id)
     newer = newer | {"fields": [*newer["fields"], {"name": "shop", "type": "string", "default": ""}]}
-    codec = ground.registry.codec(ground.source.subject, newer)
+    codec = harness.registry.codec(harness.source.subject, newer)
     registry = stack.processes["registry"]
-    with ground.running(*ground.loops()):
-        ground.feed(100)
-        ground.settled()
+    with harness.running(*harness.loops()):
+        harness.feed(100)
+        harness.settled()
         registry.send_signal(signal.SIGSTOP)
         try:
             # What is known needs no registry.
-            ground.feed(100)
-            ground.settled()
-            event = ground._event()
-            produce(ground, {event["sale_id"].encode(): codec.encode(event | {"shop": "a"})})
-            ground.events.append(event)
+            harness.feed(100)
+            harness.settled()
+            event = harness._event()
+            produce(harness, {event["sale_id"].encode(): codec.encode(event | {"shop": "a"})})
+            harness.events.append(event)
             wait = wait_until(lambda: WAITS.current(), 60, "a wait")[0]
             assert wait.on == "registry"
             assert stack.registry_url in wait.detail
         finally:
             registry.send_signal(signal.SIGCONT)
-        ground.settled()
+        harness.settled()
         wait_until(lambda: not WAITS.current(), what="the end of the wait")
 
 
@@ -139,77 +145,77 @@ def _registry(stack: Embedded, database: str, folder: Path) -> Iterator[KafkaSet
 
 
 def test_row_23_a_registry_without_its_schemas_stops_with_a_way_on(
-    ground: Ground, empty_registry: KafkaSettings
+    harness: PipelineHarness, empty_registry: KafkaSettings
 ) -> None:
-    ground.feed(300)
-    first = ground.worker()
-    ground.settled()
+    harness.feed(300)
+    first = harness.worker()
+    harness.settled()
     first.terminate()
     assert first.wait(60) == 0
-    ground.feed(300)
-    whole, ground.kafka = ground.kafka, empty_registry
+    harness.feed(300)
+    whole, harness.kafka = harness.kafka, empty_registry
     # Ids that mean other schemas than in the log, as those of whatever is registered first.
-    for number in range(ground.codec.schema_id):
+    for number in range(harness.codec.schema_id):
         Registry(empty_registry).register(
             f"other-{number}", {"type": "fixed", "name": f"F{number}", "size": 1}
         )
-    lost = ground.worker()
+    lost = harness.worker()
     assert lost.wait(120) == 1
-    assert ground.logged(0, "FATAL", "schema registry does not give schema id", "Restore it")
+    assert harness.logged(0, "FATAL", "schema registry does not give schema id", "Restore it")
     # A replay has nothing to stumble over but the log.
-    former = ground.generation
-    number, topics, starts = generations.lay_out(empty_registry, ground.pipeline, after=former.number)
-    ground.generation = replace(
+    former = harness.generation
+    number, topics, starts = catalog.lay_out(empty_registry, harness.pipeline, after=former.number)
+    harness.generation = replace(
         former,
         number=number,
-        topics={name: generations.TopicIdentity(**topic) for name, topic in topics.items()},
+        topics={name: catalog.TopicIdentity(**topic) for name, topic in topics.items()},
         start_offsets={int(partition): offset for partition, offset in starts.items()},
     )
-    combine, merge = ground.loops(1, "elsewhere")
+    combine, merge = harness.loops(1, "elsewhere")
     merge.close()
-    with pytest.raises(Fatal, match=f"schema id {ground.codec.schema_id} to SaleEvent"):
+    with pytest.raises(Fatal, match=f"schema id {harness.codec.schema_id} to SaleEvent"):
         combine.run(threading.Event())
-    ground.admin.delete_topics([topic.name for topic in ground.generation.names.all])
-    ground.generation = former
-    assert ground.read(ground.dead.name) == []
-    ground.kafka = whole
-    ground.worker()
-    ground.settled()
-    assert ground.read(ground.dead.name) == []
+    harness.admin.delete_topics([topic.name for topic in harness.generation.names.all])
+    harness.generation = former
+    assert harness.read(harness.dead.name) == []
+    harness.kafka = whole
+    harness.worker()
+    harness.settled()
+    assert harness.read(harness.dead.name) == []
 
 
 def test_row_23_schemas_are_put_back_under_their_ids(
-    ground: Ground, empty_registry: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+    harness: PipelineHarness, empty_registry: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ground.feed(300, frontier=START)
-    first = ground.worker()
-    ground.settled()
+    harness.feed(300, frontier=START)
+    first = harness.worker()
+    harness.settled()
     first.terminate()
     assert first.wait(60) == 0
-    ground.feed(300)
+    harness.feed(300)
     # As in a log that outlived a registry: the same schema under an earlier id, and under a later one.
-    subject, more = ground.source.subject, [ground.codec.schema_id + number for number in (5_000, 6_000)]
+    subject, more = harness.source.subject, [harness.codec.schema_id + number for number in (5_000, 6_000)]
     for schema_id in more:
-        event = ground._event()
-        value = header(schema_id) + ground.codec.encode(event)[5:]
-        produce(ground, {event["sale_id"].encode(): value})
-        ground.events.append(event)
-    names, pipeline = ground.generation.names, ground.pipeline
+        event = harness._event()
+        value = header(schema_id) + harness.codec.encode(event)[5:]
+        produce(harness, {event["sale_id"].encode(): value})
+        harness.events.append(event)
+    names, pipeline = harness.generation.names, harness.pipeline
     ours = {
-        ground.source.name: load(ground.source.schema),
-        ground.positions.name: load(ground.positions.schema),
-        ground.dead.name: load(ground.dead.schema),
+        harness.source.name: load(harness.source.schema),
+        harness.positions.name: load(harness.positions.schema),
+        harness.dead.name: load(harness.dead.schema),
         names.partials.name: pipeline.partial_schema(),
         names.state.name: pipeline.state_schema(),
         names.progress.name: load(names.progress.schema),
     }
-    monkeypatch.setattr("streaming.lost_schemas.ours", lambda _: ours)
-    for name, value in {
+    monkeypatch.setattr("streaming.generations.lost_schemas.live_schemas", lambda _: ours)
+    for name, setting in {
         "KAFKA_BOOTSTRAP": empty_registry.kafka_bootstrap,
         "SCHEMA_REGISTRY_URL": empty_registry.schema_registry_url,
-        "RESULTS_DB_URL": ground.results_url,
+        "RESULTS_DB_URL": harness.results_url,
     }.items():
-        monkeypatch.setenv(f"ELECTRORED_{name}", value)
+        monkeypatch.setenv(f"ELECTRORED_{name}", setting)
     said = CliRunner().invoke(app, ["schemas"])
     assert said.exit_code != 0
     assert said.output.count("not in the registry") == len(ours) - 1 + len(more), (
@@ -217,14 +223,14 @@ def test_row_23_schemas_are_put_back_under_their_ids(
     )
     said = CliRunner().invoke(app, ["schemas", "--restore"])
     assert said.exit_code == 0, said.output
-    assert f"{ground.codec.schema_id:>6} {ground.source.subject}\n" in said.output
+    assert f"{harness.codec.schema_id:>6} {harness.source.subject}\n" in said.output
     # Another that is put back later, of a subject that is there.
-    last = lost_schemas.Given(subject, more[-1] + 1_000, load(ground.source.schema))
+    last = lost_schemas.TopicSchema(subject, more[-1] + 1_000, load(harness.source.schema))
     lost_schemas.put_back(empty_registry, [last])
     assert lost_schemas.wrong(empty_registry, [last]) == []
     assert Registry(empty_registry).register(subject, last.schema) in (*more, last.schema_id)
-    ground.kafka = empty_registry
-    second = ground.worker()
-    ground.settled()
-    assert ground.read(ground.dead.name) == []
+    harness.kafka = empty_registry
+    second = harness.worker()
+    harness.settled()
+    assert harness.read(harness.dead.name) == []
     assert second.poll() is None

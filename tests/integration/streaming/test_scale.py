@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections import Counter, defaultdict
@@ -13,19 +14,18 @@ from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from contracts import kafka as connect
 from contracts import topics
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.settings import ResultsDbSettings
+from kafka_client import clients as connect
+from kafka_client.offsets import ends
+from kafka_client.registry import Registry
 from stack.embedded import Embedded
-from streaming.engine.offsets import ends
-from tests.integration.streaming.ground import START, Ground, wait_until
+from tests.support.pipeline_harness import START, PipelineHarness
+from tests.support.waiting import wait_until
 
 PARTITIONS = 8
 # Of partials and state, in the proportion that the catalogue has: so that merge, too, moves at each step.
@@ -39,7 +39,7 @@ SESSION_SECONDS = 5.0
 SHARED_SECONDS = 15.0
 
 
-class Priced(Ground):
+class Priced(PipelineHarness):
     """Sales only, each of its group's one price: so any total that is ever shown can be told right from wrong."""
 
     def _event(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def wide(
 
 
 def test_partitions_move_to_more_workers_and_back_within_3_seconds_and_nothing_is_wrong(wide: Priced) -> None:
-    workers = []
+    workers: list[subprocess.Popen[bytes]] = []
     with _steady_load(wide):
         for count in (1, 2, 4):
             workers += [wide.worker(slot) for slot in range(len(workers), count)]
@@ -93,12 +93,12 @@ def test_partitions_move_to_more_workers_and_back_within_3_seconds_and_nothing_i
 
 
 @contextmanager
-def _steady_load(ground: Ground) -> Iterator[None]:
+def _steady_load(harness: PipelineHarness) -> Iterator[None]:
     stop = threading.Event()
 
     def feed() -> None:
         while not stop.wait(FEED_SECONDS):
-            ground.feed(FEED_EVENTS, frontier=FRONTIER)
+            harness.feed(FEED_EVENTS, frontier=FRONTIER)
 
     with ThreadPoolExecutor(1) as thread:
         feeding = thread.submit(feed)
@@ -109,19 +109,19 @@ def _steady_load(ground: Ground) -> Iterator[None]:
         feeding.result(60)
 
 
-def _wait_until_shared(ground: Ground, workers: int) -> None:
+def _wait_until_shared(harness: PipelineHarness, workers: int) -> None:
     """Every worker has as much as the others, by the broker's word, and what the log held then has been counted."""
     for step, partitions in (("combine", PARTITIONS), ("merge", INTERNAL_PARTITIONS)):
-        group = ground.generation.names.group_id(step)
+        group = harness.generation.names.group_id(step)
         wanted = [partitions // workers] * workers
-        wait_until(
-            lambda group=group, wanted=wanted: _shares(ground, group) == wanted,
-            SHARED_SECONDS,
-            f"{step} shared {wanted}",
-        )
-    source, group = ground.source.name, ground.generation.names.group_id("combine")
-    there = ends(ground.admin, source, range(PARTITIONS))
-    reader = connect.consumer(ground.kafka, group, subscribed=False)
+
+        def is_shared(group: str = group, wanted: list[int] = wanted) -> bool:
+            return _shares(harness, group) == wanted
+
+        wait_until(is_shared, SHARED_SECONDS, f"{step} shared {wanted}")
+    source, group = harness.source.name, harness.generation.names.group_id("combine")
+    there = ends(harness.admin, source, range(PARTITIONS))
+    reader = connect.consumer(harness.kafka, group, subscribed=False)
 
     def lag() -> int:
         committed = connect.committed_offsets(reader, source, range(PARTITIONS))
@@ -132,26 +132,26 @@ def _wait_until_shared(ground: Ground, workers: int) -> None:
     reader.close()
 
 
-def _shares(ground: Ground, group: str) -> list[int]:
+def _shares(harness: PipelineHarness, group: str) -> list[int]:
     """How many partitions each member has; none that two of them have."""
-    found = ground.admin.describe_consumer_groups([group])[group].result(30)
+    found = harness.admin.describe_consumer_groups([group])[group].result(30)
     owned = [[place.partition for place in member.assignment.topic_partitions] for member in found.members]
     owners = Counter(partition for partitions in owned for partition in partitions)
     assert not owners or max(owners.values()) == 1, owned
     return sorted(map(len, owned))
 
 
-def _rests(ground: Ground) -> dict[str, dict[int, list[tuple[float, float]]]]:
+def _rests(harness: PipelineHarness) -> dict[str, dict[int, list[tuple[float, float]]]]:
     """By step and partition, the times between commits that went on: what the progress topic itself says of them.
 
     Every hand-over is one of them, from the former owner's last commit to the new one's first that moved on.
     """
-    names = ground.generation.names
-    codec = Registry(ground.kafka).codec(names.progress.subject, load(names.progress.schema))
+    names = harness.generation.names
+    codec = Registry(harness.kafka).codec(names.progress.subject, load(names.progress.schema))
     at: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
-    for written_at, key, value in _timed(ground, names.progress.name):
-        step, _, partition = key.decode().split("/")
-        moments, offset = at[step, int(partition)], codec.decode(value)["next_offset"]
+    for written_at, key, value in harness.timed(names.progress.name):
+        step, _, number = key.decode().split("/")
+        moments, offset = at[step, int(number)], codec.decode(value)["next_offset"]
         assert not moments or offset >= moments[-1][1], f"{key.decode()} went back"
         if not moments or offset > moments[-1][1]:
             moments.append((written_at, offset))
@@ -161,25 +161,15 @@ def _rests(ground: Ground) -> dict[str, dict[int, list[tuple[float, float]]]]:
     return rests
 
 
-def _timed(ground: Ground, topic: str) -> Iterator[tuple[float, bytes, bytes]]:
-    """Committed records of the topic's one partition, with the time at which each was written."""
-    reader: Consumer = connect.consumer(ground.kafka, f"test-{uuid4().hex}", subscribed=False)
-    reader.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
-    while (message := reader.poll(60)) is not None and message.error() is None:
-        yield message.timestamp()[1] / 1000, message.key() or b"", message.value() or b""
-    assert message is not None, "the end of the topic was not told"
-    reader.close()
-
-
-def _check_every_record(ground: Ground) -> None:
+def _check_every_record(harness: PipelineHarness) -> None:
     """In the order in which readers see them: a total is as many times the price, and only ever grows."""
     seen: Counter[bytes] = Counter()
-    for key, value in ground.read(ground.generation.names.state.name):
+    for key, value in harness.read(harness.generation.names.state.name):
         if key is None or key == b"watermark":
             continue
-        _, record = ground.state_codec.decode(value)
+        _, record = harness.state_codec.decode(value)
         count = record["sales_count"]
         assert record["total"] == count * _price(record["city"]), (key, record)
         assert count > seen[key], f"{key.decode()}: {count} after {seen[key]}"
         seen[key] = count
-    assert seen.total() == len(ground.events)
+    assert seen.total() == len(harness.events)

@@ -15,12 +15,12 @@ from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS
+from kafka_client.errors import ElectroRedError
 from observability import logs
-from streaming import generations
-from streaming.engine.errors import EngineError
-from streaming.engine.worker import Worker
+from streaming.generations import catalog
+from streaming.generations.schema_ids import keep
+from streaming.generations.worker import Worker
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.schema_ids import keep
 
 
 def main(given: dict[str, object]) -> int:
@@ -33,7 +33,7 @@ def main(given: dict[str, object]) -> int:
     sources = [replace(each.source, name=f"{each.source.name}-{suffix}") for each in found.inputs]
     pipeline = replace(found.over(*sources), name=f"{original}-{suffix}")
     results = create_engine(str(given["results_url"]), poolclass=NullPool)
-    generation = generations.load_live(results, pipeline.name)[0]
+    generation = catalog.load_live(results, pipeline.name)[0]
     worker = Worker(
         KafkaSettings(),
         pipeline,
@@ -47,7 +47,7 @@ def main(given: dict[str, object]) -> int:
     )
     try:
         worker.run(stop)
-    except EngineError as error:
+    except ElectroRedError as error:
         print(f"FATAL {error}", file=sys.stderr)
         return 1
     return 0

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from api import answers as module
-from api.answers import Answers
+from api import conditional as module
+from api.conditional import Answers
 from api.queries import TOP_SALES, TOP_SALESMEN, Answer, Question, Ranking, Results
 from api.schemas import TopSales
 from api.versions import Version

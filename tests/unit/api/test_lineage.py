@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api.lineage import _unknown
-from observability.lineage.graph import Graph
+from lineage.graph import Graph
 
 SCHEMA = {"schema": {"fields": [{"name": "total"}, {"name": "city"}]}}
 GRAPH = Graph.of(
@@ -31,4 +31,4 @@ def test_a_wrong_column_is_answered_by_the_dataset_s_columns(dataset: str, colum
 
 @pytest.mark.parametrize("dataset", ["nothing", "nothing.total"])
 def test_a_wrong_dataset_by_those_that_there_are(dataset: str) -> None:
-    assert _unknown(GRAPH, dataset, None) == f"no job told of {dataset}; there are: public.tops"
+    assert _unknown(GRAPH, dataset, None) == f"no job reads or writes {dataset}; there are: public.tops"

@@ -30,10 +30,10 @@ TYPED = [
 
 def _parsed(app: Any, words: list[str]) -> None:
     """As the program does it, up to where the command would begin; raises what it would print."""
-    command = get_command(app)
+    command: Any = get_command(app)
     context = command.context_class(command, info_name="program")
     while hasattr(command, "resolve_command"):
-        _, command, words = command.resolve_command(context, words)  # type: ignore[assignment]
+        _, command, words = command.resolve_command(context, words)
     values = [re.sub(r"\b[A-Z]+\b", lambda at: VALUES.get(at[0], at[0]), word) for word in words]
     command.make_context("command", values, parent=context)
 

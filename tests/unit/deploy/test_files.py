@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
-from contracts import acls
 from contracts.settings import StackSettings
 from contracts.topics import OPENLINEAGE_EVENTS
-from electrored_dagster.columns import code_digest
+from electrored_dagster.column_lineage import code_digest
+from kafka_client import acls
 from stack import java
 from stack.kafka import JMX_RULES, Kafka
 from stack.layout import Layout, Options
@@ -330,7 +330,7 @@ def test_what_the_image_copies_is_all_that_its_columns_are_derived_from(tmp_path
             copy(ROOT / name, tmp_path / name)
     columns = tmp_path / "electrored_dagster" / "columns.json"
     columns.unlink(missing_ok=True)
-    (step,) = re.findall(r"&& (/opt/venv/bin/python -m electrored_dagster\.columns .*?) \\\n", text)
+    (step,) = re.findall(r"&& (/opt/venv/bin/python -m electrored_dagster\.column_lineage .*?) \\\n", text)
     subprocess.run(
         step.replace("/opt/venv/bin/python", sys.executable), shell=True, cwd=tmp_path, env={}, check=True
     )

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from contracts import acls
-from tests.integration.deployment.composed import KINDS
+from kafka_client import acls
+from tests.support.compose import KINDS
 
 ROOT = Path(__file__).parents[3]
 MANAGED = ("-f", "docker-compose.yml", "-f", "deploy/compose.managed.yml")

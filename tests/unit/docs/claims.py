@@ -11,9 +11,9 @@ INBOX = "integration/sources/csv/test_inbox.py"
 CSV_ONCE = "integration/sources/csv/test_exactly_once.py"
 PIPELINES = "pipelines/test_pipelines.py"
 SERVING = "integration/api/test_serving.py"
-WORKER = "integration/streaming/test_worker.py"
-PUBLISHER = "integration/sink/test_publisher.py"
-SINK = "integration/sink/test_postgres.py"
+WORKER = "integration/streaming/generations/test_worker.py"
+PUBLISHER = "integration/streaming/sink/test_publisher.py"
+SINK = "integration/streaming/sink/test_postgres.py"
 TIME = "integration/api/test_time.py"
 FOREIGN = "integration/streaming/test_foreign.py"
 
@@ -66,7 +66,7 @@ CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
             f"{SERVING}::test_versions_never_go_back_over_promotion_and_rollback",
         ),
         "a check in Dagster reports them, and a payment for such an id joins neither": (
-            "integration/observability/test_standing.py::test_sale_ids_of_several_sources_are_those_of_the_active_generation",
+            "integration/observer/test_platform_status.py::test_sale_ids_of_several_sources_are_those_of_the_active_generation",
             "integration/api/test_payments.py::test_a_sale_in_two_sources_is_shown_for_each",
         ),
         "A group that more was taken back from than was sold takes no rank": (
@@ -78,7 +78,7 @@ CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
             "unit/contracts/test_texts.py::test_row_5_and_15_white_space_at_the_ends_means_nothing",
             "unit/sources/csv/test_values.py::test_row_15_nine_berlins_are_one_or_have_a_reason",
             "unit/sources/csv/test_values.py::test_row_16_three_rows_of_thousands_between_semicolons_are_refused",
-            "integration/observability/test_lookalikes.py::test_row_15_cities_that_look_alike_are_those_of_the_newest_windows",
+            "integration/observer/test_lookalikes.py::test_row_15_cities_that_look_alike_are_those_of_the_newest_windows",
         ),
         "Bounds stay where they are when a machine learns new rules of the zone": (
             "unit/contracts/test_zones.py::test_row_30_a_generation_counts_alike_on_machines_with_different_rules",
@@ -132,7 +132,7 @@ CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "docs/operations.md": {
-        "its generation is not known any more, and the next replay takes a number of which Kafka holds nothing": (
+        "its generation is in no table any more, and the next replay takes a number of which Kafka holds nothing": (
             f"{RESTORED}::test_a_replay_does_not_take_a_number_that_kafka_has_the_progress_of",
         ),
         "the same request goes on with it": (
@@ -173,14 +173,14 @@ CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
         "The embedded stack fences a killed broker before it starts it": (
             "integration/stack/test_broker.py::test_a_killed_broker_is_fenced_first_even_if_that_is_killed_too",
         ),
-        "Capture notices that by what it remembers": (
+        "Capture notices that by what its position holds": (
             "integration/sources/test_history.py::test_row_1_a_server_that_was_put_back_is_refused",
             "integration/sources/test_history.py::test_row_1_a_server_that_is_put_back_while_capture_runs_is_refused",
         ),
         "If nothing was sold between the copy and the end, nothing is missing, and capture goes on": (
             "integration/sources/test_history.py::test_row_1_a_copy_that_lacks_nothing_is_gone_on_with",
         ),
-        "A worker that runs waits (`electrored status` says so) and goes on by itself": (
+        "A worker that runs waits (`electrored status` shows it) and goes on by itself": (
             f"{FOREIGN}::test_row_25_a_registry_that_says_nothing_is_waited_for_with_a_word",
         ),
         "what starts, a replay, or a source that reads its position back, ends with that line": (
@@ -189,7 +189,7 @@ CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
         "puts those schemas back under their ids, in an Apicurio also without any backup": (
             f"{FOREIGN}::test_row_23_schemas_are_put_back_under_their_ids",
         ),
-        "(and `electrored up`, which runs it) puts a setting right that is another one and says which": (
+        "(and `electrored up`, which runs it) puts a setting right that is another one and reports which": (
             "integration/contracts/test_keeping.py::test_row_24_setup_puts_settings_right_and_says_which",
         ),
         "What cannot be put right is refused: a log that was compacted, and a first generation or a replay of a log": (
@@ -200,7 +200,7 @@ CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
             "integration/contracts/test_migrate.py::test_a_database_of_a_later_release_is_refused_and_left_as_it_is",
         ),
         "a worker that lacks the version of a live generation stops with one line": (
-            "integration/streaming/test_generations.py::test_a_worker_that_lacks_the_active_version_says_so_in_one_line",
+            "integration/streaming/generations/test_catalog.py::test_a_worker_that_lacks_the_active_version_says_so_in_one_line",
             "integration/streaming/replay/test_replay.py::test_a_version_that_this_code_lacks_is_left_to_others",
         ),
     },

@@ -46,3 +46,25 @@ def test_every_promise_is_a_claim() -> None:
     assert len(items) >= 6
     without = [item for item in items if not any(claim in item for claim in CLAIMS["README.md"])]
     assert not without
+
+
+@cache
+def soak_in(path: str) -> frozenset[str]:
+    """The functions of a module that `make test` leaves to `make test-all`."""
+    tree = ast.parse((PROJECT / path).read_text())
+    every = any(
+        isinstance(node, ast.Assign) and ast.unparse(node) == "pytestmark = pytest.mark.soak"
+        for node in tree.body
+    )
+    return frozenset(
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and (every or "pytest.mark.soak" in map(ast.unparse, node.decorator_list))
+    )
+
+
+@pytest.mark.parametrize("claim", CLAIMS["README.md"])
+def test_a_promise_is_shown_by_make_test_already(claim: str) -> None:
+    tests = [test.partition("::") for test in CLAIMS["README.md"][claim]]
+    assert [name for path, _, name in tests if name not in soak_in(f"tests/{path}")]

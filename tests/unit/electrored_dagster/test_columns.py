@@ -13,26 +13,27 @@ import pytest
 
 from contracts import datasets
 from contracts.datasets import Dataset
-from electrored_dagster import columns
+from electrored_dagster import column_lineage
 from electrored_dagster.definitions import definitions
-from observability.lineage.graph import Graph, Place
-from observability.lineage.runs import START, Facts
+from lineage.emitter import START
+from lineage.graph import Graph, Place
+from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
 from streaming import lineage as of_streaming
-from streaming import shown as of_views
+from streaming import view_columns as of_views
 from streaming.pipelines import CURRENT, PIPELINES
-from tests.unit.observability.told import JOBS, PLACES, told
+from tests.support.lineage_events import JOBS, PLACES, run_event
 
 
 @pytest.fixture
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project of one room, and a code server that has just started in it."""
-    monkeypatch.setattr(columns, "FILE", tmp_path / "room" / "columns.json")
-    monkeypatch.setattr(columns, "ROOMS", ("room",))
+    monkeypatch.setattr(column_lineage, "FILE", tmp_path / "room" / "columns.json")
+    monkeypatch.setattr(column_lineage, "PACKAGES", ("room",))
     (tmp_path / "room").mkdir()
-    columns._derived.cache_clear()
+    column_lineage._derived.cache_clear()
     yield tmp_path / "room"
-    columns._derived.cache_clear()
+    column_lineage._derived.cache_clear()
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -40,18 +41,19 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
     def derived() -> str:
-        asked.append(columns.code_digest())
+        asked.append(column_lineage.code_digest())
         return json.dumps({"code": asked[-1], "columns": {"kafka/x": {}}})
 
-    monkeypatch.setattr(columns, "_derived_elsewhere", derived)
+    monkeypatch.setattr(column_lineage, "_derived_elsewhere", derived)
     return asked
 
 
 def started(asked: list[str]) -> int:
     """How often it is derived by a process that starts."""
     before = len(asked)
-    columns._derived.cache_clear()
-    assert columns._derived() == {"kafka/x": {}}
+    column_lineage._derived.cache_clear()
+    derived: object = column_lineage._derived()
+    assert derived == {"kafka/x": {}}
     return len(asked) - before
 
 
@@ -70,7 +72,7 @@ def test_the_file_is_derived_when_it_is_missing_or_of_other_code(
     (room / "pipeline.py").write_text("b")
     assert [started(asked), started(asked)] == [1, 0]
     for broken in ("{", "[]", "{}"):
-        columns.FILE.write_text(broken)
+        column_lineage.FILE.write_text(broken)
         assert [started(asked), started(asked)] == [1, 0]
     assert [found.name for found in room.glob("*.json")] == ["columns.json"]
 
@@ -85,16 +87,18 @@ def test_a_folder_that_cannot_be_written_is_no_reason_not_to_start(
         raise PermissionError("read-only")
 
     with monkeypatch.context() as read_only:
-        read_only.setattr(columns, "NamedTemporaryFile", refused)
+        read_only.setattr(column_lineage, "NamedTemporaryFile", refused)
         assert [started(asked), started(asked)] == [1, 1]
     assert started(asked) == 1
-    monkeypatch.setattr(columns, "NamedTemporaryFile", refused)
+    monkeypatch.setattr(column_lineage, "NamedTemporaryFile", refused)
     assert started(asked) == 0
 
 
 def test_the_file_is_what_the_pipelines_say() -> None:
     definitions()
-    assert json.loads(columns.FILE.read_text(encoding="utf-8")) == json.loads(json.dumps(columns.derive()))
+    assert json.loads(column_lineage.FILE.read_text(encoding="utf-8")) == json.loads(
+        json.dumps(column_lineage.derive())
+    )
 
 
 def lineages() -> dict[dg.AssetKey, dg.TableColumnLineage]:
@@ -111,12 +115,12 @@ def test_a_total_leads_to_the_tables_and_files_that_it_is_summed_from(top: str) 
     ends, ways = set(), [place]
     while ways:
         key, column = ways.pop()
-        outputs = columns._derived().get("/".join(key.path), [])
+        outputs = column_lineage._derived().get("/".join(key.path), [])
         direct = {
             (dg.AssetKey(origin), name)
             for output in outputs
             for origin, name, made, _ in output["columns"].get(column, ())
-            if made == columns.DIRECT
+            if made == column_lineage.DIRECT
         }
         if direct:
             assert direct <= {(dep.asset_key, dep.column_name) for dep in of[key].deps_by_column[column]}
@@ -133,7 +137,7 @@ def test_every_asset_has_the_columns_and_dependencies_that_the_events_tell() -> 
     jobs = [of_sources.capture("public.sales"), of_sources.csv(), of_sources.soap()]
     jobs += [make(pipeline, 1) for pipeline in current for make in streaming]
     jobs += map(of_views.shown, datasets.view_names())
-    graph = Graph.of({"name": job.name, **told(job, START, Facts())} for job in jobs)
+    graph = Graph.of({"name": job.name, **run_event(job, START, ProgressReport())} for job in jobs)
     specs = {spec.key: spec for spec in definitions().resolve_all_asset_specs()}
     names = {_place(key.path): key for key in specs}
     tables = {PLACES.name(datasets.table(pipeline.table)) for pipeline in current}
@@ -202,7 +206,7 @@ def test_what_decides_over_rows_is_a_line_and_a_dependency_of_each_column(
     records = {
         record.data["column"]: record.data for record in spec.metadata["where_columns_come_from"].records
     }
-    assert decided_by in str(records[columns.EVERY_ROW]["decided by"]).split(", ")
+    assert decided_by in str(records[column_lineage.EVERY_ROW]["decided by"]).split(", ")
     deps = {
         f"{dep.asset_key.path[-1]}.{dep.column_name}"
         for dep in spec.metadata["dagster/column_lineage"].deps_by_column[column]
@@ -214,7 +218,7 @@ def test_every_asset_with_columns_links_to_a_way_that_the_api_knows() -> None:
     """Whatever its generation's number is: it is another one in the events here."""
     makes = (of_streaming.worker, of_streaming.sink, of_streaming.publisher)
     jobs = [*JOBS, *(make(pipeline, 7) for pipeline in PIPELINES.values() for make in makes)]
-    graph = Graph.of({"name": job.name, **told(job, START, Facts())} for job in jobs)
+    graph = Graph.of({"name": job.name, **run_event(job, START, ProgressReport())} for job in jobs)
     specs = [s for s in definitions().resolve_all_asset_specs() if "dagster/column_lineage" in s.metadata]
     assert specs
     for spec in specs:

@@ -11,7 +11,7 @@ import yaml
 
 from electrored_dagster.definitions import definitions
 from electrored_dagster.pruning import FREQUENT
-from observability.looks import NIGHTLY
+from observer.probes import NIGHTLY
 
 PROJECT = Path(__file__).resolve().parents[3]
 

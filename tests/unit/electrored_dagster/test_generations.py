@@ -11,11 +11,10 @@ import dagster as dg
 import pytest
 import yaml
 
-from electrored_dagster import generations
 from electrored_dagster.defs.generations.promoting import promote
 from electrored_dagster.differences import _chart, launchpad, summary
-from electrored_dagster.generations import Made, Piece, Progress
-from streaming.replay.building import Done
+from electrored_dagster.generations import GenerationRef, Progress, SliceRef
+from streaming.replay.build import Done
 from streaming.replay.difference import Difference
 
 NOW = datetime(2026, 3, 4, tzinfo=UTC)
@@ -77,8 +76,9 @@ def test_the_chart_is_a_picture() -> None:
 
 
 def test_progress_tells_rate_and_time_left_of_this_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, told = [100.0], []
-    monkeypatch.setattr(generations.time, "monotonic", lambda: clock[0])
+    clock = [100.0]
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr("electrored_dagster.generations.time.monotonic", lambda: clock[0])
     progress = Progress("combine.0", told.append)
     progress.note(Done(events=500, offsets=500, of_offsets=2_500))
     assert told == [], "nobody wants to read it every second"
@@ -105,5 +105,5 @@ def test_a_slice_of_an_empty_partition_is_done() -> None:
 
 
 def test_steps_are_named_as_dagster_wants_it() -> None:
-    piece = Piece(Made("enriched-sales", 2), "combine.payment-confirmations", 3)
+    piece = SliceRef(GenerationRef("enriched-sales", 2), "combine.payment-confirmations", 3)
     assert piece.mapping_key == "combine_payment_confirmations_3"

@@ -11,7 +11,15 @@ import pytest
 import yaml
 
 from contracts.settings import CsvSettings
-from electrored_dagster.inbox import MOST_DOUBLINGS, OLD, Found, Memory, Runs, look, reason_to_wait
+from electrored_dagster.csv_policy import (
+    MOST_DOUBLINGS,
+    OLD,
+    InboxSnapshot,
+    Memory,
+    Runs,
+    look,
+    reason_to_wait,
+)
 from sources.csv.inbox import Inbox
 from sources.csv.wholeness import UNENDED_SECONDS
 
@@ -39,7 +47,7 @@ def cut_off(settings: CsvSettings) -> Path:
     return copy
 
 
-def waits(found: Found, runs: Runs, now: datetime, memory: Memory | None = None) -> str | None:
+def waits(found: InboxSnapshot, runs: Runs, now: datetime, memory: Memory | None = None) -> str | None:
     return reason_to_wait(found, runs, memory or Memory(), EVERY, now)
 
 
@@ -89,7 +97,7 @@ def test_row_13_names_that_are_not_recognised_fail_a_check_that_shows_them(setti
         put(settings, name)
     found = look(settings)
     assert len(found.complete) == 3
-    assert (found.names_check().passed, found.strangers) == (True, "")
+    assert (found.names_check().passed, found.unrecognised_digest) == (True, "")
     for number in range(30):
         put(settings, f"sales-{number}.csv")
     (settings.csv_inbox / "sub").mkdir()
@@ -177,7 +185,7 @@ def test_a_file_that_runs_leave_where_it_is_is_asked_for_less_and_less_often(set
     now = put(settings)
     found, memory = look(settings), Memory()
     for times in range(1, MOST_DOUBLINGS + 1):
-        memory = memory.asking(found)
+        memory = memory.requested(found)
         wait = EVERY * 2**times
         assert waits(found, Runs(newest_at=now - wait + timedelta(seconds=1)), now, memory) is not None
         assert waits(found, Runs(newest_at=now - wait), now, memory) is None
@@ -185,14 +193,14 @@ def test_a_file_that_runs_leave_where_it_is_is_asked_for_less_and_less_often(set
 
 def test_a_new_file_beside_one_that_is_left_is_taken_as_soon_as_any(settings: CsvSettings) -> None:
     put(settings)
-    memory = Memory().asking(look(settings)).asking(look(settings))
+    memory = Memory().requested(look(settings)).requested(look(settings))
     now = put(settings, "sales_2.csv")
     assert waits(look(settings), Runs(newest_at=now - EVERY), now, memory) is None
 
 
 def test_the_memory_is_what_the_cursor_says(settings: CsvSettings) -> None:
     put(settings)
-    memory = Memory().asking(look(settings)).telling(True, "abc")
+    memory = Memory().requested(look(settings)).reported(True, "abc")
     assert Memory.of(memory.cursor) == memory
     assert Memory.of(None) == Memory()
 
@@ -200,7 +208,7 @@ def test_the_memory_is_what_the_cursor_says(settings: CsvSettings) -> None:
 def test_a_name_that_is_no_text_is_a_name(settings: CsvSettings) -> None:
     path = os.fsencode(settings.csv_inbox) + b"/sales_\xff.csv"
     Path(os.fsdecode(path)).write_text("sale_id\n")
-    assert len(Memory().asking(look(settings)).cursor) > 64
+    assert len(Memory().requested(look(settings)).cursor) > 64
 
 
 def test_a_file_that_waits_for_long_fails_the_check(settings: CsvSettings) -> None:

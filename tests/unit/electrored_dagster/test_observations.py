@@ -19,21 +19,21 @@ from electrored_dagster.observations import (
     Event,
     changed,
 )
-from observability.standing import (
+from observer.platform_status import (
     Future,
     NegativeGroups,
     Overlap,
-    PipelineStanding,
+    PipelineStatus,
+    PlatformStatus,
     SourcePosition,
-    Standing,
 )
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CITY, SALESMAN, ENRICHED = "top-sales-by-city", "top-salesman-by-country", "enriched-sales"
 
 
-def pipeline(watermark: datetime = NOW) -> PipelineStanding:
-    return PipelineStanding(
+def pipeline(watermark: datetime = NOW) -> PipelineStatus:
+    return PipelineStatus(
         generation=1,
         promotion_number=3,
         apply_number=40,
@@ -44,12 +44,12 @@ def pipeline(watermark: datetime = NOW) -> PipelineStanding:
     )
 
 
-def standing() -> Standing:
+def standing() -> PlatformStatus:
     topics = {topic.name: 100 for topic in PUBLIC}
     for name in (CITY, SALESMAN, ENRICHED):
         topics |= {f"{name}.g1.partials": 60, f"{name}.g1.state": 50, f"{name}.g1.progress": 10}
     source = SourcePosition(next_seq=90, frontier=NOW, detail='{"lsn": "0/16B3748"}')
-    return Standing(
+    return PlatformStatus(
         topics, {"postgres": source}, {name: pipeline() for name in (CITY, SALESMAN, ENRICHED)}, Overlap()
     )
 
@@ -104,13 +104,13 @@ def test_nothing_changed_is_no_event() -> None:
     assert (events, after) == ([], cursor)
 
 
-def idle(minutes: int) -> Standing:
+def idle(minutes: int) -> PlatformStatus:
     """Without sales, positions, partials and state still grow, because frontier and watermark travel in them."""
     later = NOW + timedelta(minutes=minutes)
     first = standing()
     grown = {n: e + minutes if ".g1." in n or n == "source-positions" else e for n, e in first.topics.items()}
     source = replace(first.sources["postgres"], frontier=later)
-    return Standing(
+    return PlatformStatus(
         grown, {"postgres": source}, {CITY: pipeline(later), SALESMAN: pipeline(later)}, Overlap()
     )
 
@@ -141,7 +141,7 @@ def test_a_sale_is_reported_of_every_asset_that_it_may_have_changed() -> None:
     source = replace(first.sources["postgres"], next_seq=91)
     pipelines = {CITY: pipeline(), SALESMAN: pipeline()}
     events, _ = changed(
-        Standing(topics, {"postgres": source}, pipelines, Overlap()), cursor, NOW + timedelta(minutes=1)
+        PlatformStatus(topics, {"postgres": source}, pipelines, Overlap()), cursor, NOW + timedelta(minutes=1)
     )
     assert keys(events) == {
         "sales_db/public/sales",
@@ -158,7 +158,7 @@ def test_a_sale_is_reported_of_every_asset_that_it_may_have_changed() -> None:
 
 
 def test_before_anything_was_captured_topics_are_shown_and_the_unknown_is_left_out() -> None:
-    nothing = Standing(
+    nothing = PlatformStatus(
         {topic.name: 0 for topic in PUBLIC}, {}, {CITY: replace(pipeline(), watermark=None)}, Overlap()
     )
     nothing.topics.update({f"{CITY}.g1.{role}": 0 for role in ("partials", "state", "progress")})
@@ -219,8 +219,9 @@ def test_row_21_events_that_are_dropped_fail_the_check_when_their_number_grows()
     told, cursor = checks(dropped, cursor)
     assert list(told) == [payments]
     assert not told[payments].passed
-    assert told[payments].description is not None
-    assert told[payments].description.endswith("14 of enriched-sales")
+    description = told[payments].description
+    assert description is not None
+    assert description.endswith("14 of enriched-sales")
     assert told[payments].metadata["dropped"].value == {ENRICHED: 14}
     assert checks(dropped, cursor) == ({}, cursor), "told once"
     # A generation that dropped fewer was promoted.

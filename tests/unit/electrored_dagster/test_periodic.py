@@ -15,9 +15,17 @@ import pytest
 from contracts.settings import KafkaSettings
 from electrored_dagster.defs.sources.csv import csv_inbox
 from electrored_dagster.defs.sources.soap import poll_payments
-from electrored_dagster.outcomes import NotSet, files_agree, own_words, polled, reject_rate, settings, taken
+from electrored_dagster.metadata import (
+    NotSet,
+    as_dagster_failure,
+    files_agree,
+    polled,
+    reject_rate,
+    settings,
+    taken,
+)
+from kafka_client.errors import ElectroRedError, Fenced, Refused, Retriable
 from sources.csv.results import Counts, FileResult, Taking
-from sources.errors import Fenced, Interrupted, Refused, SourceError
 from sources.soap.poll import Result
 
 SOAP = {"WSDL": "http://127.0.0.1/payments", "USERNAME": "me", "PASSWORD": "mine"}
@@ -78,9 +86,9 @@ def test_a_file_that_waits_for_long_is_told_once(
 ) -> None:
     heard: list[tuple[str, bool]] = []
     monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))
-    monkeypatch.setattr("electrored_dagster.inbox.OLD", -datetime.resolution)
+    monkeypatch.setattr("electrored_dagster.csv_policy.OLD", -datetime.resolution)
     monkeypatch.setattr(
-        "electrored_dagster.defs.sources.csv.tell_checks",
+        "electrored_dagster.defs.sources.csv.emit_checks",
         lambda _, sensor, checks: heard.extend((f"{sensor}.{one.check_name}", one.passed) for one in checks),
     )
     (tmp_path / "sales_1.csv").write_text("sale_id")
@@ -155,9 +163,9 @@ def test_row_14_files_of_one_time_that_disagree_are_told() -> None:
     assert files_agree(Taking((FileResult("sales_1.csv", "taken"),), Counts(), 0.1)).passed
 
 
-@pytest.mark.parametrize(("error", "again"), [(Interrupted, True), (Refused, False), (Fenced, False)])
-def test_only_what_may_pass_is_tried_again(error: type[SourceError], again: bool) -> None:
-    with pytest.raises(dg.Failure) as raised, own_words():
+@pytest.mark.parametrize(("error", "again"), [(Retriable, True), (Refused, False), (Fenced, False)])
+def test_only_what_may_pass_is_tried_again(error: type[ElectroRedError], again: bool) -> None:
+    with pytest.raises(dg.Failure) as raised, as_dagster_failure():
         raise error("the words")
     assert raised.value.description == "the words"
     assert raised.value.allow_retries is again
@@ -166,6 +174,14 @@ def test_only_what_may_pass_is_tried_again(error: type[SourceError], again: bool
 def test_a_setting_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ELECTRORED_KAFKA_BOOTSTRAP", raising=False)
     with pytest.raises(NotSet, match="ELECTRORED_KAFKA_BOOTSTRAP: Field required"):
+        settings(KafkaSettings)
+
+
+def test_settings_of_which_a_part_is_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("BOOTSTRAP", "b:1"), ("SASL_MECHANISM", "OAUTHBEARER"), ("OAUTH_TOKEN_URL", "")):
+        monkeypatch.setenv(f"ELECTRORED_KAFKA_{name}", value)
+    monkeypatch.setenv("ELECTRORED_SCHEMA_REGISTRY_URL", "http://r:1")
+    with pytest.raises(NotSet, match="OAUTHBEARER needs ELECTRORED_KAFKA_OAUTH_TOKEN_URL"):
         settings(KafkaSettings)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,24 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
-from dagster._core.test_utils import InProcessTestWorkspaceLoadTarget, create_test_daemon_workspace_context
+from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._scheduler.scheduler import launch_scheduled_runs, launch_scheduled_runs_for_schedule
 from openlineage.client.serde import Serde
 
 from contracts.datasets import CSV_SALES, Dataset
 from contracts.settings import LineageSettings
-from electrored_dagster import telling as of_dagster
-from electrored_dagster.graph import evaluation
+from electrored_dagster import openlineage as of_dagster
+from electrored_dagster.asset_specs import evaluation
 from electrored_dagster.observations import overlap_result
-from observability.lineage.facts import Naming, RunOf
-from observability.lineage.hops import BATCH, Job
-from observability.lineage.runs import ABORT, COMPLETE, FAIL, START, Lineage, Saying, telling
-from observability.standing import Overlap
-from tests.unit.observability.told import PLACES
-from tests.unit.observability.validity import check
+from lineage.emitter import ABORT, COMPLETE, FAIL, START, LineageEmitter, ProgressCell, open_emitter
+from lineage.model import BATCH, Job
+from lineage.run import Naming, RunOf
+from observer.platform_status import Overlap
+from tests.support.lineage_events import PLACES
+from tests.support.openlineage import check
+from tests.support.waiting import wait_until
 
 
 class Told:
@@ -45,8 +46,8 @@ class Told:
         return True
 
 
-def lineage(told: Told, folder: Path) -> Lineage:
-    return Lineage(Naming("electrored", PLACES), lambda: told, folder, 60.0, is_alone=False)  # type: ignore[arg-type,return-value]
+def lineage(told: Told, folder: Path) -> LineageEmitter:
+    return LineageEmitter(Naming("electrored", PLACES), lambda: told, folder, 60.0, is_alone=False)  # type: ignore[arg-type,return-value]
 
 
 @dg.asset(key=CSV_SALES.key, check_specs=[dg.AssetCheckSpec("reject_rate", asset=CSV_SALES.key)])
@@ -73,23 +74,20 @@ def test_what_a_sensor_tells_is_delivered_while_the_server_lives(
     monkeypatch.setenv("ELECTRORED_LINEAGE_DIR", str(tmp_path / "waiting"))
     for name, value in {"TYPE": "file", "LOG_FILE_PATH": str(tmp_path / "told"), "APPEND": "true"}.items():
         monkeypatch.setenv(f"OPENLINEAGE__TRANSPORT__{name}", value)
-    of_dagster.of_server.cache_clear()
-    server = of_dagster.of_server()
+    of_dagster.server_emitter.cache_clear()
+    server = of_dagster.server_emitter()
     gc.collect()
-    server.tell(RunOf(str(uuid4())), lambda: Job("dagster.x", BATCH, "x.py", (), ()), START)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "told").exists():
-        assert time.monotonic() < deadline, "nobody delivers what is told"
-        time.sleep(0.05)
+    server.emit(RunOf(str(uuid4())), lambda: Job("dagster.x", BATCH, "x.py", (), ()), START)
+    wait_until((tmp_path / "told").exists, 60, "delivered event")
     assert json.loads((tmp_path / "told").read_text())["job"]["name"] == "dagster.x"
     server.close()
-    of_dagster.of_server.cache_clear()
+    of_dagster.server_emitter.cache_clear()
 
 
 def test_a_run_s_checks_are_assertions_on_what_they_checked(tmp_path: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         record, told = run(good, instance), Told()
-        of_dagster.tell_end(teller := lineage(told, tmp_path), instance, record)
+        of_dagster.emit_end(teller := lineage(told, tmp_path), instance, record)
         teller.close()
     first, last = told.events
     assert [first.eventType.value, last.eventType.value] == [START, COMPLETE]
@@ -114,7 +112,7 @@ def test_a_run_that_failed_ends_what_its_killed_step_left_open(
         left.write_text(json.dumps({"run_id": child, "job": "csv-take", "parent": parent}))
         other = tmp_path / "open" / "other.json"
         other.write_text(json.dumps({"run_id": child, "job": "csv-take", "parent": "another"}))
-        of_dagster.tell_end(teller := lineage(told, tmp_path), instance, record)
+        of_dagster.emit_end(teller := lineage(told, tmp_path), instance, record)
         teller.close()
     assert [(event.job.name, event.eventType.value) for event in told.events] == [
         ("csv-take", FAIL),
@@ -130,14 +128,17 @@ def test_a_step_notes_whose_it_is_until_it_ends(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("OPENLINEAGE_DISABLED", "true")
     settings = LineageSettings(lineage_dir=tmp_path)
     job = Job("csv-take", BATCH, "x.py", (), ())
-    with telling("dagster", settings=settings, is_alone=False) as teller, teller.told(lambda: job, Saying()):
+    with (
+        open_emitter("dagster", settings=settings, is_alone=False) as teller,
+        teller.run(lambda: job, ProgressCell()),
+    ):
         pass
     assert list(tmp_path.glob("dagster/open/*")) == []
 
 
 def scheduled(instance: dg.DagsterInstance, name: str, now: datetime, until: datetime) -> dg.DagsterRun:
     """The run that Dagster's own scheduler makes of a schedule of ours that is on from now."""
-    target = InProcessTestWorkspaceLoadTarget(
+    target = InProcessWorkspaceLoadTarget(
         InProcessCodeLocationOrigin(
             LoadableTargetOrigin(module_name="electrored_dagster.definitions"), location_name="electrored"
         )
@@ -176,7 +177,7 @@ def test_a_scheduled_run_says_for_when_it_was_scheduled(tmp_path: Path) -> None:
         instance.report_run_canceled(run)
         record, told = instance.get_run_record_by_id(run.run_id), Told()
         assert record is not None
-        of_dagster.tell_end(teller := lineage(told, tmp_path), instance, record)
+        of_dagster.emit_end(teller := lineage(told, tmp_path), instance, record)
         teller.close()
     due = now.replace(hour=2, minute=40, second=0, microsecond=0)
     due += timedelta(days=1) if due <= now else timedelta()
@@ -190,14 +191,14 @@ def test_a_scheduled_run_says_for_when_it_was_scheduled(tmp_path: Path) -> None:
 def test_a_run_that_nobody_scheduled_was_scheduled_for_no_time(tmp_path: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         record, told = run(good, instance), Told()
-        of_dagster.tell_end(teller := lineage(told, tmp_path), instance, record)
+        of_dagster.emit_end(teller := lineage(told, tmp_path), instance, record)
         teller.close()
     assert not any("nominalTime" in event.run.facets for event in told.events)
 
 
 @dg.asset_check(asset=CSV_SALES.key)
 def looked(context):  # type: ignore[no-untyped-def] # Dagster refuses a context whose type is text
-    with of_dagster.told(context, lambda: Job("looking", BATCH, "x.py", (), ()), Saying()):
+    with of_dagster.emitted(context, lambda: Job("looking", BATCH, "x.py", (), ()), ProgressCell()):
         return dg.AssetCheckResult(passed=True)
 
 
@@ -225,8 +226,8 @@ def test_what_a_sensor_checks_is_an_assertion_as_that_of_a_run(tmp_path: Path) -
         dg.AssetCheckEvaluation(dg.AssetKey(CSV_SALES.key), "oldest_waiting_file", True),
     ]
     teller = lineage(told := Told(), tmp_path)
-    of_dagster.tell_checks(teller, "observe_platform", [])
-    of_dagster.tell_checks(teller, "observe_platform", found)
+    of_dagster.emit_checks(teller, "observe_platform", [])
+    of_dagster.emit_checks(teller, "observe_platform", found)
     teller.close()
     first, last = told.events
     assert [first.eventType.value, last.eventType.value] == [START, COMPLETE]

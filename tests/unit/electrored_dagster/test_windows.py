@@ -13,7 +13,7 @@ from contracts.calendar import Calendar
 from contracts.topics import TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from electrored_dagster.defs.generations.replaying import WINDOWS
 from electrored_dagster.defs.upkeep import observing
-from observability.standing import Overlap, Standing
+from observer.platform_status import Overlap, PlatformStatus
 
 CITY, SALESMAN = TOP_SALES_BY_CITY.name, TOP_SALESMAN_BY_COUNTRY.name
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -26,8 +26,8 @@ class Platform:
     def __init__(self, zone: str) -> None:
         self.zone = zone
 
-    def standing(self) -> Standing:
-        return Standing({}, {}, {}, Overlap())
+    def standing(self) -> PlatformStatus:
+        return PlatformStatus({}, {}, {}, Overlap())
 
     def windows(self, pipeline: str) -> list[str]:
         return (
@@ -47,7 +47,7 @@ def test_row_33_partitions_follow_a_promotion_into_another_zone(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(observing, "changed", lambda *_: ([], ""))
-    monkeypatch.setattr(observing, "tell_checks", lambda *_: None)
+    monkeypatch.setattr(observing, "emit_checks", lambda *_: None)
 
     def shown(zone: str) -> dict[str, list[str]]:
         context: Any = dg.build_sensor_context(instance, resources={"platform": Platform(zone)})

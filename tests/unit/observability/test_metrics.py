@@ -9,18 +9,13 @@ from prometheus_client import Counter
 
 from contracts.settings import LogSettings
 from observability import metrics
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from stack.ports import free
 
 
 def test_what_a_process_counts_is_served() -> None:
     seen = Counter("electrored_test_events", "Counted by a test.")
     seen.inc(3)
-    port = metrics.serve(LogSettings(metrics_port=free_port()))
+    port = metrics.serve(LogSettings(metrics_port=free(1)[0]))
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         assert b"electrored_test_events_total 3.0" in answer.read()
 

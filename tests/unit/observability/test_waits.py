@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from contracts.settings import LogSettings
 from observability import metrics
 from observability.waits import TURN_SECONDS, WAITS, Waits
-from tests.unit.observability.test_metrics import free_port
+from stack.ports import free
 
 
 def test_a_wait_keeps_its_beginning_and_takes_the_newest_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_wait_is_a_series_only_while_it_lasts() -> None:
 
 
 def test_waits_are_served_beside_the_metrics() -> None:
-    port = metrics.serve(LogSettings(metrics_port=free_port()))
+    port = metrics.serve(LogSettings(metrics_port=free(1)[0]))
     with WAITS.during("registry", "no answer from http://registry"):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/waits", timeout=5) as answer:
             (wait,) = json.load(answer)

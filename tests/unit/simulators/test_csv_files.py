@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from contracts.inbox import listing
 from simulators import csv_files
 from simulators.csv_files import Office
+from tests.support.waiting import wait_until
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -52,9 +52,11 @@ def test_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
         cwd=Path(__file__).parents[3],
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 30
-    while not listing(tmp_path).files:
-        assert time.monotonic() < deadline
+
+    def has_files() -> bool:
         assert process.poll() is None
+        return bool(listing(tmp_path).files)
+
+    wait_until(has_files, 30, "files")
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0

@@ -13,7 +13,7 @@ from contracts.soap import ENVELOPE, NAMESPACE
 from simulators.payments import envelope
 from simulators.payments.envelope import SCHEMA, SoapFault
 from simulators.payments.failures import Failure, Failures
-from simulators.payments.fates import Paid, fate
+from simulators.payments.payment_outcomes import Paid, fate
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
 DELAY = timedelta(minutes=2)

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from contracts.registry import Codec, header
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS, SOURCE_POSITIONS
+from kafka_client.errors import Refused
+from kafka_client.registry import Codec, header
 from observability import logs
-from sources.csv.log import Log
-from sources.errors import Refused
-from sources.ledger import Ledger, Position
-from sources.log import MOST_SEQ, Own, _seqs
-from tests.unit.streaming.test_blocks import event
-from tests.unit.streaming.test_foreign_values import Registered
+from sources.csv.own_events import Log
+from sources.log import MOST_SEQ, OwnEvents, _seqs
+from sources.position_store import PositionStore, SourceOffset
+from tests.support.events import confirmation
+from tests.support.foreign_values import Registered, event
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SETTINGS = KafkaSettings(kafka_bootstrap="kafka:9092", schema_registry_url="http://registry:8081")
@@ -31,8 +31,8 @@ def position(next_seq: int) -> bytes:
     return CODEC.encode(("electrored.SourcePosition", record))
 
 
-def read_back(monkeypatch: pytest.MonkeyPatch, *records: tuple[bytes, bytes | None]) -> Ledger:
-    ledger = Ledger(SETTINGS, "csv", "sources.csv", SOURCE_POSITIONS, SALES_EVENTS)
+def read_back(monkeypatch: pytest.MonkeyPatch, *records: tuple[bytes, bytes | None]) -> PositionStore:
+    ledger = PositionStore(SETTINGS, "csv", "sources.csv", SOURCE_POSITIONS, SALES_EVENTS)
     monkeypatch.setattr(ledger, "_end_offset", lambda: len(records))
     monkeypatch.setattr(ledger, "_committed_below", lambda _: records)
     ledger._read_back(CODEC)
@@ -46,7 +46,7 @@ def test_row_22_a_foreign_value_under_a_sources_key_is_passed_over(
     ledger = read_back(
         monkeypatch, (b"csv", position(5)), (b"postgres", foreign), (b"csv", foreign), (b"\xff", foreign)
     )
-    assert ledger.position == Position(5, NOON, {"a": 1})
+    assert ledger.position == SourceOffset(5, NOON, {"a": 1})
 
 
 @pytest.mark.parametrize("key", [b"csv", b"csv/range/1", b"csv/file/abc"])
@@ -55,14 +55,15 @@ def test_row_22_once_the_sources_own_record_is_gone_it_ends_with_a_way_on(
     monkeypatch: pytest.MonkeyPatch, foreign: bytes, key: bytes
 ) -> None:
     with pytest.raises(
-        Refused, match=f"source-positions holds under the key {key.decode()} .*contracts acls"
+        Refused,
+        match=f"source-positions holds a foreign record under the key {key.decode()} .*contracts acls",
     ):
         read_back(monkeypatch, (key, foreign))
 
 
 def test_row_22_what_the_source_wrote_afterwards_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = read_back(monkeypatch, (b"csv", b"foreign"), (b"csv", position(6)))
-    assert ledger.position == Position(6, NOON, {"a": 1})
+    assert ledger.position == SourceOffset(6, NOON, {"a": 1})
 
 
 def test_row_23_a_position_whose_id_was_lost_is_no_reason_to_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +76,7 @@ def test_row_23_a_position_whose_id_was_lost_is_no_reason_to_go_back(monkeypatch
 def log() -> Log:
     """As it decodes: without servers."""
     made = Log.__new__(Log)
-    made._own = Own(Codec(Registered({7: ('"string"', "AVRO")}), 1, load("sale_event")), "csv")
+    made._own = OwnEvents(Codec(Registered({7: ('"string"', "AVRO")}), 1, load("sale_event")), "csv")
     made._source = "csv"
     return made
 
@@ -107,17 +108,15 @@ def test_row_23_a_lost_value_of_another_source_is_nothing_of_the_files(log: Log)
     assert log._event(header(7) + sale(source="postgres")[5:]) is None
 
 
-PAYMENT = {
-    "source": "soap",
-    "seq": 5,
-    "payment_id": "p",
-    "sale_id": "s",
-    "status": "SETTLED",
-    "amount": Decimal("1.0000"),
-    "currency": "EUR",
-    "confirmed_at": NOON,
-    "recorded_at": NOON,
-}
+PAYMENT = confirmation(
+    5,
+    payment_id="p",
+    sale_id="s",
+    status="SETTLED",
+    amount=Decimal("1.0000"),
+    confirmed_at=NOON,
+    recorded_at=NOON,
+)
 PAYMENTS = Codec(Registered({7: ('"string"', "AVRO")}), 1, load("payment_confirmation"))
 
 
@@ -141,4 +140,4 @@ def test_row_21_a_seq_that_no_source_reaches_is_passed_over_with_one_line(
     assert list(_seqs(PAYMENTS, "soap", [payment(seq=4), *foreign, payment(seq=5)])) == [4, 5]
     assert list(_seqs(PAYMENTS, "soap", [payment(seq=MOST_SEQ)])) == [MOST_SEQ]
     said = capfd.readouterr()
-    assert (said.out + said.err).count("no source has come so far") == 1
+    assert (said.out + said.err).count("its seq is above any that a source assigns") == 1

@@ -10,19 +10,19 @@ from functools import partial
 
 import pytest
 
-from sources.errors import Refused
+from kafka_client.errors import Refused
+from sources.postgres.capture_state import CaptureState
 from sources.postgres.database import Identity
-from sources.postgres.history import NONE, History, Place, Witness
+from sources.postgres.history import NONE, History, StreamPosition, Witness
 from sources.postgres.pgoutput import Begin, begin
 from sources.postgres.stream import Stream
-from sources.postgres.where import Where
-from tests.unit.sources import wire
+from tests.support import pgoutput_messages as wire
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LAST = begin(wire.begin(40, NOON, xid=9))
 
 
-def resumed(place: Place, witness: Witness, confirmed: int) -> Stream:
+def resumed(place: StreamPosition, witness: Witness, confirmed: int) -> Stream:
     made = Stream("public", "sales", wire.RELID, place, History(place, witness, confirmed), wire.Catalog())
     made.feed(wire.relation())
     made.feed(wire.relation(relid=9, name="stores", columns={"id": 23}))
@@ -52,7 +52,7 @@ ANOTHER_HISTORY: dict[str, Sequence[bytes]] = {
 @pytest.mark.parametrize("behind", ["a transaction", "silence"])
 @pytest.mark.parametrize("shown", ANOTHER_HISTORY)
 def test_row_1_another_history_below_the_position_is_refused(shown: str, behind: str) -> None:
-    made = resumed(Place(100), Witness(LAST), confirmed=20)
+    made = resumed(StreamPosition(100), Witness(LAST), confirmed=20)
     for message in ANOTHER_HISTORY[shown]:
         made.feed(message)
     made.pass_to(99)
@@ -79,20 +79,20 @@ def test_row_1_another_history_below_the_position_is_refused(shown: str, behind:
 def test_row_1_the_same_history_is_gone_on_with(
     last: Begin | None, confirmed: int, shown: list[bytes]
 ) -> None:
-    made = resumed(Place(100), Witness(last), confirmed)
+    made = resumed(StreamPosition(100), Witness(last), confirmed)
     for message in shown:
         made.feed(message)
     assert not made.is_proven
     for message in transaction(100, xid=12):
         made.feed(message)
     assert made.is_proven
-    assert [segment.begin.lsn for segment in made.take()] == [100]
+    assert [transaction.begin.lsn for transaction in made.take()] == [100]
     assert made.witness.last is not None
     assert made.witness.last.lsn == 100
 
 
 def test_row_1_the_first_sale_below_the_position_is_another_history() -> None:
-    made = resumed(Place(100), Witness(NONE), confirmed=20)
+    made = resumed(StreamPosition(100), Witness(NONE), confirmed=20)
     for message in transaction(60):
         made.feed(message)
     with pytest.raises(Refused, match=r"was none, and now is transaction 9 at 0/0000003C"):
@@ -103,17 +103,17 @@ CUT = begin(wire.begin(120, NOON, xid=9))
 
 
 def test_row_1_a_cut_transaction_has_to_come_again() -> None:
-    place, witness = Place(100, 120, 2), Witness(LAST, CUT)
+    place, witness = StreamPosition(100, 120, 2), Witness(LAST, CUT)
     made = resumed(place, witness, confirmed=100)
     made.pass_to(110)
     assert not made.is_proven
     for message in transaction(120, rows=3)[:-1]:
         made.feed(message)
     assert made.is_proven
-    assert made.place == Place(110, 120, 3)
+    assert made.place == StreamPosition(110, 120, 3)
     assert made.witness == witness
     made.feed(transaction(120)[-1])
-    assert [len(segment.halves) for segment in made.take()] == [1]
+    assert [len(transaction.events) for transaction in made.take()] == [1]
     assert made.witness == Witness(CUT)
 
 
@@ -128,22 +128,24 @@ def test_row_1_a_cut_transaction_has_to_come_again() -> None:
     ],
 )
 def test_row_1_another_transaction_where_one_was_cut_is_refused(shown: list[bytes]) -> None:
-    made = resumed(Place(100, 120, 2), Witness(LAST, CUT), confirmed=100)
+    made = resumed(StreamPosition(100, 120, 2), Witness(LAST, CUT), confirmed=100)
     with pytest.raises(Refused, match="was put back"):
         deque(map(made.feed, shown))
     assert made.take() == []
 
 
 def test_row_1_silence_where_a_transaction_was_cut_is_refused() -> None:
-    made = resumed(Place(100, 120, 2), Witness(LAST, CUT), confirmed=100)
+    made = resumed(StreamPosition(100, 120, 2), Witness(LAST, CUT), confirmed=100)
     with pytest.raises(Refused, match="was taken in part and is not there"):
         made.pass_to(121)
 
 
 def test_positions_with_and_without_a_witness_are_read() -> None:
-    where = Where(Identity("1", 1), "slot", Place(100, 120, 2), "done", witness=Witness(LAST, CUT))
+    where = CaptureState(
+        Identity("1", 1), "slot", StreamPosition(100, 120, 2), "done", witness=Witness(LAST, CUT)
+    )
     detail = json.loads(json.dumps(where.to_json()))
-    assert Where.from_json(detail) == where
-    assert Where.from_json({**detail, "witness": None}).witness == Witness(None, CUT)
+    assert CaptureState.from_json(detail) == where
+    assert CaptureState.from_json({**detail, "witness": None}).witness == Witness(None, CUT)
     former = {key: value for key, value in detail.items() if "witness" not in key}
-    assert Where.from_json(former).witness == Witness(None)
+    assert CaptureState.from_json(former).witness == Witness(None)

@@ -6,44 +6,44 @@ from contracts import datasets
 from contracts.columns import SALE_COLUMNS
 from contracts.schemas import load
 from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SALES_EVENTS, Topic
-from observability.lineage.hops import Job, Kind, Made
+from lineage.model import Job, OutputDataset, Transformation
 from sources import lineage
 
 # What each source gives its events by itself.
 OWN = {"source", "seq", "operation", "recorded_at"}
 
 
-def made(job: Job, topic: Topic) -> Made:
+def made(job: Job, topic: Topic) -> OutputDataset:
     return next(one for one in job.outputs if one.dataset == datasets.topic(topic))
 
 
-def kinds(job: Job, topic: Topic, name: str) -> list[tuple[str, str, Kind]]:
+def kinds(job: Job, topic: Topic, name: str) -> list[tuple[str, str, Transformation]]:
     return [(one.dataset.name, one.column, one.kind) for one in made(job, topic).columns[name]]
 
 
 def test_what_a_reversal_negates_is_no_identity() -> None:
     job = lineage.capture("public.sales")
     for name in ("quantity", "amount"):
-        assert kinds(job, SALES_EVENTS, name) == [("public.sales", name, Kind.TRANSFORMATION)]
-    assert kinds(job, SALES_EVENTS, "city") == [("public.sales", "city", Kind.IDENTITY)]
-    assert kinds(job, SALES_EVENTS, "recorded_at") == [("public.sales", "sold_at", Kind.IDENTITY)]
+        assert kinds(job, SALES_EVENTS, name) == [("public.sales", name, Transformation.TRANSFORMATION)]
+    assert kinds(job, SALES_EVENTS, "city") == [("public.sales", "city", Transformation.IDENTITY)]
+    assert kinds(job, SALES_EVENTS, "recorded_at") == [("public.sales", "sold_at", Transformation.IDENTITY)]
 
 
 def test_a_correction_in_a_file_reverses_what_was_said_before() -> None:
     job = lineage.csv()
     assert {read.dataset for read in job.inputs} == {datasets.CSV_INBOX, datasets.CSV_SALES}
     assert kinds(job, SALES_EVENTS, "city") == [
-        ("inbox", "city", Kind.IDENTITY),
-        ("public.csv_sales", "city", Kind.IDENTITY),
+        ("inbox", "city", Transformation.IDENTITY),
+        ("public.csv_sales", "city", Transformation.IDENTITY),
     ]
     assert kinds(job, SALES_EVENTS, "amount") == [
-        ("inbox", "amount", Kind.TRANSFORMATION),
-        ("public.csv_sales", "amount", Kind.TRANSFORMATION),
+        ("inbox", "amount", Transformation.TRANSFORMATION),
+        ("public.csv_sales", "amount", Transformation.TRANSFORMATION),
     ]
     whole = {(one.dataset, one.column, one.kind) for one in made(job, SALES_EVENTS).whole}
     for dataset in (datasets.CSV_INBOX, datasets.CSV_SALES):
-        assert (dataset, "sale_id", Kind.JOIN) in whole
-        assert (dataset, "amount", Kind.FILTER) in whole
+        assert (dataset, "sale_id", Transformation.JOIN) in whole
+        assert (dataset, "amount", Transformation.FILTER) in whole
 
 
 def test_what_is_read_from_text_is_no_identity() -> None:
@@ -52,18 +52,18 @@ def test_what_is_read_from_text_is_no_identity() -> None:
         name: kinds(job, PAYMENT_CONFIRMATIONS, name)[0][2] for name in ("amount", "confirmed_at", "status")
     }
     assert of == {
-        "amount": Kind.TRANSFORMATION,
-        "confirmed_at": Kind.TRANSFORMATION,
-        "status": Kind.IDENTITY,
+        "amount": Transformation.TRANSFORMATION,
+        "confirmed_at": Transformation.TRANSFORMATION,
+        "status": Transformation.IDENTITY,
     }
 
 
 def test_the_columns_of_every_input_and_output_have_types() -> None:
     jobs = (lineage.capture("public.sales"), lineage.csv(), lineage.soap())
     for job in jobs:
-        for found in (*job.inputs, *job.outputs):
-            assert found.schema
-            assert all(column.type for column in found.schema)
+        for schema in [each.schema for each in job.inputs] + [each.schema for each in job.outputs]:
+            assert schema
+            assert all(column.type for column in schema)
     types = {column.name: column.type for column in jobs[0].inputs[0].schema}
     assert tuple(types) == SALE_COLUMNS
     assert [types[name] for name in ("sold_at", "quantity", "amount")] == [
@@ -83,4 +83,4 @@ def test_what_may_be_refused_decides_and_is_told_as_it_came() -> None:
         dead, events = made(job, DEAD_LETTERS), job.outputs[0]
         assert {one.column for one in dead.columns["value"]} == names
         for one in (dead, events):
-            assert {origin.column for origin in one.whole if origin.kind == Kind.FILTER} >= names
+            assert {origin.column for origin in one.whole if origin.kind == Transformation.FILTER} >= names

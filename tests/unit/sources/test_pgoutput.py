@@ -8,7 +8,7 @@ import pytest
 
 from sources.postgres import pgoutput
 from sources.postgres.pgoutput import UNCHANGED, Begin, Change, Column, Commit, ProtocolError
-from tests.unit.sources import wire
+from tests.support import pgoutput_messages as wire
 
 AT = datetime(2026, 11, 22, 18, 3, 35, 1, tzinfo=UTC)
 MICROS = int(AT.timestamp()) * 1_000_000 + 1

@@ -6,8 +6,8 @@ import httpx2
 import pytest
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from sources.errors import Interrupted, Refused
-from sources.ledger import registry_answers
+from kafka_client.errors import Refused, Retriable
+from sources.position_store import registry_answers
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from sources.ledger import registry_answers
 )
 def test_a_registry_that_is_away_interrupts_and_is_waited_for(error: Exception) -> None:
     sentence = "the schema registry does not answer .*: start it; this goes on by itself"
-    with pytest.raises(Interrupted, match=sentence) as raised, registry_answers():
+    with pytest.raises(Retriable, match=sentence) as raised, registry_answers():
         raise error
     assert raised.value.on == "registry"
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import texts
-from contracts.registry import header
 from contracts.schemas import load
-from sources import avro
+from kafka_client import avro
+from kafka_client.registry import header
 from sources.postgres.rows import COLUMNS, MAX_BYTES, SHOWN_BYTES, Dead, Encoder, as_json, unscaled
-from tests.unit.sources import wire
+from tests.support import pgoutput_messages as wire
 
 SCHEMA = fastavro.parse_schema(load("sale_event"))
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=300)
@@ -132,7 +132,7 @@ def test_the_blanks_that_pad_a_currency_go(sent: bytes, shown: str) -> None:
     ],
 )
 def test_both_halves_of_what_no_event_can_hold_are_dead(
-    changed: dict[str, bytes | None], reason: str, reversal: bool
+    changed: dict[str, Any], reason: str, reversal: bool
 ) -> None:
     found = encode(wire.sale(**changed), reversal)
     assert isinstance(found, Dead)
@@ -175,10 +175,10 @@ def test_row_15_a_description_costs_no_sale() -> None:
     )
 )
 def test_rows_that_are_read_together_are_read_as_each_alone(found: list[tuple[str, bool]]) -> None:
-    halves = [(reversal, wire.sale(city=city.encode())) for city, reversal in found]
+    events = [(reversal, wire.sale(city=city.encode())) for city, reversal in found]
     records: list[tuple[bytes, bytes]] = []
-    _, dead = Encoder(7, "postgres").encode(halves, 5, 1, records)
-    alone = [encode(values, reversal, recorded_at=5) for reversal, values in halves]
+    _, dead = Encoder(7, "postgres").encode(events, 5, 1, records)
+    alone = [encode(values, reversal, recorded_at=5) for reversal, values in events]
     assert [read(value) | {"seq": 0} for _, value in records] == [
         read(one) | {"seq": 0} for one in alone if isinstance(one, bytes)
     ]

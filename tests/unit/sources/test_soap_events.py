@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.registry import Codec
 from contracts.schemas import load
+from kafka_client.registry import Codec
 from sources.soap.confirmation import Confirmation, normal, refusal
 from sources.soap.events import Encoder
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from contracts.soap import NAMESPACE, WSDL
+from kafka_client.errors import ElectroRedError, Refused
 from simulators.payments import envelope
-from sources.errors import Refused, SourceError
 from sources.soap.confirmation import Confirmation
 from sources.soap.errors import Faulted, Unavailable, Untrusted
 from sources.soap.following import behind, refuse_mostly_bad
@@ -86,7 +86,7 @@ def test_row_19_a_value_is_the_whole_text_or_the_record_is_refused(texts: dict[s
     is_clean = not any(mark in text for text in texts.values() for mark in FORBIDDEN)
     try:
         found = read(page(**texts))
-    except SourceError:
+    except ElectroRedError:
         assert not is_clean
         return
     assert (found.next_cursor, found.more) == ("c1", True)

@@ -4,43 +4,47 @@ from __future__ import annotations
 
 import pytest
 
-from sources.errors import Refused
-from sources.postgres.history import UNCHANGED_TABLE, History, Place
+from kafka_client.errors import Refused
+from sources.postgres.history import UNCHANGED_TABLE, History, StreamPosition
 from sources.postgres.lsn import lsn_number, lsn_text
 from sources.postgres.pgoutput import ProtocolError
-from sources.postgres.rows import Half
+from sources.postgres.rows import ChangeEvent
 from sources.postgres.stream import Stream, check_columns
-from tests.unit.sources import wire
+from tests.support import pgoutput_messages as wire
 
 
-def empty(place: Place, catalog: wire.Catalog | None = None) -> Stream:
+def empty(place: StreamPosition, catalog: wire.Catalog | None = None) -> Stream:
     """A stream whose slot stands at the place."""
     history = History(place, UNCHANGED_TABLE, place.lsn)
     return Stream("public", "sales", wire.RELID, place, history, catalog or wire.Catalog())
 
 
-def stream(place: Place, *messages: bytes) -> Stream:
+def stream(place: StreamPosition, *messages: bytes) -> Stream:
     made = empty(place)
     for message in (wire.relation(), *messages):
         made.feed(message)
     return made
 
 
-def halves(made: Stream) -> list[Half]:
-    return [half for segment in made.take() for half in segment.halves]
+def events(made: Stream) -> list[ChangeEvent]:
+    return [event for transaction in made.take() for event in transaction.events]
 
 
 A, B = tuple(wire.sale("a")), tuple(wire.sale("b"))
 
 
 def test_an_insert_is_a_sale_and_a_delete_a_reversal() -> None:
-    made = stream(Place(0), wire.begin(10), wire.insert([*A]), wire.delete([*B]), wire.commit(10, 20))
-    assert halves(made) == [(False, A), (True, B)]
-    assert made.place == Place(20)
+    made = stream(
+        StreamPosition(0), wire.begin(10), wire.insert([*A]), wire.delete([*B]), wire.commit(10, 20)
+    )
+    assert events(made) == [(False, A), (True, B)]
+    assert made.place == StreamPosition(20)
 
 
 def test_an_update_is_a_reversal_and_a_sale() -> None:
-    assert halves(stream(Place(0), wire.begin(10), wire.update([*A], [*B]), wire.commit(10, 20))) == [
+    assert events(
+        stream(StreamPosition(0), wire.begin(10), wire.update([*A], [*B]), wire.commit(10, 20))
+    ) == [
         (True, A),
         (False, B),
     ]
@@ -48,19 +52,19 @@ def test_an_update_is_a_reversal_and_a_sale() -> None:
 
 def test_update_of_equal_columns_emits_nothing() -> None:
     columns = wire.TYPES | {"note": 25}
-    made = empty(Place(0))
+    made = empty(StreamPosition(0))
     for message in (wire.relation(columns=columns), wire.begin(10), wire.update([*A, b"old"], [*A, b"new"])):
         made.feed(message)
-    assert made.place == Place(0, 10, 1)
+    assert made.place == StreamPosition(0, 10, 1)
     made.feed(wire.commit(10, 20))
-    assert halves(made) == []
-    assert made.place == Place(20)
+    assert events(made) == []
+    assert made.place == StreamPosition(20)
 
 
 def test_an_unchanged_large_value_comes_from_the_old_row() -> None:
     new: list[object] = [*wire.sale("b", product=None)]
     new[6] = wire.UNCHANGED
-    assert halves(stream(Place(0), wire.begin(10), wire.update([*A], new), wire.commit(10, 20))) == [
+    assert events(stream(StreamPosition(0), wire.begin(10), wire.update([*A], new), wire.commit(10, 20))) == [
         (True, A),
         (False, B),
     ]
@@ -68,43 +72,45 @@ def test_an_unchanged_large_value_comes_from_the_old_row() -> None:
 
 def test_columns_may_stand_in_any_order_among_others() -> None:
     names = ["note", *reversed(wire.TYPES)]
-    made = empty(Place(0), wire.Catalog(names[1:]))
+    made = empty(StreamPosition(0), wire.Catalog(names[1:]))
     made.feed(wire.relation(columns={name: wire.TYPES.get(name, 25) for name in names}))
     made.feed(wire.begin(10))
     made.feed(wire.insert([b"x", *reversed(A)]))
-    assert halves(made) == [(False, A)]
+    assert events(made) == [(False, A)]
 
 
 def test_other_tables_of_the_publication_are_passed_over() -> None:
-    made = stream(Place(0), wire.relation(relid=9, name="stores", columns={"id": 23}), wire.begin(10))
+    made = stream(
+        StreamPosition(0), wire.relation(relid=9, name="stores", columns={"id": 23}), wire.begin(10)
+    )
     made.feed(wire.insert([b"x"], relid=9))
     made.feed(wire.truncate(9))
-    assert made.place == Place(0, 10, 0)
-    assert halves(made) == []
+    assert made.place == StreamPosition(0, 10, 0)
+    assert events(made) == []
 
 
 @pytest.mark.parametrize(
     "message", [wire.update([*A], [*B], b"K"), wire.update(None, [*B]), wire.delete([*A], b"K")]
 )
 def test_a_change_without_the_old_row_stops_before_the_position_moves(message: bytes) -> None:
-    made = stream(Place(5), wire.begin(10), wire.insert([*A]))
+    made = stream(StreamPosition(5), wire.begin(10), wire.insert([*A]))
     with pytest.raises(Refused, match="replica identity full"):
         made.feed(message)
-    assert made.place == Place(5, 10, 1)
+    assert made.place == StreamPosition(5, 10, 1)
 
 
 def test_a_truncate_stops_before_the_position_moves() -> None:
-    made = stream(Place(5), wire.begin(10))
+    made = stream(StreamPosition(5), wire.begin(10))
     with pytest.raises(Refused, match="TRUNCATE"):
         made.feed(wire.truncate(9, wire.RELID))
-    assert made.place == Place(5, 10, 0)
+    assert made.place == StreamPosition(5, 10, 0)
 
 
 def test_a_dropped_column_stops_before_the_position_moves() -> None:
-    made = stream(Place(5), wire.begin(10))
+    made = stream(StreamPosition(5), wire.begin(10))
     with pytest.raises(Refused, match="no column city"):
         made.feed(wire.relation(columns={name: oid for name, oid in wire.TYPES.items() if name != "city"}))
-    assert made.place == Place(5, 10, 0)
+    assert made.place == StreamPosition(5, 10, 0)
 
 
 def test_a_column_of_another_type_is_refused() -> None:
@@ -114,7 +120,7 @@ def test_a_column_of_another_type_is_refused() -> None:
 
 def test_row_2_the_catalog_is_asked_before_a_change_behind_a_description_is_taken() -> None:
     catalog = wire.Catalog()
-    made = empty(Place(5), catalog)
+    made = empty(StreamPosition(5), catalog)
     made.feed(wire.begin(10, xid=77))
     made.feed(wire.relation(relid=9, name="stores", columns={"id": 23}))
     assert catalog.looked == []
@@ -125,11 +131,11 @@ def test_row_2_the_catalog_is_asked_before_a_change_behind_a_description_is_take
 
 def test_row_2_columns_that_had_each_others_names_stop_before_the_position_moves() -> None:
     """That the names were changed back does not show in the catalog any more; the order of the columns does."""
-    made = stream(Place(5), wire.begin(10))
+    made = stream(StreamPosition(5), wire.begin(10))
     swap = {"city": "country", "country": "city"}
     with pytest.raises(Refused, match="had each other's names"):
         made.feed(wire.relation(columns={swap.get(name, name): oid for name, oid in wire.TYPES.items()}))
-    assert made.place == Place(5, 10, 0)
+    assert made.place == StreamPosition(5, 10, 0)
 
 
 SWAPPED = {{"city": "country", "country": "city"}.get(name, name): oid for name, oid in wire.TYPES.items()}
@@ -138,7 +144,7 @@ ANEW = [*(name for name in wire.TYPES if name != "city"), "city"]
 
 
 def test_row_2_what_was_before_an_accepted_change_has_the_order_of_before() -> None:
-    made = empty(Place(5), wire.Catalog(ANEW, list(wire.TYPES)))
+    made = empty(StreamPosition(5), wire.Catalog(ANEW, list(wire.TYPES)))
     for message in (wire.begin(10), wire.relation(), wire.insert([*A]), wire.commit(10, 20)):
         made.feed(message)
     columns = {name: wire.TYPES[name] for name in ANEW}
@@ -146,78 +152,82 @@ def test_row_2_what_was_before_an_accepted_change_has_the_order_of_before() -> N
     made.feed(wire.begin(30))
     made.feed(wire.relation(columns=columns))
     made.feed(wire.insert([values[name] for name in ANEW]))
-    assert halves(made) == [(False, A), (False, B)]
+    assert events(made) == [(False, A), (False, B)]
     with pytest.raises(Refused, match="stood in another order"):
         made.feed(wire.relation(columns=SWAPPED))
 
 
 def test_row_2_the_order_of_what_is_in_the_log_is_nobodys_concern_until_a_change_is_taken_by_it() -> None:
-    made = empty(Place(30))
+    made = empty(StreamPosition(30))
     for message in (wire.begin(10), wire.relation(columns=SWAPPED), wire.insert([*A]), wire.commit(10, 20)):
         made.feed(message)
-    assert halves(made) == []
+    assert events(made) == []
     made.feed(wire.begin(30))
     with pytest.raises(Refused, match="had each other's names"):
         made.feed(wire.insert([*A]))
     made.feed(wire.relation())
     made.feed(wire.insert([*A]))
-    assert halves(made) == [(False, A)]
+    assert events(made) == [(False, A)]
 
 
 def test_a_cut_transaction_goes_on_where_it_was_left() -> None:
     rows = [wire.sale(str(n)) for n in range(6)]
     messages = [wire.begin(10), *(wire.insert([*row]) for row in rows), wire.commit(10, 20)]
-    first = stream(Place(5), *messages[:4])
-    taken = halves(first)
+    first = stream(StreamPosition(5), *messages[:4])
+    taken = events(first)
     assert first.is_inside
-    assert first.place == Place(5, 10, 3)
+    assert first.place == StreamPosition(5, 10, 3)
     # The same stream goes on …
     for message in messages[4:]:
         first.feed(message)
-    assert taken + halves(first) == [(False, tuple(row)) for row in rows]
+    assert taken + events(first) == [(False, tuple(row)) for row in rows]
     # … and so does another one that begins there, and is cut once more before it has caught up.
-    again = stream(Place(5, 10, 3), *messages[:2])
-    assert again.place == Place(5, 10, 3)
-    assert halves(again) == []
+    again = stream(StreamPosition(5, 10, 3), *messages[:2])
+    assert again.place == StreamPosition(5, 10, 3)
+    assert events(again) == []
     for message in messages[2:]:
         again.feed(message)
-    assert halves(again) == [(False, tuple(row)) for row in rows[3:]]
-    assert again.place == Place(20)
+    assert events(again) == [(False, tuple(row)) for row in rows[3:]]
+    assert again.place == StreamPosition(20)
 
 
 def test_a_transaction_that_is_done_already_is_passed_over() -> None:
-    made = stream(Place(30), wire.begin(10), wire.insert([*A]))
-    assert made.place == Place(30)
+    made = stream(StreamPosition(30), wire.begin(10), wire.insert([*A]))
+    assert made.place == StreamPosition(30)
     made.feed(wire.commit(10, 20))
-    assert made.place == Place(30)
+    assert made.place == StreamPosition(30)
     made.feed(wire.begin(30))
     made.feed(wire.insert([*B]))
-    assert halves(made) == [(False, B)]
+    assert events(made) == [(False, B)]
 
 
 def test_silence_moves_the_place_only_between_transactions() -> None:
-    made = stream(Place(5))
+    made = stream(StreamPosition(5))
     made.pass_to(8)
-    assert made.place == Place(8)
+    assert made.place == StreamPosition(8)
     made.feed(wire.begin(10))
     made.pass_to(10)
     assert made.place.lsn == 8
 
 
-def test_segments_keep_transactions_apart() -> None:
+def test_batches_keep_transactions_apart() -> None:
     made = stream(
-        Place(0), wire.begin(10, xid=1), wire.insert([*A]), wire.commit(10, 20), wire.begin(30, xid=2)
+        StreamPosition(0),
+        wire.begin(10, xid=1),
+        wire.insert([*A]),
+        wire.commit(10, 20),
+        wire.begin(30, xid=2),
     )
     made.feed(wire.insert([*B]))
-    assert [(s.begin.xid, len(s.halves)) for s in made.take()] == [(1, 1), (2, 1)]
+    assert [(t.begin.xid, len(t.events)) for t in made.take()] == [(1, 1), (2, 1)]
     assert made.take() == []
 
 
 def test_an_unknown_message_is_an_error() -> None:
     with pytest.raises(ProtocolError):
-        stream(Place(0), b"?")
+        stream(StreamPosition(0), b"?")
     with pytest.raises(ProtocolError):
-        stream(Place(0), wire.commit(1, 2))
+        stream(StreamPosition(0), wire.commit(1, 2))
 
 
 def test_positions_are_written_as_postgresql_writes_them() -> None:

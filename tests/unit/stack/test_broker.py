@@ -52,4 +52,4 @@ def test_a_controller_that_ends_before_is_an_error_with_its_own_words() -> None:
         _until_fenced(iter([_REGISTERED, _CHANGED.format(-1), _ACTIVE, "no space left\n"]))[-1]
         == "no space left"
     )
-    assert _until_fenced(iter([])) == ["the controller ended without a word"]
+    assert _until_fenced(iter([])) == ["the controller ended without output"]

@@ -12,7 +12,7 @@ import pytest
 
 from contracts.settings import LogSettings
 from observability import logs
-from stack.ends import End, Words, ends, words
+from stack.ends import End, EndReason, end_reason, ends
 
 BEGAN = datetime(2026, 11, 30, 13, 0, 0).astimezone().timestamp()
 FAILED = End(BEGAN, BEGAN + 2, "exit status 1")
@@ -64,23 +64,23 @@ def test_row_28_a_refusal_is_its_sentence(write: Write) -> None:
     write(0.5, "info", "following", generation="g1")
     write(1.0, "error", "lineage waits", reason="connection refused")
     log = write(1.5, "error", "stopped", reason=REFUSED)
-    assert words(log, FAILED) == Words(REFUSED, refused=True)
+    assert end_reason(log, FAILED) == EndReason(REFUSED, refused=True)
 
 
 def test_row_28_a_healthy_line_is_no_reason_and_neither_is_what_an_earlier_life_said(write: Write) -> None:
     write(-20, "error", "stopped", reason="of before")
     write(0.5, "info", "following", generation="g1")
     log = write(1.5, "warning", "a server is away, retried", reason="connection refused")
-    assert words(log, KILLED) == Words("terminated by SIGKILL; it logged no error")
-    assert words(log, FAILED) == Words("exit status 1; it logged no error")
+    assert end_reason(log, KILLED) == EndReason("terminated by SIGKILL; it logged no error")
+    assert end_reason(log, FAILED) == EndReason("exit status 1; it logged no error")
     # A life that said nothing has no words of another's.
     late = End(BEGAN + 60, BEGAN + 61, "exit status 1")
-    assert words(log, late) == Words("exit status 1; it logged no error")
+    assert end_reason(log, late) == EndReason("exit status 1; it logged no error")
 
 
 def test_row_28_an_error_that_did_not_end_it_stands_behind_what_did(write: Write) -> None:
     log = write(1.0, "error", "generation is given up", reason="broken")
-    assert words(log, KILLED) == Words("terminated by SIGKILL: generation is given up: broken")
+    assert end_reason(log, KILLED) == EndReason("terminated by SIGKILL: generation is given up: broken")
 
 
 @pytest.mark.parametrize(
@@ -88,31 +88,31 @@ def test_row_28_an_error_that_did_not_end_it_stands_behind_what_did(write: Write
     [
         (
             'Traceback (most recent call last):\n  File "a.py", line 1\n    f()\nValueError: no time zone\n',
-            Words("exit status 1: ValueError: no time zone"),
+            EndReason("exit status 1: ValueError: no time zone"),
         ),
         (
             "╭──── Traceback (most recent call last) ────╮\n│ a.py:1 in f │\n╰────╯\nKeyError: 'x'\n",
-            Words("exit status 1: KeyError: 'x'"),
+            EndReason("exit status 1: KeyError: 'x'"),
         ),
         (
             "error: ELECTRORED_KAFKA_BOOTSTRAP: Field required\n",
-            Words("ELECTRORED_KAFKA_BOOTSTRAP: Field required", True),
+            EndReason("ELECTRORED_KAFKA_BOOTSTRAP: Field required", True),
         ),
-        ("reason of death\n%3|1.2|FAIL| librdkafka says so\n\n", Words("exit status 1: reason of death")),
+        ("reason of death\n%3|1.2|FAIL| librdkafka says so\n\n", EndReason("exit status 1: reason of death")),
         (
             "[2026-11-30 13:00:00,1] INFO started\n[2026-11-30 13:00:01,1] ERROR Exiting Kafka\n"
             "[2026-11-30 13:00:01,2] INFO bye\n",
-            Words("exit status 1: Exiting Kafka"),
+            EndReason("exit status 1: Exiting Kafka"),
         ),
         (
             "2026-11-30 13:00:00.1 UTC [7] LOG:  starting\n2026-11-30 13:00:00.2 UTC [7] FATAL:  no space left\n",
-            Words("exit status 1: no space left"),
+            EndReason("exit status 1: no space left"),
         ),
-        ("", Words("exit status 1; it logged no error")),
+        ("", EndReason("exit status 1; it logged no error")),
     ],
 )
-def test_row_28_what_others_print_is_read_too(tmp_path: Path, text: str, said: Words) -> None:
+def test_row_28_what_others_print_is_read_too(tmp_path: Path, text: str, said: EndReason) -> None:
     log = tmp_path / "log"
-    assert words(log, FAILED) == Words("exit status 1; it logged no error")
+    assert end_reason(log, FAILED) == EndReason("exit status 1; it logged no error")
     log.write_text(text)
-    assert words(log, FAILED) == said
+    assert end_reason(log, FAILED) == said

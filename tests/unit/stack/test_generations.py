@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 from typer.testing import CliRunner
 
-from stack import answers, cli
+from stack import cli, commands
 from stack.errors import StackError
 from stack.layout import FORMAT
 from stack.supervisor import Supervisor
@@ -32,7 +32,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str]
     return started
 
 
-@pytest.mark.parametrize("command", answers.GENERATIONS)
+@pytest.mark.parametrize("command", commands.GENERATIONS)
 def test_arguments_and_exit_code_pass_through(
     tmp_path: Path, run: list[tuple[list[str], dict[str, str]]], command: str
 ) -> None:
@@ -40,7 +40,7 @@ def test_arguments_and_exit_code_pass_through(
     asked = [command, "--state-dir", str(tmp_path), *arguments]
     assert CliRunner().invoke(cli.app, asked).exit_code == 7
     ((started, environment),) = run
-    assert started == [sys.executable, "-P", "-c", answers.STREAMING, command, *arguments]
+    assert started == [sys.executable, "-P", "-c", commands.STREAMING, command, *arguments]
     assert "//electrored_results:" in environment["ELECTRORED_RESULTS_DB_URL"], "who may write results"
     assert environment["ELECTRORED_STATE_DIR"] == str(tmp_path)
 

@@ -36,7 +36,7 @@ def test_what_only_decides_is_one_line() -> None:
         "step": step("view", "", step("state", "AGGREGATION", *deciding)),
     }
     out = io.StringIO()
-    Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
+    Console(file=out, width=200).print(lineage.tree(answer, deciding=True), highlight=False)
     lines = [line.strip() for line in out.getvalue().splitlines()]
     assert lines == [
         "view.total  kafka://k:1",
@@ -45,10 +45,22 @@ def test_what_only_decides_is_one_line() -> None:
     ]
 
 
+def test_without_all_there_is_only_what_a_value_is_made_of() -> None:
+    made = step("state", "AGGREGATION", step("log", "FILTER", column="seq"))
+    made["transformations"].append({"type": "INDIRECT", "subtype": "FILTER", "description": ""})
+    out = io.StringIO()
+    tree = lineage.tree({"direction": "upstream", "step": step("view", "", made)}, deciding=False)
+    Console(file=out, width=200).print(tree, highlight=False)
+    assert [line.strip() for line in out.getvalue().splitlines()] == [
+        "view.total  kafka://k:1",
+        "└── state.total  kafka://k:1  aggregation · j",
+    ]
+
+
 def test_on_the_way_back_it_decides_over_what_comes_of_it() -> None:
     answer = {"direction": "downstream", "step": step("log", "", step("state", "FILTER"))}
     out = io.StringIO()
-    Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
+    Console(file=out, width=200).print(lineage.tree(answer, deciding=True), highlight=False)
     assert "└── decides over state: total (filter) · j" in out.getvalue()
 
 
@@ -63,16 +75,16 @@ def test_an_api_that_is_away_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_dataset_that_nobody_told_of_is_the_api_s_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        httpx, "get", lambda *_, **__: httpx.Response(404, json={"detail": "no job told of x"})
+        httpx, "get", lambda *_, **__: httpx.Response(404, json={"detail": "no job reads or writes x"})
     )
-    with pytest.raises(StackError, match="no job told of x"):
+    with pytest.raises(StackError, match="no job reads or writes x"):
         lineage.ask("http://127.0.0.1:1", "x", "upstream")
 
 
 def test_an_answer_of_somebody_else_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for answer in (httpx.Response(502, text="<html>"), httpx.Response(404, json=["not found"])):
         monkeypatch.setattr(httpx, "get", lambda *_, _answer=answer, **__: _answer)
-        with pytest.raises(StackError, match="no answer of the API's"):
+        with pytest.raises(StackError, match="a body that is not the API's"):
             lineage.ask("http://127.0.0.1:1", "x", "upstream")
 
 
@@ -82,6 +94,6 @@ def test_names_are_shown_as_they_are() -> None:
         "direction": "upstream",
         "step": step("file[/red].csv", "", step("[bold]log", "FILTER", column="[x]")),
     }
-    Console(file=out, width=200).print(lineage.tree(answer), highlight=False)
+    Console(file=out, width=200).print(lineage.tree(answer, deciding=True), highlight=False)
     assert "file[/red].csv.total" in out.getvalue()
     assert "[bold]log: [x] (filter)" in out.getvalue()

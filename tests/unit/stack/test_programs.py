@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_a_sales_database_of_ones_own_is_never_sold_into(tmp_path: Path) -> None
 
 def test_postgresql_stays_off_when_every_database_is_given(tmp_path: Path) -> None:
     url = "postgresql+psycopg2://me:mine@db.example/x"
-    given = {f"{name}_db_url": url for name in ("sales", "results", "dagster")}
+    given: Any = {f"{name}_db_url": url for name in ("sales", "results", "dagster")}
     platform = _platform(tmp_path, schema_registry_url="http://r.example", **given)
     assert [program.name for program in platform.servers()] == ["kafka"]
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from stack import display, probes, status, up
+from stack import display, lifecycle, probes, status
 from stack.ends import End
 from stack.errors import StackError
 from stack.programs import Platform, Program
@@ -82,7 +82,7 @@ def test_a_hint_does_not_keep_a_process_from_being_ready(
     assert (found.state, found.problem) == ("ready", "")
     (line,) = display.problems([found])
     assert line.plain == "capture notes: since 2023-11-14 22:13:20Z: notes.txt is not taken"
-    assert up._what_waits([found]) == ""
+    assert lifecycle._what_waits([found]) == ""
 
 
 def test_of_several_waits_the_most_serious_is_the_state_and_all_are_lines(
@@ -188,12 +188,12 @@ def test_a_start_says_what_it_waits_for_and_ends_with_a_refusal() -> None:
     def shown(state: str, restarts: int, problem: str) -> status.Row:
         return status.Row("capture", state, 1, restarts, None, None, None, "", problem)
 
-    assert up._what_waits([shown("ready", 0, "")]) == ""
+    assert lifecycle._what_waits([shown("ready", 0, "")]) == ""
     waits = shown("waiting", 0, "since noon: for pid 99")
-    assert up._what_waits([shown("ready", 0, ""), waits]) == "; capture waits: since noon: for pid 99"
+    assert lifecycle._what_waits([shown("ready", 0, ""), waits]) == "; capture waits: since noon: for pid 99"
     # Once may be a race with a server that starts.
-    assert "no slot" in up._what_waits([shown("refused", 1, "no slot")])
+    assert "no slot" in lifecycle._what_waits([shown("refused", 1, "no slot")])
     with pytest.raises(StackError, match="capture refuses to go on: no slot"):
-        up._what_waits([shown("refused", 2, "no slot")])
+        lifecycle._what_waits([shown("refused", 2, "no slot")])
     with pytest.raises(StackError, match="capture keeps dying: exit status 1"):
-        up._what_waits([shown("dying", 4, "exit status 1")])
+        lifecycle._what_waits([shown("dying", 4, "exit status 1")])

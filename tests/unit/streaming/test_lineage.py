@@ -19,8 +19,8 @@ from contracts.topics import (
     TOP_SALES_BY_CITY,
     TOP_SALESMAN_BY_COUNTRY,
 )
-from observability.lineage.hops import Kind, Made
-from streaming import lineage, shown
+from lineage.model import OutputDataset, Transformation
+from streaming import lineage, view_columns
 from streaming.engine.aggregates import Sum
 from streaming.engine.pipeline import Pipeline
 from streaming.pipelines import PIPELINES
@@ -61,7 +61,7 @@ EXPECTED = {
 pipelines = pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=lambda found: found.name)
 
 
-def partials(pipeline: Pipeline) -> Made:
+def partials(pipeline: Pipeline) -> OutputDataset:
     inputs = [datasets.topic(found.source) for found in pipeline.inputs]
     return lineage.combined(pipeline, datasets.internal(pipeline.name, "partials"), inputs)
 
@@ -79,19 +79,31 @@ def test_partials_come_from_the_log(pipeline: Pipeline) -> None:
 def test_what_decides_is_told_of_the_whole(pipeline: Pipeline) -> None:
     whole = {(one.column, one.kind) for one in partials(pipeline).whole}
     joined = len(pipeline.inputs) > 1
-    assert {(name, Kind.JOIN if joined else Kind.GROUP_BY) for name in pipeline.group_by} <= whole
-    assert {(name, Kind.FILTER) for name in ("source", "seq", "currency", "amount")} <= whole
-    assert (("sold_at", Kind.WINDOW) in whole) == (pipeline.calendar is not None)
+    assert {
+        (name, Transformation.JOIN if joined else Transformation.GROUP_BY) for name in pipeline.group_by
+    } <= whole
+    assert {(name, Transformation.FILTER) for name in ("source", "seq", "currency", "amount")} <= whole
+    assert (("sold_at", Transformation.WINDOW) in whole) == (pipeline.calendar is not None)
 
 
 def test_merge_takes_the_newest_name_by_what_orders_names() -> None:
     pipeline = PIPELINES[TOP_SALESMAN_BY_COUNTRY.name, 1]
     made = lineage.merged(pipeline, partials(pipeline).dataset, datasets.internal(pipeline.name, "state"))
-    order = {("name_sold_at", Kind.SORT), ("name_sale_id", Kind.SORT), ("name_seq", Kind.SORT)}
+    order = {
+        ("name_sold_at", Transformation.SORT),
+        ("name_sale_id", Transformation.SORT),
+        ("name_seq", Transformation.SORT),
+    }
     for name in ("salesman_name", "name_sold_at", "name_sale_id", "name_seq"):
-        assert {(one.column, one.kind) for one in made.columns[name]} == {(name, Kind.AGGREGATION)} | order
-    assert [(one.column, one.kind) for one in made.columns["total"]] == [("total", Kind.AGGREGATION)]
-    assert [(one.column, one.kind) for one in made.columns["country"]] == [("country", Kind.IDENTITY)]
+        assert {(one.column, one.kind) for one in made.columns[name]} == {
+            (name, Transformation.AGGREGATION)
+        } | order
+    assert [(one.column, one.kind) for one in made.columns["total"]] == [
+        ("total", Transformation.AGGREGATION)
+    ]
+    assert [(one.column, one.kind) for one in made.columns["country"]] == [
+        ("country", Transformation.IDENTITY)
+    ]
 
 
 @pytest.mark.parametrize("hop", ["combine", "merge"])
@@ -102,10 +114,10 @@ def test_an_item_s_facts_are_grouped_by_the_item_and_ordered(hop: str) -> None:
         made = lineage.merged(pipeline, made.dataset, datasets.internal(pipeline.name, "state"))
         before = "sales."
     of = {name: {(one.column, one.kind) for one in found} for name, found in made.columns.items()}
-    groups = {(f"{before}{name}", Kind.GROUP_BY) for name in ("source", "currency")}
-    assert of["sales.source"] == {(f"{before}source", Kind.IDENTITY)}
-    assert of["sales.amount"] == {(f"{before}amount", Kind.AGGREGATION)} | groups
-    latest = {(f"{before}city", Kind.AGGREGATION), (f"{before}seq", Kind.SORT)} | groups
+    groups = {(f"{before}{name}", Transformation.GROUP_BY) for name in ("source", "currency")}
+    assert of["sales.source"] == {(f"{before}source", Transformation.IDENTITY)}
+    assert of["sales.amount"] == {(f"{before}amount", Transformation.AGGREGATION)} | groups
+    latest = {(f"{before}city", Transformation.AGGREGATION), (f"{before}seq", Transformation.SORT)} | groups
     assert of["sales.city"] == latest
 
 
@@ -113,7 +125,7 @@ def test_an_item_s_facts_are_grouped_by_the_item_and_ordered(hop: str) -> None:
 def test_a_group_without_a_fact_that_stands_is_not_published(pipeline: Pipeline) -> None:
     made = lineage.published(pipeline, datasets.internal(pipeline.name, "state"))
     (name,) = [one.column for one in made.whole]
-    assert {one.kind for one in made.whole} == {Kind.FILTER}
+    assert {one.kind for one in made.whole} == {Transformation.FILTER}
     if pipeline.name == ENRICHED_SALES.name:
         assert name == "sales.sales_count"
         gone = TOTAL | {"sales": [("k", SALE | {"sales_count": 0})]}
@@ -124,17 +136,18 @@ def test_a_group_without_a_fact_that_stands_is_not_published(pipeline: Pipeline)
         assert pipeline.public({name: 1}) is not None
 
 
-@pytest.mark.parametrize("later", list(Kind))
-@pytest.mark.parametrize("earlier", list(Kind))
+@pytest.mark.parametrize("later", list(Transformation))
+@pytest.mark.parametrize("earlier", list(Transformation))
 def test_two_transformations_come_to_what_the_specification_s_own_integrations_say(
-    earlier: Kind, later: Kind
+    earlier: Transformation, later: Transformation
 ) -> None:
-    found = shown._through(later, earlier)
-    indirect = [one for one in (later, earlier) if one.value[0] == "INDIRECT"]
+    found = view_columns._through(later, earlier)
+    kinds: dict[Transformation, str] = {each: each.value[0] for each in Transformation}
+    indirect = [each for each in (later, earlier) if kinds[each] == "INDIRECT"]
     if indirect:
         assert found == indirect[0]
     else:
-        direct = [Kind.AGGREGATION, Kind.TRANSFORMATION, Kind.IDENTITY]
+        direct = [Transformation.AGGREGATION, Transformation.TRANSFORMATION, Transformation.IDENTITY]
         assert found == next(kind for kind in direct if kind in (later, earlier))
 
 
@@ -154,7 +167,7 @@ def test_every_column_of_every_hop_comes_from_one_that_the_hop_before_has(pipeli
     assert set(lineage.published(pipeline, state).columns) >= {
         field["name"] for field in load(pipeline.output.schema)["fields"] if _is_plain(field["type"])
     }
-    for origins in shown.view(datasets.view_name(pipeline.name)).columns.values():
+    for origins in view_columns.view(datasets.view_name(pipeline.name)).columns.values():
         for one in origins:
             if one.dataset == rows.dataset:
                 assert one.column in set(rows.columns) | set(lineage.OWN)
@@ -166,7 +179,7 @@ def test_late_events_and_dead_letters_carry_the_event_as_it_stands(pipeline: Pip
     events = {column["name"] for found in pipeline.inputs for column in load(found.source.schema)["fields"]}
     dead = told[datasets.topic(DEAD_LETTERS)]
     assert {one.column for one in dead.columns["value"]} == events
-    assert {(one.column, one.kind) for one in dead.whole} >= {("currency", Kind.FILTER)}
+    assert {(one.column, one.kind) for one in dead.whole} >= {("currency", Transformation.FILTER)}
     # Without windows nothing is late.
     assert (datasets.topic(LATE_EVENTS) in told) == (pipeline.calendar is not None)
     if (late := told.get(datasets.topic(LATE_EVENTS))) is not None:
@@ -194,14 +207,14 @@ def test_another_pipeline_has_another_lineage() -> None:
     )
     columns = partials(changed).columns
     assert set(columns) == {"window_start", "window_end", "country", "currency", "pieces"}
-    assert [(one.column, one.kind) for one in columns["pieces"]] == [("quantity", Kind.AGGREGATION)]
+    assert [(one.column, one.kind) for one in columns["pieces"]] == [("quantity", Transformation.AGGREGATION)]
 
 
 def test_the_view_of_the_cities_is_the_sum_of_amounts_ranked() -> None:
     pipeline = PIPELINES[TOP_SALES_BY_CITY.name, 1]
-    made = shown.answered(pipeline, datasets.internal(pipeline.name, "state"))
-    assert [(one.column, one.kind) for one in made.columns["total"]] == [("total", Kind.IDENTITY)]
-    assert {one.kind for one in made.columns["rank"]} == {Kind.WINDOW}
+    made = view_columns.answered(pipeline, datasets.internal(pipeline.name, "state"))
+    assert [(one.column, one.kind) for one in made.columns["total"]] == [("total", Transformation.IDENTITY)]
+    assert {one.kind for one in made.columns["rank"]} == {Transformation.WINDOW}
     assert "total" in {one.column for one in made.columns["rank"]}
 
 

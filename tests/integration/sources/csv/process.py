@@ -19,8 +19,8 @@ from dataclasses import replace
 
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings, from_environment
 from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS
-from sources.csv import lines
-from sources.csv.intake import take
+from sources.csv import records
+from sources.csv.ingest import take
 from sources.csv.source import Topics
 
 
@@ -47,8 +47,8 @@ def die_at(place: str, number: int, before: bool) -> None:
 
 
 if block_bytes := os.environ.get("TEST_BLOCK_BYTES"):
-    lines.BLOCK_BYTES = int(block_bytes)
-    lines.MAX_RECORD_BYTES = 1_000
+    records.BLOCK_BYTES = int(block_bytes)
+    records.MAX_RECORD_BYTES = 1_000
 if kill := os.environ.get("TEST_KILL"):
     die_at(kill, int(os.environ["TEST_KILL_AT"]), "TEST_KILL_BEFORE" in os.environ)
 names = os.environ["TEST_TOPICS"].split(",")

@@ -9,13 +9,13 @@ import pytest
 from confluent_kafka import Producer
 from sqlalchemy import make_url
 
-from contracts import kafka
-from sources.csv import taken
-from sources.csv.log import Events, Log
-from sources.csv.taken import Taken
-from sources.errors import Interrupted
-from tests.integration import committed
-from tests.integration.sources.csv.conftest import Desk, row
+from kafka_client import clients
+from kafka_client.errors import Retriable
+from sources.csv import sale_index
+from sources.csv.own_events import Events, Log
+from sources.csv.sale_index import SaleIndex
+from tests.support.csv_desk import Desk, row
+from tests.support.kafka import committed_values
 
 
 def test_a_cache_that_ends_where_the_ledger_says_reads_no_log(
@@ -42,14 +42,14 @@ def test_a_cache_that_ends_where_the_ledger_says_reads_no_log(
 def test_a_database_that_is_cut_off_or_locked_is_not_waited_for_for_ever(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(taken, "STATEMENT_SECONDS", 1)
+    monkeypatch.setattr(sale_index, "STATEMENT_SECONDS", 1)
     url = make_url(desk.results.results_db_url.get_secret_value()).set(drivername="postgresql")
     other = psycopg2.connect(url.render_as_string(hide_password=False))
-    cache = Taken(desk.results)
+    cache = SaleIndex(desk.results)
     try:
         with other.cursor() as cursor:
             cursor.execute("LOCK TABLE csv_sales IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(Interrupted, match="statement timeout"):
+        with pytest.raises(Retriable, match="statement timeout"):
             cache.made_by(1, 2, 1)
         other.rollback()
         assert cache.made_by(1, 2, 1).is_empty()
@@ -64,7 +64,7 @@ def test_row_21_without_its_position_the_source_goes_on_above_the_log(desk: Desk
     """The cache knows what was taken, from the log: what comes again is a duplicate, and no seq is given twice."""
     desk.put("sales_1.csv", [row(number) for number in range(1, 6)])
     desk.take()
-    producer = Producer(kafka.client_config(desk.stack.kafka))
+    producer = Producer(clients.client_config(desk.stack.kafka))
     producer.produce(desk.topics.positions.name, None, key=b"csv")
     assert producer.flush(30) == 0
     desk.put("sales_2.csv", [row(number) for number in range(3, 9)])
@@ -72,7 +72,7 @@ def test_row_21_without_its_position_the_source_goes_on_above_the_log(desk: Desk
     assert (done.counts.accepted, done.counts.duplicates) == (3, 3)
     assert desk.is_sound()
     # With the cache and what is known of the files gone, too: a file that is put in again is not known, its rows are.
-    for key in {key for key, _ in committed.values(desk.stack.kafka, desk.topics.positions)}:
+    for key in {key for key, _ in committed_values(desk.stack.kafka, desk.topics.positions)}:
         producer.produce(desk.topics.positions.name, None, key=key)
     assert producer.flush(30) == 0
     desk.run("truncate csv_sales, csv_cache")

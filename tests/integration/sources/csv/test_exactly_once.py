@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from contracts.kafka import ensure_topics
-from sources.csv import lines, retracting
-from sources.csv.rows import EPOCH, MICROSECOND
+from kafka_client.clients import ensure_topics
+from kafka_client.errors import Refused, Retriable
+from sources.csv import records, retract
 from sources.csv.source import Source
-from sources.errors import Interrupted, Refused
-from tests.integration.sources.csv.conftest import Desk, Row, oracle, row
+from sources.csv.validate import EPOCH, MICROSECOND
+from tests.support.csv_desk import Desk, Row, oracle, row
 
 # Before or after which call, and which one of them: every step of the way of a file.
 PLACES = (
@@ -24,11 +24,11 @@ PLACES = (
     ("sources.csv.source:Source.enter", 1, True),
     ("sources.csv.source:Source.enter", 1, False),
     ("sources.csv.inbox:Inbox.let_go", 1, False),
-    ("sources.ledger:Ledger.write", 3, True),
-    ("sources.ledger:Ledger.write", 3, False),
-    ("sources.ledger:Ledger.write", 6, False),
-    ("sources.csv.taken:Taken.apply", 2, True),
-    ("sources.csv.taken:Taken.apply", 2, False),
+    ("sources.position_store:PositionStore.write", 3, True),
+    ("sources.position_store:PositionStore.write", 3, False),
+    ("sources.position_store:PositionStore.write", 6, False),
+    ("sources.csv.sale_index:SaleIndex.apply", 2, True),
+    ("sources.csv.sale_index:SaleIndex.apply", 2, False),
     ("sources.csv.inbox:Inbox.finish", 1, True),
     ("sources.csv.inbox:Inbox.finish", 1, False),
 )
@@ -90,8 +90,8 @@ def test_rows_of_a_file_are_recorded_together_and_after_what_was_published(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The frontier rests just before a file that is being taken, and holds nothing back afterwards."""
-    monkeypatch.setattr(lines, "BLOCK_BYTES", 8_000)
-    monkeypatch.setattr(lines, "MAX_RECORD_BYTES", 1_000)
+    monkeypatch.setattr(records, "BLOCK_BYTES", 8_000)
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 1_000)
     for name in ("a", "b"):
         desk.put(f"sales_{name}.csv", [row(f"{name}{n}") for n in range(400)])
     desk.take()
@@ -136,11 +136,11 @@ def test_a_cache_that_does_not_fit_the_log_is_made_again(desk: Desk) -> None:
 def test_a_topic_made_anew_is_refused(desk: Desk) -> None:
     from confluent_kafka import KafkaException
 
-    from contracts import kafka
+    from kafka_client import clients
 
     desk.put("sales_1.csv", [row(1)])
     desk.take()
-    client = kafka.admin(desk.stack.kafka)
+    client = clients.admin(desk.stack.kafka)
     client.delete_topics([desk.topics.events.name])[desk.topics.events.name].result()
     deadline = time.monotonic() + 60
     while True:
@@ -160,7 +160,7 @@ def test_a_file_whose_copy_went_ends_clearly_and_may_be_put_in_again(desk: Desk)
     path = desk.put("sales_1.csv", rows)
     content = path.read_bytes()
     process = desk.process(
-        TEST_KILL="sources.csv.taken:Taken.apply", TEST_KILL_AT="2", TEST_BLOCK_BYTES="8000"
+        TEST_KILL="sources.csv.sale_index:SaleIndex.apply", TEST_KILL_AT="2", TEST_BLOCK_BYTES="8000"
     )
     assert process.wait(120) == -signal.SIGKILL
     for copy in (desk.inbox / ".taking").glob("?" * 64):
@@ -200,13 +200,13 @@ def test_taking_back_what_was_cut_off_is_ended_before_the_frontier_is_let_go(
         nonlocal calls
         calls += 1
         if calls == 2:
-            raise Interrupted("cut off")
+            raise Retriable("cut off")
         real(self, *arguments, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(retracting, "BATCH", 3)
+        patch.setattr(retract, "BATCH", 3)
         patch.setattr(Source, "write", write)
-        with pytest.raises(Interrupted):
+        with pytest.raises(Retriable):
             desk.retract("sales_1.csv")
     with pytest.raises(Refused, match="half taken back"):
         desk.retract("sales_2.csv")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from decimal import Decimal
 
 import pytest
 
-from sources.csv import retracting
+from kafka_client.errors import Refused
+from sources.csv import retract
 from sources.csv.inbox import Inbox
-from sources.csv.intake import waiting
-from sources.errors import Refused
-from tests.integration.sources.csv.conftest import Desk, oracle, row
+from sources.csv.ingest import waiting
+from tests.support.csv_desk import Desk, oracle, row
+from tests.support.waiting import wait_until
 
 
 def test_a_copy_under_another_name_is_not_read_again(desk: Desk) -> None:
@@ -53,7 +53,7 @@ def test_duplicates_and_corrections_across_files(desk: Desk) -> None:
     assert found == [(4, 3, 1, 0, 0, 0), (4, 3, 1, 2, 0, 0), (3, 0, 1, 0, 1, 1)]
     (letter,) = desk.dead_letters().values()
     assert (letter["origin"], letter["offset"]) == ("csv/sales_c.csv", 3)
-    assert "no file has said" in letter["reason"]
+    assert "no file contains" in letter["reason"]
     # Both halves of a correction are recorded together, the reversal first.
     events = sorted((e for e in desk.events() if e["sale_id"] == "sale-2"), key=lambda e: e["seq"])
     assert [e["operation"] for e in events] == ["SALE", "REVERSAL", "SALE"]
@@ -174,13 +174,12 @@ def test_a_file_written_in_place_waits_until_it_settles(desk: Desk) -> None:
     renamed = desk.put("sales_renamed.csv", [row(1)])
     written = desk.inbox / "sales_written.csv"
     written.write_bytes(renamed.read_bytes())
-    deadline = time.monotonic() + 60
-    while not (complete := [one.name for one in waiting(desk.settings) if one.is_complete]):
-        assert time.monotonic() < deadline
+    complete = wait_until(
+        lambda: [one.name for one in waiting(desk.settings) if one.is_complete], 60, "complete file"
+    )
     assert complete == ["sales_renamed.csv"]
     desk.settings = desk.settings.model_copy(update={"csv_settle_seconds": 1.5})
-    while not all(one.is_complete for one in waiting(desk.settings)):
-        assert time.monotonic() < deadline
+    wait_until(lambda: all(one.is_complete for one in waiting(desk.settings)), 60, "settled file")
 
 
 def test_only_the_inbox_itself_is_looked_at(desk: Desk) -> None:
@@ -284,7 +283,7 @@ def test_retracting_holds_the_frontier_until_its_last_reversal(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of several transactions; a window that was called final meanwhile would be wrong."""
-    monkeypatch.setattr(retracting, "BATCH", 3)
+    monkeypatch.setattr(retract, "BATCH", 3)
     desk.put("sales_1.csv", [row(n) for n in range(8)])
     desk.take()
     before = len(desk.positions())

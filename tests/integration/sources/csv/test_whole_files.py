@@ -9,9 +9,9 @@ from decimal import Decimal
 import pytest
 
 from sources.csv import originals, wholeness
-from sources.csv.intake import waiting
-from tests.integration.sources.csv.conftest import Desk, Row, oracle, row
-from tests.slow_writer import writer
+from sources.csv.ingest import waiting
+from tests.support.csv_desk import Desk, Row, oracle, row
+from tests.support.slow_writer import writer
 
 
 def line(one: Row) -> str:

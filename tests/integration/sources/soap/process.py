@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[4]))
 from confluent_kafka import Producer
 
 import sources.__main__ as process
-from contracts import kafka
+from contracts.topics import DEAD_LETTERS, PAYMENT_CONFIRMATIONS, SOURCE_POSITIONS
+from kafka_client import clients
 from sources.soap import poll
 
 if told := os.environ.get("TEST_KILL"):
@@ -35,11 +36,14 @@ if told := os.environ.get("TEST_KILL"):
             if self.left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    kafka.Producer = Killing  # type: ignore[misc]
+    vars(clients)["Producer"] = Killing
 if rows := os.environ.get("TEST_PAGE"):
-    poll.poll.__kwdefaults__["page"] = int(rows)
+    defaults: Any = poll.poll.__kwdefaults__
+    defaults["page"] = int(rows)
 confirmations, positions, dead_letters = os.environ["TEST_TOPICS"].split(",")
-process.PAYMENT_CONFIRMATIONS = replace(process.PAYMENT_CONFIRMATIONS, name=confirmations)
-process.SOURCE_POSITIONS = replace(process.SOURCE_POSITIONS, name=positions)
-process.DEAD_LETTERS = replace(process.DEAD_LETTERS, name=dead_letters)
+vars(process).update(
+    PAYMENT_CONFIRMATIONS=replace(PAYMENT_CONFIRMATIONS, name=confirmations),
+    SOURCE_POSITIONS=replace(SOURCE_POSITIONS, name=positions),
+    DEAD_LETTERS=replace(DEAD_LETTERS, name=dead_letters),
+)
 process.app(["soap", "poll", *os.environ.get("TEST_ARGUMENTS", "").split()])

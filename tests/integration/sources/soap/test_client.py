@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from contracts.soap import WSDL
+from kafka_client.errors import ElectroRedError
 from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
-from sources.errors import SourceError
 from sources.soap.client import PaymentService
 from sources.soap.confirmation import Confirmation
 from sources.soap.errors import Faulted, Unavailable, Untrusted
 from sources.soap.pages import Page
 from sources.soap.transport import Limits
 from stack import ports
-from tests.integration.sources.soap.conftest import XML, Reply, Server, entry, serving
+from tests.support.soap_server import XML, Reply, Server, entry, serving
 
 GOOD = envelope.page([entry(1), entry(2)], "2", False)
 DTD = '<?xml version="1.0"?><!DOCTYPE x [{}]>'
@@ -193,7 +193,7 @@ def test_an_answer_that_is_packed_is_not_unpacked(server: Server) -> None:
 def test_a_tree_that_is_too_deep_is_refused(server: Server) -> None:
     deep = b"<a>" * 100_000 + b"</a>" * 100_000
     server.gives(Reply(GOOD.replace(b"<p:confirmation>", deep + b"<p:confirmation>", 1)))
-    with pytest.raises(SourceError):
+    with pytest.raises(ElectroRedError):
         ask(server)
 
 
@@ -231,7 +231,7 @@ def test_a_server_that_says_nothing_is_left_after_the_read_limit(server: Server)
 def test_a_redirect_is_not_followed(server: Server) -> None:
     with serving() as elsewhere:
         server.gives(Reply(status=307, headers={"Location": elsewhere.address}))
-        with pytest.raises(Untrusted, match="elsewhere"):
+        with pytest.raises(Untrusted, match="redirects"):
             ask(server)
         assert elsewhere.posts == []
         assert elsewhere.gets == []
@@ -281,7 +281,7 @@ def test_a_500_in_xml_that_holds_no_fault_may_be_asked_again(server: Server) -> 
         (Reply(status=404), "HTTP 404"),
         (Reply(status=401), "HTTP 401"),
         (Reply(b"hello", headers={"Content-Type": "text/html"}), "no XML"),
-        (Reply(b"<a/>"), "no page|not what the WSDL says"),
+        (Reply(b"<a/>"), "no page|does not match the WSDL"),
         (Reply(envelope.page([], "", False).replace(b"<p:more>false</p:more>", b"")), "more"),
     ],
 )

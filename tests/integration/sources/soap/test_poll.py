@@ -11,18 +11,18 @@ from decimal import Decimal
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
-from contracts import kafka
-from contracts.registry import header
 from contracts.topics import PAYMENT_CONFIRMATIONS
-from observability.lineage.facts import Facts
+from kafka_client import clients
+from kafka_client.errors import Fenced, Refused
+from kafka_client.registry import header
+from observability.progress_report import ProgressReport
 from simulators.payments import envelope
 from simulators.payments.envelope import SoapFault
-from sources.errors import Fenced, Refused
 from sources.soap import poll as module
 from sources.soap.errors import Faulted, MostlyBad, Unavailable
 from sources.soap.poll import Result
-from tests.integration import committed
-from tests.integration.sources.soap.conftest import Polls, Reply, Server, entry
+from tests.support.kafka import committed_values, topic_codec
+from tests.support.soap_server import Polls, Reply, Server, entry
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
@@ -40,11 +40,11 @@ def ids(*numbers: int) -> list[str]:
 
 def test_a_poll_reads_to_the_end_and_says_what_it_did(polls: Polls, server: Server) -> None:
     server.has([entry(1), entry(2, currency="USD"), entry(3, status="REFUNDED")])
-    said: list[Facts] = []
-    result = polls.poll(server.settings(), page=2, now=at(NOON), say=said.append)
+    said: list[ProgressReport] = []
+    result = polls.poll(server.settings(), page=2, now=at(NOON), on_progress=said.append)
     # After each page: the frontier moves with the last one.
-    assert [facts.counts for facts in said] == [{"soap": {"events": n, "dead": 0}} for n in (2, 3)]
-    assert [facts.watermark for facts in said] == [None, NOON]
+    assert [report.counts for report in said] == [{"soap": {"events": n, "dead": 0}} for n in (2, 3)]
+    assert [report.watermark for report in said] == [None, NOON]
     assert replace(result, seconds=0) == Result(
         2, 3, 0, {"EUR": Decimal("5"), "USD": Decimal("2.5")}, "", "3", 0
     )
@@ -230,20 +230,20 @@ def test_a_topic_that_was_made_again_stops_the_poll(polls: Polls, server: Server
     server.has([entry(1)])
     polls.poll(server.settings())
     other = replace(PAYMENT_CONFIRMATIONS, name=f"{polls.topics.confirmations.name}-again")
-    kafka.ensure_topics(polls.stack.kafka, [other])
-    with pytest.raises(Refused, match="was made again"):
+    clients.ensure_topics(polls.stack.kafka, [other])
+    with pytest.raises(Refused, match="was re-created or resized"):
         Polls(polls.stack, replace(polls.topics, confirmations=other)).poll(server.settings())
 
 
 def forget(polls: Polls, position: bytes | None = None) -> None:
     """The position becomes another one, or none."""
-    producer = Producer(kafka.client_config(polls.stack.kafka))
+    producer = Producer(clients.client_config(polls.stack.kafka))
     producer.produce(polls.topics.positions.name, position, key=b"soap")
     assert producer.flush(30) == 0
 
 
 def raw_position(polls: Polls) -> bytes:
-    found = [v for k, v in committed.values(polls.stack.kafka, polls.topics.positions) if k == b"soap"]
+    found = [v for k, v in committed_values(polls.stack.kafka, polls.topics.positions) if k == b"soap"]
     assert found[-1] is not None
     return found[-1]
 
@@ -264,9 +264,9 @@ def test_row_21_a_poll_without_its_position_goes_on_above_every_seq_of_the_log(
     polls.poll(server.settings(), page=4)
     forget(polls, None if is_gone else before)
     # Something that is no event, and one of another source's in the same log: neither hinders nor counts.
-    producer = Producer(kafka.client_config(polls.stack.kafka))
+    producer = Producer(clients.client_config(polls.stack.kafka))
     other = next(
-        value for _, value in committed.values(polls.stack.kafka, polls.topics.confirmations) if value
+        value for _, value in committed_values(polls.stack.kafka, polls.topics.confirmations) if value
     )
     # And one of somebody who has another registry: our layout, under an id that ours does not know.
     lost = header(424242) + other[5:]
@@ -277,10 +277,10 @@ def test_row_21_a_poll_without_its_position_goes_on_above_every_seq_of_the_log(
     server.has([entry(number) for number in range(1, 28)])
     result = polls.poll(server.settings(), page=4)
     assert result.cursor_before == ("" if is_gone else "4")
-    known = committed.codec(polls.stack.kafka, polls.topics.confirmations)
+    known = topic_codec(polls.stack.kafka, polls.topics.confirmations)
     log = [
         known.decode(value)
-        for _, value in committed.values(polls.stack.kafka, polls.topics.confirmations)
+        for _, value in committed_values(polls.stack.kafka, polls.topics.confirmations)
         if value is not None and value not in (b"no event", other[:7], lost)
     ]
     own = sorted((one for one in log if one["source"] == "soap"), key=lambda one: one["seq"])
@@ -296,7 +296,7 @@ def test_row_21_a_log_that_lost_its_beginning_with_the_position_is_refused(
     polls.poll(server.settings())
     forget(polls)
     name = polls.topics.confirmations.name
-    client = kafka.admin(polls.stack.kafka)
+    client = clients.admin(polls.stack.kafka)
     all_of_it = [TopicPartition(name, number, -1) for number in range(polls.topics.confirmations.partitions)]
     for future in client.delete_records(all_of_it).values():
         future.result()
@@ -362,11 +362,11 @@ def test_row_20_a_topic_that_was_made_again_is_filled_from_the_beginning(
     server.has([entry(1), entry(2)])
     polls.poll(server.settings())
     other = replace(PAYMENT_CONFIRMATIONS, name=f"{polls.topics.confirmations.name}-again")
-    kafka.ensure_topics(polls.stack.kafka, [other])
+    clients.ensure_topics(polls.stack.kafka, [other])
     again = Polls(polls.stack, replace(polls.topics, confirmations=other))
     with pytest.raises(Refused, match="--from ''"):
         again.poll(server.settings())
-    with pytest.raises(Refused, match="made again"):
+    with pytest.raises(Refused, match="re-created"):
         again.poll(server.settings(), begin="1")
     again.poll(server.settings(), begin="")
     assert again.payment_ids() == ids(1, 2)

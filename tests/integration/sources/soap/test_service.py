@@ -11,13 +11,14 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
-from simulators.payments.fates import Entry, Paid, fate
+from simulators.payments.payment_outcomes import Entry, Paid, fate
 from simulators.sales import history
 from sources.soap.client import PaymentService
 from sources.soap.errors import Faulted
 from sources.soap.transport import Limits
 from stack.postgres import connect
-from tests.integration.sources.soap.conftest import Polls, Service, wait
+from tests.support.soap_server import Polls, Service
+from tests.support.waiting import wait_until
 
 END = datetime(2026, 11, 2, tzinfo=UTC)
 SALES = [
@@ -40,7 +41,7 @@ def sell(service: Service, sales: list[Paid]) -> list[Entry]:
         connection.close()
     expected = [entry for sale in sales for entry in fate(7, sale, timedelta(0))]
     client = PaymentService(service.settings())
-    wait(lambda: len(client.page("", 5_000).good) >= len(expected))
+    wait_until(lambda: len(client.page("", 5_000).good) >= len(expected))
     return expected
 
 
@@ -75,7 +76,7 @@ def test_cursors_mean_the_same_after_the_service_was_killed(polls: Polls, servic
     client = PaymentService(service.settings())
     more = [entry for sale in SALES[100:110] for entry in fate(7, sale, timedelta(0))]
     sell(service, SALES[100:110])
-    wait(lambda: len(client.page("", 5_000).good) >= len(expected) + len(more))
+    wait_until(lambda: len(client.page("", 5_000).good) >= len(expected) + len(more))
     polls.poll(service.settings(), page=7)
     assert content(polls.confirmations()) == content(expected + more)
 

@@ -18,7 +18,7 @@ from contracts.topics import SALES_EVENTS
 from observability import logs
 from streaming.engine.pipeline import Check, Pipeline
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.replay import building
+from streaming.replay import build
 from streaming.replay.request import Request
 
 # What the defective version takes for impossible.
@@ -56,9 +56,9 @@ def main(role: str, name: str, suffix: str, folder: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if role == "worker":
-        from streaming import working
+        from streaming.generations import supervisor
 
-        working.run(kafka, results, mended.name, 0, Path(folder), stop)
+        supervisor.run(kafka, results, mended.name, 0, Path(folder), stop)
     else:
         from streaming.sink import postgres
 
@@ -67,13 +67,13 @@ def main(role: str, name: str, suffix: str, folder: str) -> None:
 
 def replay(kafka: KafkaSettings, settings: ResultsDbSettings, pipeline: str, folder: Path) -> None:
     """All of it, behind what people wait for."""
-    building.be_nice()
+    build.be_nice()
     results = create_engine(settings.results_db_url.get_secret_value(), poolclass=NullPool)
-    generation = building.begin(kafka, results, Request(pipeline, "a test", "test"))
-    for pieces in building.slices(generation):
+    generation = build.begin(kafka, results, Request(pipeline, "a test", "test"))
+    for pieces in build.slices(generation):
         for piece in pieces:
-            building.run_slice(kafka, results, generation, piece, folder, share=1.0, stop=threading.Event())
-    building.finish(results, generation)
+            build.run_slice(kafka, results, generation, piece, folder, share=1.0, stop=threading.Event())
+    build.finish(results, generation)
 
 
 if __name__ == "__main__":

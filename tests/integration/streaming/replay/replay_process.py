@@ -16,17 +16,18 @@ from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS
-from streaming.engine import loop, worker
-from streaming.engine.loop import Pace
+from streaming.engine import loop
+from streaming.engine.loop import CommitPolicy
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Delivered, Transactions
+from streaming.generations import worker
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.replay import building
-from streaming.replay.barrier import held
+from streaming.replay import build
+from streaming.replay.barrier import hold_at_barrier
 from streaming.replay.request import Request
 
 # A slice of a test's events makes several transactions.
-POLL_EVENTS, PACE = 50, Pace(0.5, 100, 0, 0.0)
+POLL_EVENTS, PACE = 50, CommitPolicy(0.5, 100, 0, 0.0)
 
 
 @dataclass
@@ -48,8 +49,9 @@ class Deadly(Transactions):
         offsets: Mapping[tuple[str, int], int],
         group_metadata: object,
         oldest_micros: int | None = None,
+        metadata: str = "",
     ) -> Delivered:
-        delivered = super().commit(records, offsets, group_metadata, oldest_micros)
+        delivered = super().commit(records, offsets, group_metadata, oldest_micros, metadata)
         Deadly.committed += self._flow.endswith(f".{self.death.step}")
         if not self.death.is_within_next:
             self._die()
@@ -82,21 +84,22 @@ def main(
     )
     PIPELINES[own.name, own.version] = own
     CURRENT[own.name] = own.version
-    loop.POLL_EVENTS, building.REPLAY = POLL_EVENTS, PACE
+    loop.POLL_EVENTS = POLL_EVENTS
+    vars(build)["REPLAY"] = PACE
     kafka, results = KafkaSettings(), create_engine(results_url, poolclass=NullPool)
     if holding:
-        with held(kafka, results, own.name, holding, 600.0):
+        with hold_at_barrier(kafka, results, own.name, holding, 600.0):
             return
     if death is not None:
         Deadly.death = Death(**death)  # type: ignore[arg-type]
-        worker.Transactions = Deadly  # type: ignore[misc]
-    generation = building.begin(kafka, results, Request(own.name, "a test", "test"))
-    for pieces in building.slices(generation):
+        vars(worker)["Transactions"] = Deadly
+    generation = build.begin(kafka, results, Request(own.name, "a test", "test"))
+    for pieces in build.slices(generation):
         for piece in pieces:
-            building.run_slice(
+            build.run_slice(
                 kafka, results, generation, piece, Path(folder), share=1.0, stop=threading.Event()
             )
-    building.finish(results, generation)
+    build.finish(results, generation)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS
-from streaming.engine import loop, worker
-from streaming.engine.loop import Pace
+from streaming.engine import loop
+from streaming.engine.loop import CommitPolicy
 from streaming.engine.transactions import Transactions
-from streaming.generations import load
+from streaming.generations import worker
+from streaming.generations.catalog import load
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.replay import building
+from streaming.replay import build
 
 # Of an asked-for answer; a transaction asks for two, and a slice of 200 events makes up to ten.
 DEADLY = 0.1
@@ -62,17 +63,17 @@ def main(
     PIPELINES[own.name, own.version] = own
     chance = Deadly.chance = random.Random(seed)
     if deadly:
-        worker.Transactions = Deadly  # type: ignore[misc]
+        vars(worker)["Transactions"] = Deadly
     # Batches of any size: of a poll, and of a transaction.
     loop.POLL_EVENTS = chance.choice([7, 50, 1_000])
-    building.REPLAY = Pace(0.5, chance.choice([20, 100, 5_000]), 0, 0.0)
+    vars(build)["REPLAY"] = CommitPolicy(0.5, chance.choice([20, 100, 5_000]), 0, 0.0)
     kafka, results = KafkaSettings(), create_engine(results_url, poolclass=NullPool)
     generation = load(results, own.name, number)
     stop = threading.Event()
-    for pieces in building.slices(generation):
+    for pieces in build.slices(generation):
         for piece in pieces:
             if str(piece) in places:
-                building.run_slice(kafka, results, generation, piece, Path(folder), share=1.0, stop=stop)
+                build.run_slice(kafka, results, generation, piece, Path(folder), share=1.0, stop=stop)
 
 
 if __name__ == "__main__":

@@ -16,27 +16,25 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from sqlalchemy import Connection, create_engine, insert, select, text
 
-from contracts import kafka as connect
 from contracts.tables import barrier_reports, barriers, city_totals, generations
+from kafka_client import clients as connect
 from stack.embedded import Embedded
-from streaming import barriers as participants
-from streaming import working
-from streaming.barriers import Barriers
 from streaming.engine.merge import Merge
 from streaming.engine.step import Message
-from streaming.replay.barrier import Committed, Held, held
-from streaming.replay.errors import Refused
-from tests.integration.streaming.ground import Ground, Totals, wait_until
-from tests.integration.streaming.replay.test_corrections import grouped
-from tests.integration.streaming.replay.test_replay import Live, live
+from streaming.generations import barriers as participants
+from streaming.generations import supervisor
+from streaming.generations.barriers import Barriers
+from streaming.replay.barrier import Committed, ReachedBarrier, hold_at_barrier
+from streaming.replay.errors import RequestRefused
+from tests.support.live_harness import LiveHarness
+from tests.support.pipeline_harness import PipelineHarness, Totals, grouped
+from tests.support.waiting import wait_until
 
-__all__ = ["live"]
 
-
-def events_below(ground: Ground, targets: dict[int, int]) -> list[dict[str, Any]]:
+def events_below(harness: PipelineHarness, targets: dict[int, int]) -> list[dict[str, Any]]:
     """Of the log itself, whatever was fed."""
-    topic = ground.source.name
-    reader = connect.consumer(ground.kafka, f"test-{uuid4().hex}", subscribed=False)
+    topic = harness.source.name
+    reader = connect.consumer(harness.kafka, f"test-{uuid4().hex}", subscribed=False)
     reader.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in targets])
     found, behind = [], {partition for partition, target in targets.items() if target}
     while behind:
@@ -45,7 +43,7 @@ def events_below(ground: Ground, targets: dict[int, int]) -> list[dict[str, Any]
             assert partition is not None
             assert offset is not None
             if message.error() is None and value is not None and offset < targets[partition]:
-                found.append(ground.codec.decode(value))
+                found.append(harness.codec.decode(value))
             if offset >= targets[partition] - 1:
                 behind.discard(partition)
     reader.close()
@@ -67,12 +65,12 @@ def rows(connection: Connection, number: int) -> Totals:
 
 
 @contextmanager
-def pouring(live: Live) -> Iterator[None]:
+def pouring(live: LiveHarness) -> Iterator[None]:
     enough = threading.Event()
 
     def pour() -> None:
         while not enough.wait(0.01):
-            live.ground.feed(40)
+            live.harness.feed(40)
 
     with ThreadPoolExecutor(1) as threads:
         poured = threads.submit(pour)
@@ -84,12 +82,12 @@ def pouring(live: Live) -> Iterator[None]:
 
 
 @contextmanager
-def another_worker(live: Live) -> Iterator[None]:
+def another_worker(live: LiveHarness) -> Iterator[None]:
     """In a slot of its own; it joins within some seconds and takes partitions over."""
-    stop, ground = threading.Event(), live.ground
+    stop, harness = threading.Event(), live.harness
     with ThreadPoolExecutor(1) as threads:
         ended = threads.submit(
-            working.run, ground.kafka, live.results, ground.pipeline.name, 1, live.folder / "1", stop
+            supervisor.run, harness.kafka, live.results, harness.pipeline.name, 1, live.folder / "1", stop
         )
         try:
             yield
@@ -98,27 +96,29 @@ def another_worker(live: Live) -> Iterator[None]:
         ended.result(60)
 
 
-def look(live: Live, numbers: Sequence[int]) -> Held | None:
+def look(live: LiveHarness, numbers: Sequence[int]) -> ReachedBarrier | None:
     """Both generations' rows at a barrier, against the log; None if it was refused."""
-    ground = live.ground
+    harness = live.harness
     try:
         with (
-            held(ground.kafka, ground.results, ground.pipeline.name, numbers, 20) as barrier,
-            ground.results.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
+            hold_at_barrier(harness.kafka, harness.results, harness.pipeline.name, numbers, 20) as barrier,
+            harness.results.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
         ):
             barrier.check(connection)
             found = [rows(connection, number) for number in numbers]
-    except Refused:
+    except RequestRefused:
         return None
-    expected = grouped(events_below(ground, dict(barrier.targets)))
+    expected = grouped(events_below(harness, dict(barrier.targets)))
     assert expected
     assert found == [expected for _ in numbers]
     return barrier
 
 
-def test_rows_are_of_exactly_the_events_below_the_targets_while_workers_come_and_go(live: Live) -> None:
-    live.ground.feed(1000)
-    seen: list[Held] = []
+def test_rows_are_of_exactly_the_events_below_the_targets_while_workers_come_and_go(
+    live: LiveHarness,
+) -> None:
+    live.harness.feed(1000)
+    seen: list[ReachedBarrier] = []
 
     def looked() -> None:
         # A worker that joins in between may be seen by the offsets that it committed: then it is refused.
@@ -139,13 +139,13 @@ def test_rows_are_of_exactly_the_events_below_the_targets_while_workers_come_and
         live.settled(2)
 
 
-def test_a_worker_that_joins_while_a_barrier_stands_rests_too_and_goes_on_after_it(live: Live) -> None:
-    ground = live.ground
-    ground.feed(500)
-    group = ground.generation.names.group_id("combine")
+def test_a_worker_that_joins_while_a_barrier_stands_rests_too_and_goes_on_after_it(live: LiveHarness) -> None:
+    harness = live.harness
+    harness.feed(500)
+    group = harness.generation.names.group_id("combine")
 
     def shared() -> bool:
-        found = ground.admin.describe_consumer_groups([group])[group].result(30)
+        found = harness.admin.describe_consumer_groups([group])[group].result(30)
         return len([member for member in found.members if member.assignment.topic_partitions]) == 2
 
     with live.running():
@@ -153,21 +153,21 @@ def test_a_worker_that_joins_while_a_barrier_stands_rests_too_and_goes_on_after_
         before = live.rows(1)
         # What stands still is given in part to a worker that learns of the barrier when it starts.
         with (
-            held(ground.kafka, ground.results, ground.pipeline.name, (1,), 60) as barrier,
-            closing(Committed(ground.kafka, (ground.generation,))) as committed,
+            hold_at_barrier(harness.kafka, harness.results, harness.pipeline.name, (1,), 60) as barrier,
+            closing(Committed(harness.kafka, (harness.generation,))) as committed,
             another_worker(live),
         ):
-            ground.feed(200)
-            live.until(shared)
-            live.until(lambda: committed.ask(30) == {1: barrier.targets})
-            with ground.results.connect() as connection:
+            harness.feed(200)
+            wait_until(shared)
+            wait_until(lambda: committed.read(30) == {1: barrier.targets})
+            with harness.results.connect() as connection:
                 barrier.check(connection)
             assert live.rows(1) == before
         live.settled(1)
 
 
-def test_a_report_that_comes_late_from_a_former_owner_takes_nothing_back(live: Live) -> None:
-    results, name = live.ground.results, live.ground.pipeline.name
+def test_a_report_that_comes_late_from_a_former_owner_takes_nothing_back(live: LiveHarness) -> None:
+    results, name = live.harness.results, live.harness.pipeline.name
     now = datetime.now(UTC)
     row = {"pipeline": name, "generations": [1], "state": "requested", "created_at": now}
     with results.begin() as connection:
@@ -179,7 +179,7 @@ def test_a_report_that_comes_late_from_a_former_owner_takes_nothing_back(live: L
         barrier = who.standing(name, 1)
         assert barrier is not None
         who.report(barrier, 1, "combine", {0: offset, 1: 5})
-        who.tell()
+        who.write_reports()
         with results.connect() as connection:
             of = barrier_reports.c
             found = connection.execute(select(of.partition, of.offset).order_by(of.partition)).all()
@@ -187,35 +187,35 @@ def test_a_report_that_comes_late_from_a_former_owner_takes_nothing_back(live: L
 
 
 def test_a_database_that_goes_away_while_a_barrier_stands_does_not_hold_live_traffic(
-    live: Live, stack: Embedded, monkeypatch: pytest.MonkeyPatch
+    live: LiveHarness, stack: Embedded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passed = 0.0
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed)
     monkeypatch.setattr(participants, "time", clock)
-    ground = live.ground
-    ground.feed(200)
+    harness = live.harness
+    harness.feed(200)
     with live.running():
         live.settled(1)
-        holding = held(ground.kafka, ground.results, ground.pipeline.name, (1,), 600.0)
+        holding = hold_at_barrier(harness.kafka, harness.results, harness.pipeline.name, (1,), 600.0)
         barrier = holding.__enter__()
-        with away(stack, ground):
-            before = ground.actual()
-            ground.feed(200)
+        with away(stack, harness):
+            before = harness.actual()
+            harness.feed(200)
             passed = 300.0
-            assert ground.actual() == before, "held as long as the barrier lasts"
+            assert harness.actual() == before, "held as long as the barrier lasts"
             passed = 600.0 + participants.OVERDUE_SECONDS
             # Totals in the state topic, although nobody can say in the table that the barrier is over.
-            ground.settled()
+            harness.settled()
         live.settled(1)
-        with ground.results.connect() as connection, pytest.raises(Refused, match="moved on"):
+        with harness.results.connect() as connection, pytest.raises(RequestRefused, match="moved on"):
             barrier.check(connection)
         holding.__exit__(None, None, None)
 
 
 @contextmanager
-def away(stack: Embedded, ground: Ground) -> Iterator[None]:
+def away(stack: Embedded, harness: PipelineHarness) -> Iterator[None]:
     """The results database takes nobody in."""
-    name = ground.results.url.database
+    name = harness.results.url.database
     superuser = create_engine(stack.postgres(), isolation_level="AUTOCOMMIT")
     with superuser.connect() as connection:
         connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
@@ -243,42 +243,42 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return add(self, messages)
 
     monkeypatch.setattr(Merge, "add", added)
-    monkeypatch.setattr(working, "AGAIN_SECONDS", (0.1, 0.1, 0.1))
+    monkeypatch.setattr(supervisor, "AGAIN_SECONDS", (0.1, 0.1, 0.1))
     return left
 
 
 def test_a_candidate_that_keeps_failing_is_given_up_and_the_active_one_goes_on(
-    live: Live, failing: dict[str, int]
+    live: LiveHarness, failing: dict[str, int]
 ) -> None:
-    live.ground.feed(500)
+    live.harness.feed(500)
     with live.running():
         candidate = live.build()
         partials = candidate.names.partials.name
         live.settled(2)
         failing[partials] = 2
-        live.ground.feed(100)
+        live.harness.feed(100)
         live.settled(2)
         live.settled(1)
         assert failing[partials] == 0, "it failed and was tried again"
         failing[partials] = 100
-        live.ground.feed(100)
-        live.until(lambda: live.state(2) == "failed")
-        live.until(lambda: not (live.folder / f"{candidate}.slot0").exists())
+        live.harness.feed(100)
+        wait_until(lambda: live.state(2) == "failed")
+        wait_until(lambda: not (live.folder / f"{candidate}.slot0").exists())
         live.settled(1)
-        live.ground.feed(100)
+        live.harness.feed(100)
         live.settled(1)
         of = generations.c
-        with live.ground.results.connect() as connection:
+        with live.harness.results.connect() as connection:
             assert connection.scalar(select(of.error).where(of.number == 2)) == (
                 "ZeroDivisionError('a defect')"
             )
     assert live.state(1) == "active"
 
 
-def test_what_fails_in_the_active_one_ends_the_worker(live: Live, failing: dict[str, int]) -> None:
-    live.ground.feed(100)
-    partials = live.ground.generation.names.partials.name
+def test_what_fails_in_the_active_one_ends_the_worker(live: LiveHarness, failing: dict[str, int]) -> None:
+    live.harness.feed(100)
+    partials = live.harness.generation.names.partials.name
     failing[partials] = 1
-    ground = live.ground
+    harness = live.harness
     with pytest.raises(ZeroDivisionError, match="a defect"):
-        working.run(ground.kafka, live.results, ground.pipeline.name, 0, live.folder, threading.Event())
+        supervisor.run(harness.kafka, live.results, harness.pipeline.name, 0, live.folder, threading.Event())

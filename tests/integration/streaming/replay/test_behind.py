@@ -13,15 +13,15 @@ from stack.embedded import Embedded
 from streaming.replay import difference, promotion
 from streaming.replay.errors import Behind
 from streaming.replay.snapshot import NEAR
-from tests.integration.streaming.replay.filled import DAY, Filled, Holding, city
+from tests.support.results import DAY, BarrierHold, ResultsFixture, city
 
 PIPELINE = "top-sales-by-city"
 
 
 @pytest.fixture
-def filled(engine: Engine) -> Filled:
+def filled(engine: Engine) -> ResultsFixture:
     """Generation 1 is active, generation 2 a candidate that has just as much."""
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     filled.write(1, [city("Berlin", "1")])
@@ -31,7 +31,7 @@ def filled(engine: Engine) -> Filled:
     return filled
 
 
-def now_at(filled: Filled, number: int, partition: int, watermark: datetime | None) -> None:
+def now_at(filled: ResultsFixture, number: int, partition: int, watermark: datetime | None) -> None:
     of = sink_positions.c
     with filled.engine.begin() as connection:
         changed = connection.execute(
@@ -44,9 +44,9 @@ def now_at(filled: Filled, number: int, partition: int, watermark: datetime | No
 
 @pytest.mark.parametrize("watermark", [None, DAY - NEAR - timedelta(microseconds=1)])
 def test_a_generation_that_is_behind_is_not_compared_or_promoted_and_nothing_changes(
-    stack: Embedded, filled: Filled, watermark: datetime | None
+    stack: Embedded, filled: ResultsFixture, watermark: datetime | None
 ) -> None:
-    hold = Holding()
+    hold = BarrierHold()
     seen = difference.take(stack.kafka, filled.engine, PIPELINE, 2, hold=hold)
     requests: list[Callable[[], object]] = [
         lambda: difference.take(stack.kafka, filled.engine, PIPELINE, 2, hold=hold),
@@ -64,7 +64,7 @@ def test_a_generation_that_is_behind_is_not_compared_or_promoted_and_nothing_cha
     now_at(filled, 2, 1, watermark)
     before = filled.everything()
     for request in requests:
-        with pytest.raises(Behind, match="when it has caught up, ask again"):
+        with pytest.raises(Behind, match="try again when it has caught up"):
             request()
         assert filled.everything() == before
     assert hold.held == [(1, 2)], "only the first look held anybody"

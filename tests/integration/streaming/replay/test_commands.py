@@ -8,21 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from contracts.settings import ResultsDbSettings
 from stack.embedded import Embedded
 from streaming.replay import commands, retirement
-from tests.integration.streaming.replay.filled import Filled, Holding, city
+from tests.support.results import BarrierHold, ResultsFixture, city
 
 PIPELINE = "top-sales-by-city"
 Run = Callable[..., Result]
 
 
 @pytest.fixture
-def filled(engine: object) -> Filled:
-    filled = Filled(engine)  # type: ignore[arg-type]
+def filled(engine: object) -> ResultsFixture:
+    filled = ResultsFixture(engine)  # type: ignore[arg-type]
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     filled.write(1, [city("Berlin", "1"), city("Ulm", "2")])
@@ -32,7 +31,7 @@ def filled(engine: object) -> Filled:
 
 @pytest.fixture
 def run(stack: Embedded, results_db: ResultsDbSettings, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setattr(commands, "held", Holding())
+    monkeypatch.setattr(commands, "hold_at_barrier", BarrierHold())
     monkeypatch.setenv("ELECTRORED_KAFKA_BOOTSTRAP", stack.kafka.kafka_bootstrap)
     monkeypatch.setenv("ELECTRORED_SCHEMA_REGISTRY_URL", stack.kafka.schema_registry_url)
     monkeypatch.setenv("ELECTRORED_RESULTS_DB_URL", results_db.results_db_url.get_secret_value())
@@ -44,7 +43,7 @@ def run(stack: Embedded, results_db: ResultsDbSettings, monkeypatch: pytest.Monk
     return ran
 
 
-def test_the_difference_is_shown_and_promotion_asked_for(filled: Filled, run: Run) -> None:
+def test_the_difference_is_shown_and_promotion_asked_for(filled: ResultsFixture, run: Run) -> None:
     no = run("promote", PIPELINE, "2", answer="n\n")
     assert no.exit_code == 1
     assert "2 groups compared: 0 added, 0 removed, 1 changed" in no.stdout
@@ -55,13 +54,13 @@ def test_the_difference_is_shown_and_promotion_asked_for(filled: Filled, run: Ru
     assert filled.pointer() == (2, 2)
 
 
-def test_without_asking_for_those_who_say_yes(filled: Filled, run: Run) -> None:
+def test_without_asking_for_those_who_say_yes(filled: ResultsFixture, run: Run) -> None:
     assert run("promote", PIPELINE, "2", "--yes").exit_code == 0
     assert run("rollback", PIPELINE, "--reason", "wrong", "--yes").exit_code == 0
     assert filled.pointer() == (1, 3)
 
 
-def test_a_program_names_the_fingerprint_that_it_read(filled: Filled, run: Run) -> None:
+def test_a_program_names_the_fingerprint_that_it_read(filled: ResultsFixture, run: Run) -> None:
     found = json.loads(run("diff", PIPELINE, "2", "--json").stdout)
     assert (found["changed"], found["before_total"], found["after_total"]) == (
         1,
@@ -75,13 +74,13 @@ def test_a_program_names_the_fingerprint_that_it_read(filled: Filled, run: Run) 
     assert filled.pointer() == (2, 2)
 
 
-def test_the_csv_is_written_where_it_was_asked_for(filled: Filled, run: Run, tmp_path: Path) -> None:
+def test_the_csv_is_written_where_it_was_asked_for(filled: ResultsFixture, run: Run, tmp_path: Path) -> None:
     assert run("diff", PIPELINE, "2", "--csv", str(tmp_path / "d.csv")).exit_code == 0
     with (tmp_path / "d.csv").open(newline="") as file:
         assert [row["city"] for row in csv.DictReader(file)] == ["Berlin"]
 
 
-def test_generations_are_listed_with_their_states(filled: Filled, run: Run) -> None:
+def test_generations_are_listed_with_their_states(filled: ResultsFixture, run: Run) -> None:
     run("promote", PIPELINE, "2", "--yes")
     shown = run("generations").stdout
     assert "g2" in shown
@@ -92,7 +91,7 @@ def test_generations_are_listed_with_their_states(filled: Filled, run: Run) -> N
 
 
 def test_the_former_standby_goes_with_the_next_promotion(
-    filled: Filled, run: Run, monkeypatch: pytest.MonkeyPatch
+    filled: ResultsFixture, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stand-in for deleting: topics of the catalogue's own names are other tests' too."""
     gone: list[int] = []
@@ -114,7 +113,7 @@ def test_the_former_standby_goes_with_the_next_promotion(
     ],
 )
 def test_a_refusal_is_one_line_and_exit_code_1(
-    filled: Filled, run: Run, arguments: tuple[str, ...], line: str
+    filled: ResultsFixture, run: Run, arguments: tuple[str, ...], line: str
 ) -> None:
     before = filled.everything()
     refused = run(*arguments)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -22,14 +21,13 @@ from contracts.tables import metadata
 from stack.embedded import Embedded
 from streaming import pipelines
 from streaming.engine.pipeline import Check, Parameters
-from streaming.replay import building
-from streaming.replay.errors import Refused
+from streaming.replay import build
+from streaming.replay.errors import RequestRefused
 from streaming.replay.request import Range
-from tests.integration.streaming.ground import START, Ground, Totals, wait_until
-from tests.integration.streaming.replay.test_replay import Live, live
-from tests.pipelines.histories import oracle, window_of
-
-__all__ = ["live"]
+from tests.support.histories import oracle, window_of
+from tests.support.live_harness import LiveHarness
+from tests.support.pipeline_harness import START, PipelineHarness, grouped
+from tests.support.waiting import wait_until
 
 # What the defective version takes for impossible.
 LIMIT = Decimal(500)
@@ -42,12 +40,12 @@ Rows = dict[tuple[Any, ...], tuple[Any, ...]]
 
 
 @pytest.fixture
-def ground(
+def harness(
     request: pytest.FixtureRequest, stack: Embedded, results_db: ResultsDbSettings, tmp_path: Path
-) -> Iterator[Ground]:
+) -> Iterator[PipelineHarness]:
     """Of the pipeline that a test names."""
     name = getattr(request, "param", "top-sales-by-city")
-    made = Ground(stack.kafka, results_db.results_db_url.get_secret_value(), tmp_path, name)
+    made = PipelineHarness(stack.kafka, results_db.results_db_url.get_secret_value(), tmp_path, name)
     yield made
     made.close()
 
@@ -56,22 +54,13 @@ def damaged(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [event for event in events if abs(event["amount"]) < LIMIT]
 
 
-def grouped(events: list[dict[str, Any]]) -> Totals:
-    totals: dict[tuple[str, ...], tuple[Decimal, int]] = defaultdict(lambda: (Decimal(0), 0))
-    for event in events:
-        key = (event["sold_at"].date().isoformat(), event["country"], event["city"], event["currency"])
-        total, count = totals[key]
-        totals[key] = (total + event["amount"], count + (1 if event["operation"] == "SALE" else -1))
-    return {key: value for key, value in totals.items() if value[1]}
-
-
 @pytest.fixture
-def defective(live: Live, monkeypatch: pytest.MonkeyPatch) -> Live:
+def defective(live: LiveHarness, monkeypatch: pytest.MonkeyPatch) -> LiveHarness:
     """Version 1 refuses what it should not; version 2 is mended, and what a new generation is pinned to."""
-    mended = replace(live.ground.pipeline, version=2)
+    mended = replace(live.harness.pipeline, version=2)
     (source,) = mended.inputs
     defect = Check("is impossible", pl.col("amount").abs() < LIMIT, ("amount",))
-    name = live.ground.pipeline.name
+    name = live.harness.pipeline.name
     broken = replace(mended, version=1, inputs=(replace(source, checks=(*source.checks, defect)),))
     monkeypatch.setitem(pipelines.PIPELINES, (name, 1), broken)
     monkeypatch.setitem(pipelines.PIPELINES, (name, 2), mended)
@@ -79,17 +68,17 @@ def defective(live: Live, monkeypatch: pytest.MonkeyPatch) -> Live:
     return live
 
 
-def test_a_mended_defect_differs_by_exactly_the_damage(defective: Live) -> None:
-    live, ground = defective, defective.ground
-    ground.feed(2000)
+def test_a_mended_defect_differs_by_exactly_the_damage(defective: LiveHarness) -> None:
+    live, harness = defective, defective.harness
+    harness.feed(2000)
     with live.running():
         assert live.build().version == 2
         # What the defect does goes on while the mended one waits.
-        ground.feed(500)
+        harness.feed(500)
         live.settled(2)
         found = live.compare(2)
-        before, after = grouped(damaged(ground.events)), grouped(ground.events)
-        with ground.results.connect() as connection:
+        before, after = grouped(damaged(harness.events)), grouped(harness.events)
+        with harness.results.connect() as connection:
             rows = list(changes(connection, found.shape, found.id))
         told = {
             (row.window_start.date().isoformat(), *(row.group[c] for c in ("country", "city", "currency"))): (
@@ -110,49 +99,49 @@ def test_a_mended_defect_differs_by_exactly_the_damage(defective: Live) -> None:
                 live.rollback(1)
             else:
                 live.promote(2, live.compare(2).fingerprint)
-            ground.feed(100)
+            harness.feed(100)
             live.settled(2)
             assert (live.state(number), live.state(other)) == ("active", "standby")
 
 
-def test_a_range_that_is_not_kept_is_refused_and_shown(defective: Live) -> None:
+def test_a_range_that_is_not_kept_is_refused_and_shown(defective: LiveHarness) -> None:
     live = defective
-    live.ground.feed(800)
+    live.harness.feed(800)
     day = START + timedelta(days=1)
     with live.running():
         live.build(live.request(range=Range(day, day + timedelta(days=1))))
         live.settled(2)
         found = live.compare(2)
         assert found.outside > 0
-        with pytest.raises(Refused, match="outside of its range"):
+        with pytest.raises(RequestRefused, match="outside of its range"):
             live.promote(2, found.fingerprint)
         assert live.state(1) == "active"
 
 
-def around(live: Live, parameters: Parameters, count: int) -> list[dict[str, Any]]:
+def around(live: LiveHarness, parameters: Parameters, count: int) -> list[dict[str, Any]]:
     """Events around the moment from which one counts as late with these parameters, to the microsecond."""
-    events = [live.ground._event() for _ in range(count)]
+    events = [live.harness._event() for _ in range(count)]
     for event, after in zip(events, itertools.cycle(AROUND), strict=False):
         _, end = window_of(event["sold_at"], parameters)
         event["recorded_at"] = end + parameters.grace + after
     return events
 
 
-def totals(live: Live, parameters: Parameters) -> Rows:
+def totals(live: LiveHarness, parameters: Parameters) -> Rows:
     """A plain GROUP BY of all events."""
-    found = oracle(live.ground.pipeline, parameters, live.ground.events).values()
+    found = oracle(live.harness.pipeline, parameters, live.harness.events).values()
     return {key_of(live, total): tuple(total[name] for name in COMPARED) for total in found}
 
 
-def shown(live: Live, number: int) -> Rows:
-    table = metadata.tables[live.ground.pipeline.table]
-    with live.ground.results.connect() as connection:
+def shown(live: LiveHarness, number: int) -> Rows:
+    table = metadata.tables[live.harness.pipeline.table]
+    with live.harness.results.connect() as connection:
         rows = connection.execute(select(table).where(table.c.generation == number)).mappings().all()
     return {key_of(live, row): tuple(row[name] for name in COMPARED) for row in rows}
 
 
-def key_of(live: Live, row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in (*WINDOW, *live.ground.pipeline.group_by))
+def key_of(live: LiveHarness, row: Any) -> tuple[Any, ...]:
+    return tuple(row[name] for name in (*WINDOW, *live.harness.pipeline.group_by))
 
 
 def is_late(rows: Rows) -> list[int]:
@@ -160,19 +149,19 @@ def is_late(rows: Rows) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("ground", "calendar", "zone", "grace"),
+    ("harness", "calendar", "zone", "grace"),
     [
         ("top-salesman-by-country", "calendar-month", "UTC", 0),
         ("top-sales-by-city", "1-day", "Asia/Kathmandu", 86_400),
     ],
-    indirect=["ground"],
+    indirect=["harness"],
 )
 def test_another_calendar_zone_and_grace_equal_a_plain_recomputation(
-    live: Live, calendar: CalendarKind, zone: str, grace: int
+    live: LiveHarness, calendar: CalendarKind, zone: str, grace: int
 ) -> None:
     parameters = Parameters(zone, timedelta(seconds=grace), calendar)
-    former = replace(parameters, grace=live.ground.generation.parameters.grace)
-    live.ground.feed(1000)
+    former = replace(parameters, grace=live.harness.generation.parameters.grace)
+    live.harness.feed(1000)
     live.feed(around(live, parameters, 500))
     late = is_late(totals(live, parameters))
     assert sum(late) > 100
@@ -185,7 +174,7 @@ def test_another_calendar_zone_and_grace_equal_a_plain_recomputation(
         wait_until(lambda: shown(live, 2) == totals(live, parameters), what="what came after")
 
 
-def test_bad_requests_are_refused_in_one_line_and_make_nothing(live: Live) -> None:
+def test_bad_requests_are_refused_in_one_line_and_make_nothing(live: LiveHarness) -> None:
     day = START + timedelta(days=1)
     windows = Range(day, day + timedelta(days=1))
     refused = {
@@ -198,6 +187,6 @@ def test_bad_requests_are_refused_in_one_line_and_make_nothing(live: Live) -> No
         "a range ends after it starts": live.request(range=Range(windows.end, windows.start)),
     }
     for line, request in refused.items():
-        with pytest.raises(Refused, match=line):
-            building.begin(live.ground.kafka, live.ground.results, request)
+        with pytest.raises(RequestRefused, match=line):
+            build.begin(live.harness.kafka, live.harness.results, request)
     assert live.numbers() == [1]

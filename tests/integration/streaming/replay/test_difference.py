@@ -17,17 +17,17 @@ from contracts.differences import Shape, changes, csv_of
 from contracts.tables import difference_rows
 from streaming.replay import difference, display
 from streaming.replay.difference import Difference
-from streaming.replay.errors import Refused
-from tests.integration.streaming.replay.filled import DAY, Filled, Holding, Result, city, sale, salesman
+from streaming.replay.errors import RequestRefused
+from tests.support.results import DAY, BarrierHold, Result, ResultsFixture, city, sale, salesman
 
 Key = tuple[Any, ...]
 Seen = tuple[str, Any, Any, int | None, int | None]
 
 
-def taken(results: Engine, pipeline: str, number: int = 2, hold: Holding | None = None) -> Difference:
+def taken(results: Engine, pipeline: str, number: int = 2, hold: BarrierHold | None = None) -> Difference:
     """Of the generation and the active one, as `diff` takes it."""
     with (
-        (hold or Holding())(None, results, pipeline, (1, number), 20) as held,  # type: ignore[arg-type]
+        (hold or BarrierHold())(None, results, pipeline, (1, number), 20) as held,  # type: ignore[arg-type]
         results.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
     ):
         held.check(connection)
@@ -152,7 +152,7 @@ def some(seed: random.Random, pipeline: str) -> list[Result]:
 @pytest.mark.parametrize("seed", range(3))
 def test_is_what_a_plain_comparison_finds(engine: Engine, pipeline: str, seed: int) -> None:
     chosen = random.Random(seed)
-    filled = Filled(engine, pipeline)
+    filled = ResultsFixture(engine, pipeline)
     base = some(chosen, pipeline)
     kept = {key(filled.shape, row): row for row in base if chosen.random() < 0.5}
     made = list(({key(filled.shape, row): row for row in some(chosen, pipeline)} | kept).values())
@@ -185,7 +185,7 @@ def test_is_what_a_plain_comparison_finds(engine: Engine, pipeline: str, seed: i
 
 def test_when_a_row_was_written_is_no_part_of_it(engine: Engine) -> None:
     """`write` gives every row another time, apply number and time of restatement."""
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     rows = [city("Berlin", "1", late="1"), city("Ulm", "2")]
@@ -197,7 +197,7 @@ def test_when_a_row_was_written_is_no_part_of_it(engine: Engine) -> None:
 
 
 def test_what_came_late_is_part_of_it(engine: Engine) -> None:
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     filled.write(1, [city("Berlin", "1")])
@@ -206,7 +206,7 @@ def test_what_came_late_is_part_of_it(engine: Engine) -> None:
 
 
 def test_windows_that_begin_alike_and_end_differently_are_two(engine: Engine) -> None:
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     filled.write(1, [city("Berlin", "1")])
@@ -216,14 +216,14 @@ def test_windows_that_begin_alike_and_end_differently_are_two(engine: Engine) ->
 
 
 def test_the_fingerprint_stands_for_the_rows_and_the_position(engine: Engine) -> None:
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     filled.write(1, [city("Berlin", "1"), city("Ulm", "2")])
     filled.write(2, [city("Berlin", "1.5"), city("Ulm", "2")])
     first = taken(engine, filled.pipeline).fingerprint
     assert taken(engine, filled.pipeline).fingerprint == first
-    elsewhere = taken(engine, filled.pipeline, hold=Holding(targets={0: 7, 1: 10})).fingerprint
+    elsewhere = taken(engine, filled.pipeline, hold=BarrierHold(targets={0: 7, 1: 10})).fingerprint
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE city_totals SET total = 1.5001 WHERE generation = 2 AND city = 'Berlin'")
@@ -236,7 +236,7 @@ def test_the_fingerprint_stands_for_the_rows_and_the_position(engine: Engine) ->
 
 
 def test_rows_outside_of_the_range_are_counted(engine: Engine) -> None:
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate", range_start=DAY + timedelta(days=1), range_end=DAY + timedelta(days=3))
     filled.write(1, [city("Berlin", "1", day=day) for day in range(5)])
@@ -247,13 +247,13 @@ def test_rows_outside_of_the_range_are_counted(engine: Engine) -> None:
 
 def test_what_is_written_after_the_snapshot_is_not_in_it(engine: Engine) -> None:
     """So live traffic need not wait for the comparison."""
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     filled.write(1, [city("Berlin", "1")])
     filled.write(2, [city("Berlin", "1")])
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-        with Holding()(None, engine, filled.pipeline, (1, 2), 20) as held:  # type: ignore[arg-type]
+        with BarrierHold()(None, engine, filled.pipeline, (1, 2), 20) as held:  # type: ignore[arg-type]
             held.check(connection)
         filled.write(2, [city("Late", "1")])
         assert difference.compute(connection, held, filled.pipeline, 2).is_empty
@@ -263,17 +263,17 @@ def test_what_is_written_after_the_snapshot_is_not_in_it(engine: Engine) -> None
 
 @pytest.mark.parametrize("state", ["requested", "targeted", "released", "expired"])
 def test_without_a_reached_barrier_it_is_refused_and_nothing_is_stored(engine: Engine, state: str) -> None:
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     before = filled.everything()
-    with pytest.raises(Refused, match=state):
-        taken(engine, filled.pipeline, hold=Holding(state))
+    with pytest.raises(RequestRefused, match=state):
+        taken(engine, filled.pipeline, hold=BarrierHold(state))
     assert filled.everything() == before
 
 
 def test_ranks_are_those_of_the_view(engine: Engine) -> None:
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     filled.write(1, [city(name, total) for name, total in (("b", "2"), ("a", "2"), ("B", "2"), ("c", "3"))])
@@ -285,7 +285,7 @@ def test_ranks_are_those_of_the_view(engine: Engine) -> None:
 
 
 def test_the_greatest_change_comes_first_measured_by_its_currency(engine: Engine) -> None:
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     filled.write(1, [city("Berlin", "100"), city("Ulm", "900"), city("Tokyo", "100000", currency="JPY")])
@@ -311,7 +311,7 @@ def test_the_greatest_change_comes_first_measured_by_its_currency(engine: Engine
 
 
 def test_the_csv_has_every_row(engine: Engine) -> None:
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     filled.write(1, [city("Berlin, “old”", "1"), city("Ulm", "2")])
@@ -332,7 +332,7 @@ def test_the_csv_has_every_row(engine: Engine) -> None:
 def test_a_terminal_shows_what_it_comes_to(engine: Engine) -> None:
     from rich.console import Console
 
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     filled.write(1, [city("Berlin", "1"), city("Ulm", "2")])
@@ -353,7 +353,7 @@ def test_a_terminal_shows_what_it_comes_to(engine: Engine) -> None:
 
 
 def test_of_two_that_are_taken_the_newer_counts(engine: Engine) -> None:
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     taken(engine, filled.pipeline)
@@ -364,7 +364,7 @@ def test_of_two_that_are_taken_the_newer_counts(engine: Engine) -> None:
 
 
 def test_with_itself_a_generation_is_not_compared(engine: Engine) -> None:
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
-    with pytest.raises(Refused, match="itself"):
+    with pytest.raises(RequestRefused, match="itself"):
         taken(engine, filled.pipeline, 1)

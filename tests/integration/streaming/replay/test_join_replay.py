@@ -5,35 +5,35 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from contracts import kafka as connect
 from contracts.settings import ResultsDbSettings
 from contracts.tables import active_generations, joined_sales
 from contracts.topics import DEAD_LETTERS, LATE_EVENTS, SOURCE_POSITIONS
-from streaming import pipelines, working
-from streaming.generations import Generation
+from kafka_client import clients as connect
+from streaming import pipelines
+from streaming.generations import supervisor
+from streaming.generations.catalog import Generation
 from streaming.replay import barrier as coordinator
-from streaming.replay import building, difference, promotion
+from streaming.replay import build as building
+from streaming.replay import difference, promotion
 from streaming.replay.request import Request
 from streaming.sink import postgres
-from tests.integration.streaming.ground import wait_until
-from tests.integration.streaming.replay.test_replay import patiently_held
-from tests.integration.streaming.test_join import JoinGround, _facts, _said, join
-from tests.pipelines.test_enriched_sales import oracle
-
-__all__ = ["join"]
+from tests.support import threads
+from tests.support.join_harness import JoinHarness, payment_facts
+from tests.support.join_oracle import oracle, sale_facts
+from tests.support.live_harness import patiently_held
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
 def followed(
-    join: JoinGround, results_db: ResultsDbSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[JoinGround]:
+    join: JoinHarness, results_db: ResultsDbSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[JoinHarness]:
     """With a worker and a sink that follow the table of generations, in threads."""
     connect.ensure_topics(join.kafka, [SOURCE_POSITIONS, LATE_EVENTS, DEAD_LETTERS])
     monkeypatch.setitem(pipelines.CURRENT, join.pipeline.name, 1)
@@ -42,43 +42,36 @@ def followed(
     join.stop.set()
     for thread in join.threads:
         thread.join()
-    stop = threading.Event()
-    with ThreadPoolExecutor(2) as threads:
-        ended = [
-            threads.submit(
-                working.run, join.kafka, results_db, join.pipeline.name, 0, tmp_path / "live", stop
-            ),
-            threads.submit(postgres.run, join.kafka, results_db, stop),
-        ]
-        try:
-            yield join
-        finally:
-            stop.set()
-        for future in ended:
-            future.result(60)
+    with threads.running(
+        lambda stop: supervisor.run(join.kafka, results_db, join.pipeline.name, 0, tmp_path / "live", stop),
+        lambda stop: postgres.run(join.kafka, results_db, stop),
+    ):
+        yield join
     # A worker has its process to itself, and turns the collector off.
     gc.unfreeze()
     gc.enable()
 
 
-def rows(join: JoinGround, number: int) -> dict[str, Any]:
+def rows(join: JoinHarness, number: int) -> dict[str, Any]:
     of = joined_sales.c
     with join.engine.connect() as connection:
         wanted = select(joined_sales).where(of.generation == number, of.sales_count != 0)
         found = connection.execute(wanted).mappings().all()
     answers: dict[str, Any] = {}
     for row in found:
-        sales, _, _ = answers.setdefault(row["sale_id"], ({}, _said(row["payments"]), row["ambiguous"]))
-        sales[row["source"]] = (_facts(row), row["status"])
+        sales, _, _ = answers.setdefault(
+            row["sale_id"], ({}, payment_facts(row["payments"]), row["ambiguous"])
+        )
+        sales[row["source"]] = (sale_facts(row), row["status"])
     return answers
 
 
-def settled(join: JoinGround, number: int) -> None:
+def settled(join: JoinHarness, number: int) -> None:
     expected = oracle(join.sales, join.payments)
     wait_until(lambda: rows(join, number) == expected, what=f"the join in rows of g{number}")
 
 
-def build(join: JoinGround, folder: Path) -> Generation:
+def build(join: JoinHarness, folder: Path) -> Generation:
     request = Request(join.pipeline.name, "a test", "test")
     generation = building.begin(join.kafka, join.engine, request)
     for pieces in building.slices(generation):
@@ -90,7 +83,7 @@ def build(join: JoinGround, folder: Path) -> Generation:
 
 
 def test_a_replay_of_two_inputs_is_held_at_one_position_of_both_compared_and_promoted(
-    followed: JoinGround, tmp_path: Path
+    followed: JoinHarness, tmp_path: Path
 ) -> None:
     join, name = followed, followed.pipeline.name
     join.feed(800)

@@ -11,33 +11,34 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from confluent_kafka import KafkaException
 from sqlalchemy import func, select
 
-from contracts import kafka as connect
 from contracts.tables import barrier_reports, barriers, generations
-from streaming.generations import load
+from kafka_client import clients as connect
+from streaming.generations.catalog import load
 from streaming.replay.failpoints import VARIABLE
-from tests.integration.streaming.ground import wait_until
-from tests.integration.streaming.replay.test_replay import Live, expire, live
+from tests.support.live_harness import LiveHarness, expire
+from tests.support.waiting import wait_until
 
-__all__ = ["live"]
+pytestmark = pytest.mark.soak
 
 ROOT = Path(__file__).parents[4]
 
 
-def ended(live: Live, failpoint: str = "", **more: Any) -> int:
+def ended(live: LiveHarness, failpoint: str = "", **more: Any) -> int:
     """How a process ends that does the replay, or what else it is asked for."""
-    ground = live.ground
+    harness = live.harness
     given = {
-        "pipeline": ground.name,
-        "suffix": ground.suffix,
-        "results_url": ground.results_url,
+        "pipeline": harness.name,
+        "suffix": harness.suffix,
+        "results_url": harness.results_url,
         "folder": str(live.folder / "slices"),
     }
     environment = os.environ | {
-        "ELECTRORED_KAFKA_BOOTSTRAP": ground.kafka.kafka_bootstrap,
-        "ELECTRORED_SCHEMA_REGISTRY_URL": ground.kafka.schema_registry_url,
+        "ELECTRORED_KAFKA_BOOTSTRAP": harness.kafka.kafka_bootstrap,
+        "ELECTRORED_SCHEMA_REGISTRY_URL": harness.kafka.schema_registry_url,
         VARIABLE: failpoint,
         "PYTHONPATH": str(ROOT),
     }
@@ -46,17 +47,17 @@ def ended(live: Live, failpoint: str = "", **more: Any) -> int:
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
-def states(live: Live) -> list[tuple[int, str]]:
+def states(live: LiveHarness) -> list[tuple[int, str]]:
     of = generations.c
-    with live.ground.results.connect() as connection:
+    with live.harness.results.connect() as connection:
         return [tuple(row) for row in connection.execute(select(of.number, of.state).order_by(of.number))]
 
 
-def committed(live: Live, step: str) -> dict[int, int]:
+def committed(live: LiveHarness, step: str) -> dict[int, int]:
     """How far the slices of a step of the replay have come, where they have come anywhere."""
-    generation = load(live.ground.results, live.ground.pipeline.name, 2)
+    generation = load(live.harness.results, live.harness.pipeline.name, 2)
     names = generation.names
-    topic = {"combine": live.ground.source.name, "merge": names.partials.name}[step]
+    topic = {"combine": live.harness.source.name, "merge": names.partials.name}[step]
     places = range(generation.topics[topic].partitions)
 
     def asked() -> list[dict[int, int]]:
@@ -66,20 +67,20 @@ def committed(live: Live, step: str) -> dict[int, int]:
         except KafkaException:
             return []
 
-    with closing(connect.consumer(live.ground.kafka, names.group_id(step), subscribed=False)) as client:
+    with closing(connect.consumer(live.harness.kafka, names.group_id(step), subscribed=False)) as client:
         (found,) = wait_until(asked, what="answer of the group's coordinator")
         return dict(found)
 
 
-def test_a_replay_killed_at_every_step_and_in_its_slices_ends_as_if_it_never_was(live: Live) -> None:
-    live.ground.feed(6000)
+def test_a_replay_killed_at_every_step_and_in_its_slices_ends_as_if_it_never_was(live: LiveHarness) -> None:
+    live.harness.feed(6000)
     for failpoint, left in (
         ("replay.topics", [(1, "active")]),
         ("replay.begun", [(1, "active"), (2, "building")]),
     ):
         assert ended(live, failpoint) == -signal.SIGKILL
         assert states(live) == left
-    target = load(live.ground.results, live.ground.pipeline.name, 2).target_offsets[0]
+    target = load(live.harness.results, live.harness.pipeline.name, 2).target_offsets[0]
     for step, transactions, is_within_next in (
         ("combine", 3, True),
         ("combine", 3, False),
@@ -99,39 +100,40 @@ def test_a_replay_killed_at_every_step_and_in_its_slices_ends_as_if_it_never_was
     with live.running():
         live.settled(1)
         live.settled(2)
-        live.ground.feed(300)
+        live.harness.feed(300)
         live.settled(2)
         assert live.compare(2).is_empty
 
 
-def barriers_of(live: Live) -> list[str]:
-    with live.ground.results.connect() as connection:
+def barriers_of(live: LiveHarness) -> list[str]:
+    with live.harness.results.connect() as connection:
         return list(connection.scalars(select(barriers.c.state).order_by(barriers.c.id)))
 
 
-def at_rest(live: Live) -> bool:
+def at_rest(live: LiveHarness) -> bool:
     """Whether combine has told the newest barrier where it stands; a worker looks for one twice a second only."""
-    of, ground = barrier_reports.c, live.ground
+    of, harness = barrier_reports.c, live.harness
     newest = select(func.max(barriers.c.id)).scalar_subquery()
     wanted = select(func.count()).where(of.barrier == newest, of.step == "combine")
-    with ground.results.connect() as connection:
-        return connection.scalar(wanted) == ground.source.partitions
+    with harness.results.connect() as connection:
+        return connection.scalar(wanted) == harness.source.partitions
 
 
 def test_a_coordinator_killed_before_everybody_was_there_holds_live_traffic_no_longer_than_its_time(
-    live: Live,
+    live: LiveHarness,
 ) -> None:
-    ground, past = live.ground, []
-    ground.feed(100)
+    harness = live.harness
+    past: list[str] = []
+    harness.feed(100)
     with live.running():
         live.settled(1)
         for state in ("requested", "targeted"):
             assert ended(live, f"barrier.{state}", holding=[1]) == -signal.SIGKILL
             assert barriers_of(live) == [*past, state]
-            live.until(lambda: at_rest(live))
-            ground.feed(50)
+            wait_until(lambda: at_rest(live))
+            harness.feed(50)
             live.rests(1)
-            expire(ground.results)
+            expire(harness.results)
             live.settled(1)
             past.append("expired")
             assert barriers_of(live) == past

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from contracts.kafka import admin
+from kafka_client.clients import admin
 from streaming.replay import retirement
-from tests.integration.streaming.replay.test_replay import Live, live
+from tests.support.live_harness import LiveHarness
+from tests.support.waiting import wait_until
 
-__all__ = ["live"]
 
-
-def test_promoted_rolled_back_promoted_again_and_the_former_one_retired_while_events_come(live: Live) -> None:
-    ground = live.ground
-    kafka, results, name = ground.kafka, ground.results, ground.pipeline.name
-    ground.feed(2000)
+def test_promoted_rolled_back_promoted_again_and_the_former_one_retired_while_events_come(
+    live: LiveHarness,
+) -> None:
+    harness = live.harness
+    kafka, results, name = harness.kafka, harness.results, harness.pipeline.name
+    harness.feed(2000)
     forgotten = live.folder / f"{name}.g7.slot0"
     forgotten.mkdir(parents=True)
     with live.running():
@@ -20,20 +21,20 @@ def test_promoted_rolled_back_promoted_again_and_the_former_one_retired_while_ev
         live.build()
         live.settled(2)
         live.promote(2, live.compare(2).fingerprint)
-        ground.feed(300)
+        harness.feed(300)
         live.settled(2)
         back = live.rollback(1)
         assert (back.generation, back.former, back.promotion_number) == (1, 2, 3)
-        ground.feed(300)
+        harness.feed(300)
         live.settled(1)
         live.settled(2)
         live.promote(2, live.compare(2).fingerprint)
         done = retirement.retire(kafka, results, name, 1)
         assert done.rows > 0
         assert done.topics == 3, "workers left its groups before its topics went"
-        ground.feed(300)
+        harness.feed(300)
         live.settled(2)
-        live.until(lambda: not (live.folder / f"{name}.g1.slot0").exists())
+        wait_until(lambda: not (live.folder / f"{name}.g1.slot0").exists())
         assert (live.folder / f"{name}.g2.slot0" / "0").is_dir()
         assert not forgotten.exists()
     assert (live.folder / f"{name}.g2.slot0" / "0").is_dir(), "told to stop, a worker keeps its store"

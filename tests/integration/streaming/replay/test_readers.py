@@ -30,19 +30,20 @@ from streaming import pipelines
 from streaming.replay import difference, promotion
 from streaming.replay.difference import Difference
 from streaming.replay.errors import Busy
-from tests.integration.streaming.ground import ROOT, START, Ground, Totals, wait_until
-from tests.integration.streaming.replay.filled import Filled, Holding, city
 from tests.integration.streaming.replay.live_process import LIMIT, versions
-from tests.integration.streaming.replay.test_replay import Live, live
+from tests.support.live_harness import LiveHarness
+from tests.support.pipeline_harness import ROOT, START, PipelineHarness, Totals
+from tests.support.results import BarrierHold, ResultsFixture, city
+from tests.support.waiting import wait_until
 
-__all__ = ["live"]
+pytestmark = pytest.mark.soak
 
 PIPELINE = "top-sales-by-city"
 CITIES = [f"c{n}" for n in range(20)]
 READERS, ROUNDS, APIS = 4, 12, 2
 # The API ends connections that were silent for 5 s, as a reader on a busy machine may have been.
 KEPT_SECONDS = 1.0
-# As the ground makes them up.
+# As the harness makes them up.
 GROUPS = list(itertools.product(("DE", "FR", "US"), range(40), ("EUR", "USD")))
 # More than all others of a group come to.
 IMPOSSIBLE = Decimal(10_000_000)
@@ -76,7 +77,7 @@ class Applying:
     @contextmanager
     def held(self, *args: Any) -> Iterator[Any]:
         """At a barrier nothing is applied."""
-        with self.resting, Holding()(*args) as barrier:
+        with self.resting, BarrierHold()(*args) as barrier:
             yield barrier
 
 
@@ -123,7 +124,8 @@ class Checker:
 
     def read(self, port: int, stop: threading.Event) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        last, seen, count, answered_at = (0, 0), "", 0, time.monotonic()
+        last: tuple[int, ...] = (0, 0)
+        seen, count, answered_at = "", 0, time.monotonic()
         while not stop.wait(self.pause):
             if time.monotonic() > answered_at + KEPT_SECONDS:
                 # The next request opens another one.
@@ -162,7 +164,7 @@ def one_total(answer: dict[str, Any]) -> None:
 def test_no_reader_sees_a_mix_or_an_error_while_generations_are_promoted_and_rolled_back(
     stack: Embedded, engine: Engine
 ) -> None:
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
     for number in (1, 2):
@@ -211,13 +213,13 @@ def test_no_reader_sees_a_mix_or_an_error_while_generations_are_promoted_and_rol
 class Shop:
     """Sales of one pipeline that come in all the time, some of which its first version takes for impossible."""
 
-    live: Live
+    live: LiveHarness
     # Asks the one thread that sells for impossible ones: a source's numbers only grow.
     asked: threading.Event = field(default_factory=threading.Event)
 
     def sales(self, count: int) -> list[dict[str, Any]]:
         """No reversals: a group that comes to no sale is hidden, with the money that may be left in it."""
-        events = [self.live.ground._event() for _ in range(count)]
+        events = [self.live.harness._event() for _ in range(count)]
         return [event | SOLD | {"amount": abs(event["amount"])} for event in events]
 
     def impossible(self) -> list[dict[str, Any]]:
@@ -246,7 +248,7 @@ class Shop:
 
     def damage(self, found: Difference) -> set[tuple[Any, ...]]:
         """What differs by how much: every row of the difference."""
-        with self.live.ground.results.connect() as connection:
+        with self.live.harness.results.connect() as connection:
             return {
                 (
                     row.window_start,
@@ -278,10 +280,10 @@ def of_one_version(answer: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def shop(live: Live, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def shop(live: LiveHarness, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     """A worker and the sink in processes; the pipeline has a defect, and its mended version is there."""
-    ground = live.ground
-    broken, mended = versions(ground.name, ground.suffix)
+    harness = live.harness
+    broken, mended = versions(harness.name, harness.suffix)
     monkeypatch.setitem(pipelines.PIPELINES, (mended.name, 1), broken)
     monkeypatch.setitem(pipelines.PIPELINES, (mended.name, 2), mended)
     monkeypatch.setitem(pipelines.CURRENT, mended.name, 2)
@@ -296,27 +298,27 @@ def shop(live: Live, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     assert ended == [0, 0]
 
 
-def started(role: str, live: Live) -> subprocess.Popen[bytes]:
-    ground = live.ground
+def started(role: str, live: LiveHarness) -> subprocess.Popen[bytes]:
+    harness = live.harness
     environment = os.environ | {
-        "ELECTRORED_KAFKA_BOOTSTRAP": ground.kafka.kafka_bootstrap,
-        "ELECTRORED_SCHEMA_REGISTRY_URL": ground.kafka.schema_registry_url,
-        "ELECTRORED_RESULTS_DB_URL": ground.results_url,
+        "ELECTRORED_KAFKA_BOOTSTRAP": harness.kafka.kafka_bootstrap,
+        "ELECTRORED_SCHEMA_REGISTRY_URL": harness.kafka.schema_registry_url,
+        "ELECTRORED_RESULTS_DB_URL": harness.results_url,
         "ELECTRORED_LOG_LEVEL": "WARNING",
         "PYTHONPATH": str(ROOT),
     }
     return subprocess.Popen([sys.executable, *process(role, live)], cwd=ROOT, env=environment)
 
 
-def process(role: str, live: Live) -> list[str]:
+def process(role: str, live: LiveHarness) -> list[str]:
     script = str(Path(__file__).parent / "live_process.py")
-    return [script, role, live.ground.name, live.ground.suffix, str(live.folder / "worker")]
+    return [script, role, live.harness.name, live.harness.suffix, str(live.folder / "worker")]
 
 
 def test_a_defect_is_mended_and_promoted_back_and_forth_under_readers_and_sales(
     stack: Embedded, engine: Engine, shop: Shop
 ) -> None:
-    live, ground = shop.live, shop.live.ground
+    live, harness = shop.live, shop.live.harness
     live.feed(shop.impossible())
     live.feed(shop.sales(1_000))
     day = START.date().isoformat()
@@ -339,7 +341,7 @@ def test_a_defect_is_mended_and_promoted_back_and_forth_under_readers_and_sales(
             cleanup.enter_context(serving(process("api", live), reader, PYTHONPATH=str(ROOT)))
             for _ in range(APIS)
         ]
-        wait_until(lambda: live.rows(1) == without_the_impossible(ground), what="all of g1")
+        wait_until(lambda: live.rows(1) == without_the_impossible(harness), what="all of g1")
         threads = cleanup.enter_context(ThreadPoolExecutor(READERS + 1))
         cleanup.callback(stop.set)
         readers = [threads.submit(checker.read, ports[n % APIS], stop) for n in range(READERS)]
@@ -363,7 +365,7 @@ def test_a_defect_is_mended_and_promoted_back_and_forth_under_readers_and_sales(
         selling_ends.set()
         selling.result(60)
         live.settled(2)
-        wait_until(lambda: live.rows(1) == without_the_impossible(ground), what="all of g1")
+        wait_until(lambda: live.rows(1) == without_the_impossible(harness), what="all of g1")
         stop.set()
         counts = [read.result(60) for read in readers]
     assert dict(checker.shown) == {1: {1}, 2: {2}, 3: {1}, 4: {2}}
@@ -375,11 +377,11 @@ def named(group: tuple[str, int, str]) -> tuple[str, str, str]:
     return country, f"city-{number}", currency
 
 
-def without_the_impossible(ground: Ground) -> Totals:
+def without_the_impossible(harness: PipelineHarness) -> Totals:
     """What the defective version comes to."""
-    all_of = ground.events
-    ground.events = [event for event in all_of if abs(event["amount"]) < LIMIT]
+    all_of = harness.events
+    harness.events = [event for event in all_of if abs(event["amount"]) < LIMIT]
     try:
-        return ground.expected()
+        return harness.expected()
     finally:
-        ground.events = all_of
+        harness.events = all_of

@@ -15,22 +15,21 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import make_url, select
 
-from contracts import kafka as connect
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.tables import city_totals
+from kafka_client import clients as connect
+from kafka_client.errors import Fatal
+from kafka_client.registry import Registry
 from stack import databases
 from stack.embedded import Embedded
-from streaming import generations, pipelines, working
-from streaming.engine.errors import Fatal
-from streaming.generations import Generation
-from streaming.replay import building, retirement
+from streaming import pipelines
+from streaming.generations import catalog, supervisor
+from streaming.generations.catalog import Generation
+from streaming.replay import build, retirement
 from streaming.sink import postgres, publisher
-from tests.integration.sink.test_publisher import publishing
-from tests.integration.streaming.ground import wait_until
-from tests.integration.streaming.replay.test_replay import Live, live
-
-__all__ = ["live"]
+from tests.support.live_harness import LiveHarness
+from tests.support.sink import publishing
+from tests.support.waiting import wait_until
 
 KATHMANDU, UTC_ZONE = "Asia/Kathmandu", "UTC"
 Shown = dict[tuple[object, ...], tuple[Decimal, int]]
@@ -40,14 +39,14 @@ Shown = dict[tuple[object, ...], tuple[Decimal, int]]
 class Restorable:
     """The live pipeline with a public topic of its own, and copies of its results database."""
 
-    live: Live
+    live: LiveHarness
     stack: Embedded
     template: str
     copies: list[str]
 
     @property
     def name(self) -> str:
-        return make_url(self.live.ground.results_url).database or ""
+        return make_url(self.live.harness.results_url).database or ""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -70,12 +69,12 @@ class Restorable:
     def begin_anew(self) -> Generation:
         """An empty results database, and what `init` makes in it."""
         self.restore(self.template)
-        ground = self.live.ground
-        return generations.create(
-            ground.kafka,
-            ground.results,
-            ground.pipeline,
-            ground.generation.parameters,
+        harness = self.live.harness
+        return catalog.create(
+            harness.kafka,
+            harness.results,
+            harness.pipeline,
+            harness.generation.parameters,
             reason="test",
             created_by="test",
         )
@@ -90,7 +89,7 @@ class Restorable:
     def rows(self, number: int) -> Shown:
         """Of the results database; its days by their beginnings."""
         of = city_totals.c
-        with self.live.ground.results.connect() as connection:
+        with self.live.harness.results.connect() as connection:
             found = connection.execute(
                 select(of.window_start, of.country, of.city, of.currency, of.total, of.sales_count).where(
                     of.generation == number
@@ -100,9 +99,9 @@ class Restorable:
 
     def shown(self) -> Shown:
         """Of the public topic, what compaction leaves."""
-        output = self.live.ground.pipeline.output
+        output = self.live.harness.pipeline.output
         codec = Registry(self.stack.kafka).codec(output.subject, load(output.schema))
-        newest = dict(self.live.ground.read(output.name))
+        newest = dict(self.live.harness.read(output.name))
         values = [codec.decode(value) for value in newest.values() if value is not None]
         return {
             (each["window_start"], each["country"], each["city"], each["currency"]): (
@@ -116,7 +115,7 @@ class Restorable:
         """A plain GROUP BY over all events, with days of that zone."""
         zone = ZoneInfo(time_zone)
         totals: Shown = defaultdict(lambda: (Decimal(0), 0))
-        for event in self.live.ground.events:
+        for event in self.live.harness.events:
             day = datetime.combine(event["sold_at"].astimezone(zone).date(), time(), zone).astimezone(UTC)
             key = (day, event["country"], event["city"], event["currency"])
             total, count = totals[key]
@@ -135,34 +134,36 @@ class Restorable:
 
 @pytest.fixture
 def restorable(
-    live: Live, stack: Embedded, results_template: str, monkeypatch: pytest.MonkeyPatch
+    live: LiveHarness, stack: Embedded, results_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Restorable]:
-    ground = live.ground
-    output = replace(ground.pipeline.output, name=f"{ground.pipeline.output.name}-{ground.suffix}")
-    ground.pipeline = replace(ground.pipeline, output=output)
-    monkeypatch.setitem(pipelines.PIPELINES, (ground.pipeline.name, ground.pipeline.version), ground.pipeline)
-    connect.ensure_topics(ground.kafka, [output])
+    harness = live.harness
+    output = replace(harness.pipeline.output, name=f"{harness.pipeline.output.name}-{harness.suffix}")
+    harness.pipeline = replace(harness.pipeline, output=output)
+    monkeypatch.setitem(
+        pipelines.PIPELINES, (harness.pipeline.name, harness.pipeline.version), harness.pipeline
+    )
+    connect.ensure_topics(harness.kafka, [output])
     made = Restorable(live, stack, results_template, [])
     yield made
     for copy in made.copies:
         databases.drop_database(stack.postgres(), copy)
-    for future in ground.admin.delete_topics([output.name], operation_timeout=10).values():
+    for future in harness.admin.delete_topics([output.name], operation_timeout=10).values():
         future.result()
 
 
 def test_a_replay_does_not_take_a_number_that_kafka_has_the_progress_of(restorable: Restorable) -> None:
     """The forgotten generation had other parameters: going on from it would mix days of two zones."""
     live = restorable.live
-    live.ground.feed(1500)
+    live.harness.feed(1500)
     with live.running():
         live.settled(1)
     backup = restorable.backup()
     assert live.build(live.request(time_zone=KATHMANDU)).number == 2
     restorable.restore(backup)
     assert live.numbers() == [1]
-    live.ground.feed(200)
+    live.harness.feed(200)
     assert live.build().number == 3
-    live.ground.feed(200)
+    live.harness.feed(200)
     with live.running():
         live.settled(1)
         live.settled(3)
@@ -173,17 +174,17 @@ def test_a_replay_does_not_take_a_number_that_kafka_has_the_progress_of(restorab
 def test_a_replay_that_the_backup_knows_is_gone_on_with(restorable: Restorable) -> None:
     """Kafka is further than the row says, with the same computation."""
     live = restorable.live
-    live.ground.feed(1500)
-    begun = building.begin(live.ground.kafka, live.ground.results, live.request())
-    live.run(begun, building.slices(begun)[0][0])
+    live.harness.feed(1500)
+    begun = build.begin(live.harness.kafka, live.harness.results, live.request())
+    live.run(begun, build.slices(begun)[0][0])
     backup = restorable.backup()
     assert live.build().number == 2
-    live.ground.feed(200)
+    live.harness.feed(200)
     with live.running():
         live.settled(2)
     restorable.restore(backup)
     assert (live.build().number, live.state(2)) == (2, "candidate")
-    live.ground.feed(200)
+    live.harness.feed(200)
     with live.running():
         live.settled(1)
         live.settled(2)
@@ -194,7 +195,7 @@ def test_the_public_topic_is_compared_after_each_restore_whatever_number_a_promo
     restorable: Restorable,
 ) -> None:
     live = restorable.live
-    live.ground.feed(600)
+    live.harness.feed(600)
     with restorable.running():
         restorable.published(UTC_ZONE)
     before_promotion = restorable.backup()
@@ -207,7 +208,7 @@ def test_the_public_topic_is_compared_after_each_restore_whatever_number_a_promo
         restorable.published(UTC_ZONE)
     # Promotion 2 is shown again, whose positions Kafka has, and then 3, likewise.
     restorable.restore(after_promotion)
-    live.ground.feed(100)
+    live.harness.feed(100)
     with restorable.running():
         restorable.published(KATHMANDU)
         assert live.rollback().promotion_number == 3
@@ -216,14 +217,14 @@ def test_the_public_topic_is_compared_after_each_restore_whatever_number_a_promo
         restorable.published(KATHMANDU)
     # So is 1, and another generation becomes the one of promotion 2.
     restorable.restore(before_promotion)
-    live.ground.feed(100)
+    live.harness.feed(100)
     with restorable.running():
         restorable.published(UTC_ZONE)
         assert restorable.replayed("America/New_York") == 3
         restorable.published("America/New_York")
     # An empty database: everything again, under a number of which Kafka has nothing.
     assert restorable.begin_anew().number == 4
-    live.ground.feed(100)
+    live.harness.feed(100)
     with restorable.running():
         live.settled(4)
         restorable.published(UTC_ZONE)
@@ -232,14 +233,14 @@ def test_the_public_topic_is_compared_after_each_restore_whatever_number_a_promo
 def test_an_active_generation_that_kafka_has_no_more_is_named_and_an_empty_database_begins_anew(
     restorable: Restorable,
 ) -> None:
-    live, ground, kafka = restorable.live, restorable.live.ground, restorable.stack.kafka
-    ground.feed(600)
+    live, harness, kafka = restorable.live, restorable.live.harness, restorable.stack.kafka
+    harness.feed(600)
     with live.running():
         live.settled(1)
     backup = restorable.backup()
     with restorable.running():
         assert restorable.replayed(KATHMANDU) == 2
-        assert retirement.retire(kafka, ground.results, ground.pipeline.name, 1).topics == 3
+        assert retirement.retire(kafka, harness.results, harness.pipeline.name, 1).topics == 3
         restorable.published(KATHMANDU)
     restorable.restore(backup)
     gone = (
@@ -247,12 +248,12 @@ def test_an_active_generation_that_kafka_has_no_more_is_named_and_an_empty_datab
     )
     stop = threading.Event()
     with pytest.raises(Fatal, match=gone):
-        working.run(kafka, live.results, ground.pipeline.name, 0, live.folder, stop)
+        supervisor.run(kafka, live.results, harness.pipeline.name, 0, live.folder, stop)
     for run in (postgres.run, publisher.run):
         with pytest.raises(Fatal, match=gone):
             run(kafka, live.results, stop)
     assert restorable.begin_anew().number == 1
-    ground.feed(100)
+    harness.feed(100)
     with restorable.running():
         live.settled(1)
         restorable.published(UTC_ZONE)
@@ -261,17 +262,17 @@ def test_an_active_generation_that_kafka_has_no_more_is_named_and_an_empty_datab
 def test_a_standby_that_kafka_has_no_more_is_given_up_and_can_be_retired(
     restorable: Restorable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(working, "AGAIN_SECONDS", ())
-    live, ground = restorable.live, restorable.live.ground
-    ground.feed(300)
+    monkeypatch.setattr(supervisor, "AGAIN_SECONDS", ())
+    live, harness = restorable.live, restorable.live.harness
+    harness.feed(300)
     with live.running():
         restorable.replayed(KATHMANDU)
     backup = restorable.backup()
-    retirement.retire(ground.kafka, ground.results, ground.pipeline.name, 1)
+    retirement.retire(harness.kafka, harness.results, harness.pipeline.name, 1)
     restorable.restore(backup)
-    ground.feed(100)
+    harness.feed(100)
     with live.running():
-        live.until(lambda: live.state(1) == "failed")
+        wait_until(lambda: live.state(1) == "failed")
         wait_until(lambda: restorable.rows(2) == restorable.expected(KATHMANDU))
-    retirement.retire(ground.kafka, ground.results, ground.pipeline.name, 1)
+    retirement.retire(harness.kafka, harness.results, harness.pipeline.name, 1)
     assert (live.state(1), live.state(2)) == ("retired", "active")

@@ -17,19 +17,19 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from sqlalchemy import Engine, func, insert, select, text
 
-from contracts.kafka import admin, consumer, ensure_topics
-from contracts.registry import Registry
 from contracts.schemas import load
 from contracts.tables import barriers, city_totals, difference_rows, differences, sink_positions
 from contracts.topics import GenerationTopics
+from kafka_client.clients import admin, consumer, ensure_topics
+from kafka_client.errors import Retriable
+from kafka_client.registry import Registry
 from stack.embedded import Embedded
-from streaming.engine.errors import Retriable
 from streaming.pipelines import PIPELINES
 from streaming.replay import difference, retirement
-from streaming.replay.errors import Refused
-from streaming.replay.presence import is_worked_on, working_on
+from streaming.replay.advisory_lock import is_worked_on, working_on
+from streaming.replay.errors import RequestRefused
 from streaming.replay.retirement import Retired
-from tests.integration.streaming.replay.filled import Filled, Holding, city
+from tests.support.results import BarrierHold, ResultsFixture, city
 
 PIPELINE = "top-sales-by-city"
 ROWS = 25
@@ -40,7 +40,7 @@ _numbers = count(randrange(10_000, 1_000_000) * 1000)
 class Doomed:
     """A candidate with all that belongs to one: rows, positions, a difference, topics, groups with offsets."""
 
-    def __init__(self, stack: Embedded, filled: Filled) -> None:
+    def __init__(self, stack: Embedded, filled: ResultsFixture) -> None:
         self.number = next(_numbers) % 2**31
         self.names = GenerationTopics(PIPELINE, self.number)
         self._filled = filled
@@ -53,7 +53,7 @@ class Doomed:
                 text("INSERT INTO sink_positions VALUES (:pipeline, :number, 0, 'x', 7)"),
                 {"pipeline": PIPELINE, "number": self.number},
             )
-        difference.take(stack.kafka, filled.engine, PIPELINE, self.number, hold=Holding())
+        difference.take(stack.kafka, filled.engine, PIPELINE, self.number, hold=BarrierHold())
         ensure_topics(stack.kafka, self.names.all)
         registry = Registry(stack.kafka)
         pipeline = PIPELINES[PIPELINE, 1]
@@ -109,16 +109,16 @@ class Doomed:
 
 
 @pytest.fixture
-def filled(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Filled:
+def filled(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> ResultsFixture:
     monkeypatch.setattr(retirement, "BATCH_ROWS", 10)
-    filled = Filled(engine)
+    filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.write(1, [city("Berlin", "1")])
     return filled
 
 
 @pytest.fixture
-def doomed(stack: Embedded, filled: Filled) -> Iterator[Doomed]:
+def doomed(stack: Embedded, filled: ResultsFixture) -> Iterator[Doomed]:
     made = Doomed(stack, filled)
     yield made
     client = admin(stack.kafka)
@@ -129,7 +129,7 @@ def doomed(stack: Embedded, filled: Filled) -> Iterator[Doomed]:
 
 
 def test_nothing_is_left_but_its_row_and_what_its_differences_came_to(
-    stack: Embedded, filled: Filled, doomed: Doomed
+    stack: Embedded, filled: ResultsFixture, doomed: Doomed
 ) -> None:
     assert doomed.left() == {
         "city_totals": ROWS,
@@ -152,7 +152,7 @@ def test_nothing_is_left_but_its_row_and_what_its_differences_came_to(
 
 
 def test_schemas_that_another_generation_has_as_well_stay_its_own(
-    stack: Embedded, filled: Filled, doomed: Doomed
+    stack: Embedded, filled: ResultsFixture, doomed: Doomed
 ) -> None:
     subject, schema = GenerationTopics(PIPELINE, 1).state.subject, PIPELINES[PIPELINE, 1].state_schema()
     assert Registry(stack.kafka).register(subject, schema) == doomed.schema_id, "one schema has one id"
@@ -163,7 +163,7 @@ def test_schemas_that_another_generation_has_as_well_stay_its_own(
 
 
 def test_a_registry_that_is_away_is_waited_for_by_the_next_call(
-    stack: Embedded, filled: Filled, doomed: Doomed
+    stack: Embedded, filled: ResultsFixture, doomed: Doomed
 ) -> None:
     away = stack.kafka.model_copy(update={"schema_registry_url": "http://127.0.0.1:1"})
     with pytest.raises(Retriable, match="the schema registry does not answer"):
@@ -180,7 +180,7 @@ def test_a_registry_that_is_away_is_waited_for_by_the_next_call(
     assert doomed.left() == {}
 
 
-def test_old_barriers_go_with_what_was_reported_to_them(stack: Embedded, filled: Filled) -> None:
+def test_old_barriers_go_with_what_was_reported_to_them(stack: Embedded, filled: ResultsFixture) -> None:
     now = datetime.now(UTC)
     with filled.engine.begin() as connection:
         for number, (state, days) in enumerate(
@@ -205,7 +205,9 @@ def test_old_barriers_go_with_what_was_reported_to_them(stack: Embedded, filled:
     assert reported == [number for number, _ in left for _ in range(3)]
 
 
-def test_asked_again_there_is_nothing_left_to_do(stack: Embedded, filled: Filled, doomed: Doomed) -> None:
+def test_asked_again_there_is_nothing_left_to_do(
+    stack: Embedded, filled: ResultsFixture, doomed: Doomed
+) -> None:
     retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
     before = doomed.row()
     again = retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
@@ -214,15 +216,17 @@ def test_asked_again_there_is_nothing_left_to_do(stack: Embedded, filled: Filled
 
 
 @pytest.mark.parametrize(("number", "line"), [(1, "g1 is active"), (9, "no generation 9")])
-def test_the_active_one_is_not_retired(stack: Embedded, filled: Filled, number: int, line: str) -> None:
+def test_the_active_one_is_not_retired(
+    stack: Embedded, filled: ResultsFixture, number: int, line: str
+) -> None:
     before = filled.everything()
-    with pytest.raises(Refused, match=line):
+    with pytest.raises(RequestRefused, match=line):
         retirement.retire(stack.kafka, filled.engine, PIPELINE, number)
     assert filled.everything() == before
 
 
 def test_what_is_being_built_is_not_retired_and_what_a_dead_job_left_is(
-    stack: Embedded, filled: Filled, doomed: Doomed
+    stack: Embedded, filled: ResultsFixture, doomed: Doomed
 ) -> None:
     with filled.engine.begin() as connection:
         connection.execute(
@@ -233,25 +237,25 @@ def test_what_is_being_built_is_not_retired_and_what_a_dead_job_left_is(
         working_on(filled.engine, PIPELINE, doomed.number),
     ):
         before = filled.everything()
-        with pytest.raises(Refused, match="is being built right now"):
+        with pytest.raises(RequestRefused, match="is being built right now"):
             retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
         assert filled.everything() == before
     retirement.retire(stack.kafka, filled.engine, PIPELINE, doomed.number)
     assert doomed.left() == {}
 
 
-def test_what_is_held_at_a_barrier_is_not_retired(stack: Embedded, filled: Filled) -> None:
+def test_what_is_held_at_a_barrier_is_not_retired(stack: Embedded, filled: ResultsFixture) -> None:
     """The active one would be held as well, and wait for it in vain."""
     filled.generation(2, "candidate")
     before = filled.states()
-    with Holding()(stack.kafka, filled.engine, PIPELINE, (1, 2), 60):
-        with pytest.raises(Refused, match="is being compared or promoted"):
+    with BarrierHold()(stack.kafka, filled.engine, PIPELINE, (1, 2), 60):
+        with pytest.raises(RequestRefused, match="is being compared or promoted"):
             retirement.retire(stack.kafka, filled.engine, PIPELINE, 2)
         assert filled.states() == before
     assert retirement.retire(stack.kafka, filled.engine, PIPELINE, 2).generation == 2
 
 
-def test_who_works_on_it_no_more_is_known_to_be_gone_at_once(filled: Filled) -> None:
+def test_who_works_on_it_no_more_is_known_to_be_gone_at_once(filled: ResultsFixture) -> None:
     for _ in range(50):
         with working_on(filled.engine, PIPELINE, 1), filled.engine.begin() as connection:
             assert is_worked_on(connection, PIPELINE, 1)
@@ -259,17 +263,20 @@ def test_who_works_on_it_no_more_is_known_to_be_gone_at_once(filled: Filled) -> 
             assert not is_worked_on(connection, PIPELINE, 1)
 
 
-def test_nobody_begins_on_what_is_being_retired(filled: Filled) -> None:
+def test_nobody_begins_on_what_is_being_retired(filled: ResultsFixture) -> None:
     with filled.engine.begin() as connection:
         assert not is_worked_on(connection, PIPELINE, 2)
-        with pytest.raises(Refused, match="g2 is being retired"), working_on(filled.engine, PIPELINE, 2):
+        with (
+            pytest.raises(RequestRefused, match="g2 is being retired"),
+            working_on(filled.engine, PIPELINE, 2),
+        ):
             pass
     with working_on(filled.engine, PIPELINE, 2):
         pass
 
 
 def test_a_worker_that_is_still_there_is_waited_for(
-    stack: Embedded, filled: Filled, doomed: Doomed, monkeypatch: pytest.MonkeyPatch
+    stack: Embedded, filled: ResultsFixture, doomed: Doomed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = doomed.member()
     with ThreadPoolExecutor(1) as threads, closing(worker):
@@ -297,7 +304,7 @@ def test_a_worker_that_is_still_there_is_waited_for(
     ],
 )
 def test_killed_anywhere_the_same_call_again_finishes_it(
-    stack: Embedded, filled: Filled, doomed: Doomed, child: Callable[..., int], failpoint: str
+    stack: Embedded, filled: ResultsFixture, doomed: Doomed, child: Callable[..., int], failpoint: str
 ) -> None:
     assert child("retire", doomed.number, failpoint=failpoint) == -signal.SIGKILL
     assert doomed.row()[0] == "retired", "nobody works on half of it"
@@ -307,7 +314,7 @@ def test_killed_anywhere_the_same_call_again_finishes_it(
 
 
 def test_a_standby_is_retired_after_its_time_and_what_was_begun_is_finished(
-    stack: Embedded, filled: Filled, doomed: Doomed
+    stack: Embedded, filled: ResultsFixture, doomed: Doomed
 ) -> None:
     now = datetime.now(UTC)
     old, young = doomed.number, 2
@@ -327,7 +334,7 @@ def test_a_standby_is_retired_after_its_time_and_what_was_begun_is_finished(
 
 
 def test_one_that_cannot_be_retired_now_keeps_no_other(
-    stack: Embedded, filled: Filled, doomed: Doomed
+    stack: Embedded, filled: ResultsFixture, doomed: Doomed
 ) -> None:
     held, old = 2, doomed.number
     filled.generation(held, "standby")
@@ -338,7 +345,7 @@ def test_one_that_cannot_be_retired_now_keeps_no_other(
             )
         )
     with (
-        Holding()(stack.kafka, filled.engine, PIPELINE, (1, held), 60),
+        BarrierHold()(stack.kafka, filled.engine, PIPELINE, (1, held), 60),
         pytest.raises(Retriable, match=f"g{held} is being compared"),
     ):
         retirement.retire_old_standbys(stack.kafka, filled.engine)

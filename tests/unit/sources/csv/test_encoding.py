@@ -12,11 +12,11 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.registry import header
 from contracts.schemas import load
-from sources import avro
+from kafka_client import avro
+from kafka_client.registry import header
 from sources.csv.encoding import Encoder, decimals, longs
-from sources.csv.rows import COLUMNS, EPOCH, SCHEMA
+from sources.csv.validate import COLUMNS, EPOCH, SCHEMA
 
 PARSED = fastavro.parse_schema(load("sale_event"))
 LONGS = st.integers(-(2**63), 2**63 - 1)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sources.csv.entries import Writers
-from sources.ledger import FileEntry
+from sources.csv.file_detail import Writers
+from sources.position_store import FileRecord
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
 SECOND = 1_000_000_000
 
 
-def entry(name: str, seqs: tuple[int, int], modified: int | None, **detail: Any) -> FileEntry:
+def entry(name: str, seqs: tuple[int, int], modified: int | None, **detail: Any) -> FileRecord:
     kept = detail | ({} if modified is None else {"modified": modified})
-    return FileEntry(name * 8, name, 1, AT, "DONE", *seqs, 1, kept)
+    return FileRecord(name * 8, name, 1, AT, "DONE", *seqs, 1, kept)
 
 
 def test_row_14_files_of_about_one_time_are_known_by_their_events() -> None:

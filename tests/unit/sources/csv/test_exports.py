@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sources.csv import lines, reading
+from sources.csv import parse, records
 from sources.csv.heads import NoCsv
 from sources.csv.judging import judge
-from sources.csv.lines import MOST_RECORDS
-from sources.csv.rows import COLUMNS
+from sources.csv.records import MOST_RECORDS
+from sources.csv.validate import COLUMNS
 
 ROWS = [
     (f"a{n}", "2026-11-22T10:00:00Z", "Köln", "DE", "s1", "Ada", 'TV, 40"', "2", f"{n}.50", "EUR")
@@ -38,7 +38,7 @@ def opened(content: bytes) -> Iterator[int]:
 def read(content: bytes) -> Found:
     with opened(content) as fd:
         head = judge(fd, False)
-        parts = list(reading.parts(fd, head, head.body, False))
+        parts = list(parse.parts(fd, head, head.body, False))
     good = [row for part in parts for row in part.good.iter_rows(named=True)]
     return good, [(bad.line, bad.reason) for part in parts for bad in part.bad]
 
@@ -49,7 +49,7 @@ def refusal(content: bytes) -> str:
     return str(refused.value)
 
 
-def text(rows: list[tuple[str, ...]] = ROWS, header: tuple[str, ...] = COLUMNS, **options: Any) -> str:
+def text(rows: Sequence[tuple[str, ...]] = ROWS, header: tuple[str, ...] = COLUMNS, **options: Any) -> str:
     out = io.StringIO(newline="")
     csv.writer(out, **{"lineterminator": "\r\n"} | options).writerows([header, *rows])
     return out.getvalue()
@@ -128,14 +128,15 @@ def test_row_18_what_programs_write_is_taken(name: str) -> None:
 def test_row_18_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content, _ = EXPORTS[name]
     whole = read(content.encode())
-    monkeypatch.setattr(lines, "MAX_RECORD_BYTES", 200)
-    monkeypatch.setattr(lines, "BLOCK_BYTES", 401)
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 200)
+    monkeypatch.setattr(records, "BLOCK_BYTES", 401)
     assert read(content.encode()) == whole
 
 
 def test_row_18_joined_files_name_their_columns_again() -> None:
     """`cat a b`, each with its byte order mark; one with the columns in another order is no such file."""
-    for options in ({}, {"delimiter": ";", "quoting": csv.QUOTE_NONE, "quotechar": None}):
+    of_exports: list[dict[str, Any]] = [{}, {"delimiter": ";", "quoting": csv.QUOTE_NONE, "quotechar": None}]
+    for options in of_exports:
         one = text(ROWS[:2], **options)
         other = text(ROWS[2:], **options)
         good, bad = read(f"\ufeff{one}\ufeff{other}".encode())
@@ -153,7 +154,7 @@ REFUSED = {
     "UTF-32": (text().encode("utf-32"), "UTF-32"),
     "blank lines": (b"\r\n \n\t\n\n", "blank lines only"),
     "nothing but a mark": (b"\xef\xbb\xbf", "blank lines only"),
-    "sep of nothing": (b"sep=x\n" + text().encode(), "sep=x, which separates nothing"),
+    "sep of nothing": (b"sep=x\n" + text().encode(), "sep=x, which is no separator"),
     "sep of another": (b"sep=;\n" + text().encode(), "does not name the columns"),
     "another separator below the header": (
         (",".join(COLUMNS) + "\n" + text(delimiter=";").partition("\n")[2]).encode(),
@@ -232,21 +233,21 @@ def test_whatever_a_file_holds_it_is_read_or_has_a_reason(
 ) -> None:
     content = f"{head}\n{''.join(pieces)}".encode(encoding, errors="replace")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "MAX_RECORD_BYTES", 400)
+        patch.setattr(records, "MAX_RECORD_BYTES", 400)
         try:
             whole = read(content)
         except NoCsv:
             return
-        patch.setattr(lines, "BLOCK_BYTES", block_bytes)
+        patch.setattr(records, "BLOCK_BYTES", block_bytes)
         with opened(content) as fd:
-            found = reading.head(fd)
-            parts = list(reading.parts(fd, found, found.body, False))
+            found = parse.head(fd)
+            parts = list(parse.parts(fd, found, found.body, False))
         again = [row for part in parts for row in part.good.iter_rows(named=True)]
         assert (again, [(bad.line, bad.reason) for part in parts for bad in part.bad]) == whole
 
 
 def test_row_18_columns_that_are_passed_over_have_a_name() -> None:
     with opened(frame().to_csv().encode()) as fd:
-        assert reading.head(fd).unknown == ("(without a name)",)
+        assert parse.head(fd).unknown == ("(without a name)",)
     with opened(text([(*row, "") for row in ROWS], (*COLUMNS, "")).encode()) as fd:
-        assert reading.head(fd).unknown == ()
+        assert parse.head(fd).unknown == ()

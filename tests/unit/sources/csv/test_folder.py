@@ -12,12 +12,13 @@ from typing import cast
 
 import pytest
 
-from sources.csv.inbox import Copy, Inbox
-from sources.csv.intake import Intake
+from kafka_client.errors import Refused
+from sources.csv.inbox import Inbox
+from sources.csv.ingest import Intake
+from sources.csv.regular import Copy
 from sources.csv.results import FileResult
 from sources.csv.source import Source
-from sources.errors import Refused
-from sources.ledger import FileEntry
+from sources.position_store import FileRecord
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
 # As long as a name may be; and one whose bytes become three each when it is shown.
@@ -116,7 +117,7 @@ def test_a_copy_of_what_was_taken_that_cannot_be_removed_stops_no_other(
     path = tmp_path / "sales_1.csv"
     path.write_bytes(b"content\n")
     sha256 = hashlib.sha256(b"content\n").hexdigest()
-    known = {sha256: FileEntry(sha256, "sales_0.csv", 7, AT, "DONE", 1, 1)}
+    known = {sha256: FileRecord(sha256, "sales_0.csv", 7, AT, "DONE", 1, 1)}
     rename = Path.rename
 
     def refusing(self: Path, target: Path) -> Path:
@@ -202,7 +203,7 @@ def test_a_renamed_file_settles_for_no_longer_than_the_setting(tmp_path: Path) -
     assert [one.is_complete for one in Inbox(tmp_path, 0).waiting()] == [True]
 
 
-def run(inbox: Inbox, files: dict[str, FileEntry] | None = None) -> list[FileResult]:
+def run(inbox: Inbox, files: dict[str, FileRecord] | None = None) -> list[FileResult]:
     """A run over what needs no more of the source than that it is there."""
     source = SimpleNamespace(files=files or {}, release=lambda: None, note_ends=lambda: None)
     with inbox.held():

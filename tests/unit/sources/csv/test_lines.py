@@ -9,12 +9,12 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sources.csv import lines
-from sources.csv.lines import Place, blocks
+from sources.csv import records
 from sources.csv.quoting import Dialect, Lines
+from sources.csv.records import Place, blocks
 
 COLUMNS = 3
 Found = tuple[list[tuple[int, tuple[str, ...]]], list[tuple[int, str]]]
@@ -24,7 +24,7 @@ def read(content: bytes, block_bytes: int = 1 << 20) -> Found:
     """Line and cells of each sound record, line and reason of each other."""
     sound, bad = [], []
     with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "BLOCK_BYTES", block_bytes)
+        patch.setattr(records, "BLOCK_BYTES", block_bytes)
         file.write(content)
         file.flush()
         ends = [Place(0, 1)]
@@ -86,6 +86,7 @@ def test_what_was_written_is_read(rows: list[list[str]], quoting: Literal[0, 1])
 
 @settings(deadline=None)
 @given(st.text(st.sampled_from('aü",\n'), max_size=80))
+@example('"",,\na,"",\n,"",""\n"""",,')
 def test_whatever_the_quotes_it_is_read_as_the_csv_module_does(text: str) -> None:
     sound, bad = read(text.encode())
     expected, refused = oracle(text.encode())
@@ -104,7 +105,7 @@ RECORDS = (
 def test_a_record_fares_alike_wherever_a_block_begins(texts: list[str], block_bytes: int) -> None:
     content = "".join(texts).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "MAX_RECORD_BYTES", 40)
+        patch.setattr(records, "MAX_RECORD_BYTES", 40)
         assert read(content, block_bytes) == read(content)
 
 
@@ -116,9 +117,9 @@ SHORT = 12
 @given(st.text(st.sampled_from('a,;"\r\n'), max_size=120), st.integers(SHORT + 1, 60), st.integers(1, 9))
 def test_bytes_of_any_kind_fare_alike_wherever_a_block_begins(text: str, block_bytes: int, most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "MAX_RECORD_BYTES", SHORT)
+        patch.setattr(records, "MAX_RECORD_BYTES", SHORT)
         whole = read(text.encode())
-        patch.setattr(lines, "MOST_RECORDS", most)
+        patch.setattr(records, "MOST_RECORDS", most)
         assert read(text.encode(), block_bytes) == whole
 
 
@@ -132,7 +133,7 @@ def test_open_quotes_are_read_in_time_that_grows_with_the_file(
 ) -> None:
     """Every byte is looked at a few times, whatever stays open."""
     looked_at = 0
-    pread, split = os.pread, lines._split_by_lines
+    pread, split = os.pread, records._split_by_lines
 
     def counting(fd: int, size: int, offset: int) -> bytes:
         nonlocal looked_at
@@ -146,7 +147,7 @@ def test_open_quotes_are_read_in_time_that_grows_with_the_file(
         return split(data, *rest)
 
     monkeypatch.setattr(os, "pread", counting)
-    monkeypatch.setattr(lines, "_split_by_lines", counting_lines)
+    monkeypatch.setattr(records, "_split_by_lines", counting_lines)
     content = line * (400_000 // len(line))
     sound, bad = read(content, 1 << 17)
     assert looked_at < 10 * len(content)
@@ -168,7 +169,7 @@ def test_a_block_holds_so_many_records_good_or_bad() -> None:
             file.flush()
             found = list(blocks(file.fileno(), Place(0, 1), Dialect(","), COLUMNS))
         begins = [1] + [block.end.line for block in found]
-        assert max(len(block.lines) + len(block.bad) for block in found) <= lines.MOST_RECORDS
+        assert max(len(block.lines) + len(block.bad) for block in found) <= records.MOST_RECORDS
         assert begins[-1] == 50_001
 
 
@@ -214,4 +215,4 @@ def test_a_dead_letter_shows_a_cut_row() -> None:
         file.write(b"a," + b"x" * 50_000 + b"\n")
         file.flush()
         (block,) = blocks(file.fileno(), Place(0, 1), Dialect(","), COLUMNS)
-    assert len(block.bad[0].raw) == lines.SHOWN_BYTES
+    assert len(block.bad[0].raw) == records.SHOWN_BYTES

@@ -8,9 +8,9 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sources.csv.plan import plan
-from sources.csv.rows import COLUMNS, SCHEMA
-from sources.csv.taken import STORED_SCHEMA
+from sources.csv.changes import plan
+from sources.csv.sale_index import STORED_SCHEMA
+from sources.csv.validate import COLUMNS, SCHEMA
 
 # Few ids and few contents, so that they meet often.
 ROWS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from((1, 2)), st.booleans()), max_size=12)

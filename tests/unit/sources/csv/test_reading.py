@@ -3,68 +3,26 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts import texts
-from sources.csv import lines, reading
-from sources.csv.reading import NoCsv
-from sources.csv.rows import COLUMNS, EPOCH, MICROSECOND
-
-GOOD = {
-    "sale_id": "a1", "sold_at": "2026-11-22T10:00:00Z", "city": "Berlin", "country": "DE", "salesman_id": "s1",
-    "salesman_name": "Ada", "product": "tv", "quantity": "1", "amount": "499.99", "currency": "EUR",
-}  # fmt: skip
-
-
-@contextmanager
-def opened(content: bytes) -> Iterator[int]:
-    with tempfile.TemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        yield file.fileno()
-
-
-def read(content: bytes, decimal_comma: bool = False) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
-    with opened(content) as fd:
-        head = reading.head(fd)
-        parts = list(reading.parts(fd, head, head.body, decimal_comma))
-    good = [row for part in parts for row in part.good.iter_rows(named=True)]
-    return good, [(bad.line, bad.reason) for part in parts for bad in part.bad]
-
-
-def written(*rows: dict[str, str], **options: Any) -> bytes:
-    """The rows as a file; columns are those of the first."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n", **options)
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def reason(**changes: str) -> str:
-    """Why a row with these cells is refused; empty if it is not."""
-    good, bad = read(written(GOOD, GOOD | changes))
-    assert len(good) + len(bad) == 2
-    assert [line for line, _ in bad] in ([], [3])
-    return bad[0][1] if bad else ""
+from sources.csv import parse, records
+from sources.csv.parse import NoCsv
+from sources.csv.validate import COLUMNS, EPOCH, MICROSECOND
+from tests.support.csv_rows import GOOD, opened, read, reason, written
 
 
 def test_every_column_that_is_wrong_is_told_the_first_as_the_reason() -> None:
     content = written(GOOD, GOOD | {"city": "", "quantity": "1.5", "amount": "ten", "currency": "euro"})
     with opened(content) as fd:
-        head = reading.head(fd)
-        (bad,) = [one for part in reading.parts(fd, head, head.body, False) for one in part.bad]
+        head = parse.head(fd)
+        (bad,) = [one for part in parse.parts(fd, head, head.body, False) for one in part.bad]
     assert bad.reason == "column city: is empty"
     assert bad.more == (
         "column quantity: is no whole number",
@@ -75,7 +33,7 @@ def test_every_column_that_is_wrong_is_told_the_first_as_the_reason() -> None:
 
 def refusal(content: bytes) -> str:
     with opened(content) as fd, pytest.raises(NoCsv) as refused:
-        reading.head(fd)
+        parse.head(fd)
     return str(refused.value)
 
 
@@ -91,9 +49,9 @@ HEADS = [",".join(COLUMNS), ";".join(COLUMNS)]
 def test_whatever_a_file_holds_blocks_change_nothing(head: str, pieces: list[str], block_bytes: int) -> None:
     content = f"{head}\n{''.join(pieces)}".encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "MAX_RECORD_BYTES", 400)
+        patch.setattr(records, "MAX_RECORD_BYTES", 400)
         whole = read(content)
-        patch.setattr(lines, "BLOCK_BYTES", block_bytes)
+        patch.setattr(records, "BLOCK_BYTES", block_bytes)
         assert read(content) == whole
 
 
@@ -158,7 +116,7 @@ def test_a_row_is_what_was_written(
             "column amount: is no number like 12.50: it has an exponent, and may have been rounded for it",
         ),
         ({"amount": "12,50"}, "column amount: is no number like 12.50"),
-        ({"amount": "NaN"}, "column amount: is no number like 12.50: it says that there is none"),
+        ({"amount": "NaN"}, "column amount: is no number like 12.50: it stands for a missing value"),
         ({"currency": "eur"}, "column currency: is not three capital letters"),
         ({"sold_at": "yesterday"}, "column sold_at: is no time like 2026-01-31T23:59:59.5+01:00"),
         (
@@ -258,7 +216,7 @@ def test_line_numbers_count_lines_within_quotes() -> None:
 
 def test_unknown_columns_are_named_and_passed_over() -> None:
     with opened(written(GOOD | {"till": "7"})) as fd:
-        assert reading.head(fd).unknown == ("till",)
+        assert parse.head(fd).unknown == ("till",)
     assert len(read(written(GOOD | {"till": "7"}))[0]) == 1
 
 
@@ -290,8 +248,8 @@ def test_a_huge_line_is_refused_in_flat_memory() -> None:
         os.lseek(fd, 0, os.SEEK_END)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         os.ftruncate(fd, 1 << 30)
-        head = reading.head(fd)
-        parts = list(reading.parts(fd, head, head.body, False))
+        head = parse.head(fd)
+        parts = list(parse.parts(fd, head, head.body, False))
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert sum(part.good.height for part in parts) == 1
     assert [(bad.line, bad.reason) for part in parts for bad in part.bad] == [
@@ -306,8 +264,8 @@ def test_row_26_a_row_that_no_record_could_hold_is_bad_and_the_others_are_good()
     rows = [GOOD | {"sale_id": f"a{n}", "product": "ü" * n} for n in (10, 500, 20)]
     content = "\n".join([header, *(",".join(row.values()) for row in rows), ""]).encode()
     with opened(content) as fd:
-        head = reading.head(fd)
-        (part,) = reading.parts(fd, head, head.body, False)
+        head = parse.head(fd)
+        (part,) = parse.parts(fd, head, head.body, False)
         texts = (
             "sale_id",
             "sale_id",

@@ -9,36 +9,39 @@ from typing import Any
 import polars as pl
 import pytest
 
-from observability.lineage.facts import Facts
-from sources.csv import lines, retracting
+from kafka_client.errors import Retriable
+from observability.progress_report import ProgressReport
+from sources.csv import records, retract
 from sources.csv.encoding import Encoder
 from sources.csv.inbox import Inbox
-from sources.csv.intake import Intake
+from sources.csv.ingest import Intake
 from sources.csv.results import FileResult
-from sources.csv.rows import COLUMNS
+from sources.csv.sale_index import STORED_SCHEMA
 from sources.csv.source import SOURCE, Source, Topics, utc_now
-from sources.csv.taken import STORED_SCHEMA
-from sources.errors import Interrupted
-from sources.ledger import FileEntry, Position, Record
+from sources.csv.validate import COLUMNS
+from sources.position_store import FileRecord, Record, SourceOffset
 
 
-class Ledger:
+class PositionStore:
     """What was committed. `writes_left`: how many transactions come through before it is cut off."""
 
     def __init__(self) -> None:
-        self.files: dict[str, FileEntry] = {}
+        self.files: dict[str, FileRecord] = {}
         self.writes_left = 1_000
 
     def write(
-        self, _position: Position, _records: Mapping[str, Sequence[Record]], files: Iterable[FileEntry] = ()
+        self,
+        _position: SourceOffset,
+        _records: Mapping[str, Sequence[Record]],
+        files: Iterable[FileRecord] = (),
     ) -> None:
         if not self.writes_left:
-            raise Interrupted("cut off")
+            raise Retriable("cut off")
         self.writes_left -= 1
         self.files.update((entry.sha256, entry) for entry in files)
 
 
-class Taken:
+class SaleIndex:
     """The sales that count, by id."""
 
     def __init__(self) -> None:
@@ -66,12 +69,12 @@ class Desk(Source):
     """The source as it is, but for what is not in memory."""
 
     def __init__(self) -> None:
-        self.ledger = self._ledger = Ledger()  # type: ignore[assignment]
-        self.cache = self.taken = Taken()  # type: ignore[assignment]
+        self.ledger = self._store = PositionStore()  # type: ignore[assignment]
+        self.cache = self.index = SaleIndex()  # type: ignore[assignment]
         self._topics, self._clock = Topics(), utc_now
         self._encoder = Encoder(1, SOURCE)
-        self.said: list[Facts] = []
-        self._position = Position(1, None, {"topic": "x", "partitions": 1, "recorded": 0})
+        self.said: list[ProgressReport] = []
+        self._position = SourceOffset(1, None, {"topic": "x", "partitions": 1, "recorded": 0})
 
     @property
     def most_row_bytes(self) -> int:
@@ -81,7 +84,7 @@ class Desk(Source):
     def is_held(self) -> bool:
         return self._position.frontier is not None
 
-    def dead_letters(self, entry: FileEntry, bad: Iterable[Any]) -> list[Record]:
+    def dead_letters(self, entry: FileRecord, bad: Iterable[Any]) -> list[Record]:
         assert not list(bad), entry
         return []
 
@@ -101,9 +104,9 @@ class Desk(Source):
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Of small blocks, so that a file is several transactions."""
-    monkeypatch.setattr(lines, "BLOCK_BYTES", 1_500)
-    monkeypatch.setattr(lines, "MAX_RECORD_BYTES", 400)
-    monkeypatch.setattr(retracting, "BATCH", 30)
+    monkeypatch.setattr(records, "BLOCK_BYTES", 1_500)
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 400)
+    monkeypatch.setattr(retract, "BATCH", 30)
     return Desk()
 
 
@@ -112,7 +115,7 @@ def test_all_parts_of_a_file_that_was_lost_and_put_in_again_are_taken_back(
 ) -> None:
     desk.put(tmp_path, *range(100))
     desk.ledger.writes_left = 4
-    with pytest.raises(Interrupted):
+    with pytest.raises(Retriable):
         desk.take(tmp_path)
     desk.ledger.writes_left = 1_000
     for copy in (tmp_path / ".taking").glob("?" * 64):
@@ -128,7 +131,7 @@ def test_all_parts_of_a_file_that_was_lost_and_put_in_again_are_taken_back(
     (again,) = desk.take(tmp_path)
     assert (again.counts.accepted, again.counts.duplicates) == (100 - first, first)
     (entry,) = (one for one in desk.files.values() if one.name == "sales_1.csv")
-    done = retracting.reverse(desk, entry)
+    done = retract.reverse(desk, entry)
     assert (done.taken_back, done.left) == (100, 0)
     assert set(desk.cache.rows) == {"other"}
 
@@ -138,8 +141,8 @@ def test_taking_back_that_was_cut_off_is_ended_by_the_next_run(desk: Desk, tmp_p
     desk.take(tmp_path)
     (entry,) = desk.files.values()
     desk.ledger.writes_left = 2
-    with pytest.raises(Interrupted):
-        retracting.reverse(desk, entry)
+    with pytest.raises(Retriable):
+        retract.reverse(desk, entry)
     assert desk.files[entry.sha256].state == "RETRACTING"
     assert desk.is_held
     assert 0 < (left := len(desk.cache.rows)) < 100
@@ -159,7 +162,7 @@ def test_taking_back_that_was_cut_off_is_ended_by_the_next_run(desk: Desk, tmp_p
 def test_a_run_says_what_is_committed_while_it_goes_on(desk: Desk, tmp_path: Path) -> None:
     desk.put(tmp_path, *range(100))
     desk.ledger.writes_left = 4
-    with pytest.raises(Interrupted):
+    with pytest.raises(Retriable):
         desk.take(tmp_path)
     # One of the four enters the file.
     (entry,) = desk.files.values()
@@ -169,11 +172,11 @@ def test_a_run_says_what_is_committed_while_it_goes_on(desk: Desk, tmp_path: Pat
     assert _events(desk.said[-1]) == 100 - entry.rows
     counts: list[int] = []
     (entry,) = desk.files.values()
-    retracting.reverse(desk, entry, lambda written: counts.append(_events(written.facts)))
+    retract.reverse(desk, entry, lambda written: counts.append(_events(written.report)))
     assert counts == [30, 60, 90, 100]
 
 
-def _events(facts: Facts) -> int:
-    (written,) = facts.rows.values()
-    assert facts.counts["csv"]["events"] == written
+def _events(report: ProgressReport) -> int:
+    (written,) = report.rows.values()
+    assert report.counts["csv"]["events"] == written
     return written

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from contracts import numbers, texts, times
 from contracts.texts import Refused
-from sources.csv import rows
-from sources.csv.rows import COLUMNS, style_of
-from tests.unit.sources.csv.test_reading import GOOD, read, reason, written
+from sources.csv import validate
+from sources.csv.validate import COLUMNS, style_of
+from tests.support.csv_rows import GOOD, read, reason, written
 
 NUMBERS = st.from_regex(r"[+-]?[0-9]{0,4}([.,][0-9]{0,6})?", fullmatch=True) | st.text(
     "0123456789.,-+eE \u0663", max_size=10
@@ -62,7 +62,7 @@ def test_whole_columns_are_read_as_single_cells_are(
     cells: list[dict[str, str]], style: numbers.Style
 ) -> None:
     frame = pl.DataFrame(cells, schema=dict.fromkeys(COLUMNS, pl.String))
-    checked = rows.check(frame.with_columns(line=pl.int_range(pl.len())), style)
+    checked = validate.check(frame.with_columns(line=pl.int_range(pl.len())), style)
     expected = [cell_by_cell(row, style) for row in cells]
     assert checked.refused == [(row, faults) for row, (_, faults) in enumerate(expected) if faults]
     good = [values for values, faults in expected if not faults]

@@ -15,7 +15,7 @@ from sources.csv import content, originals, wholeness
 from sources.csv.inbox import Inbox, Unfinished, Waiting
 from sources.csv.originals import WATCH_SECONDS
 from sources.csv.wholeness import UNENDED_SECONDS
-from tests.slow_writer import writer
+from tests.support.slow_writer import writer
 
 HEADER = "sale_id,sold_at,city,country,salesman_id,salesman_name,product,quantity,currency,amount\n"
 CUT = "a1,2026-11-22T10:00:00Z,Berlin,DE,s1,Ada,tv,1,EUR,10"
@@ -65,7 +65,7 @@ def test_a_file_that_is_read_or_of_others_does_not_look_written(
     def refusing(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(wholeness.fcntl, "fcntl", refusing)
+    monkeypatch.setattr("sources.csv.wholeness.fcntl.fcntl", refusing)
     assert only(Inbox(tmp_path, 0)).is_complete
     with writer(path):
         assert only(Inbox(tmp_path, 0)).unfinished == wholeness.OPEN

@@ -1,0 +1,88 @@
+"""The topic `openlineage-events` → `lineage_jobs` and `lineage_runs` in the results database.
+
+Rows and position are committed in one transaction, so a restart resumes where it was. It runs in a thread of the sink's
+process: its failures are warnings and retried, and never end the sink.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+
+from confluent_kafka import TopicPartition
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.dialects.postgresql import insert
+
+from contracts.settings import KafkaSettings
+from contracts.tables import lineage_positions
+from contracts.topics import OPENLINEAGE_EVENTS
+from kafka_client.clients import consumer, describe_topics
+from kafka_client.reader import take
+from lineage.store import keep
+from observability import logs
+from observability.supervision import reason, supervise
+
+AT_ONCE = 500
+POLL_SECONDS = 1.0
+# Pause after a failure of Kafka or of the database; no other component waits for this thread.
+AGAIN_SECONDS = 10.0
+
+_log = logs.get(__name__)
+
+
+class LineageConsumer(threading.Thread):
+    """Consumes the topic until `stop` is set."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        results: Engine,
+        stop: threading.Event,
+        topic: str = OPENLINEAGE_EVENTS.name,
+    ) -> None:
+        super().__init__(name="lineage-keeper", daemon=True)
+        self._kafka = kafka
+        self._results = results
+        self._stop_asked = stop
+        self._topic = topic
+
+    def run(self) -> None:
+        logged = ""
+
+        def on_failure(error: Exception, _: int) -> bool:
+            nonlocal logged
+            if (line := f"{type(error).__name__}: {reason(error)}") != logged:
+                _log.warning("lineage is not read, retried", reason=line)
+            logged = line
+            return True
+
+        supervise(self._follow, self._stop_asked, [AGAIN_SECONDS], on_failure, steady_seconds=AGAIN_SECONDS)
+
+    def _follow(self) -> None:
+        topic_id, _ = describe_topics(self._kafka, [self._topic])[self._topic]
+        with self._results.connect() as connection:
+            position = connection.scalar(
+                select(lineage_positions.c.next_offset).where(lineage_positions.c.topic_id == topic_id)
+            )
+        # Deleted by retention: the runs that go on emit events again.
+        overrides = {"auto.offset.reset": "earliest"}
+        client = consumer(self._kafka, f"{self._topic}.keeper", subscribed=False, overrides=overrides)
+        try:
+            positions = {0: position or 0}
+            client.assign([TopicPartition(self._topic, 0, positions[0])])
+            while not self._stop_asked.is_set():
+                if messages := take(client, positions, POLL_SECONDS, AT_ONCE):
+                    with self._results.begin() as connection:
+                        keep(connection, (message.value() for message in messages), datetime.now(UTC))
+                        _move(connection, topic_id, positions[0])
+        finally:
+            client.close()
+
+
+def _move(connection: Connection, topic_id: str, next_offset: int) -> None:
+    values = {"topic_id": topic_id, "next_offset": next_offset}
+    connection.execute(
+        insert(lineage_positions)
+        .values(values)
+        .on_conflict_do_update(index_elements=["topic_id"], set_={"next_offset": next_offset})
+    )

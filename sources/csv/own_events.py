@@ -1,0 +1,86 @@
+"""The source's own events, read back from `sales-events`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from confluent_kafka import KafkaException
+
+from contracts.schemas import load
+from contracts.settings import KafkaSettings
+from contracts.topics import Topic
+from kafka_client.errors import Refused
+from kafka_client.registry import Registry
+from kafka_client.writer_schemas import LostSchema
+from sources.csv.validate import EPOCH, MICROSECOND
+from sources.log import OwnEvents, batches, begins, ends
+from sources.position_store import meaning, registry_answers
+
+# A batch of the source's events, and the next offsets by partition.
+Events = tuple[list[dict[str, Any]], dict[int, int]]
+
+
+class Log:
+    """The source's own events in `sales-events`."""
+
+    def __init__(
+        self, settings: KafkaSettings, topic: Topic, source: str, topic_id: str, partitions: int
+    ) -> None:
+        self.topic = topic
+        self.topic_id = topic_id
+        self._settings = settings
+        self._partitions = partitions
+        with registry_answers():
+            self._own = OwnEvents(Registry(settings).codec(topic.subject, load(topic.schema)), source)
+        self._source = source
+
+    def ends(self) -> dict[int, int]:
+        """The end offset of each partition; what any earlier transaction wrote is below."""
+        try:
+            return ends(self._settings, self.topic.name, self._partitions)
+        except KafkaException as error:
+            raise meaning(error) from error
+
+    def events(self, offsets: dict[int, int]) -> Iterator[Events]:
+        """The source's events from the offsets on, up to where the log ends now, with the offsets behind them."""
+        self._refuse_a_gap(offsets)
+        read = batches(self._settings, self._source, self.topic.name, offsets, self.ends())
+        try:
+            for values, reached in read:
+                with registry_answers():
+                    events = [event for value in values if (event := self._event(value)) is not None]
+                yield events, reached
+        except KafkaException as error:
+            raise meaning(error) from error
+
+    def _refuse_a_gap(self, offsets: dict[int, int]) -> None:
+        try:
+            first = begins(self._settings, self.topic.name, self._partitions)
+        except KafkaException as error:
+            raise meaning(error) from error
+        for number, low in first.items():
+            if low > (needed := offsets.get(number, 0)):
+                raise Refused(
+                    f"{self.topic.name} partition {number} begins at offset {low}, and the rows that were taken are "
+                    f"needed from {needed} on: the records between were deleted, so a row that was taken would count "
+                    "again. Restore the topic from a backup, see docs/runbooks/TopicNotKept.md"
+                )
+
+    def _event(self, value: bytes | None) -> dict[str, Any] | None:
+        """The event if it is the source's. Raises Refused for one whose schema the registry lost."""
+        try:
+            event = self._own.event(value)
+        except LostSchema as error:
+            # Its rows would be taken once more.
+            raise Refused(str(error)) from error
+        if event is None:
+            return None
+        # A foreign writer may have used any types that are compatible with ours.
+        if not isinstance(event["sold_at"], datetime) or not isinstance(event["amount"], Decimal):
+            return None
+        event["sold_at"] = (event["sold_at"] - EPOCH) // MICROSECOND
+        event["amount"] = int(event["amount"].scaleb(4))
+        return event

@@ -1,0 +1,142 @@
+"""Values under schemas that are not ours, and a registry that has them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from contracts.schemas import load
+from kafka_client.registry import Codec
+from kafka_client.writer_schemas import MOST_CHARACTERS, UnknownSchema, parse
+from streaming.engine.blocks import zigzag
+from tests.support.events import sale_event
+
+SCHEMA = load("sale_event")
+COLUMNS = ("source", "seq", "city", "amount", "sold_at")
+
+
+def event(seq: int) -> dict[str, Any]:
+    return sale_event(seq, city="Köln", amount=Decimal("12.5000"))
+
+
+OWN, FOREIGN = 1, 7
+
+
+@dataclass
+class Registered:
+    """What is registered, as a registry gives it: text, and of which kind."""
+
+    texts: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    def schema(self, schema_id: int) -> Any:
+        if schema_id not in self.texts:
+            raise UnknownSchema(schema_id)
+        return parse(schema_id, *self.texts[schema_id])
+
+
+def own_values(count: int = 9) -> list[bytes]:
+    codec = Codec(Registered(), OWN, SCHEMA)
+    return [codec.encode(event(seq)) for seq in range(count)]
+
+
+def record(*fields: Any, **changed: Any) -> str:
+    """The sale's schema with more fields, or with other types of those that it has."""
+    changed_fields = [
+        {"name": f["name"], "type": changed.get(f["name"], f["type"])} for f in SCHEMA["fields"]
+    ]
+    return json.dumps(SCHEMA | {"fields": [*changed_fields, *fields]})
+
+
+NODE = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
+MANY: dict[str, Any] = {"type": "record", "name": "M0", "fields": []}
+for depth in range(1, 40):
+    MANY = {
+        "type": "record",
+        "name": f"M{depth}",
+        "fields": [{"name": "a", "type": MANY}, {"name": "b", "type": f"M{depth - 1}"}],
+    }
+
+SCHEMAS: dict[str, tuple[str, str]] = {
+    "string": ('"string"', "AVRO"),
+    "primitive as an object": ('{"type": "string"}', "AVRO"),
+    "enum": ('{"type": "enum", "name": "E", "symbols": ["A", "B"]}', "AVRO"),
+    "fixed": ('{"type": "fixed", "name": "F", "size": 16}', "AVRO"),
+    "array": ('{"type": "array", "items": "long"}', "AVRO"),
+    "map": ('{"type": "map", "values": "string"}', "AVRO"),
+    "union": ('["null", "string"]', "AVRO"),
+    "union of records": (json.dumps(load("source_position")), "AVRO"),
+    "error": (json.dumps(SCHEMA | {"type": "error"}), "AVRO"),
+    "JSON Schema": ('{"type": "object", "properties": {"sale_id": {"type": "string"}}}', "JSON"),
+    "Protobuf": ('syntax = "proto3"; message Sale { string id = 1; }', "PROTOBUF"),
+    "no text": ("", "AVRO"),
+    "no JSON": ("<sale/>", "AVRO"),
+    "null": ("null", "AVRO"),
+    "number": ("1", "AVRO"),
+    "empty union": ("[]", "AVRO"),
+    "no type": ("{}", "AVRO"),
+    "record without fields": ('{"type": "record", "name": "SaleEvent"}', "AVRO"),
+    "record whose fields are a text": ('{"type": "record", "name": "S", "fields": "seq"}', "AVRO"),
+    "field without a name": ('{"type": "record", "name": "S", "fields": [{"type": "long"}]}', "AVRO"),
+    "record of no fields": ('{"type": "record", "name": "S", "fields": []}', "AVRO"),
+    "unknown type": ('{"type": "record", "name": "S", "fields": [{"name": "a", "type": "decimal"}]}', "AVRO"),
+    "fields are missing": (json.dumps(SCHEMA | {"fields": SCHEMA["fields"][:3]}), "AVRO"),
+    "the field is there twice": (record({"name": "city", "type": "string"}), "AVRO"),
+    "our own column": (record({"name": "_prefix", "type": "string"}), "AVRO"),
+    "recursive": (record({"name": "node", "type": NODE}), "AVRO"),
+    "nothing but recursive": (json.dumps(NODE), "AVRO"),
+    "refers to another subject": (record({"name": "x", "type": "com.example.Address"}), "AVRO"),
+    "array of nothing": (record({"name": "x", "type": {"type": "array", "items": "null"}}), "AVRO"),
+    "array of empty records": (
+        record(
+            {"name": "x", "type": {"type": "array", "items": {"type": "record", "name": "V", "fields": []}}}
+        ),
+        "AVRO",
+    ),
+    "2^40 types": (record({"name": "x", "type": MANY}), "AVRO"),
+    "enormous": (record({"name": "x", "type": "string", "doc": "x" * MOST_CHARACTERS}), "AVRO"),
+    "deep": ("[" * 100_000 + "]" * 100_000, "AVRO"),
+    "deep union": ('{"type":' * 50_000 + '"string"' + "}" * 50_000, "AVRO"),
+    "amount is a double": (record(amount="double"), "AVRO"),
+    "amount is a string": (record(amount="string"), "AVRO"),
+    "amount is bytes": (record(amount="bytes"), "AVRO"),
+    "amount has another scale": (
+        record(amount={"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 2}),
+        "AVRO",
+    ),
+    "amount is fixed": (
+        record(
+            amount={
+                "type": "fixed",
+                "size": 2**40,
+                "name": "D",
+                "logicalType": "decimal",
+                "precision": 18,
+                "scale": 4,
+            }
+        ),
+        "AVRO",
+    ),
+    "milliseconds": (record(sold_at={"type": "long", "logicalType": "timestamp-millis"}), "AVRO"),
+    "local time": (record(sold_at={"type": "long", "logicalType": "local-timestamp-micros"}), "AVRO"),
+    "a time without a unit": (record(sold_at="long"), "AVRO"),
+    "an unknown logical time": (record(sold_at={"type": "long", "logicalType": "timestamp-nanos"}), "AVRO"),
+    "seq is a string": (record(seq="string"), "AVRO"),
+    "seq is a double": (record(seq="double"), "AVRO"),
+    "city is an enum": (record(city={"type": "enum", "name": "C", "symbols": ["Ulm"]}), "AVRO"),
+    "city is a union": (record(city=["null", "string", "long"]), "AVRO"),
+    "city is a record": (record(city={"type": "record", "name": "C", "fields": []}), "AVRO"),
+    "polars knows no maps": (record({"name": "x", "type": {"type": "map", "values": "long"}}), "AVRO"),
+    "polars knows no such unions": (record({"name": "x", "type": ["string", "long"]}), "AVRO"),
+}
+
+BODIES = {
+    "empty": b"",
+    "string": zigzag(5) + b"hello",
+    "zeros": b"\x00" * 60,
+    "ones": b"\xff" * 60,
+    "a great count": zigzag(2**62) * 8,
+    "a negative count": zigzag(-(2**63)) * 8,
+    "deep": zigzag(1) * 50_000,
+}

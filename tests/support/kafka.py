@@ -1,0 +1,89 @@
+"""Produce values in one transaction, and read the committed records of a topic."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+
+from contracts.schemas import load
+from contracts.settings import KafkaSettings
+from contracts.topics import Topic
+from kafka_client import clients
+from kafka_client.registry import Codec, Registry
+
+PATIENCE_SECONDS = 60.0
+
+
+def committed_records(settings: KafkaSettings, topic: Topic) -> list[tuple[bytes, Any]]:
+    """Keys and records, partition by partition, without deletions."""
+    codec = topic_codec(settings, topic)
+    values = committed_values(settings, topic)
+    return [(key, codec.decode(value)) for key, value in values if value is not None]
+
+
+def topic_codec(settings: KafkaSettings, topic: Topic) -> Codec:
+    """Encoder and decoder of the topic's records."""
+    registry = _registry(settings.kafka_bootstrap, settings.schema_registry_url)
+    return registry.codec(topic.subject, load(topic.schema))
+
+
+def committed_values(settings: KafkaSettings, topic: Topic) -> list[tuple[bytes, bytes | None]]:
+    """Keys and values, partition by partition."""
+    consumer = clients.consumer(settings, "test", subscribed=False, overrides={"fetch.wait.max.ms": 20})
+    try:
+        return list(_below_the_ends(consumer, topic))
+    finally:
+        consumer.close()
+
+
+@cache
+def _registry(bootstrap: str, url: str) -> Registry:
+    """One for all: each registers every schema, and loads the system's certificates, anew."""
+    return Registry(KafkaSettings(kafka_bootstrap=bootstrap, schema_registry_url=url))
+
+
+def _below_the_ends(consumer: Consumer, topic: Topic) -> Iterator[tuple[bytes, bytes | None]]:
+    """What is below the ends of all partitions as they are now, in the order of each."""
+    missing: dict[int, int] = {}
+    starts = []
+    for number in range(topic.partitions):
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic.name, number), PATIENCE_SECONDS)
+        starts.append(TopicPartition(topic.name, number, low))
+        if high > low:
+            missing[number] = high
+    consumer.assign(starts)
+    while missing:
+        message = consumer.poll(PATIENCE_SECONDS)
+        assert message is not None, f"{topic.name} stands still below {missing}"
+        number, end = message.partition() or 0, message.offset() or 0
+        if message.error() is None:
+            end += 1
+            yield message.key() or b"", message.value()
+        if end >= missing.get(number, end + 1):
+            del missing[number]
+
+
+def produce(
+    kafka: KafkaSettings,
+    topic: Topic,
+    values: list[bytes],
+    *,
+    commit: bool = True,
+    prefix: str = "",
+    partition: int = 0,
+) -> None:
+    """The values in one transaction to one partition; their keys are their numbers."""
+    producer = clients.transactional_producer(kafka, f"test-{random.random()}")
+    producer.init_transactions(60)
+    producer.begin_transaction()
+    for number, value in enumerate(values):
+        producer.produce(topic.name, key=f"{prefix}{number}".encode(), value=value, partition=partition)
+    producer.flush(60)
+    if commit:
+        producer.commit_transaction(60)
+    else:
+        producer.abort_transaction(60)

@@ -1,0 +1,32 @@
+"""A position comes back as it was written, and one of a former version without what was not kept then."""
+
+from __future__ import annotations
+
+import json
+
+from sources.postgres.capture_state import CaptureState
+from sources.postgres.database import Identity
+from sources.postgres.history import StreamPosition
+from sources.postgres.shape import Column, Shape
+
+SHAPE = Shape(
+    16_400,
+    {"amount": Column(9, "numeric(18,4)", 1700, "745", 0, False, False, 0)},
+    {"a": 2},
+)
+WHERE = CaptureState(Identity("7", 1), "s", StreamPosition(5, 10, 3), "done", shape=SHAPE)
+
+
+def test_a_position_comes_back() -> None:
+    back = CaptureState.from_json(json.loads(json.dumps(WHERE.to_json())))
+    assert back == WHERE
+    assert back.shape.quantities == {"a": 2}
+
+
+def test_row_2_a_position_of_before_has_no_shape_and_suspects_nothing() -> None:
+    detail = WHERE.to_json()
+    del detail["shape"]
+    back = CaptureState.from_json(detail)
+    assert back.shape == Shape()
+    assert SHAPE.suspicions(back.shape) == []
+    assert not SHAPE.is_cast(back.shape)

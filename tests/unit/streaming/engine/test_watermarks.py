@@ -1,0 +1,120 @@
+"""What the frontiers of several sources come to, and when nothing can be said yet."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from confluent_kafka import Message
+
+from kafka_client.errors import Fatal
+from kafka_client.writer_schemas import LostSchema, Undecodable
+from streaming.engine.watermarks import Frontiers
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+SOURCES = {"postgres": True, "csv": False}
+
+
+class Positions:
+    """The topic of positions, and the codec of its values, in memory."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.values: list[dict[str, Any]] = []
+
+    def tell(self, source: str, frontier: datetime | None) -> None:
+        self.values.append({"source": source, "frontier": frontier})
+        number = str(len(self.values) - 1).encode()
+        offset = len(self.values) - 1
+        self.messages.append(Message(topic="positions", offset=offset, key=source.encode(), value=number))
+
+    def tell_nonsense(self, source: str) -> None:
+        self.messages.append(Message(topic="positions", offset=0, key=source.encode(), value=b"nonsense"))
+
+    def assign(self, _: object) -> None: ...
+
+    def consume(self, _: int, __: float) -> list[Message]:
+        messages, self.messages = self.messages, []
+        return messages
+
+    def decode(self, value: bytes) -> tuple[str, dict[str, Any]]:
+        if value == b"nonsense":
+            raise Undecodable("no registry header")
+        if value == b"lost":
+            raise LostSchema(99, "a record of ours")
+        return "electrored.SourcePosition", self.values[int(value)]
+
+
+@pytest.fixture
+def positions() -> Positions:
+    return Positions()
+
+
+def frontiers(positions: Positions, sources: dict[str, bool]) -> Frontiers:
+    codec: Any = positions
+    consumer: Any = positions
+    return Frontiers(consumer, "positions", codec, 0, sources)
+
+
+def test_the_least_frontier_counts(positions: Positions) -> None:
+    positions.tell("postgres", NOW)
+    positions.tell("csv", NOW - timedelta(minutes=1))
+    assert frontiers(positions, SOURCES).read() == NOW - timedelta(minutes=1)
+
+
+def test_a_source_of_another_log_holds_nothing_back(positions: Positions) -> None:
+    positions.tell("postgres", NOW)
+    positions.tell("soap", NOW - timedelta(hours=1))
+    assert frontiers(positions, SOURCES).read() == NOW
+
+
+def test_without_a_word_of_change_capture_nothing_is_known(positions: Positions) -> None:
+    positions.tell("csv", NOW)
+    read = frontiers(positions, SOURCES)
+    assert read.read() is None
+    positions.tell("postgres", NOW - timedelta(seconds=1))
+    assert read.read() == NOW - timedelta(seconds=1)
+
+
+def test_files_that_never_came_hold_nothing_back(positions: Positions) -> None:
+    positions.tell("postgres", NOW)
+    assert frontiers(positions, SOURCES).read() == NOW
+
+
+def test_files_that_are_all_taken_hold_nothing_back(positions: Positions) -> None:
+    positions.tell("csv", NOW)
+    positions.tell("postgres", NOW + timedelta(seconds=2))
+    read = frontiers(positions, SOURCES)
+    assert read.read() == NOW
+    positions.tell("csv", None)
+    assert read.read() == NOW + timedelta(seconds=2)
+
+
+def test_the_epoch_holds_everything_back(positions: Positions) -> None:
+    positions.tell("postgres", datetime.fromtimestamp(0, UTC))
+    assert frontiers(positions, SOURCES).read() is None
+
+
+def test_row_22_what_others_wrote_over_a_position_is_passed_over(positions: Positions) -> None:
+    known = frontiers(positions, SOURCES)
+    positions.tell("postgres", NOW)
+    positions.tell_nonsense("postgres")
+    assert known.read() == NOW
+    positions.tell_nonsense("postgres")
+    assert known.read() == NOW
+    positions.tell("postgres", NOW + timedelta(minutes=1))
+    assert known.read() == NOW + timedelta(minutes=1)
+
+
+def test_row_23_what_stands_under_other_keys_is_not_looked_at(positions: Positions) -> None:
+    """A lost schema there, or a position of a source of ours, says nothing about ours."""
+    known = frontiers(positions, SOURCES)
+    positions.tell("postgres", NOW)
+    positions.values.append({"source": "postgres", "frontier": NOW + timedelta(hours=1)})
+    for key, value in ((b"\xff", b"lost"), (b"csv/range/1", b"lost"), (b"other", b"1"), (None, b"lost")):
+        positions.messages.append(Message(topic="positions", offset=1, key=key, value=value))
+    assert known.read() == NOW
+    positions.messages.append(Message(topic="positions", offset=1, key=b"csv", value=b"lost"))
+    with pytest.raises(Fatal, match="schema id 99"):
+        known.read()
