@@ -12,7 +12,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import psutil
-import pytest
 
 from contracts.settings import KafkaSettings
 from contracts.topics import SALES_EVENTS
