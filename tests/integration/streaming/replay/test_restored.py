@@ -101,7 +101,8 @@ class Restorable:
         """Of the public topic, what compaction leaves."""
         output = self.live.harness.pipeline.output
         codec = Registry(self.stack.kafka).codec(output.subject, load(output.schema))
-        newest = dict(self.live.harness.read(output.name))
+        # The last value of each key; None where it was deleted.
+        newest = {message.key(): message.value() for message in self.live.harness.messages(output.name)}
         values = [codec.decode(value) for value in newest.values() if value is not None]
         return {
             (each["window_start"], each["country"], each["city"], each["currency"]): (
