@@ -375,7 +375,9 @@ def test_a_killed_supervisor_recovers_with_nothing_lost(platform: Platform) -> N
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_a_second_stack_in_the_foreground_runs_beside_it_and_ends_with_ctrl_c(platform: Platform) -> None:
+def test_a_second_stack_in_the_foreground_runs_beside_it_and_ends_with_ctrl_c(
+    platform: Platform, tmp_path: Path
+) -> None:
     other = new_platform()
     command = [*COMMAND, "up", "--state-dir", str(other.folder), "--port-offset", str(other.offset)]
     before = {row["name"]: row["pid"] for row in platform.status()["processes"]}
@@ -383,18 +385,21 @@ def test_a_second_stack_in_the_foreground_runs_beside_it_and_ends_with_ctrl_c(pl
         with subprocess.Popen(
             [*command, "--history-days", "3"],
             cwd=PROJECT,
-            env=environment(),
+            # An inbox of its own, so no simulator drops files: what is compared is the sales table.
+            env=environment() | {"ELECTRORED_CSV_INBOX": str(tmp_path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         ) as foreground:
-            until(
-                lambda: "up" in other.run("status", "--json").stdout and other.status()["up"],
-                HANGS_SECONDS,
-                "up",
-            )
-            assert assert_exact_eventually(other)
-            foreground.send_signal(signal.SIGINT)
+            try:
+                until(
+                    lambda: "up" in other.run("status", "--json").stdout and other.status()["up"],
+                    HANGS_SECONDS,
+                    "up",
+                )
+                assert assert_exact_eventually(other)
+            finally:
+                foreground.send_signal(signal.SIGINT)
             output, _ = foreground.communicate(timeout=120)
         assert foreground.returncode == 0, output
         assert "stopped" in output
