@@ -42,9 +42,12 @@ RUN_PARTS = failed=0; for part in $(TEST_PARTS); do \
 test: $(VENV)/.installed ## Run the tests, on a real Kafka, registry and PostgreSQL: each promise at least once
 	@$(call RUN_PARTS,"not soak")
 
-.PHONY: test-all
-test-all: test ## Then volume, kills at every step, every alert, the deployment
+.PHONY: test-soak
+test-soak: $(VENV)/.installed ## Run what takes long: volume, kills at every step, every alert, the deployment
 	@$(call RUN_PARTS,"soak")
+
+.PHONY: test-all
+test-all: test test-soak ## Both
 
 .PHONY: test-unit
 test-unit: $(VENV)/.installed ## Run the tests that start nothing
