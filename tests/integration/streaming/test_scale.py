@@ -24,6 +24,7 @@ from kafka_client import clients as connect
 from kafka_client.offsets import ends
 from kafka_client.registry import Registry
 from stack.embedded import Embedded
+from tests.support.machine import SLOWNESS
 from tests.support.pipeline_harness import START, PipelineHarness
 from tests.support.waiting import wait_until
 
@@ -32,8 +33,8 @@ PARTITIONS = 8
 INTERNAL_PARTITIONS = 4
 FRONTIER = START + timedelta(days=30)
 FEED_EVENTS, FEED_SECONDS = 100, 0.1
-# What issue 6 asks for, for who comes and goes in order; who is killed is missed after the broker's session timeout.
-HANDED_OVER_SECONDS = 3.0
+# The promise is of two quiet cores. A killed worker is missed after the broker's session timeout.
+HANDED_OVER_SECONDS = 3.0 * SLOWNESS
 SESSION_SECONDS = 5.0
 # From the start of a process, or the death of one, until all have what the coordinator wants them to have.
 SHARED_SECONDS = 15.0
