@@ -7,7 +7,7 @@ letters (`electrored_results_db_url`), so that secrets can be mounted. A variabl
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -35,6 +35,9 @@ class _Settings(BaseSettings):
         secrets_dir=os.environ.get("ELECTRORED_SECRETS_DIR"),
     )
 
+
+# libpq's: a server that is cut off is noticed within about 10 seconds instead of TCP's quarter of an hour.
+KEEPALIVES: Mapping[str, int] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 
 S = TypeVar("S", bound=_Settings)
 

@@ -149,6 +149,11 @@ class Registry:
         return Reader(self, schema)
 
 
+def reason(error: BaseException | None) -> str:
+    """The registry's error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _configuration(settings: KafkaSettings) -> dict[str, Any]:
     # Without a limit the client would wait for ever for a server that accepts a connection and sends nothing.
     config: dict[str, Any] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -22,6 +22,7 @@ from confluent_kafka.admin import (
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from kafka_client.clients import TIMEOUT_SECONDS, admin
+from kafka_client.offsets import EARLIEST, LATEST, listed
 
 MEND = "`python -m contracts setup` puts it right, `electrored up` does that first"
 
@@ -80,7 +81,7 @@ def deviations(client: AdminClient, topics: Iterable[Topic]) -> list[Deviation]:
 def losses(client: AdminClient, topics: Iterable[Topic]) -> list[Loss]:
     """Partitions of whole topics that do not begin at 0. Raises KafkaException."""
     by_name = {topic.name: topic for topic in topics if topic.whole}
-    first = _offsets(client, by_name.values(), OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    first = _offsets(client, by_name.values(), EARLIEST)
     return [
         Loss(by_name[place.topic], place.partition, offset)
         for place, offset in sorted(first.items(), key=lambda item: (item[0].topic, item[0].partition))
@@ -122,7 +123,7 @@ def mend(settings: KafkaSettings, topics: Sequence[Topic]) -> list[Deviation]:
     if not differing:
         return []
     compacted = [deviation.topic for deviation in differing if _was_compacted(deviation)]
-    last = _offsets(client, compacted, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    last = _offsets(client, compacted, LATEST)
     if used := sorted({place.topic for place, offset in last.items() if offset > 0}):
         name = used[0]
         raise NotKept(
@@ -173,14 +174,7 @@ def _same(setting: str, value: str, wanted: str) -> bool:
 
 def _offsets(client: AdminClient, topics: Iterable[Topic], spec: OffsetSpec) -> dict[TopicPartition, int]:
     places = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
-    if not places:
-        return {}
-    futures = client.list_offsets(
-        dict.fromkeys(places, spec),
-        isolation_level=IsolationLevel.READ_UNCOMMITTED,
-        request_timeout=TIMEOUT_SECONDS,
-    )
-    return {place: int(future.result().offset) for place, future in futures.items()}
+    return listed(client, places, spec)
 
 
 def _listed(faults: Sequence[Deviation] | Sequence[Loss]) -> str:

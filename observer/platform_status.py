@@ -15,7 +15,7 @@ from confluent_kafka import (
     IsolationLevel,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine, text
 
 from contracts.datasets import PIPELINES, combine_groups
@@ -34,6 +34,7 @@ from contracts.topics import (
 )
 from contracts.zones import fingerprint_here
 from kafka_client.clients import admin, committed_offsets, consumer
+from kafka_client.offsets import LATEST, listed
 from kafka_client.reader import Reader
 from kafka_client.registry import Registry
 from kafka_client.writer_schemas import Undecodable
@@ -258,15 +259,9 @@ def _results(results: Engine, pipeline: str) -> _Results | None:
 
 def _ends(client: AdminClient, topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
     """Last stable offsets, by topic and partition."""
-    wanted = {
-        TopicPartition(topic.name, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        for topic in topics
-        for partition in range(topic.partitions)
-    }
-    futures = client.list_offsets(
-        wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT_SECONDS
-    )
-    return {(place.topic, place.partition): future.result().offset for place, future in futures.items()}
+    places = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
+    ends = listed(client, places, LATEST, IsolationLevel.READ_COMMITTED, TIMEOUT_SECONDS)
+    return {(place.topic, place.partition): offset for place, offset in ends.items()}
 
 
 def _committed(settings: KafkaSettings, group: str, topics: Iterable[Topic]) -> dict[tuple[str, int], int]:

@@ -13,7 +13,6 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from sqlalchemy import Engine, select, text
 from contracts.inbox import listing, unrecognised_reason
 from contracts.settings import KafkaSettings
 from contracts.tables import LIVE, generations
+from contracts.times import EPOCH
 from contracts.topics import DEAD_LETTERS, PUBLIC, SOURCE_POSITIONS, GenerationTopics
 from kafka_client import topic_settings
 from kafka_client.clients import admin
@@ -30,7 +30,6 @@ from lineage.open_runs import OPEN
 from observability.waits import WAITS
 from observer import platform_status
 
-EPOCH = datetime.fromtimestamp(0, UTC)
 # Age of the ended runs that are counted.
 RUNS_SECONDS = 3600
 # Reasons of dead letters may quote the record; as labels they are cut to the part that recurs.

@@ -17,6 +17,7 @@ from contracts.settings import KafkaSettings
 from contracts.topics import Topic
 from kafka_client import avro, clients
 from kafka_client.errors import Refused
+from kafka_client.offsets import EARLIEST, LATEST, listed
 from kafka_client.reader import Reader
 from kafka_client.registry import Codec, header
 from kafka_client.writer_schemas import LostSchema, Undecodable
@@ -46,12 +47,12 @@ def ends(
 
     With READ_COMMITTED it is where the oldest transaction began that is open.
     """
-    return _offsets(settings, topic, partitions, OffsetSpec.latest(), isolation)  # type: ignore[no-untyped-call]
+    return _offsets(settings, topic, partitions, LATEST, isolation)
 
 
 def begins(settings: KafkaSettings, topic: str, partitions: int) -> dict[int, int]:
     """Where each partition begins now. Raises KafkaException."""
-    return _offsets(settings, topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    return _offsets(settings, topic, partitions, EARLIEST)
 
 
 def _offsets(
@@ -62,12 +63,8 @@ def _offsets(
     isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
 ) -> dict[int, int]:
     places = [TopicPartition(topic, number) for number in range(partitions)]
-    # Keep a reference: the answer would never come if the client were collected first.
-    client = clients.admin(settings)
-    futures = client.list_offsets(
-        dict.fromkeys(places, spec), isolation_level=isolation, request_timeout=clients.TIMEOUT_SECONDS
-    )
-    return {place.partition: int(future.result().offset) for place, future in futures.items()}
+    found = listed(clients.admin(settings), places, spec, isolation)
+    return {place.partition: offset for place, offset in found.items()}
 
 
 def batches(

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from contracts.schemas import load
@@ -24,11 +23,11 @@ from contracts.topics import Topic
 from kafka_client import clients, topic_settings
 from kafka_client.errors import ElectroRedError, Fenced, Refused, Retriable
 from kafka_client.reader import Reader
-from kafka_client.registry import Codec, Registry, Unreachable
+from kafka_client.registry import Codec, Registry, Unreachable, reason
 from kafka_client.writer_schemas import LostSchema, Undecodable
 from observability import logs
 from observability.metrics import TRANSACTION_SECONDS, TRANSACTIONS
-from sources.log import GreatestSeq, greatest_seq, last
+from sources.log import GreatestSeq, ends, greatest_seq, last
 
 _log = logs.get(__name__)
 
@@ -291,7 +290,7 @@ class PositionStore:
 
     def _read_back(self, codec: Codec) -> None:
         """Everything below the end that any transaction, open ones included, had reached when this began."""
-        end = self._end_offset()
+        end = ends(self._settings, self._topic.name, 1)[0]
         position: SourceOffset | None = None
         ranges: dict[bytes, Range] = {}
         files: dict[str, FileRecord] = {}
@@ -328,11 +327,11 @@ class PositionStore:
 
         Ours is the newest valid one under its key. Once compaction has removed it, nothing is guessed: Refused.
         """
-        for key, reason in reasons.items():
+        for key, why in reasons.items():
             name = key.decode(errors="backslashreplace")
             if key not in known and (key != self._source.encode() or position is None):
                 raise Refused(
-                    f"{self._topic.name} holds a foreign record under the key {name} ({reason}), and ours before "
+                    f"{self._topic.name} holds a foreign record under the key {name} ({why}), and ours before "
                     "it is gone: another program writes there. Revoke its right (`python -m "
                     'contracts acls` lists the users that need it); then see "Backup and restore" in docs/operations.md'
                 )
@@ -340,19 +339,8 @@ class PositionStore:
                 "a foreign record is skipped: only sources may write there",
                 topic=self._topic.name,
                 key=name,
-                reason=reason,
+                reason=why,
             )
-
-    def _end_offset(self) -> int:
-        partition = TopicPartition(self._topic.name, 0)
-        # Keep a reference: the answer would never come if the client were collected first.
-        client = clients.admin(self._settings)
-        future = client.list_offsets(
-            {partition: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=clients.TIMEOUT_SECONDS,
-        )[partition]
-        return int(future.result().offset)
 
     def _committed_below(self, end: int) -> Iterator[tuple[bytes, bytes | None]]:
         with Reader(self._settings, f"sources.{self._source}", self._topic.name) as reader:
@@ -381,7 +369,7 @@ def registry_answers() -> Iterator[None]:
     try:
         yield
     except (Unreachable, SchemaRegistryError) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
+        message = reason(error)
         if isinstance(error, SchemaRegistryError) and error.http_status_code in _REGISTRY_REFUSALS:
             raise Refused(
                 f"the schema registry refuses ({message}): is ELECTRORED_SCHEMA_REGISTRY_URL right, may we write "

@@ -16,7 +16,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_exponential
 
-from contracts.settings import ResultsDbSettings
+from contracts.settings import KEEPALIVES, ResultsDbSettings
 from kafka_client.clients import is_forbidden
 from kafka_client.errors import Fatal
 from observability import logs
@@ -26,9 +26,7 @@ from observability.waits import WAITS, Cancelled
 # A hung connection would hold results back for TCP's default of a quarter of an hour.
 _CONNECT = {
     "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
+    **KEEPALIVES,
     "tcp_user_timeout": 10_000,
 }
 # Classes of errors that a retry does not change: bad data, a constraint, a missing table or right, a limit.

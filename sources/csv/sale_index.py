@@ -18,7 +18,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from sqlalchemy import make_url
 
-from contracts.settings import ResultsDbSettings
+from contracts.settings import KEEPALIVES, ResultsDbSettings
 from kafka_client.errors import Fenced, Refused, Retriable
 from observability import logs
 from sources.csv.own_events import Log
@@ -26,12 +26,9 @@ from sources.csv.validate import COLUMNS, SCHEMA
 
 _log = logs.get(__name__)
 
-# A server that is cut off is noticed within about 10 seconds instead of TCP's quarter of an hour.
 _CONNECT: dict[str, Any] = {
     "connect_timeout": 10,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
+    **KEEPALIVES,
     "tcp_user_timeout": 10_000,
 }
 # The longest statement, bringing in a batch of the log, takes a few; a longer one waits for a lock.

@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy import URL
 
+from contracts.settings import KEEPALIVES
+
 CONNECT_SECONDS = 10
 # Limits that are set for a role or a database would end capture's work again and again. `transaction_timeout`, which
 # only newer servers have, is lifted after the connection is open.
@@ -33,6 +35,5 @@ def parameters(url: URL) -> dict[str, Any]:
     return {
         "host": url.host, "port": url.port, "user": url.username, "password": url.password, "dbname": url.database,
         "connect_timeout": CONNECT_SECONDS, "application_name": "electrored-capture", "client_encoding": "UTF8",
-        # A peer that is gone is noticed in seconds, not in the hours of the default.
-        "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, **query,
+        **KEEPALIVES, **query,
     }  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 
 from contracts import texts
 from contracts.columns import SALE_COLUMNS
+from contracts.times import EPOCH
 from kafka_client import avro
 from kafka_client.registry import header
 from sources.postgres.pgoutput import EPOCH_MICROS
@@ -28,7 +29,6 @@ Values = Sequence[bytes | None]
 # An event before encoding: whether it is a reversal, and its row.
 ChangeEvent = tuple[bool, Values]
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # timestamptz reaches further than Python's and Avro's readers, and has infinities.
 _FIRST = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // _MICROSECOND

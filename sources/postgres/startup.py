@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from contracts.times import EPOCH
 from kafka_client.errors import Refused
 from observability import logs
 from sources.events_topic import EventsTopic
@@ -17,7 +18,6 @@ from sources.postgres.failures import gone
 from sources.postgres.history import StreamPosition, not_this_history
 from sources.postgres.lsn import lsn_text
 from sources.postgres.publication import Published
-from sources.postgres.rows import EPOCH
 
 _log = logs.get(__name__)
 

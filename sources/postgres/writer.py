@@ -10,13 +10,14 @@ from datetime import timedelta
 from contracts.datasets import KAFKA, Dataset
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
+from contracts.times import EPOCH
 from contracts.topics import Topic
 from kafka_client.registry import Registry
 from observability import metrics
 from observability.progress_report import ProgressReport
 from sources.position_store import DeadLetters, PositionStore, Range, Record, SourceOffset, registry_answers
 from sources.postgres.capture_state import CaptureState
-from sources.postgres.rows import EPOCH, MAX_BYTES, ChangeEvent, Encoder, as_json
+from sources.postgres.rows import MAX_BYTES, ChangeEvent, Encoder, as_json
 from sources.postgres.stream import TransactionChanges
 
 SOURCE = "postgres"

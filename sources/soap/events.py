@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
+from contracts.times import EPOCH
 from kafka_client import avro
 from kafka_client.registry import header
 from sources.position_store import Record
 from sources.soap.confirmation import Confirmation
 
 SOURCE = "soap"
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 

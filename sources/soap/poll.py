@@ -29,6 +29,7 @@ from tenacity import (
 from contracts import datasets
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, SoapSettings
+from contracts.times import EPOCH
 from contracts.topics import PAYMENT_CONFIRMATIONS, Topic
 from kafka_client.errors import Refused
 from kafka_client.registry import Registry
@@ -39,7 +40,7 @@ from sources.events_topic import EventsTopic
 from sources.position_store import DeadLetters, PositionStore, Record, SourceOffset, registry_answers
 from sources.soap.client import PaymentService
 from sources.soap.errors import Unavailable
-from sources.soap.events import EPOCH, SOURCE, Encoder
+from sources.soap.events import SOURCE, Encoder
 from sources.soap.following import behind, refuse_mostly_bad, refuse_to_turn_in_circles
 from sources.soap.pages import Bad, Page
 from sources.soap.transport import Limits

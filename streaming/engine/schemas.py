@@ -14,7 +14,7 @@ from tenacity.wait import wait_exponential
 
 from contracts.settings import KafkaSettings
 from kafka_client.errors import Fatal
-from kafka_client.registry import Registry, Unreachable
+from kafka_client.registry import Registry, Unreachable, reason
 from kafka_client.writer_schemas import LostSchema
 from observability import logs
 from observability.waits import WAITS, Cancelled
@@ -107,8 +107,3 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, SchemaRegistryError):
         return error.http_status_code >= 500 or error.http_status_code in _STARTING
     return isinstance(error, Unreachable)
-
-
-def reason(error: BaseException | None) -> str:
-    """One line."""
-    return " ".join(str(error).split()) or type(error).__name__

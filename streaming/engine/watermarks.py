@@ -10,13 +10,14 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import Gauge
 
+from contracts.times import EPOCH
 from kafka_client.errors import Fatal
 from kafka_client.offsets import Asked, ask_ends
 from kafka_client.reader import take
@@ -30,7 +31,6 @@ INTERVAL_SECONDS = 1.0
 # Frontiers that wait for a partition that is behind. A minute of them is fine enough for a long backlog.
 MOST_WAITING = 60
 BATCH = 10_000
-EPOCH = datetime.fromtimestamp(0, UTC)
 
 WATERMARK = Gauge(
     "electrored_watermark_timestamp_seconds",

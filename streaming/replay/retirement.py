@@ -22,9 +22,9 @@ from contracts.tables import barrier_reports, barriers, differences, generations
 from contracts.topics import GenerationTopics
 from kafka_client.clients import TIMEOUT_SECONDS, admin
 from kafka_client.errors import Retriable
-from kafka_client.registry import Registry, Unreachable
+from kafka_client.registry import Registry, Unreachable, reason
 from observability import logs
-from streaming.engine.schemas import may_pass, reason
+from streaming.engine.schemas import may_pass
 from streaming.generations.barriers import OPEN
 from streaming.pipelines import PIPELINES
 from streaming.replay.advisory_lock import is_worked_on

@@ -19,6 +19,7 @@ from contracts.tables import (
     salesman_totals,
     sink_positions,
 )
+from tests.support import results
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
 # What the API takes for the time of day; a test may turn it.
@@ -104,25 +105,7 @@ class ApiResults:
         self._apply(SALESMAN, salesman_totals, values | more)
 
     def sale(self, sale_id: str, amount: str = "10.0000", **more: Any) -> None:
-        values = {
-            "generation": 1,
-            "sale_id": sale_id,
-            "source": "postgres",
-            "currency": "EUR",
-            "sales_count": 1,
-            "quantity": 1,
-            "amount": Decimal(amount),
-            "sold_at": DAY + timedelta(hours=12),
-            "country": "DE",
-            "city": "Berlin",
-            "salesman_id": "s1",
-            "salesman_name": "Ada",
-            "product": "tv",
-            "status": "PENDING",
-            "payments": [],
-            "ambiguous": False,
-            "updated_at": DAY + timedelta(hours=13),
-        }
+        values = {"generation": 1, "updated_at": DAY + timedelta(hours=13)} | results.sale(sale_id, amount)
         self._apply(ENRICHED, joined_sales, values | more)
 
     def _apply(self, pipeline: str, table: Any, values: dict[str, Any]) -> None:

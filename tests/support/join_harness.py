@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -36,7 +33,7 @@ from streaming.sink.publisher import Publisher
 from streaming.sink.targets import active, live
 from tests.support.join_oracle import oracle, sale_facts
 from tests.support.kafka import committed_values
-from tests.support.pipeline_harness import ROOT
+from tests.support.pipeline_harness import worker_process
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -258,20 +255,7 @@ class JoinHarness:
             "results_url": self.results_url,
             "state_dir": str(self.folder / "state"),
         }
-        environment = os.environ | {
-            "ELECTRORED_KAFKA_BOOTSTRAP": self.kafka.kafka_bootstrap,
-            "ELECTRORED_SCHEMA_REGISTRY_URL": self.kafka.schema_registry_url,
-            "PYTHONPATH": str(ROOT),
-        }
-        command = [
-            sys.executable,
-            str(ROOT / "tests/integration/streaming/worker_process.py"),
-            json.dumps(given),
-        ]
-        with (self.folder / f"worker{slot}.log").open("ab") as log:
-            process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT
-            )
+        process = worker_process(self.kafka, given, self.folder / f"worker{slot}.log")
         self.processes.append(process)
         return process
 

@@ -37,6 +37,20 @@ from streaming.pipelines import CURRENT, PIPELINES
 from tests.support import threads
 
 ROOT = Path(__file__).parents[2]
+
+
+def worker_process(kafka: KafkaSettings, given: dict[str, object], log: Path) -> subprocess.Popen[bytes]:
+    """tests/integration/streaming/worker_process.py with what it is given, its output at the end of the log."""
+    environment = os.environ | {
+        "ELECTRORED_KAFKA_BOOTSTRAP": kafka.kafka_bootstrap,
+        "ELECTRORED_SCHEMA_REGISTRY_URL": kafka.schema_registry_url,
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, str(ROOT / "tests/integration/streaming/worker_process.py"), json.dumps(given)]
+    with log.open("ab") as out:
+        return subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
+
+
 START = datetime(2026, 3, 1, tzinfo=UTC)
 Totals = dict[tuple[str, ...], tuple[Decimal, int]]
 
@@ -222,20 +236,7 @@ class PipelineHarness:
             "results_url": self.results_url,
             "state_dir": str(self.folder / stores),
         }
-        environment = os.environ | {
-            "ELECTRORED_KAFKA_BOOTSTRAP": self.kafka.kafka_bootstrap,
-            "ELECTRORED_SCHEMA_REGISTRY_URL": self.kafka.schema_registry_url,
-            "PYTHONPATH": str(ROOT),
-        }
-        command = [
-            sys.executable,
-            str(ROOT / "tests/integration/streaming/worker_process.py"),
-            json.dumps(given),
-        ]
-        with self.log(slot).open("ab") as log:
-            process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT
-            )
+        process = worker_process(self.kafka, given, self.log(slot))
         self.processes.append(process)
         return process
 

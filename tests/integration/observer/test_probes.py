@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from contracts.schemas import load
 from contracts.settings import ResultsDbSettings
+from contracts.times import EPOCH
 from contracts.topics import DEAD_LETTERS, PUBLIC, SOURCE_POSITIONS, GenerationTopics
 from kafka_client.clients import client_config, ensure_topics
 from kafka_client.registry import Registry
@@ -90,7 +91,7 @@ def test_a_source_that_was_never_read_to_its_end_has_no_frontier(stack: Embedded
         }
 
     with closing(ledger):
-        assert seen(probes.EPOCH) == {"records_total": 7, "first_reading_active": 1}
+        assert seen(EPOCH) == {"records_total": 7, "first_reading_active": 1}
         read = {"records_total": 7, "first_reading_active": 0}
         assert seen(AT) == read | {"frontier_timestamp_seconds": AT.timestamp()}
         assert seen(None) == read, "one that waits for nothing holds nothing back"

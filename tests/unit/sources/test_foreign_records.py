@@ -33,7 +33,7 @@ def position(next_seq: int) -> bytes:
 
 def read_back(monkeypatch: pytest.MonkeyPatch, *records: tuple[bytes, bytes | None]) -> PositionStore:
     ledger = PositionStore(SETTINGS, "csv", "sources.csv", SOURCE_POSITIONS, SALES_EVENTS)
-    monkeypatch.setattr(ledger, "_end_offset", lambda: len(records))
+    monkeypatch.setattr("sources.position_store.ends", lambda *_: {0: len(records)})
     monkeypatch.setattr(ledger, "_committed_below", lambda _: records)
     ledger._read_back(CODEC)
     return ledger
