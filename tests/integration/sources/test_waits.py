@@ -285,6 +285,7 @@ def test_row_9_who_is_in_the_way_is_asked_on_one_connection(
         return look(*arguments)
 
     monkeypatch.setattr(watch, "holders", looking)
+    sessions = "select count(*) from pg_stat_activity where usename = '{}'"
     WAITS.begin("transaction", "a chunk's", watch.CHUNK)
     with role(sales, "") as (name, limited), closing(Database(limited.settings)) as database:
         watcher = watch.Watcher(database, threading.Event())
@@ -300,6 +301,8 @@ def test_row_9_who_is_in_the_way_is_asked_on_one_connection(
                 connection.rollback()
             call.join()
             sales.wait(lambda: [wait.detail for wait in WAITS.current()] == ["a chunk's"])
+            # The next call begins only after the watcher saw that none is under way.
+            sales.wait(lambda: sales.run(sessions.format(name)) == [(1,)])
         watcher.close()
     assert len({id(connection) for connection, _ in looks}) == 1
     WAITS.end("transaction", watch.CHUNK)
