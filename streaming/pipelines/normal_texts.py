@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -13,16 +14,21 @@ from streaming.engine.pipeline import Check
 FEW = 100
 
 
-def normal(names: Sequence[str], descriptions: Sequence[str] = ()) -> Callable[[pl.DataFrame], pl.DataFrame]:
-    """Normalises the texts of events: a name with invisible characters becomes null, for `name_checks`."""
-    readers = dict.fromkeys(names, _name) | dict.fromkeys(descriptions, _description)
+@dataclass(frozen=True)
+class NormalTexts:
+    """Normalises the texts of events: a name with invisible characters becomes null, for `name_checks`.
 
-    def read(events: pl.DataFrame) -> pl.DataFrame:
+    A class and not a closure: a pipeline can be pickled, for a process of its own.
+    """
+
+    names: tuple[str, ...]
+    descriptions: tuple[str, ...] = ()
+
+    def __call__(self, events: pl.DataFrame) -> pl.DataFrame:
+        readers = dict.fromkeys(self.names, _name) | dict.fromkeys(self.descriptions, _description)
         there = [name for name in events.columns if name in readers]
         odd = [name for name, joined in zip(there, _joined(events, there), strict=True) if _is_odd(joined)]
         return events.with_columns(_read(events[name], readers[name]) for name in odd) if odd else events
-
-    return read
 
 
 def name_checks(column: str, most: int = texts.MOST_NAME_BYTES) -> tuple[Check, ...]:

@@ -15,7 +15,7 @@ from contracts.payments import (
 )
 from contracts.texts import MOST_SALE_ID_BYTES
 from streaming.engine.pipeline import Check, EventColumns
-from streaming.pipelines.normal_texts import name_checks, normal
+from streaming.pipelines.normal_texts import NormalTexts, name_checks
 from streaming.pipelines.sale_events import micros, text_checks
 
 # Their sources.
@@ -59,4 +59,4 @@ def _checks(of_text: Callable[..., tuple[Check, ...]]) -> tuple[Check, ...]:
 CHECKS_V1 = _checks(text_checks)
 # From version 2 on texts are normalised.
 CHECKS = _checks(name_checks)
-NORMAL = normal(("sale_id", "payment_id"))
+NORMAL = NormalTexts(("sale_id", "payment_id"))

@@ -14,7 +14,7 @@ import polars as pl
 from contracts.calendar import FIRST_DAY, LAST_DAY
 from contracts.texts import MOST_NAME_BYTES, MOST_SALE_ID_BYTES
 from streaming.engine.pipeline import Check, EventColumns
-from streaming.pipelines.normal_texts import name_checks, normal
+from streaming.pipelines.normal_texts import NormalTexts, name_checks
 
 # Their sources: change capture publishes its frontier all the time; files may never come.
 SOURCES = {"postgres": True, "csv": False}
@@ -78,4 +78,4 @@ def _checks(of_text: Callable[..., tuple[Check, ...]]) -> tuple[Check, ...]:
 CHECKS_V1 = _checks(text_checks)
 # From version 2 on texts are normalised.
 CHECKS = _checks(name_checks)
-NORMAL = normal(("sale_id", "country", "city", "salesman_id"), ("salesman_name", "product"))
+NORMAL = NormalTexts(("sale_id", "country", "city", "salesman_id"), ("salesman_name", "product"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,6 +20,13 @@ from tests.support.events import NOON, sale_event
 
 SALESMAN = PIPELINES[("top-salesman-by-country", 1)]
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("key", PIPELINES)
+def test_a_pipeline_can_be_handed_to_another_process(key: tuple[str, int]) -> None:
+    copy = pickle.loads(pickle.dumps(PIPELINES[key]))
+    assert (copy.name, copy.version) == key
+    assert [each.normal for each in copy.inputs] == [each.normal for each in PIPELINES[key].inputs]
 
 
 def only(driver: Driver) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from contracts import texts
 from streaming.engine.pipeline import Parameters
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.pipelines.normal_texts import FEW, normal
+from streaming.pipelines.normal_texts import FEW, NormalTexts
 from streaming.testing import Driver
 from tests.support.events import confirmation
 from tests.support.histories import NOON, Source
@@ -96,7 +96,7 @@ def test_row_15_what_cannot_be_seen_goes_to_the_dead_letters(name: str) -> None:
     st.booleans(),
 )
 def test_a_column_is_read_as_each_text_is(found: list[str], times: int, is_name: bool) -> None:
-    read = normal(("x",)) if is_name else normal((), ("x",))
+    read = NormalTexts(("x",)) if is_name else NormalTexts((), ("x",))
     expected: list[str | None] = []
     for text in found:
         try:
