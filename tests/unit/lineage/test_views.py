@@ -14,13 +14,7 @@ from lineage import views as of_views
 from lineage.model import Column, InputField, OutputDataset, Transformation
 from lineage.views import View, views
 
-AS_IS, COMPUTED, AGGREGATED = (
-    Transformation.IDENTITY,
-    Transformation.TRANSFORMATION,
-    Transformation.AGGREGATION,
-)
-WINDOW, CONDITION, JOINED = Transformation.WINDOW, Transformation.CONDITIONAL, Transformation.JOIN
-FILTERED, GROUPED, SORTED = Transformation.FILTER, Transformation.GROUP_BY, Transformation.SORT
+AS_IS, COMPUTED, AGGREGATED, JOINED, GROUPED, FILTERED, SORTED, WINDOW, CONDITION = Transformation
 PROJECT = Path(__file__).resolve().parents[3]
 
 
