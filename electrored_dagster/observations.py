@@ -14,7 +14,7 @@ from contracts import datasets
 from contracts.datasets import ROLES, Dataset
 from contracts.topics import PAYMENT_CONFIRMATIONS, PUBLIC, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from electrored_dagster.asset_specs import evaluation, key
-from observer.platform_status import Future, NegativeGroups, Overlap, PipelineStatus, PlatformStatus
+from observer.platform_status import Findings, PipelineStatus, PlatformStatus
 
 # How often a result is reported when only its watermark moved; its freshness policy allows for three of them.
 HEARTBEAT = timedelta(minutes=10)
@@ -90,7 +90,7 @@ def changed(status: PlatformStatus, cursor: str | None, now: datetime) -> tuple[
     return events, json.dumps(remembered)
 
 
-def overlap_result(overlap: Overlap) -> dg.AssetCheckResult:
+def overlap_result(overlap: Findings) -> dg.AssetCheckResult:
     """Whether every sale id belongs to one source, as far as the join has read the log."""
     return dg.AssetCheckResult(
         asset_key=key(datasets.topic(SALES_EVENTS)),
@@ -102,7 +102,7 @@ def overlap_result(overlap: Overlap) -> dg.AssetCheckResult:
     )
 
 
-def negative_result(pipeline: str, negative: NegativeGroups) -> dg.AssetCheckResult:
+def negative_result(pipeline: str, negative: Findings) -> dg.AssetCheckResult:
     """Whether no group of a pipeline had more taken back than was counted."""
     return dg.AssetCheckResult(
         asset_key=key(datasets.view(pipeline)),
@@ -137,7 +137,7 @@ def duplicates_result(
     )
 
 
-def future_result(future: Future) -> dg.AssetCheckResult:
+def future_result(future: Findings) -> dg.AssetCheckResult:
     """Whether every sale is of a time that has come, as far as the join has read the log."""
     return dg.AssetCheckResult(
         asset_key=key(datasets.topic(SALES_EVENTS)),
@@ -197,7 +197,7 @@ def observations(status: PlatformStatus) -> Iterator[Observed]:
 def _of_pipeline(status: PlatformStatus, name: str, pipeline: PipelineStatus) -> Iterator[Observed]:
     # What may change the rows; the rows themselves are not read, of which there may be very many.
     log_end = sum(status.topics[source.name] for source in datasets.INPUTS[name])
-    behind = {"partials": pipeline.combine_behind, "state": pipeline.merge_behind}
+    behind = {"partials": pipeline.behind("combine"), "state": pipeline.behind("merge")}
     for role in ROLES:
         topic = datasets.internal_topic(name, pipeline.generation, role)
         metadata = {
@@ -212,7 +212,7 @@ def _of_pipeline(status: PlatformStatus, name: str, pipeline: PipelineStatus) ->
         "generation": pipeline.generation,
         "promotion_number": pipeline.promotion_number,
         "watermark": _moment(pipeline.watermark),
-        "sink_offsets_behind": pipeline.sink_behind,
+        "sink_offsets_behind": pipeline.behind("sink"),
     }
     facts = f"{pipeline.generation}/{pipeline.promotion_number}/{log_end}"
     yield Observed(datasets.view(name), facts, metadata, is_result=True, watermark=pipeline.watermark)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
@@ -144,9 +146,8 @@ def _family(sample: Sample) -> Metric:
 
 def observer(kafka: KafkaSettings, settings: ObserverSettings) -> Observer:
     """The observer with the probes that the settings allow."""
-    results = _engine(settings.results_db_url.get_secret_value())
+    results = _engine(settings.results_db_url)
     client = admin(kafka)
-    ledger = probes.Ledger(kafka)
 
     def broker() -> Iterator[Sample]:
         client.list_topics(timeout=PING_SECONDS)
@@ -154,29 +155,25 @@ def observer(kafka: KafkaSettings, settings: ObserverSettings) -> Observer:
 
     chosen: dict[str, Probe] = {
         "kafka": broker,
-        "ledger": ledger.probe,
-        "groups": lambda: probes.probe_kafka(kafka, results),
-        "topics": lambda: probes.probe_topics(kafka, results),
-        "results": lambda: probes.probe_results(results),
-        "totals": lambda: probes.probe_totals(results),
+        "ledger": probes.Ledger(kafka).probe,
+        "groups": partial(probes.probe_kafka, kafka, results),
+        "topics": partial(probes.probe_topics, kafka, results),
+        "results": partial(probes.probe_results, results),
+        "totals": partial(probes.probe_totals, results),
     }
-    if settings.sales_db_url is not None:
-        sales = _engine(settings.sales_db_url.get_secret_value())
-        chosen["slot"] = lambda: probes.probe_slot(sales, settings.sales_slot)
-    if settings.dagster_db_url is not None:
-        dagster = _engine(settings.dagster_db_url.get_secret_value())
-        chosen["dagster"] = lambda: probes.probe_dagster(dagster)
+    if (url := settings.sales_db_url) is not None:
+        chosen["slot"] = partial(probes.probe_slot, _engine(url), settings.sales_slot)
+    if (url := settings.dagster_db_url) is not None:
+        chosen["dagster"] = partial(probes.probe_dagster, _engine(url))
     if settings.csv_inbox is not None:
         chosen["inbox"] = probes.Inbox(settings.csv_inbox).probe
     if settings.lineage_dir is not None:
-        outboxes = settings.lineage_dir
-        chosen["lineage"] = lambda: probes.probe_lineage(outboxes)
+        chosen["lineage"] = partial(probes.probe_lineage, settings.lineage_dir)
     if settings.state_dir is not None:
-        folder = settings.state_dir
-        chosen["disk"] = lambda: probes.probe_disk(folder)
+        chosen["disk"] = partial(probes.probe_disk, settings.state_dir)
     return Observer(chosen)
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: SecretStr) -> Engine:
     # A probe every few seconds is no reason to keep a connection.
-    return create_engine(url, poolclass=NullPool, connect_args=CONNECT)
+    return create_engine(url.get_secret_value(), poolclass=NullPool, connect_args=CONNECT)

@@ -5,18 +5,16 @@ Reading it costs a handful of requests and changes nothing: no group is joined, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from confluent_kafka import (
-    IsolationLevel,
-    TopicPartition,
-)
+from confluent_kafka import IsolationLevel, TopicPartition
 from confluent_kafka.admin import AdminClient
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Row, text
 
 from contracts.datasets import PIPELINES, combine_groups
 from contracts.schemas import load
@@ -41,7 +39,6 @@ from kafka_client.writer_schemas import Undecodable
 
 # Above it a request is a failure; Dagster gives a sensor 60 s.
 TIMEOUT_SECONDS = 10.0
-# One request of a compacted topic, of which a few reach its end.
 # Tolerated clock skew of a till; a sale that is dated later than that is dated wrong.
 CLOCKS_AHEAD = timedelta(hours=1)
 
@@ -57,7 +54,7 @@ class SourcePosition:
 
 @dataclass(frozen=True)
 class PipelineStatus:
-    """The active generation of a pipeline. `…_behind` are offsets, which count transaction markers too.
+    """The active generation of a pipeline. `lags` are offsets, which count transaction markers too.
 
     Nothing in it is counted from the rows: its cost does not depend on their number.
     """
@@ -66,36 +63,21 @@ class PipelineStatus:
     promotion_number: int
     apply_number: int
     watermark: datetime | None
-    combine_behind: int
-    merge_behind: int
-    sink_behind: int
-    # The same one by one: by step, topic and partition.
+    # By step, topic and partition.
     lags: Mapping[tuple[str, str, int], int] = field(default_factory=dict)
     # By log: events that were dropped as duplicates since the generation began.
     duplicates: Mapping[str, int] = field(default_factory=dict)
     # Whether this machine's rules of its time zone differ from those that it was created with.
     is_outdated: bool = False
 
-
-@dataclass(frozen=True)
-class Overlap:
-    """Sale ids that count in more than one source, as far as the join has read: how many, and the first of them."""
-
-    count: int = 0
-    first: tuple[str, ...] = ()
+    def behind(self, step: str) -> int:
+        """The lag of a step over all that it reads."""
+        return sum(behind for (name, _, _), behind in self.lags.items() if name == step)
 
 
 @dataclass(frozen=True)
-class NegativeGroups:
-    """Groups that more sales were taken back from than were counted: how many, and the first of them."""
-
-    count: int = 0
-    first: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Future:
-    """Sales of a time that is still to come, as far as the join has read: how many, and the first of them."""
+class Findings:
+    """Rows that there should be none of: how many, and the first of them."""
 
     count: int = 0
     first: tuple[str, ...] = ()
@@ -108,22 +90,10 @@ class PlatformStatus:
     topics: dict[str, int]
     sources: dict[str, SourcePosition]
     pipelines: dict[str, PipelineStatus]
-    overlap: Overlap
-    future: Future = Future()
+    overlap: Findings
+    future: Findings = Findings()
     # By pipeline; not read by `read_status`, which must not wait for a lock on the totals.
-    negative: Mapping[str, NegativeGroups] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Results:
-    generation: int
-    promotion_number: int
-    apply_number: int
-    watermark: datetime | None
-    time_zone: str
-    # SHA-256 of the rules that the generation was created with; they are long.
-    rules: str | None
-    sink_offsets: dict[int, int]
+    negative: Mapping[str, Findings] = field(default_factory=dict)
 
 
 def read_status(settings: KafkaSettings, results: Engine, *, positions: bool = True) -> PlatformStatus:
@@ -133,60 +103,63 @@ def read_status(settings: KafkaSettings, results: Engine, *, positions: bool = T
     if one of the two does not answer.
     """
     client = admin(settings)
-    stored = {name: row for name in PIPELINES if (row := _results(results, name)) is not None}
-    topics = {name: GenerationTopics(name, row.generation) for name, row in stored.items()}
-    combined = {
-        name: {
-            place: offset
-            for group in combine_groups(name, row.generation)
-            for place, offset in _committed(settings, group, (SALES_EVENTS, PAYMENT_CONFIRMATIONS)).items()
-        }
-        for name, row in stored.items()
-    }
-    merged = {
-        name: _committed(settings, topics[name].group_id("merge"), (topics[name].partials,))
-        for name in stored
-    }
+    stored = active_generations(results)
+    topics = {name: GenerationTopics(name, rows[0].generation) for name, rows in stored.items()}
+    consumed = {name: _consumed(settings, topics[name], rows) for name, rows in stored.items()}
     sources = _source_positions(settings) if positions else {}
-    internal = [topic for name in stored for topic in topics[name].all]
-    ends = _ends(client, (*PUBLIC, *internal))
-    pipelines = {}
-    for name, row in stored.items():
-        state = topics[name].state.name
-        sunk = {(state, p): offset for p, offset in row.sink_offsets.items()}
-        pipelines[name] = PipelineStatus(
+    ends = _ends(client, (*PUBLIC, *(topic for names in topics.values() for topic in names.all)))
+    pipelines = {
+        name: PipelineStatus(
             generation=row.generation,
             promotion_number=row.promotion_number,
             apply_number=row.apply_number,
             watermark=row.watermark,
-            is_outdated=row.rules not in (None, fingerprint_here(row.time_zone)),
-            combine_behind=_behind(ends, combined[name]),
-            merge_behind=_behind(ends, merged[name]),
-            sink_behind=_behind(ends, sunk),
             lags={
-                (step, *place): behind
-                for step, consumed in (("combine", combined[name]), ("merge", merged[name]), ("sink", sunk))
-                for place, behind in _each_behind(ends, consumed).items()
+                (step, *place): max(0, ends[place] - offset)
+                for (step, place), offset in consumed[name].items()
+                if place in ends
             },
             duplicates=_duplicates(settings, topics[name].progress) if positions else {},
+            is_outdated=row.rules not in (None, fingerprint_here(row.time_zone)),
         )
-    sums: dict[str, int] = {}
+        for name, (row, *_) in stored.items()
+    }
+    sums = Counter[str]()
     for (topic, _), end in ends.items():
-        sums[topic] = sums.get(topic, 0) + end
-    return PlatformStatus(sums, sources, pipelines, overlap(results), future(results))
+        sums[topic] += end
+    return PlatformStatus(dict(sums), sources, pipelines, overlap(results), future(results))
 
 
-def overlap(results: Engine) -> Overlap:
-    """Ids that no payment can be joined to, because several sources have them. Its cost grows with their number."""
+# One statement, so of one snapshot. Rules are long: their SHA-256 is read. Without a watermark or a sink position yet,
+# the time of promotion counts, so that a stuck one raises the alert.
+_ACTIVE = text(
+    "SELECT f.pipeline, f.generation, f.promotion_number, f.apply_number, f.watermark, f.time_zone, "
+    "encode(sha256(convert_to(g.zone_rules, 'UTF8')), 'hex') AS rules, p.\"partition\", p.next_offset, "
+    "coalesce(p.watermark, g.promoted_at, g.created_at) AS complete_to FROM active_freshness AS f "
+    "JOIN generations AS g ON g.pipeline = f.pipeline AND g.number = f.generation "
+    "LEFT JOIN sink_positions AS p ON p.pipeline = f.pipeline AND p.generation = f.generation"
+)
+
+
+def active_generations(results: Engine) -> dict[str, list[Row[Any]]]:
+    """By pipeline that has one: a row for each partition that the sink has a position in, or one without."""
     with results.connect() as connection:
-        count, first = connection.execute(
-            text(
-                # A colon would begin a parameter.
-                r"SELECT count(DISTINCT sale_id), (array_agg(DISTINCT sale_id ORDER BY sale_id))[1\:10] "
-                "FROM enriched_sales WHERE ambiguous"
-            )
-        ).one()
-    return Overlap(count, tuple(first or ()))
+        rows = connection.execute(_ACTIVE).all()
+    by_pipeline = {name: [row for row in rows if row.pipeline == name] for name in PIPELINES}
+    return {name: own for name, own in by_pipeline.items() if own}
+
+
+def overlap(results: Engine) -> Findings:
+    """Sale ids that count in more than one source, as far as the join has read: no payment is joined to them.
+
+    Its cost grows with their number.
+    """
+    # A colon would begin a parameter.
+    return _findings(
+        results,
+        r"SELECT count(DISTINCT sale_id), (array_agg(DISTINCT sale_id ORDER BY sale_id))[1\:10] "
+        "FROM enriched_sales WHERE ambiguous",
+    )
 
 
 # By pipeline: the table of its groups, and the columns that identify one.
@@ -200,61 +173,61 @@ _GROUPS = {
 }
 
 
-def negative_groups(results: Engine) -> dict[str, NegativeGroups]:
-    """Of each pipeline's active generation. By a partial index: its cost grows with their number."""
-    negative = {}
-    with results.connect() as connection:
-        for pipeline, (table, ids) in _GROUPS.items():
-            count, first = connection.execute(
-                text(
-                    f"SELECT count(*), (array_agg(concat_ws(' ', {ids}) ORDER BY {ids}))[1\\:10] FROM {table} t "
-                    "JOIN active_generations a ON a.generation = t.generation "
-                    "WHERE a.pipeline = :pipeline AND t.is_negative"
-                ),
-                {"pipeline": pipeline},
-            ).one()
-            negative[pipeline] = NegativeGroups(count, tuple(first or ()))
-    return negative
+def negative_groups(results: Engine) -> dict[str, Findings]:
+    """By pipeline: groups of its active generation that more sales were taken back from than were counted.
 
-
-def future(results: Engine) -> Future:
-    """Sales that are dated later than a clock may be ahead. Its cost grows with their number."""
-    with results.connect() as connection:
-        rows = connection.execute(
-            text(
-                "SELECT t.sale_id, t.sold_at, count(*) OVER () AS sales FROM active_freshness AS f "
-                "JOIN joined_sales AS t ON t.generation = f.generation WHERE f.pipeline = :pipeline "
-                "AND t.sales_count > 0 AND t.sold_at > now() + :ahead ORDER BY t.sold_at, t.sale_id LIMIT 10"
-            ),
-            {"pipeline": ENRICHED_SALES.name, "ahead": CLOCKS_AHEAD},
-        ).all()
-    first = tuple(f"{row.sale_id} ({row.sold_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC)" for row in rows)
-    return Future(rows[0].sales if rows else 0, first)
-
-
-def _results(results: Engine, pipeline: str) -> _Results | None:
-    """The active generation, from one snapshot of the results database; None before there is one."""
-    with results.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-        active = connection.execute(
-            text(
-                "SELECT f.generation, f.promotion_number, f.apply_number, f.watermark, f.time_zone, "
-                "encode(sha256(convert_to(g.zone_rules, 'UTF8')), 'hex') AS rules FROM active_freshness AS f "
-                "JOIN generations AS g ON g.pipeline = f.pipeline AND g.number = f.generation "
-                "WHERE f.pipeline = :pipeline"
-            ),
-            {"pipeline": pipeline},
-        ).one_or_none()
-        if active is None:
-            return None
-        positions = connection.execute(
-            text(
-                'SELECT "partition", next_offset FROM sink_positions '
-                "WHERE pipeline = :pipeline AND generation = :generation"
-            ),
-            {"pipeline": pipeline, "generation": active.generation},
+    By a partial index: its cost grows with their number.
+    """
+    return {
+        pipeline: _findings(
+            results,
+            f"SELECT count(*), (array_agg(concat_ws(' ', {ids}) ORDER BY {ids}))[1\\:10] FROM {table} t "
+            "JOIN active_generations a ON a.generation = t.generation "
+            "WHERE a.pipeline = :pipeline AND t.is_negative",
+            pipeline=pipeline,
         )
-        offsets = {int(partition): int(offset) for partition, offset in positions}
-        return _Results(**active._mapping, sink_offsets=offsets)
+        for pipeline, (table, ids) in _GROUPS.items()
+    }
+
+
+def future(results: Engine) -> Findings:
+    """Sales that are dated later than a clock may be ahead, as far as the join has read.
+
+    Its cost grows with their number.
+    """
+    return _findings(
+        results,
+        "SELECT count(*), (array_agg(t.sale_id || to_char(t.sold_at AT TIME ZONE 'UTC', "
+        r"""' (YYYY-MM-DD HH24\:MI "UTC)"') ORDER BY t.sold_at, t.sale_id))[1\:10] FROM active_freshness AS f """
+        "JOIN joined_sales AS t ON t.generation = f.generation WHERE f.pipeline = :pipeline "
+        "AND t.sales_count > 0 AND t.sold_at > now() + :ahead",
+        pipeline=ENRICHED_SALES.name,
+        ahead=CLOCKS_AHEAD,
+    )
+
+
+def _findings(results: Engine, question: str, **parameters: object) -> Findings:
+    with results.connect() as connection:
+        count, first = connection.execute(text(question), parameters).one()
+    return Findings(count, tuple(first or ()))
+
+
+def _consumed(
+    settings: KafkaSettings, topics: GenerationTopics, rows: Sequence[Row[Any]]
+) -> dict[tuple[str, tuple[str, int]], int]:
+    """Offsets that the steps of a generation have reached, by step, and topic and partition."""
+    logs: tuple[Topic, ...] = (SALES_EVENTS, PAYMENT_CONFIRMATIONS)
+    groups = [("combine", group, logs) for group in combine_groups(topics.pipeline, topics.generation)]
+    groups.append(("merge", topics.group_id("merge"), (topics.partials,)))
+    return {
+        (step, place): offset
+        for step, group, read in groups
+        for place, offset in _committed(settings, group, read).items()
+    } | {
+        ("sink", (topics.state.name, row.partition)): row.next_offset
+        for row in rows
+        if row.partition is not None
+    }
 
 
 def _ends(client: AdminClient, topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
@@ -277,34 +250,22 @@ def _committed(settings: KafkaSettings, group: str, topics: Iterable[Topic]) -> 
         client.close()
 
 
-def _behind(ends: dict[tuple[str, int], int], consumed: dict[tuple[str, int], int]) -> int:
-    return sum(_each_behind(ends, consumed).values())
-
-
-def _each_behind(
-    ends: dict[tuple[str, int], int], consumed: dict[tuple[str, int], int]
-) -> dict[tuple[str, int], int]:
-    return {place: max(0, ends[place] - offset) for place, offset in consumed.items() if place in ends}
-
-
 def _source_positions(settings: KafkaSettings) -> dict[str, SourcePosition]:
     """The newest position of every source."""
-    positions: dict[str, SourcePosition] = {}
-    for kind, record in _newest(settings, SOURCE_POSITIONS).values():
-        if kind == "electrored.SourcePosition":
-            positions[record["source"]] = SourcePosition(
-                record["next_seq"], record["frontier"], record["detail"]
-            )
-    return positions
+    return {
+        record["source"]: SourcePosition(record["next_seq"], record["frontier"], record["detail"])
+        for kind, record in _newest(settings, SOURCE_POSITIONS).values()
+        if kind == "electrored.SourcePosition"
+    }
 
 
 def _duplicates(settings: KafkaSettings, progress: Topic) -> dict[str, int]:
-    duplicates: dict[str, int] = {}
+    duplicates = Counter[str]()
     for key, record in _newest(settings, progress).items():
         step, topic, _ = key.decode().split("/")
         if step.startswith("combine"):
-            duplicates[topic] = duplicates.get(topic, 0) + record["duplicates"]
-    return duplicates
+            duplicates[topic] += record["duplicates"]
+    return dict(duplicates)
 
 
 def _newest(settings: KafkaSettings, topic: Topic) -> dict[bytes, Any]:

@@ -169,13 +169,6 @@ def probe_topics(settings: KafkaSettings, results: Engine) -> Iterator[Sample]:
         yield Sample("electrored_topic_not_kept", 1, {"topic": topic, "setting": "beginning"})
 
 
-# Without a watermark or a sink position yet, the time of promotion counts, so that a stuck one raises the alert.
-_WATERMARKS = text(
-    "SELECT a.pipeline, coalesce(CAST(p.partition AS text), 'none') AS partition, "
-    'extract(epoch FROM coalesce(p.watermark, g.promoted_at, g.created_at)) AS "at" FROM active_generations a '
-    "JOIN generations g ON g.pipeline = a.pipeline AND g.number = a.generation "
-    "LEFT JOIN sink_positions p ON p.pipeline = a.pipeline AND p.generation = a.generation"
-)
 # Retired ones are history, and their number grows for ever.
 _GENERATIONS = text(
     "SELECT pipeline, number, state, extract(epoch FROM CASE state WHEN 'building' THEN created_at "
@@ -187,10 +180,14 @@ _GENERATIONS = text(
 
 def probe_results(results: Engine) -> Iterator[Sample]:
     """Watermarks as readers see them, and the generations that are not retired."""
+    for pipeline, rows in platform_status.active_generations(results).items():
+        for row in rows:
+            partition = "none" if row.partition is None else str(row.partition)
+            labels = {"pipeline": pipeline, "partition": partition}
+            yield Sample(
+                "electrored_results_watermark_timestamp_seconds", row.complete_to.timestamp(), labels
+            )
     with results.connect() as connection:
-        for row in connection.execute(_WATERMARKS):
-            labels = {"pipeline": row.pipeline, "partition": row.partition}
-            yield Sample("electrored_results_watermark_timestamp_seconds", float(row.at), labels)
         for row in connection.execute(_GENERATIONS):
             labels = {"pipeline": row.pipeline, "generation": str(row.number), "state": row.state}
             yield Sample("electrored_generation_since_timestamp_seconds", float(row.since), labels)

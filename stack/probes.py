@@ -91,10 +91,8 @@ def watermark(results: URL) -> datetime | None:
     None while any partition has none.
     """
     question = """
-        select case when count(*) = count(p.watermark) then min(p.watermark) end
-        from active_generations a
-        join sink_positions p on p.pipeline = a.pipeline and p.generation = a.generation
-        where a.pipeline = any(%s)
+        select case when count(*) = count(watermark) then min(watermark) end
+        from active_freshness where pipeline = any(%s)
     """
     streamed = [pipeline for pipeline, inputs in INPUTS.items() if inputs == (SALES_EVENTS,)]
     try:

@@ -10,61 +10,23 @@ from dataclasses import replace
 
 from contracts import datasets
 from contracts.datasets import Dataset
-from contracts.tables import metadata
-from contracts.views import (
-    AGGREGATED,
-    AS_IS,
-    COMPUTED,
-    CONDITION,
-    FILTERED,
-    GROUPED,
-    JOINED,
-    SORTED,
-    WINDOW,
-    Source,
-    views,
-)
-from lineage.model import (
-    BATCH,
-    Column,
-    InputDataset,
-    InputField,
-    Job,
-    OutputDataset,
-    Transformation,
-    table_schema,
-)
+from lineage.model import BATCH, InputDataset, InputField, Job, OutputDataset, Transformation
+from lineage.views import schema, views
 from streaming.engine.pipeline import Pipeline
 from streaming.lineage import rows
 
-_USES = {
-    AS_IS: Transformation.IDENTITY,
-    COMPUTED: Transformation.TRANSFORMATION,
-    AGGREGATED: Transformation.AGGREGATION,
-    WINDOW: Transformation.WINDOW,
-    CONDITION: Transformation.CONDITIONAL,
-    JOINED: Transformation.JOIN,
-    FILTERED: Transformation.FILTER,
-    GROUPED: Transformation.GROUP_BY,
-    SORTED: Transformation.SORT,
-}
 # Two direct ones after each other count as the first of these, as in OpenLineage's own integrations.
 _STRONGEST = (Transformation.AGGREGATION, Transformation.TRANSFORMATION, Transformation.IDENTITY)
 
 
 def shown(name: str) -> Job:
     """The result tables → a view that people and the API read, as the latest migration defines it."""
-    output, definition = view(name), views()[name]
-    tables = sorted({origin.dataset for origin in (*output.whole, *sum(output.columns.values(), ()))})
-    read = tuple(InputDataset(dataset, _schema(dataset.path[-1])) for dataset in tables)
-    return Job(f"views.{name}", BATCH, definition.code, read, (output,))
-
-
-def view(name: str) -> OutputDataset:
-    """Where the columns of a view come from."""
-    definition = views()[name]
-    columns = {column: _origins(sources) for column, sources in definition.columns.items()}
-    return OutputDataset(datasets.table(name), columns, _origins(definition.rows), _schema(name))
+    view = views()[name]
+    tables = sorted(
+        {origin.dataset for origin in (*view.output.whole, *sum(view.output.columns.values(), ()))}
+    )
+    read = tuple(InputDataset(dataset, schema(dataset.path[-1])) for dataset in tables)
+    return Job(f"views.{name}", BATCH, view.code, read, (view.output,))
 
 
 def answered(pipeline: Pipeline, state: Dataset) -> OutputDataset:
@@ -72,7 +34,7 @@ def answered(pipeline: Pipeline, state: Dataset) -> OutputDataset:
 
     Columns of other tables (the active generation, its watermark) have no state topic.
     """
-    output, between = view(datasets.view_name(pipeline.name)), rows(pipeline, state)
+    output, between = views()[datasets.view_name(pipeline.name)].output, rows(pipeline, state)
 
     def through(origins: Iterable[InputField]) -> Iterator[InputField]:
         for origin in origins:
@@ -82,17 +44,6 @@ def answered(pipeline: Pipeline, state: Dataset) -> OutputDataset:
 
     columns = {column: tuple(through(origins)) for column, origins in output.columns.items()}
     return OutputDataset(output.dataset, columns, (*through(output.whole), *between.whole), output.schema)
-
-
-def _origins(sources: Iterable[Source]) -> tuple[InputField, ...]:
-    return tuple(InputField(datasets.table(one.table), one.column, _USES[one.use]) for one in sources)
-
-
-def _schema(name: str) -> tuple[Column, ...]:
-    """Of a table or of a view."""
-    if (table := metadata.tables.get(name)) is not None:
-        return table_schema(table)
-    return tuple(Column(column, kind) for column, kind in views()[name].types.items())
 
 
 def _through(later: Transformation, earlier: Transformation) -> Transformation:

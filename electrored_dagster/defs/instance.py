@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import dagster as dg
 from sqlalchemy import Engine, NullPool, create_engine
@@ -13,17 +13,9 @@ from sqlalchemy import Engine, NullPool, create_engine
 from contracts.settings import KafkaSettings, ReplaySettings, ResultsDbSettings
 from electrored_dagster.generations import replaying, window_days
 from electrored_dagster.metadata import settings
-from observer.lookalikes import LookAlikes, look_alikes
-from observer.platform_status import (
-    Future,
-    NegativeGroups,
-    Overlap,
-    PlatformStatus,
-    future,
-    negative_groups,
-    overlap,
-    read_status,
-)
+from observer.platform_status import PlatformStatus, negative_groups, read_status
+
+T = TypeVar("T")
 
 
 class Platform:
@@ -31,49 +23,28 @@ class Platform:
 
     def standing(self) -> PlatformStatus:
         """The platform's status now."""
-        with self._results() as results:
-            return replace(read_status(KafkaSettings(), results), negative=negative_groups(results))
+        return self.ask(
+            lambda results: replace(read_status(KafkaSettings(), results), negative=negative_groups(results))
+        )
 
-    def overlap(self) -> Overlap:
-        """Sale ids that are in several sources."""
-        with self._results() as results:
-            return overlap(results)
-
-    def negative_groups(self) -> dict[str, NegativeGroups]:
-        """Groups with a count below 0, by pipeline."""
-        with self._results() as results:
-            return negative_groups(results)
-
-    def look_alikes(self) -> LookAlikes:
-        """Cities that are probably one."""
-        with self._results() as results:
-            return look_alikes(results)
-
-    def future(self) -> Future:
-        """Sales that are dated wrong."""
-        with self._results() as results:
-            return future(results)
-
-    def windows(self, pipeline: str) -> list[str]:
-        """The windows that can be computed again, by their first day."""
-        with self._results() as results:
-            return window_days(results, pipeline, datetime.now(UTC))
-
-    def replaying(self, but: str) -> list[str]:
-        """Pipelines with a replay that is building or a candidate, except those requested by `but`."""
-        with self._results() as results:
-            return replaying(results, but)
-
-    @contextmanager
-    def _results(self) -> Iterator[Engine]:
+    def ask(self, question: Callable[[Engine], T]) -> T:
+        """One of the observer's questions to the results database."""
         url = ResultsDbSettings().results_db_url.get_secret_value()
         # Used once a minute: no connection stays open. A reading of over 10 s is too old to report.
         options = {"connect_timeout": 5, "options": "-c statement_timeout=10000"}
         engine = create_engine(url, poolclass=NullPool, connect_args=options)
         try:
-            yield engine
+            return question(engine)
         finally:
             engine.dispose()
+
+    def windows(self, pipeline: str) -> list[str]:
+        """The windows that can be computed again, by their first day."""
+        return self.ask(lambda results: window_days(results, pipeline, datetime.now(UTC)))
+
+    def replaying(self, but: str) -> list[str]:
+        """Pipelines with a replay that is building or a candidate, except those requested by `but`."""
+        return self.ask(lambda results: replaying(results, but))
 
 
 @dg.definitions

@@ -1,7 +1,8 @@
-"""A payment confirmation, and the rules that make it valid: those that the pipelines check again."""
+"""A payment confirmation, the rules that make it valid (the pipelines check them again), and its event."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 from decimal import Decimal
@@ -15,7 +16,12 @@ from contracts.payments import (
     STATUSES,
 )
 from contracts.texts import MOST_SALE_ID_BYTES
+from kafka_client.registry import Codec
+from sources.position_store import Record
 
+SOURCE = "soap"
+# What an amount counts in; the codec refuses more digits behind it, though they be zeros.
+_UNIT = Decimal("0.0001")
 _FIRST, _LAST = (datetime.combine(day, time(), UTC) for day in (FIRST_CONFIRMED_DAY, LAST_CONFIRMED_DAY))
 
 
@@ -69,3 +75,15 @@ def refusal(confirmation: Confirmation) -> str | None:
     if not _FIRST <= confirmation.confirmed_at < _LAST:
         return f"confirmed_at is not between {FIRST_CONFIRMED_DAY} and {LAST_CONFIRMED_DAY}"
     return None
+
+
+def events(
+    codec: Codec, confirmations: Iterable[Confirmation], recorded_at: datetime, seq: int
+) -> list[Record]:
+    """Key and value of the event of each valid confirmation, numbered from `seq`."""
+    records = []
+    for number, one in enumerate(confirmations, seq):
+        event = vars(one) | {"source": SOURCE, "seq": number, "recorded_at": recorded_at}
+        event["amount"] = one.amount.quantize(_UNIT)
+        records.append((one.sale_id.encode(), codec.encode(event)))
+    return records

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -39,8 +39,8 @@ from observability.progress_report import ProgressReport
 from sources.events_topic import EventsTopic
 from sources.position_store import DeadLetters, PositionStore, Record, SourceOffset, registry_answers
 from sources.soap.client import PaymentService
+from sources.soap.confirmation import SOURCE, events
 from sources.soap.errors import Unavailable
-from sources.soap.events import SOURCE, Encoder
 from sources.soap.following import behind, refuse_mostly_bad, refuse_to_turn_in_circles
 from sources.soap.pages import Bad, Page
 from sources.soap.transport import Limits
@@ -69,9 +69,9 @@ class Topics:
     dead_letters: Topic
 
 
-@dataclass(frozen=True)
+@dataclass
 class Result:
-    """The counts of a complete poll. `amounts`: sums of what was confirmed and refunded, by currency.
+    """Counts of a poll's committed pages. `amounts`: sums of what was confirmed and refunded, by currency.
 
     `passed_over`: elements that the contract does not name, and how often they occurred.
     """
@@ -79,21 +79,10 @@ class Result:
     pages: int
     confirmations: int
     dead: int
-    amounts: Mapping[str, Decimal]
+    amounts: dict[str, Decimal]
     cursor_before: str
     cursor_after: str
     seconds: float
-    passed_over: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass
-class _Tally:
-    """Counts of the committed pages."""
-
-    pages: int = 0
-    confirmations: int = 0
-    dead: int = 0
-    amounts: dict[str, Decimal] = field(default_factory=dict)
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
@@ -151,59 +140,48 @@ class _Poll:
         self._service = service
         store.open()
         with registry_answers():
-            schema = load(topics.confirmations.schema)
-            self._encoder = Encoder(Registry(kafka).register(topics.confirmations.subject, schema))
+            subject, schema = topics.confirmations.subject, load(topics.confirmations.schema)
+            self._codec = Registry(kafka).codec(subject, schema)
         self._dead_letters = DeadLetters(kafka, topics.dead_letters, store.room(topics.dead_letters))
-        events = EventsTopic(kafka, topics.confirmations)
+        log = EventsTopic(kafka, topics.confirmations)
         # As the position's JSON keeps it.
-        self._topic = list(current := events.identity())
+        self._topic = list(current := log.identity())
         # A restored position would reuse seqs, which consumers drop. Without one `open` has read the log already.
         if store.position is not None:
             store.pass_log(whole=begin is not None)
         # Until the first poll is complete, the frontier holds every window.
         position = store.position or SourceOffset(frontier=EPOCH, detail={"cursor": "", "topic": self._topic})
         if begin != "":
-            events.check(tuple(position.detail["topic"]), ANEW, current)
-        self._begin = str(position.detail["cursor"]) if begin is None else begin
+            log.check(tuple(position.detail["topic"]), ANEW, current)
+        cursor = str(position.detail["cursor"]) if begin is None else begin
+        self._result = Result(0, 0, 0, {}, cursor, cursor, 0.0)
         self._position = replace(position, next_seq=store.next_seq)
         # After fencing: what another poll still wrote was recorded before.
         self._began_at = now()
         self._frontier = self._position.frontier or EPOCH
         # After the published frontier even if the clock went back: nothing is recorded below a published frontier.
         self._recorded_at = max(self._began_at, self._frontier + timedelta(microseconds=1))
-        self._tally = _Tally()
 
     def run(self, limit: int, seconds: float) -> Result:
         started = time.monotonic()
-        before = cursor = self._begin
-        seen = {cursor}
+        result = self._result
+        seen = {result.cursor_after}
         while True:
+            cursor = result.cursor_after
             page = behind(cursor, _ask(self._service, cursor, limit), limit)
             refuse_to_turn_in_circles(page, cursor, seen)
             if not self._set_aside:
                 refuse_mostly_bad(page, cursor)
             self._write(cursor, page)
-            cursor = page.next_cursor
-            seen.add(cursor)
-            elapsed = time.monotonic() - started
+            seen.add(page.next_cursor)
+            result.seconds = time.monotonic() - started
             if not page.more:
                 break
-            if elapsed > seconds:
+            if result.seconds > seconds:
                 raise Refused(
-                    f"the service still had more after {self._tally.pages} pages in {elapsed:.0f} s; "
-                    f"they are kept, and the next poll goes on behind the cursor {cursor!r}"
+                    f"the service still had more after {result.pages} pages in {result.seconds:.0f} s; "
+                    f"they are kept, and the next poll goes on behind the cursor {result.cursor_after!r}"
                 )
-        tally = self._tally
-        result = Result(
-            tally.pages,
-            tally.confirmations,
-            tally.dead,
-            dict(tally.amounts),
-            before,
-            cursor,
-            elapsed,
-            dict(tally.passed_over),
-        )
         _log.info("polled", pages=result.pages, confirmations=result.confirmations, dead=result.dead)
         if result.passed_over:
             _log.warning(
@@ -213,32 +191,32 @@ class _Poll:
 
     def _write(self, cursor: str, page: Page) -> None:
         """One page → one Kafka transaction, everything prepared before it begins."""
-        position = self._position
-        events = self._encoder.encode(page.good, self._recorded_at, position.next_seq)
+        position, result = self._position, self._result
+        records = events(self._codec, page.good, self._recorded_at, position.next_seq)
         dead = [self._dead_letter(cursor, record) for record in page.bad]
         frontier = self._frontier if page.more else max(self._frontier, self._began_at)
         moved = SourceOffset(
-            position.next_seq + len(events), frontier, {"cursor": page.next_cursor, "topic": self._topic}
+            position.next_seq + len(records), frontier, {"cursor": page.next_cursor, "topic": self._topic}
         )
-        records = {self._topics.confirmations.name: events, self._topics.dead_letters.name: dead}
-        self._store.write(moved, records)
+        topics = self._topics
+        self._store.write(moved, {topics.confirmations.name: records, topics.dead_letters.name: dead})
         self._position = moved
-        self._tally.pages += 1
-        self._tally.confirmations += len(events)
-        self._tally.dead += len(dead)
-        self._tally.passed_over.update(page.passed_over)
+        result.pages += 1
+        result.confirmations += len(records)
+        result.dead += len(dead)
+        result.cursor_after = page.next_cursor
+        result.passed_over.update(page.passed_over)
         for record in page.good:
-            amounts = self._tally.amounts
-            amounts[record.currency] = amounts.get(record.currency, Decimal(0)) + record.amount
+            result.amounts[record.currency] = result.amounts.get(record.currency, Decimal(0)) + record.amount
         self._on_progress(self._report())
-        _log.debug("page", cursor=page.next_cursor, confirmations=len(events), dead=len(dead))
+        _log.debug("page", cursor=page.next_cursor, confirmations=len(records), dead=len(dead))
 
     def _report(self) -> ProgressReport:
-        tally, frontier = self._tally, self._position.frontier
+        result, frontier = self._result, self._position.frontier
         return ProgressReport(
             watermark=None if frontier == EPOCH else frontier,
-            counts={SOURCE: {"events": tally.confirmations, "dead": tally.dead}},
-            rows={datasets.topic(PAYMENT_CONFIRMATIONS): tally.confirmations},
+            counts={SOURCE: {"events": result.confirmations, "dead": result.dead}},
+            rows={datasets.topic(PAYMENT_CONFIRMATIONS): result.confirmations},
         )
 
     def _dead_letter(self, cursor: str, bad: Bad) -> Record:

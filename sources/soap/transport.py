@@ -6,10 +6,8 @@ then, decompresses, and opens any address or file that a document names.
 
 from __future__ import annotations
 
-import threading
-import time
+import asyncio
 from collections.abc import Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,48 +64,43 @@ class Transport:
     def post_xml(self, address: str, envelope: etree._Element, headers: Mapping[str, str]) -> Answer:
         """Send a request and return the whole response. Raises Unavailable or Untrusted.
 
-        In a thread of its own, because a server that sends its headers byte by byte keeps every other limit.
+        In an event loop, whose deadline also ends a server that sends its headers byte by byte.
         """
         message = etree.tostring(envelope, xml_declaration=True, encoding="utf-8")
-        limits = self._limits
-        timeout = httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds)
-        # No proxies, no .netrc, no cookies: only the configured address. A client for each request, so that a late
-        # response is never read as that of the next.
-        client = httpx.Client(
-            verify=self._certificates, timeout=timeout, trust_env=False, follow_redirects=False
-        )
-        answer: Future[Answer] = Future()
-
-        def ask() -> None:
-            try:
-                answer.set_result(self._ask(client, message, headers))
-            except BaseException as error:
-                answer.set_exception(error)
-
-        threading.Thread(target=ask, name="soap", daemon=True).start()
+        # Not `asyncio.run`, which waits for a name that is still being resolved.
+        loop = asyncio.new_event_loop()
         try:
-            return answer.result(limits.total_seconds)
+            return loop.run_until_complete(self._ask(message, headers))
         except TimeoutError as error:
-            raise Unavailable(f"no whole answer within {limits.total_seconds:g} s") from error
+            raise Unavailable(f"no whole answer within {self._limits.total_seconds:g} s") from error
         except httpx.HTTPError as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         finally:
-            # Also ends the thread, with the next byte or with the read limit.
-            client.close()
+            loop.close()
 
-    def _ask(self, client: httpx.Client, message: bytes, headers: Mapping[str, str]) -> Answer:
-        deadline = time.monotonic() + self._limits.total_seconds
+    async def _ask(self, message: bytes, headers: Mapping[str, str]) -> Answer:
+        limits = self._limits
+        # No proxies, no .netrc, no cookies: only the configured address. A client for each request, so that a late
+        # response is never read as that of the next.
+        client = httpx.AsyncClient(
+            verify=self._certificates,
+            timeout=httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds),
+            trust_env=False,
+            follow_redirects=False,
+        )
         # Unpacked: a limit on packed bytes would be none.
         asked = {**headers, "Accept-Encoding": "identity"}
-        with client.stream("POST", self._address, content=message, headers=asked) as response:
+        body = bytearray()
+        async with (
+            asyncio.timeout(limits.total_seconds),
+            client,
+            client.stream("POST", self._address, content=message, headers=asked) as response,
+        ):
             _judge(response)
-            body = bytearray()
-            for piece in response.iter_raw():
+            async for piece in response.aiter_raw():
                 body += piece
-                if len(body) > self._limits.answer_bytes:
-                    raise Untrusted(f"the answer is larger than {self._limits.answer_bytes} bytes")
-                if time.monotonic() > deadline:
-                    raise TimeoutError
+                if len(body) > limits.answer_bytes:
+                    raise Untrusted(f"the answer is larger than {limits.answer_bytes} bytes")
         return Answer(response.status_code, response.charset_encoding, bytes(body))
 
 

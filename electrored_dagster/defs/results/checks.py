@@ -8,6 +8,7 @@ from contracts import datasets
 from electrored_dagster.asset_specs import key
 from electrored_dagster.defs.instance import Platform
 from electrored_dagster.observations import NEGATIVE_CHECK, negative_result
+from observer.platform_status import negative_groups
 
 
 @dg.definitions
@@ -23,6 +24,6 @@ def _no_negative_groups(pipeline: str) -> dg.AssetChecksDefinition:
         "whole. Watched once a minute, and reported when the number of such groups changes.",
     )
     def no_negative_groups(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
-        return negative_result(pipeline, platform.negative_groups()[pipeline])
+        return negative_result(pipeline, platform.ask(negative_groups)[pipeline])
 
     return no_negative_groups

@@ -8,7 +8,7 @@ from contracts import datasets
 from contracts.topics import TOP_SALES_BY_CITY
 from electrored_dagster.asset_specs import key
 from electrored_dagster.defs.instance import Platform
-from observer.lookalikes import DAYS
+from observer.lookalikes import DAYS, look_alikes
 
 NAME = "cities_that_look_alike"
 
@@ -20,16 +20,16 @@ NAME = "cities_that_look_alike"
     "different cities, and are probably one: mend them where they are written.",
 )
 def cities_that_look_alike(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
-    look_alikes = platform.look_alikes()
+    alike = platform.ask(look_alikes)
     return dg.AssetCheckResult(
-        passed=look_alikes.count == 0,
+        passed=alike.count == 0,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{look_alikes.count} sets of names look alike, among {look_alikes.names} cities of the last "
+        description=f"{alike.count} sets of names look alike, among {alike.names} cities of the last "
         f"{DAYS} days",
         metadata={
-            "look_alikes": look_alikes.count,
-            "cities": look_alikes.names,
-            "first": "\n".join(look_alikes.first),
+            "look_alikes": alike.count,
+            "cities": alike.names,
+            "first": "\n".join(alike.first),
         },
     )
 

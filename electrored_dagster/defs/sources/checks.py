@@ -22,6 +22,7 @@ from electrored_dagster.observations import (
     overlap_result,
     rules_result,
 )
+from observer.platform_status import future, overlap
 
 
 @dg.asset_check(
@@ -31,7 +32,7 @@ from electrored_dagster.observations import (
     "those that are in several sources; watched once a minute, and reported when their number changes.",
 )
 def sale_ids_in_both_sources(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
-    return overlap_result(platform.overlap())
+    return overlap_result(platform.ask(overlap))
 
 
 def _no_event_is_dropped(log: Topic) -> dg.AssetChecksDefinition:
@@ -71,7 +72,7 @@ def _last_reported(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> Map
     "unless it is asked for; watched once a minute, and reported when their number changes.",
 )
 def sales_in_the_future(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
-    return future_result(platform.future())
+    return future_result(platform.ask(future))
 
 
 def _rules_check(pipeline: str) -> dg.AssetChecksDefinition:

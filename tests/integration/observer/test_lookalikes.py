@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-from sqlalchemy import Engine, create_engine, insert
+from sqlalchemy import Engine, insert
 
 from contracts import tables
-from contracts.settings import ResultsDbSettings
 from contracts.topics import TOP_SALES_BY_CITY, GenerationTopics
 from observer.lookalikes import LookAlikes, look_alikes
 from tests.support.generation_rows import activate
-
-
-@pytest.fixture
-def engine(results_db: ResultsDbSettings) -> Iterator[Engine]:
-    engine = create_engine(results_db.results_db_url.get_secret_value())
-    yield engine
-    engine.dispose()
 
 
 def test_row_15_cities_that_look_alike_are_those_of_the_newest_windows(engine: Engine) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,9 +23,7 @@ from kafka_client.clients import consumer, ensure_topics, transactional_producer
 from kafka_client.registry import Registry
 from observer import probes
 from observer.platform_status import (
-    Future,
-    NegativeGroups,
-    Overlap,
+    Findings,
     future,
     negative_groups,
     overlap,
@@ -36,13 +33,6 @@ from stack.embedded import Embedded
 from streaming.engine.progress import Progress, progress_key
 from tests.support.generation_rows import AT, PIPELINE, activate
 from tests.support.kafka import produce
-
-
-@pytest.fixture
-def engine(results_db: ResultsDbSettings) -> Iterator[Engine]:
-    engine = create_engine(results_db.results_db_url.get_secret_value())
-    yield engine
-    engine.dispose()
 
 
 @dataclass
@@ -112,9 +102,9 @@ def test_behind_is_the_distance_between_what_was_committed_and_the_end(
     reader.commit(offsets=[TopicPartition(partials.name, 0, 4)], asynchronous=False)
     reader.close()
     standing = read_status(written.kafka, engine).pipelines[PIPELINE]
-    assert standing.merge_behind == 9 + 1 - 4
-    assert standing.sink_behind == 3 + 1
-    assert standing.combine_behind == 0, "a group that never was has nothing"
+    assert standing.behind("merge") == 9 + 1 - 4
+    assert standing.behind("sink") == 3 + 1
+    assert standing.behind("combine") == 0, "a group that never was has nothing"
 
 
 def test_a_sources_newest_committed_position_counts(written: Written, engine: Engine) -> None:
@@ -165,70 +155,70 @@ def test_before_the_first_generation_there_is_no_pipeline(stack: Embedded, engin
     assert read_status(stack.kafka, engine).pipelines == {}
 
 
-def test_sale_ids_of_several_sources_are_those_of_the_active_generation(engine: Engine) -> None:
-    assert overlap(engine) == Overlap(0, ())
-    topics = GenerationTopics(ENRICHED_SALES.name, random.randrange(1_000, 1_000_000))
-    with engine.begin() as connection:
-        activate(connection, topics, ENRICHED_SALES.name)
-        for generation, sale_id, source, ambiguous in (
-            (topics.generation, "both", "csv", True),
-            (topics.generation, "both", "postgres", True),
-            (topics.generation, "one", "csv", False),
-            (topics.generation + 1, "before", "csv", True),
-        ):
-            sale = joined(generation, sale_id, source, ambiguous)
-            connection.execute(insert(tables.joined_sales).values(sale))
-    assert overlap(engine) == Overlap(1, ("both",))
+@dataclass
+class Sales:
+    """Joined sales, in a generation that becomes active with them."""
+
+    engine: Engine
+    generation: int
+
+    def add(self, *sales: dict[str, Any]) -> None:
+        names = ("country", "city", "salesman_id", "salesman_name", "product", "status")
+        sale = {
+            "generation": self.generation,
+            "source": "csv",
+            "currency": "EUR",
+            "sales_count": 1,
+            "quantity": 1,
+            "amount": 5,
+            "sold_at": AT,
+            "payments": [],
+            "ambiguous": False,
+            "updated_at": AT,
+            "apply_number": 7,
+            **dict.fromkeys(names, "x"),
+        }
+        with self.engine.begin() as connection:
+            activate(connection, GenerationTopics(ENRICHED_SALES.name, self.generation), ENRICHED_SALES.name)
+            connection.execute(insert(tables.joined_sales), [sale | one for one in sales])
 
 
-def joined(generation: int, sale_id: str, source: str, ambiguous: bool) -> dict[str, Any]:
-    names = ("country", "city", "salesman_id", "salesman_name", "product", "status")
-    return {
-        "generation": generation,
-        "sale_id": sale_id,
-        "source": source,
-        "currency": "EUR",
-        "sales_count": 1,
-        "quantity": 1,
-        "amount": 5,
-        "sold_at": AT,
-        "payments": [],
-        "ambiguous": ambiguous,
-        "updated_at": AT,
-        "apply_number": 7,
-        **dict.fromkeys(names, "x"),
-    }
+@pytest.fixture
+def sales(engine: Engine) -> Sales:
+    return Sales(engine, random.randrange(1_000, 1_000_000))
 
 
-def test_groups_below_zero_are_those_of_the_active_generation(engine: Engine) -> None:
-    assert negative_groups(engine) == dict.fromkeys(PIPELINES, NegativeGroups())
-    topics = GenerationTopics(ENRICHED_SALES.name, random.randrange(1_000, 1_000_000))
-    with engine.begin() as connection:
-        activate(connection, topics, ENRICHED_SALES.name)
-        for generation, sale_id, count in (
-            (topics.generation, "b", -1),
-            (topics.generation, "a", -1),
-            (topics.generation, "c", 0),
-            (topics.generation, "d", 1),
-            (topics.generation + 1, "e", -1),
-        ):
-            sale = joined(generation, sale_id, "csv", False) | {"sales_count": count}
-            connection.execute(insert(tables.joined_sales).values(sale))
+def test_sale_ids_of_several_sources_are_those_of_the_active_generation(engine: Engine, sales: Sales) -> None:
+    assert overlap(engine) == Findings(0, ())
+    sales.add(
+        {"sale_id": "both", "ambiguous": True},
+        {"sale_id": "both", "source": "postgres", "ambiguous": True},
+        {"sale_id": "one"},
+        {"sale_id": "before", "ambiguous": True, "generation": sales.generation + 1},
+    )
+    assert overlap(engine) == Findings(1, ("both",))
+
+
+def test_groups_below_zero_are_those_of_the_active_generation(engine: Engine, sales: Sales) -> None:
+    assert negative_groups(engine) == dict.fromkeys(PIPELINES, Findings())
+    sales.add(
+        {"sale_id": "b", "sales_count": -1},
+        {"sale_id": "a", "sales_count": -1},
+        {"sale_id": "c", "sales_count": 0},
+        {"sale_id": "d"},
+        {"sale_id": "e", "sales_count": -1, "generation": sales.generation + 1},
+    )
     found = negative_groups(engine)
     shown = {s.labels["pipeline"]: s.value for s in probes.probe_totals(engine)}
     assert shown == {name: negative.count for name, negative in found.items()}
-    assert found[ENRICHED_SALES.name] == NegativeGroups(2, ("csv a", "csv b"))
+    assert found[ENRICHED_SALES.name] == Findings(2, ("csv a", "csv b"))
     assert {name for name, negative in found.items() if negative.count} == {ENRICHED_SALES.name}
 
 
 def test_finding_groups_below_zero_costs_no_reading_of_the_others_and_no_update_its_hot_way(
-    engine: Engine,
+    engine: Engine, sales: Sales
 ) -> None:
-    topics = GenerationTopics(ENRICHED_SALES.name, random.randrange(1_000, 1_000_000))
-    with engine.begin() as connection:
-        activate(connection, topics, ENRICHED_SALES.name)
-        sales = [joined(topics.generation, f"s{n}", "csv", False) for n in range(2_000)]
-        connection.execute(insert(tables.joined_sales), sales)
+    sales.add(*({"sale_id": f"s{n}"} for n in range(2_000)))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE joined_sales"))
         plan = connection.execute(
@@ -241,22 +231,18 @@ def test_finding_groups_below_zero_costs_no_reading_of_the_others_and_no_update_
         assert connection.execute(text(updates)).one() == (1, 1)
 
 
-def test_row_29_sales_in_the_future_are_those_that_no_clock_explains(engine: Engine) -> None:
-    assert future(engine) == Future(0, ())
-    topics = GenerationTopics(ENRICHED_SALES.name, random.randrange(1_000, 1_000_000))
+def test_row_29_sales_in_the_future_are_those_that_no_clock_explains(engine: Engine, sales: Sales) -> None:
+    assert future(engine) == Findings(0, ())
     now = datetime.now(UTC)
-    with engine.begin() as connection:
-        activate(connection, topics, ENRICHED_SALES.name)
-        for sale_id, sold_at, more in (
-            ("typo", datetime(2126, 1, 2, 3, 4, tzinfo=UTC), {}),
-            ("ahead", now + timedelta(minutes=59), {}),
-            ("tomorrow", now + timedelta(days=1), {}),
-            ("taken back", now + timedelta(days=1), {"sales_count": 0}),
-            ("of another generation", now + timedelta(days=1), {"generation": 1}),
-            ("now", now, {}),
-        ):
-            sale = joined(topics.generation, sale_id, "csv", ambiguous=False)
-            connection.execute(insert(tables.joined_sales).values({**sale, "sold_at": sold_at, **more}))
+    tomorrow = now + timedelta(days=1)
+    sales.add(
+        {"sale_id": "typo", "sold_at": datetime(2126, 1, 2, 3, 4, tzinfo=UTC)},
+        {"sale_id": "ahead", "sold_at": now + timedelta(minutes=59)},
+        {"sale_id": "tomorrow", "sold_at": tomorrow},
+        {"sale_id": "taken back", "sold_at": tomorrow, "sales_count": 0},
+        {"sale_id": "of another generation", "sold_at": tomorrow, "generation": 1},
+        {"sale_id": "now", "sold_at": now},
+    )
     found = future(engine)
     assert (found.count, found.first[0][:9], found.first[1]) == (
         2,

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import datetime
 
-import pytest
 from confluent_kafka import Producer
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from contracts.schemas import load
-from contracts.settings import ResultsDbSettings
 from contracts.times import EPOCH
 from contracts.topics import DEAD_LETTERS, PUBLIC, SOURCE_POSITIONS, GenerationTopics
 from kafka_client.clients import client_config, ensure_topics
@@ -28,13 +26,6 @@ from stack.embedded import Embedded
 from stack.postgres import connect
 from tests.support.generation_rows import AT, PIPELINE, activate
 from tests.support.kafka import produce
-
-
-@pytest.fixture
-def engine(results_db: ResultsDbSettings) -> Iterator[Engine]:
-    engine = create_engine(results_db.results_db_url.get_secret_value())
-    yield engine
-    engine.dispose()
 
 
 def dead(samples: Iterable[Sample], reason: str) -> dict[str, float]:

@@ -20,9 +20,7 @@ from electrored_dagster.observations import (
     changed,
 )
 from observer.platform_status import (
-    Future,
-    NegativeGroups,
-    Overlap,
+    Findings,
     PipelineStatus,
     PlatformStatus,
     SourcePosition,
@@ -38,9 +36,7 @@ def pipeline(watermark: datetime = NOW) -> PipelineStatus:
         promotion_number=3,
         apply_number=40,
         watermark=watermark,
-        combine_behind=5,
-        merge_behind=2,
-        sink_behind=1,
+        lags={("combine", "a", 0): 3, ("combine", "a", 1): 2, ("merge", "b", 0): 2, ("sink", "c", 0): 1},
     )
 
 
@@ -50,7 +46,7 @@ def standing() -> PlatformStatus:
         topics |= {f"{name}.g1.partials": 60, f"{name}.g1.state": 50, f"{name}.g1.progress": 10}
     source = SourcePosition(next_seq=90, frontier=NOW, detail='{"lsn": "0/16B3748"}')
     return PlatformStatus(
-        topics, {"postgres": source}, {name: pipeline() for name in (CITY, SALESMAN, ENRICHED)}, Overlap()
+        topics, {"postgres": source}, {name: pipeline() for name in (CITY, SALESMAN, ENRICHED)}, Findings()
     )
 
 
@@ -111,7 +107,7 @@ def idle(minutes: int) -> PlatformStatus:
     grown = {n: e + minutes if ".g1." in n or n == "source-positions" else e for n, e in first.topics.items()}
     source = replace(first.sources["postgres"], frontier=later)
     return PlatformStatus(
-        grown, {"postgres": source}, {CITY: pipeline(later), SALESMAN: pipeline(later)}, Overlap()
+        grown, {"postgres": source}, {CITY: pipeline(later), SALESMAN: pipeline(later)}, Findings()
     )
 
 
@@ -141,7 +137,9 @@ def test_a_sale_is_reported_of_every_asset_that_it_may_have_changed() -> None:
     source = replace(first.sources["postgres"], next_seq=91)
     pipelines = {CITY: pipeline(), SALESMAN: pipeline()}
     events, _ = changed(
-        PlatformStatus(topics, {"postgres": source}, pipelines, Overlap()), cursor, NOW + timedelta(minutes=1)
+        PlatformStatus(topics, {"postgres": source}, pipelines, Findings()),
+        cursor,
+        NOW + timedelta(minutes=1),
     )
     assert keys(events) == {
         "sales_db/public/sales",
@@ -159,7 +157,7 @@ def test_a_sale_is_reported_of_every_asset_that_it_may_have_changed() -> None:
 
 def test_before_anything_was_captured_topics_are_shown_and_the_unknown_is_left_out() -> None:
     nothing = PlatformStatus(
-        {topic.name: 0 for topic in PUBLIC}, {}, {CITY: replace(pipeline(), watermark=None)}, Overlap()
+        {topic.name: 0 for topic in PUBLIC}, {}, {CITY: replace(pipeline(), watermark=None)}, Findings()
     )
     nothing.topics.update({f"{CITY}.g1.{role}": 0 for role in ("partials", "state", "progress")})
     events, _ = changed(nothing, None, NOW)
@@ -168,24 +166,24 @@ def test_before_anything_was_captured_topics_are_shown_and_the_unknown_is_left_o
 
 
 def test_ids_of_several_sources_fail_the_check_and_are_told_when_their_number_changes() -> None:
-    def checks(overlap: Overlap, cursor: str | None) -> tuple[list[dg.AssetCheckEvaluation], str]:
+    def checks(overlap: Findings, cursor: str | None) -> tuple[list[dg.AssetCheckEvaluation], str]:
         events, cursor = changed(replace(standing(), overlap=overlap), cursor, NOW)
         return evaluations(events, OVERLAP_CHECK), cursor
 
-    (told,), cursor = checks(Overlap(), None)
+    (told,), cursor = checks(Findings(), None)
     assert told.passed
-    assert checks(Overlap(), cursor) == ([], cursor)
-    (told,), cursor = checks(Overlap(2, ("a", "b")), cursor)
+    assert checks(Findings(), cursor) == ([], cursor)
+    (told,), cursor = checks(Findings(2, ("a", "b")), cursor)
     assert not told.passed
     assert told.metadata["first"].value == "a, b"
-    assert checks(Overlap(2, ("a", "b")), cursor) == ([], cursor)
-    (told,), _ = checks(Overlap(), cursor)
+    assert checks(Findings(2, ("a", "b")), cursor) == ([], cursor)
+    (told,), _ = checks(Findings(), cursor)
     assert told.passed
 
 
 def test_groups_below_zero_fail_the_check_of_their_answer_and_are_told_when_their_number_changes() -> None:
     def checks(count: int, cursor: str | None) -> tuple[list[dg.AssetCheckEvaluation], str]:
-        negative = {CITY: NegativeGroups(count, ("2026-11-22 DE Berlin EUR",) * count)}
+        negative = {CITY: Findings(count, ("2026-11-22 DE Berlin EUR",) * count)}
         events, cursor = changed(replace(standing(), negative=negative), cursor, NOW)
         found = [event for event in events if isinstance(event, dg.AssetCheckEvaluation)]
         return [event for event in found if event.check_name == NEGATIVE_CHECK], cursor
@@ -235,7 +233,7 @@ def test_row_21_events_that_are_dropped_fail_the_check_when_their_number_grows()
 def test_row_29_a_sale_in_the_future_fails_its_check_until_it_is_taken_back() -> None:
     events, cursor = changed(standing(), None, NOW)
     assert [check.passed for check in evaluations(events, FUTURE_CHECK)] == [True]
-    typo = replace(standing(), future=Future(2, ("s1 (2126-01-01 12:00 UTC)", "s2 (2126-01-02 12:00 UTC)")))
+    typo = replace(standing(), future=Findings(2, ("s1 (2126-01-01 12:00 UTC)", "s2 (2126-01-02 12:00 UTC)")))
     events, cursor = changed(typo, cursor, NOW)
     (check,) = evaluations(events, FUTURE_CHECK)
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)

@@ -27,7 +27,7 @@ from electrored_dagster.observations import overlap_result
 from lineage.emitter import ABORT, COMPLETE, FAIL, START, LineageEmitter, ProgressCell, open_emitter
 from lineage.model import BATCH, Job
 from lineage.run import Naming, RunOf
-from observer.platform_status import Overlap
+from observer.platform_status import Findings
 from tests.support.lineage_events import PLACES
 from tests.support.openlineage import check
 from tests.support.waiting import wait_until
@@ -222,7 +222,7 @@ def test_what_a_check_does_has_dagster_s_run_as_parent(
 
 def test_what_a_sensor_checks_is_an_assertion_as_that_of_a_run(tmp_path: Path) -> None:
     found = [
-        evaluation(overlap_result(Overlap(2, ("sale-1", "sale-2")))),
+        evaluation(overlap_result(Findings(2, ("sale-1", "sale-2")))),
         dg.AssetCheckEvaluation(dg.AssetKey(CSV_SALES.key), "oldest_waiting_file", True),
     ]
     teller = lineage(told := Told(), tmp_path)

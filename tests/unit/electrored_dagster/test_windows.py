@@ -13,7 +13,7 @@ from contracts.calendar import Calendar
 from contracts.topics import TOP_SALES_BY_CITY, TOP_SALESMAN_BY_COUNTRY
 from electrored_dagster.defs.generations.replaying import WINDOWS
 from electrored_dagster.defs.upkeep import observing
-from observer.platform_status import Overlap, PlatformStatus
+from observer.platform_status import Findings, PlatformStatus
 
 CITY, SALESMAN = TOP_SALES_BY_CITY.name, TOP_SALESMAN_BY_COUNTRY.name
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -27,7 +27,7 @@ class Platform:
         self.zone = zone
 
     def standing(self) -> PlatformStatus:
-        return PlatformStatus({}, {}, {}, Overlap())
+        return PlatformStatus({}, {}, {}, Findings())
 
     def windows(self, pipeline: str) -> list[str]:
         return (

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from contracts.schemas import load
 from kafka_client.registry import Codec
-from sources.soap.confirmation import Confirmation, normal, refusal
-from sources.soap.events import Encoder
+from sources.soap.confirmation import Confirmation, events, normal, refusal
 
 AT = datetime(2026, 11, 2, 12, 0, 0, 1, tzinfo=UTC)
 GOOD = Confirmation("p1", "s1", Decimal("12.5"), "EUR", "CONFIRMED", AT)
@@ -43,7 +42,7 @@ def test_a_generic_reader_reads_what_was_confirmed(
     found: list[Confirmation], recorded_at: datetime, seq: int
 ) -> None:
     valid = [one for one in map(normal, found) if refusal(one) is None]
-    records = Encoder(77).encode(valid, recorded_at, seq)
+    records = events(CODEC, valid, recorded_at, seq)
     assert [key.decode() for key, _ in records] == [one.sale_id for one in valid]
     assert [CODEC.decode(value) for _, value in records] == [
         {"source": "soap", "seq": seq + number, "recorded_at": recorded_at, **vars(one)}
@@ -87,13 +86,13 @@ def test_the_greatest_amounts_are_exact() -> None:
     ):
         one = replace(GOOD, amount=amount)
         assert refusal(one) is None
-        ((_, value),) = Encoder(77).encode([one], AT, 1)
+        ((_, value),) = events(CODEC, [one], AT, 1)
         assert CODEC.decode(value)["amount"] == amount
 
 
 def test_a_time_in_another_zone_is_the_same_moment() -> None:
     one = replace(GOOD, confirmed_at=AT.astimezone(timezone(timedelta(hours=14))))
-    ((_, value),) = Encoder(77).encode([one], AT, 1)
+    ((_, value),) = events(CODEC, [one], AT, 1)
     assert CODEC.decode(value)["confirmed_at"] == AT
 
 

@@ -117,7 +117,8 @@ def test_row_19_schema_and_reader_see_one_text(changes: dict[str, str], value: o
 
 
 @pytest.mark.parametrize(
-    ("text", "more"), [("true", True), ("1", True), (" true\n", True), ("fal<?x?>se", False), ("0", False)]
+    ("text", "more"),
+    [("true", True), ("1", True), (" true\n", True), (" false ", False), ("fal<?x?>se", False), ("0", False)],
 )
 def test_row_19_whether_there_is_more_is_read_as_the_schema_reads_it(text: str, more: bool) -> None:
     """zeep takes `true` with blanks around it for false: the poll would end before the list does."""

@@ -20,6 +20,7 @@ from contracts.topics import (
     TOP_SALESMAN_BY_COUNTRY,
 )
 from lineage.model import OutputDataset, Transformation
+from lineage.views import views
 from streaming import lineage, view_columns
 from streaming.engine.aggregates import Sum
 from streaming.engine.pipeline import Pipeline
@@ -167,7 +168,7 @@ def test_every_column_of_every_hop_comes_from_one_that_the_hop_before_has(pipeli
     assert set(lineage.published(pipeline, state).columns) >= {
         field["name"] for field in load(pipeline.output.schema)["fields"] if _is_plain(field["type"])
     }
-    for origins in view_columns.view(datasets.view_name(pipeline.name)).columns.values():
+    for origins in views()[datasets.view_name(pipeline.name)].output.columns.values():
         for one in origins:
             if one.dataset == rows.dataset:
                 assert one.column in set(rows.columns) | set(lineage.OWN)

@@ -134,22 +134,28 @@ def test_what_may_pass_is_asked_for_again(polls: Polls, server: Server) -> None:
     assert polls.payment_ids() == ids(1)
 
 
-def test_a_service_that_stays_away_ends_the_poll(
-    polls: Polls, server: Server, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("reply", "error", "words", "requests"),
+    [
+        (Reply(b"busy", 503), Unavailable, "HTTP 503", 3),
+        (FAULT, Faulted, "closed for the night", 1),
+    ],
+)
+def test_a_service_that_stays_away_or_refuses_ends_the_poll(
+    polls: Polls,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    reply: Reply,
+    error: type[Exception],
+    words: str,
+    requests: int,
 ) -> None:
     monkeypatch.setattr(module, "ATTEMPTS", 3)
-    server.gives(Reply(b"busy", 503))
-    with pytest.raises(Unavailable, match="HTTP 503"):
+    server.gives(reply)
+    with pytest.raises(error, match=words):
         polls.poll(server.settings())
-    assert len(server.posts) == 3
+    assert len(server.posts) == requests
     assert polls.log(polls.topics.positions) == []
-
-
-def test_a_fault_is_not_asked_for_again(polls: Polls, server: Server) -> None:
-    server.gives(FAULT)
-    with pytest.raises(Faulted):
-        polls.poll(server.settings())
-    assert len(server.posts) == 1
 
 
 @pytest.mark.parametrize("cursors", [["1", "1"], ["1", "2", "1"], [""]])
@@ -224,15 +230,6 @@ def test_of_two_polls_the_later_takes_over_and_nothing_doubles(polls: Polls, ser
     thread.join(60)
     assert [type(error) for error in ended] == [Fenced]
     assert polls.payment_ids() == ids(1, 2)
-
-
-def test_a_topic_that_was_made_again_stops_the_poll(polls: Polls, server: Server) -> None:
-    server.has([entry(1)])
-    polls.poll(server.settings())
-    other = replace(PAYMENT_CONFIRMATIONS, name=f"{polls.topics.confirmations.name}-again")
-    clients.ensure_topics(polls.stack.kafka, [other])
-    with pytest.raises(Refused, match="was re-created or resized"):
-        Polls(polls.stack, replace(polls.topics, confirmations=other)).poll(server.settings())
 
 
 def forget(polls: Polls, position: bytes | None = None) -> None:
@@ -364,7 +361,7 @@ def test_row_20_a_topic_that_was_made_again_is_filled_from_the_beginning(
     other = replace(PAYMENT_CONFIRMATIONS, name=f"{polls.topics.confirmations.name}-again")
     clients.ensure_topics(polls.stack.kafka, [other])
     again = Polls(polls.stack, replace(polls.topics, confirmations=other))
-    with pytest.raises(Refused, match="--from ''"):
+    with pytest.raises(Refused, match=r"was re-created or resized.*--from ''"):
         again.poll(server.settings())
     with pytest.raises(Refused, match="re-created"):
         again.poll(server.settings(), begin="1")

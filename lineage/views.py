@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,28 +20,18 @@ from alembic.script import ScriptDirectory
 from sqlglot import exp
 from sqlglot.optimizer.annotate_types import annotate_types
 
-from contracts.tables import metadata, sql_type
+from contracts import datasets
+from contracts.tables import metadata
+from lineage.model import Column, InputField, OutputDataset, Transformation, table_schema
 
-# How a column of a view depends on a table's: as it is, computed, aggregated, or only influenced by it.
-AS_IS, COMPUTED, AGGREGATED, WINDOW, CONDITION, JOINED, FILTERED, GROUPED, SORTED = (
-    "as it is",
-    "computed",
-    "aggregated",
-    "window",
-    "condition",
-    "join",
-    "filter",
-    "group",
-    "sort",
-)
-_VALUES = (AS_IS, COMPUTED, AGGREGATED)
+_VALUES = (Transformation.IDENTITY, Transformation.TRANSFORMATION, Transformation.AGGREGATION)
 # Clauses whose columns influence the rows, and give no value.
 _CLAUSES = {
-    exp.Where: FILTERED,
-    exp.Having: FILTERED,
-    exp.Join: JOINED,
-    exp.Group: GROUPED,
-    exp.Order: SORTED,
+    exp.Where: Transformation.FILTER,
+    exp.Having: Transformation.FILTER,
+    exp.Join: Transformation.JOIN,
+    exp.Group: Transformation.GROUP_BY,
+    exp.Order: Transformation.SORT,
 }
 # Where sqlglot and PostgreSQL's `format_type` call a type differently.
 _TYPES = {"int": "integer", "timestamptz": "timestamp with time zone"}
@@ -49,21 +39,10 @@ _OF_VIEWS = re.compile(r"(CREATE|DROP)\b[^(]*?\bVIEW\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Source:
-    """A column of a table (or of another view), and how it is used."""
-
-    table: str
-    column: str
-    use: str
-
-
-@dataclass(frozen=True)
 class View:
-    """Sources and type of each column; the columns that select the rows; the migration that created it."""
+    """Where a view's columns come from, their types, and the migration that created it."""
 
-    columns: dict[str, tuple[Source, ...]]
-    types: dict[str, str]
-    rows: tuple[Source, ...]
+    output: OutputDataset
     code: str
 
 
@@ -71,10 +50,7 @@ class View:
 def views() -> dict[str, View]:
     """By name. Raises ValueError for a view whose columns do not name their tables, or whose types are not known."""
     by_name: dict[str, View] = {}
-    types = {
-        table.name: {column.name: sql_type(column) for column in table.columns}
-        for table in metadata.tables.values()
-    }
+    schemas = {table.name: table_schema(table) for table in metadata.tables.values()}
     for code, text in _migrations():
         for statement in sqlglot.parse(text, dialect="postgres"):
             if isinstance(statement, exp.Drop):
@@ -83,9 +59,15 @@ def views() -> dict[str, View]:
             elif isinstance(statement, exp.Create):
                 # A later migration may create it anew.
                 name = statement.this.name
-                by_name[name] = replace(_view(statement.expression, types), code=code)
-                types[name] = by_name[name].types
+                output = _output(name, statement.expression, schemas)
+                by_name[name], schemas[name] = View(output, code), output.schema
     return by_name
+
+
+def schema(name: str) -> tuple[Column, ...]:
+    """The columns of a table or of a view."""
+    table = metadata.tables.get(name)
+    return views()[name].output.schema if table is None else table_schema(table)
 
 
 def _migrations() -> Iterator[tuple[str, str]]:
@@ -103,64 +85,63 @@ def _migrations() -> Iterator[tuple[str, str]]:
         yield f"contracts/migrations/versions/{Path(revision.path).name}", text
 
 
-def _view(select: exp.Select, types: dict[str, dict[str, str]]) -> View:
+def _output(name: str, select: exp.Select, schemas: Mapping[str, tuple[Column, ...]]) -> OutputDataset:
     tables = {table.alias_or_name: table.name for table in select.find_all(exp.Table)}
-    schema = sqlglot.MappingSchema({name: types[name] for name in tables.values()}, dialect="postgres")
-    annotate_types(select, schema=schema, dialect="postgres")
+    types: dict[str, object] = {
+        table: {column.name: column.type for column in schemas[table]} for table in tables.values()
+    }
+    annotate_types(select, sqlglot.MappingSchema(types, dialect="postgres"), dialect="postgres")
 
-    def sources(within: exp.Expression, use: str) -> Iterator[Source]:
+    def inputs(within: exp.Expression, clause: Transformation | None = None) -> Iterator[InputField]:
         for column in within.find_all(exp.Column):
             if column.table not in tables:
                 raise ValueError(f"of which table is {column.sql()}? {select.sql()[:80]}")
-            source = Source(tables[column.table], column.name, _use(column, within, use))
-            yield source
-            if source.use in _VALUES and _is_coalesced(column, within):
-                yield replace(source, use=CONDITION)
+            kind = clause or _kind(column, within)
+            field = InputField(datasets.table(tables[column.table]), column.name, kind)
+            yield field
+            # Null, the first argument of a coalesce selects another value.
+            if kind in _VALUES and any(
+                isinstance(parent, exp.Coalesce) and node is parent.this
+                for node, parent in _upwards(column, within)
+            ):
+                yield replace(field, kind=Transformation.CONDITIONAL)
 
-    columns = {}
-    for projected in select.expressions:
-        value = projected.unalias()
-        use = AS_IS if isinstance(value, exp.Column) else COMPUTED
-        columns[projected.alias_or_name] = tuple(dict.fromkeys(sources(value, use)))
-    rows: list[Source] = []
+    values = {projected.alias_or_name: projected.unalias() for projected in select.expressions}
+    rows: list[InputField] = []
     for join in select.args.get("joins") or ():
-        if join.args.get("on") is not None:
-            rows += sources(join.args["on"], JOINED)
+        if (on := join.args.get("on")) is not None:
+            rows += inputs(on, Transformation.JOIN)
     if (where := select.args.get("where")) is not None:
-        rows += sources(where, FILTERED)
-    shown = {projected.alias_or_name: _type(projected.unalias()) for projected in select.expressions}
-    return View(columns, shown, tuple(dict.fromkeys(rows)), "")
+        rows += inputs(where, Transformation.FILTER)
+    return OutputDataset(
+        datasets.table(name),
+        {column: tuple(dict.fromkeys(inputs(value))) for column, value in values.items()},
+        tuple(dict.fromkeys(rows)),
+        tuple(Column(column, _type(value)) for column, value in values.items()),
+    )
 
 
-def _use(column: exp.Expression, within: exp.Expression, use: str) -> str:
-    """How the column is used: in a clause, a window or a condition it influences the value, else it is part of it."""
-    if use in (JOINED, FILTERED):
-        return use
-    node: Any = column
-    while node is not within and node.parent is not None:
-        parent = node.parent
+def _upwards(node: Any, within: exp.Expression) -> Iterator[tuple[exp.Expression, exp.Expression]]:
+    """The node and each expression around it, with the one that it stands in, up to `within`."""
+    while node is not within:
+        yield node, node.parent
+        node = node.parent
+
+
+def _kind(column: exp.Column, within: exp.Expression) -> Transformation:
+    """In a clause, a window or a condition the column influences the value, else it is part of it."""
+    kind = Transformation.IDENTITY if column is within else Transformation.TRANSFORMATION
+    for node, parent in _upwards(column, within):
         # The argument of a window function is a value; the columns of its OVER clause are not.
         if isinstance(parent, exp.Window) and node is not parent.this:
-            return WINDOW
+            return Transformation.WINDOW
         if isinstance(parent, exp.If) and node is parent.this:
-            return CONDITION
-        in_window = isinstance(parent, exp.Order) and isinstance(parent.parent, exp.Window)
-        if type(parent) in _CLAUSES and not in_window:
+            return Transformation.CONDITIONAL
+        if type(parent) in _CLAUSES and not isinstance(parent.parent, exp.Window):
             return _CLAUSES[type(parent)]
         if isinstance(parent, exp.AggFunc):
-            use = AGGREGATED
-        node = parent
-    return use
-
-
-def _is_coalesced(column: exp.Expression, within: exp.Expression) -> bool:
-    """Whether the column is the first argument of a coalesce: null, it selects another value."""
-    node: Any = column
-    while node is not within and node.parent is not None:
-        if isinstance(node.parent, exp.Coalesce) and node is node.parent.this:
-            return True
-        node = node.parent
-    return False
+            kind = Transformation.AGGREGATION
+    return kind
 
 
 def _type(value: exp.Expression) -> str:

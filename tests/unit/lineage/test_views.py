@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from contracts import views as of_views
+from contracts import datasets
 from contracts.datasets import PIPELINES, view_name, view_names
-from contracts.views import (
-    AGGREGATED,
-    AS_IS,
-    COMPUTED,
-    CONDITION,
-    FILTERED,
-    GROUPED,
-    JOINED,
-    SORTED,
-    WINDOW,
-    Source,
-    View,
-    views,
-)
+from lineage import views as of_views
+from lineage.model import Column, InputField, OutputDataset, Transformation
+from lineage.views import View, views
 
+AS_IS, COMPUTED, AGGREGATED, JOINED, GROUPED, FILTERED, SORTED, WINDOW, CONDITION = Transformation
 PROJECT = Path(__file__).resolve().parents[3]
+
+
+def source(table: str, column: str, kind: Transformation) -> InputField:
+    return InputField(datasets.table(table), column, kind)
+
+
+def columns(view: str) -> Mapping[str, tuple[InputField, ...]]:
+    return views()[view].output.columns
 
 
 def test_every_pipeline_has_a_view_and_every_view_is_named() -> None:
@@ -33,36 +32,36 @@ def test_every_pipeline_has_a_view_and_every_view_is_named() -> None:
 
 
 def test_a_total_is_shown_as_it_is_and_ranked_by() -> None:
-    view = views()["top_sales_by_city"]
-    assert view.columns["total"] == (Source("city_totals", "total", AS_IS),)
-    assert Source("city_totals", "total", WINDOW) in view.columns["rank"]
-    assert Source("city_totals", "sales_count", FILTERED) in view.rows
-    assert Source("active_freshness", "generation", JOINED) in view.rows
+    view = views()["top_sales_by_city"].output
+    assert view.columns["total"] == (source("city_totals", "total", AS_IS),)
+    assert source("city_totals", "total", WINDOW) in view.columns["rank"]
+    assert source("city_totals", "sales_count", FILTERED) in view.whole
+    assert source("active_freshness", "generation", JOINED) in view.whole
 
 
 def test_what_a_status_depends_on_is_a_condition() -> None:
-    assert Source("active_freshness", "watermark", CONDITION) in views()["enriched_sales"].columns["status"]
+    assert source("active_freshness", "watermark", CONDITION) in columns("enriched_sales")["status"]
 
 
 def test_of_a_watermark_the_least_is_shown_and_the_subquery_s_clauses_only_decide() -> None:
-    watermark = views()["active_freshness"].columns["watermark"]
-    assert [one for one in watermark if one.use in (AS_IS, COMPUTED, AGGREGATED)] == [
-        Source("sink_positions", "watermark", AGGREGATED)
+    watermark = columns("active_freshness")["watermark"]
+    assert [one for one in watermark if one.kind in (AS_IS, COMPUTED, AGGREGATED)] == [
+        source("sink_positions", "watermark", AGGREGATED)
     ]
-    assert {(one.table, one.column) for one in watermark if one.use == FILTERED} == {
+    assert {(one.dataset.path[-1], one.column) for one in watermark if one.kind == FILTERED} == {
         ("sink_positions", "pipeline"),
         ("sink_positions", "generation"),
         ("generations", "pipeline"),
         ("generations", "number"),
     }
     # How many partitions have one is compared with how many there are.
-    assert Source("sink_positions", "watermark", CONDITION) in watermark
-    assert Source("generations", "topics", CONDITION) in watermark
+    assert source("sink_positions", "watermark", CONDITION) in watermark
+    assert source("generations", "topics", CONDITION) in watermark
 
 
 def test_a_value_that_may_be_replaced_if_it_is_null_decides_as_well() -> None:
-    final = views()["top_sales_by_city"].columns["is_final"]
-    assert {one.use for one in final if one.column == "watermark"} == {COMPUTED, CONDITION}
+    final = columns("top_sales_by_city")["is_final"]
+    assert {one.kind for one in final if one.column == "watermark"} == {COMPUTED, CONDITION}
 
 
 def test_every_view_names_the_migration_that_made_it() -> None:
@@ -88,7 +87,14 @@ def test_the_last_migration_that_makes_a_view_defines_it(migrated: list[tuple[st
         ("2.py", "DROP VIEW b;\nCREATE OR REPLACE VIEW a AS SELECT t.total FROM city_totals t"),
     ]
     assert views() == {
-        "a": View({"total": (Source("city_totals", "total", AS_IS),)}, {"total": "numeric(38,4)"}, (), "2.py")
+        "a": View(
+            OutputDataset(
+                datasets.table("a"),
+                {"total": (source("city_totals", "total", AS_IS),)},
+                schema=(Column("total", "numeric(38,4)"),),
+            ),
+            "2.py",
+        )
     }
 
 
@@ -108,11 +114,10 @@ def test_the_last_migration_that_makes_a_view_defines_it(migrated: list[tuple[st
     ],
 )
 def test_what_a_clause_is_for_decides_how_its_columns_are_used(
-    migrated: list[tuple[str, str]], sql: str, uses: tuple[str, ...]
+    migrated: list[tuple[str, str]], sql: str, uses: tuple[Transformation, ...]
 ) -> None:
     migrated.append(("1.py", f"CREATE VIEW a AS SELECT {sql} AS x FROM city_totals t"))
-    found = views()["a"].columns["x"]
-    assert sorted(one.use for one in found) == sorted(uses)
+    assert Counter(one.kind for one in columns("a")["x"]) == Counter(uses)
 
 
 def test_a_type_that_nobody_knows_is_an_error(migrated: list[tuple[str, str]]) -> None:
