@@ -6,6 +6,7 @@ restored: nothing new is computed from the rest.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,10 @@ from kafka_client.clients import TIMEOUT_SECONDS, admin
 from kafka_client.offsets import EARLIEST, LATEST, listed
 
 MEND = "`python -m contracts setup` puts it right, `electrored up` does that first"
+
+
+# The controller accepts a setting before the broker that is asked has read it from the metadata log.
+APPLIED_SECONDS = 10.0
 
 
 class NotKept(Exception):
@@ -153,8 +158,11 @@ def mend(settings: KafkaSettings, topics: Sequence[Topic]) -> list[Deviation]:
     )
     for future in changed.values():
         future.result()
-    if left := deviations(client, [deviation.topic for deviation in differing]):
-        raise NotKept(f"{_listed(left)}, and Kafka did not take it: does a policy of the cluster forbid it?")
+    deadline = time.monotonic() + APPLIED_SECONDS
+    while left := deviations(client, [deviation.topic for deviation in differing]):
+        if time.monotonic() > deadline:
+            raise NotKept(f"{_listed(left)}, and Kafka did not take it: does a policy of the cluster forbid it?")
+        time.sleep(0.1)
     return differing
 
 

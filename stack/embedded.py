@@ -49,14 +49,17 @@ class Embedded:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Embedded]:
-    """Start the three servers on free ports, with their data in `folder`; stop them whatever happens."""
+def running(folder: Path, postgres: Mapping[str, str] | None = None) -> Iterator[Embedded]:
+    """Start the three servers on free ports, with their data in `folder`; stop them whatever happens.
+
+    `postgres`: settings of PostgreSQL beside those that the platform has.
+    """
     ports = Ports.free()
     for program in ("kafka", "registry"):
         java.fetch(program)
     secrets = passwords(folder / "secrets.json", (SUPERUSER, *databases.ROLES))
     kafka = Kafka(folder / "kafka", ports.kafka, ports.kafka_controller)
-    server = Postgres(folder / "postgres", ports.postgres, secrets[SUPERUSER])
+    server = Postgres(folder / "postgres", ports.postgres, secrets[SUPERUSER], postgres or {})
     store = server.url(databases.REGISTRY, databases.REGISTRY_ROLE, secrets[databases.REGISTRY_ROLE])
     registry = Registry(folder / "registry", ports.registry, ports.registry_management, store)
 

@@ -6,7 +6,8 @@ import os
 import pwd
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,11 +56,12 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Postgres:
-    """A server with its data below `folder`. `password` is the superuser's."""
+    """A server with its data below `folder`. `password` is the superuser's; `settings` go beside `SETTINGS`."""
 
     folder: Path
     port: int
     password: str
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def url(self, database: str, role: str = SUPERUSER, password: str | None = None) -> URL:
         secret = self.password if password is None else password
@@ -72,7 +74,7 @@ class Postgres:
     @property
     def command(self) -> list[str]:
         """The server in the foreground; SIGINT stops it at once and cleanly."""
-        settings = SETTINGS | {"port": str(self.port)}
+        settings = {**SETTINGS, "port": str(self.port), **self.settings}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return [str(binaries() / "postgres"), "-D", str(self.data), *options]
 

@@ -23,6 +23,7 @@ from observability.waits import WAITS
 from stack import databases
 from stack.embedded import Embedded, running
 from tests.support import openlineage as validity
+from tests.support.kafka import shared_reader
 from tests.support.machine import SLOWNESS
 
 # Properties have no deadline per example, since the machine may be busy; the whole test has one. Here and not beside
@@ -88,7 +89,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         # Workers start one after the other: what was a free port to both would be taken by one of them.
         with FileLock(tmp_path_factory.getbasetemp().parent / "starting.lock"):
-            embedded = cleanup.enter_context(running(folder))
+            # A database for each test: a copy and its end are checkpoints, which wait for the disk otherwise. What a
+            # killed server has written is there all the same, as long as the machine runs.
+            embedded = cleanup.enter_context(running(folder, {"fsync": "off"}))
+        cleanup.enter_context(shared_reader(embedded.kafka))
         yield embedded
         # A client in a cycle that nobody has collected yet would say at length that its servers are gone.
         gc.collect()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any
 
@@ -33,11 +35,38 @@ def topic_codec(settings: KafkaSettings, topic: Topic) -> Codec:
 
 def committed_values(settings: KafkaSettings, topic: Topic) -> list[tuple[bytes, bytes | None]]:
     """Keys and values, partition by partition."""
-    consumer = clients.consumer(settings, "test", subscribed=False, overrides={"fetch.wait.max.ms": 20})
-    try:
+    with _READING, _reader(settings) as consumer:
         return list(_below_the_ends(consumer, topic))
-    finally:
-        consumer.close()
+
+
+@contextmanager
+def shared_reader(settings: KafkaSettings) -> Iterator[None]:
+    """One consumer for all that is read of this Kafka until the block ends: conditions are read many times a second."""
+    with closing(_consumer(settings)) as consumer:
+        _READERS[settings.kafka_bootstrap] = consumer
+        yield
+        del _READERS[settings.kafka_bootstrap]
+
+
+_READERS: dict[str, Consumer] = {}
+_READING = threading.Lock()
+
+
+@contextmanager
+def _reader(settings: KafkaSettings) -> Iterator[Consumer]:
+    shared = _READERS.get(settings.kafka_bootstrap)
+    if shared is None:
+        with closing(_consumer(settings)) as consumer:
+            yield consumer
+    else:
+        try:
+            yield shared
+        finally:
+            shared.unassign()
+
+
+def _consumer(settings: KafkaSettings) -> Consumer:
+    return clients.consumer(settings, "test", subscribed=False, overrides={"fetch.wait.max.ms": 20})
 
 
 @cache

@@ -38,16 +38,18 @@ class Server:
 
     def __post_init__(self) -> None:
         self._running = ExitStack()
-        self.postgres = Postgres(self.folder, self.port, PASSWORD)
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def postgres(self) -> Postgres:
+        return Postgres(self.folder, self.port, PASSWORD, self.settings)
 
     def start(self) -> None:
         self.postgres.prepare()
         self.postgres.drop_stale_lock()
-        options = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
         self.process = self._running.enter_context(
             child(
-                [*self.postgres.command, *options],
+                self.postgres.command,
                 self.postgres.environment,
                 self.folder / "postgres.log",
                 stop=SIGINT,
