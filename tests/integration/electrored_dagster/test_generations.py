@@ -129,6 +129,7 @@ def test_parameters_that_are_asked_for_are_computed_and_shown(
         assert len(shown["greatest_changes"].records) == 20
 
 
+@pytest.mark.soak
 def test_a_replay_of_what_is_active_is_proven_identical_and_leaves_nothing(live: LiveHarness) -> None:
     pipeline = live.harness.pipeline.name
     live.harness.feed(800)

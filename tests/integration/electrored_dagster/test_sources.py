@@ -263,6 +263,7 @@ def test_what_needs_a_person_is_not_tried_again(platform: Platform, mark: str) -
     assert platform.instance.get_latest_materialization_event(CSV_SALES) is None
 
 
+@pytest.mark.soak
 def test_a_run_that_is_killed_in_the_middle_of_a_file_is_gone_on_with_by_the_next(
     platform: Platform, mark: str
 ) -> None:
@@ -393,6 +394,7 @@ def test_row_20_a_page_of_nothing_good_fails_run_and_check_and_is_asked_for_agai
     )
 
 
+@pytest.mark.soak
 def test_a_run_that_is_killed_in_the_middle_of_a_page_is_gone_on_with_by_the_next(
     platform: Platform, server: Server, mark: str
 ) -> None:

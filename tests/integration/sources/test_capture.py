@@ -165,6 +165,7 @@ def test_a_rolled_back_change_is_no_event(sales: Sales) -> None:
     assert {event["sale_id"] for event in sales.events()} == {"a", "d"}
 
 
+@pytest.mark.soak
 def test_a_long_transaction_with_nothing_for_us_is_passed(
     sales: Sales, monkeypatch: pytest.MonkeyPatch
 ) -> None:

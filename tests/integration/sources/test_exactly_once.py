@@ -57,6 +57,7 @@ def test_slot_is_confirmed_only_after_the_commit(sales: Sales, monkeypatch: pyte
     assert all(slot <= ledger for slot, ledger in written)
 
 
+@pytest.mark.soak
 def test_a_killed_capture_neither_loses_nor_doubles(sales: Sales) -> None:
     """kill -9 in the middle of a load, several times; inserts, updates, deletes and one big transaction."""
     stop = threading.Event()

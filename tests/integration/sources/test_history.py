@@ -131,6 +131,7 @@ def test_row_1_a_copy_that_lacks_nothing_is_gone_on_with(stack: Embedded, server
     assert len(sales.events()) == 2
 
 
+@pytest.mark.soak
 def test_row_1_a_crash_is_no_other_history(stack: Embedded, server: Server) -> None:
     """The slot is back at what was persisted, far behind the position; also twice, and while capture runs."""
     sales = server.sales(stack)

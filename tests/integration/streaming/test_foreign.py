@@ -184,6 +184,7 @@ def test_row_23_a_registry_without_its_schemas_stops_with_a_way_on(
     assert harness.read(harness.dead.name) == []
 
 
+@pytest.mark.soak
 def test_row_23_schemas_are_put_back_under_their_ids(
     harness: PipelineHarness, empty_registry: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

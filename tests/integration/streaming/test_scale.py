@@ -28,6 +28,8 @@ from tests.support.machine import SLOWNESS
 from tests.support.pipeline_harness import START, PipelineHarness
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.soak
+
 PARTITIONS = 8
 # Of partials and state, in the proportion that the catalogue has: so that merge, too, moves at each step.
 INTERNAL_PARTITIONS = 4

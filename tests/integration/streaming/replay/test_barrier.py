@@ -114,6 +114,7 @@ def look(live: LiveHarness, numbers: Sequence[int]) -> ReachedBarrier | None:
     return barrier
 
 
+@pytest.mark.soak
 def test_rows_are_of_exactly_the_events_below_the_targets_while_workers_come_and_go(
     live: LiveHarness,
 ) -> None:
@@ -247,6 +248,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return left
 
 
+@pytest.mark.soak
 def test_a_candidate_that_keeps_failing_is_given_up_and_the_active_one_goes_on(
     live: LiveHarness, failing: dict[str, int]
 ) -> None:

@@ -68,6 +68,7 @@ def defective(live: LiveHarness, monkeypatch: pytest.MonkeyPatch) -> LiveHarness
     return live
 
 
+@pytest.mark.soak
 def test_a_mended_defect_differs_by_exactly_the_damage(defective: LiveHarness) -> None:
     live, harness = defective, defective.harness
     harness.feed(2000)

@@ -29,6 +29,8 @@ from tests.support.join_oracle import oracle, sale_facts
 from tests.support.live_harness import patiently_held
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.soak
+
 
 @pytest.fixture
 def followed(

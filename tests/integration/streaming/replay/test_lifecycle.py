@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kafka_client.clients import admin
 from streaming.replay import retirement
 from tests.support.live_harness import LiveHarness
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.soak
 
 
 def test_promoted_rolled_back_promoted_again_and_the_former_one_retired_while_events_come(

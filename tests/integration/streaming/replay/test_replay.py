@@ -33,6 +33,7 @@ def test_a_replay_ends_as_a_candidate_that_differs_in_nothing_and_is_kept_up_to_
         assert found.compared == len([1 for _, count in live.harness.expected().values() if count])
 
 
+@pytest.mark.soak
 def test_what_is_compared_is_exact_while_events_pour_in(live: LiveHarness) -> None:
     live.harness.feed(2000)
     pouring = threading.Event()

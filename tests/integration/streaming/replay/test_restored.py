@@ -31,6 +31,8 @@ from tests.support.live_harness import LiveHarness
 from tests.support.sink import publishing
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.soak
+
 KATHMANDU, UTC_ZONE = "Asia/Kathmandu", "UTC"
 Shown = dict[tuple[object, ...], tuple[Decimal, int]]
 
