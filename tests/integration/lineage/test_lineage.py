@@ -27,6 +27,7 @@ from contracts.settings import (
 from contracts.tables import generations
 from contracts.topics import OPENLINEAGE_EVENTS, TOP_SALES_BY_CITY
 from kafka_client.clients import admin, ensure_topics
+from lineage import outbox
 from lineage.emitter import Known, LineageEmitter, open_emitter
 from lineage.model import Job
 from observability.progress_report import ProgressReport
@@ -286,11 +287,15 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(
     with open_emitter("later", *known, settings=settings) as lineage:
         with lineage.run(lambda: job):
             pass
-        waiting = settings.lineage_dir
-        assert waiting is not None
-        wait_until(lambda: len(list(waiting.glob("later/*/*.json"))) == 2, what="events that wait")
+        folder = settings.lineage_dir
+        assert folder is not None
+
+        def waiting() -> int:
+            return sum(count for _, _, count in outbox.waiting(folder))
+
+        wait_until(lambda: waiting() == 2, what="events that wait")
         ensure_topics(stack.kafka, [later])
-        wait_until(lambda: not list(waiting.glob("later/*/*.json")), what="delivery")
+        wait_until(lambda: waiting() == 0, what="delivery")
     # Kept until it is done: a client that goes out of scope takes its requests with it.
     client = admin(stack.kafka)
     client.delete_topics([topic])[topic].result()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from openlineage.client.event_v2 import RunEvent
 from openlineage.client.serde import Serde
 from prometheus_client import REGISTRY
 
-from lineage import outbox
+from lineage import delivery, outbox
+from lineage.delivery import Delivery
 from lineage.emitter import COMPLETE, RUNNING, START
-from lineage.outbox import EventRefused, Outbox, restored
+from lineage.events import EventRefused, restored
+from lineage.outbox import Outbox
 from observability.progress_report import ProgressReport
 from tests.support.lineage_events import JOBS, run_event
 
@@ -41,14 +44,20 @@ class Backend:
 
 
 def events(*states: str, job: int = 0) -> list[RunEvent]:
-    return [restored(run_event(JOBS[job], state, ProgressReport())) for state in states]
+    return [restored(json.dumps(run_event(JOBS[job], state, ProgressReport()))) for state in states]
 
 
 def put(queues: dict[str, Backend], folder: Path | None, *given: RunEvent) -> bool:
-    box = Outbox(queues, folder)
+    box = Delivery(queues, Outbox(folder, "it"))
     for event in given:
         box.put(event)
     return box.close(SECONDS)
+
+
+def waiting(folder: Path) -> list[str]:
+    """The events that wait, as JSON."""
+    with closing(sqlite3.connect(folder / outbox.FILE)) as db:
+        return [event for (event,) in db.execute("SELECT event FROM events ORDER BY id")]
 
 
 def said(backend: Backend) -> list[str]:
@@ -59,7 +68,7 @@ def test_events_come_in_order(tmp_path: Path) -> None:
     backend = Backend()
     assert put({"a": backend}, tmp_path, *events(START, RUNNING, RUNNING, COMPLETE))
     assert said(backend) == [START, RUNNING, RUNNING, COMPLETE]
-    assert list(tmp_path.glob("a/*.json")) == []
+    assert waiting(tmp_path) == []
 
 
 def test_without_a_folder_they_are_delivered_too() -> None:
@@ -91,10 +100,10 @@ def test_an_event_that_is_refused_holds_no_other_back(tmp_path: Path) -> None:
     assert counted == [2, 1, 0]
 
 
-def test_a_file_that_is_no_event_holds_no_other_back(tmp_path: Path) -> None:
-    backend = Backend()
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "00000000000000000001.START.json").write_text("{")
+def test_what_is_no_event_holds_no_other_back(tmp_path: Path) -> None:
+    backend, box = Backend(), Outbox(tmp_path, "it")
+    box.put("a", START, "{")
+    box.close()
     assert put({"a": backend}, tmp_path, *events(START))
     assert said(backend) == [START]
 
@@ -104,35 +113,26 @@ def test_of_too_many_those_on_the_way_go_first(tmp_path: Path, monkeypatch: pyte
     backend = Backend()
     backend.is_away = True
     assert not put({"a": backend}, tmp_path, *events(START, RUNNING, RUNNING, RUNNING, COMPLETE))
-    kept = [json.loads(file.read_text())["eventType"] for file in sorted(tmp_path.glob("a/*.json"))]
-    assert kept == [START, RUNNING, COMPLETE]
+    assert [json.loads(event)["eventType"] for event in waiting(tmp_path)] == [START, RUNNING, COMPLETE]
 
 
-def test_a_folder_that_cannot_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_cannot_be_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend, failures = Backend(), [OSError("no such device")]
-    deliver = outbox._Queue._deliver
+    first = Outbox.first
 
-    def failing(queue: outbox._Queue) -> None:
+    def failing(box: Outbox, lane: str) -> tuple[int, str] | None:
         if failures:
             raise failures.pop()
-        deliver(queue)
+        return first(box, lane)
 
-    monkeypatch.setattr(outbox._Queue, "_deliver", failing)
-    monkeypatch.setattr(outbox, "AGAIN_SECONDS", (0.01,))
-    box = Outbox({"a": backend}, tmp_path)
+    monkeypatch.setattr(Outbox, "first", failing)
+    monkeypatch.setattr(delivery, "AGAIN_SECONDS", (0.01,))
+    box = Delivery({"a": backend}, Outbox(tmp_path, "it"))
     box.put(*events(START))
     assert backend.asked.wait(SECONDS)
     assert box.close(SECONDS)
-
-
-def test_what_a_killed_process_had_not_finished_goes(tmp_path: Path) -> None:
-    old, new = tmp_path / "a" / "1.json.part", tmp_path / "a" / "2.json.part"
-    new.parent.mkdir()
-    old.touch()
-    new.touch()
-    os.utime(old, (0, 0))
-    assert put({"a": Backend()}, tmp_path)
-    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_a_restored_event_is_the_one_that_was_put_in() -> None:

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from lineage.emitter import START
-from lineage.outbox import EventRefused, restored
+from lineage.events import EventRefused, restored
 from lineage.transports import queues
 from observability.progress_report import ProgressReport
 from tests.support.lineage_events import JOBS, run_event
@@ -78,7 +78,7 @@ def test_an_event_that_an_asynchronous_backend_does_not_take_is_kept(
     for name, value in settings(f"http://127.0.0.1:{backend.server_port}")[where].items():
         monkeypatch.setenv(name, value)
     (send,) = queues(None).values()
-    event = restored(run_event(JOBS[0], START, ProgressReport()))
+    event = restored(json.dumps(run_event(JOBS[0], START, ProgressReport())))
     # Nobody is there, as far as this answer goes; the library does not ask again by itself.
     backend.status = 404
     with pytest.raises(requests.HTTPError):
