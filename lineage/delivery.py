@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from openlineage.client.event_v2 import RunEvent, RunState
 from openlineage.client.serde import Serde
@@ -34,10 +33,8 @@ DROPPED = Counter("electrored_lineage_dropped_total", "OpenLineage events droppe
 _log = logs.get(__name__)
 
 
-class Send(Protocol):
-    """Delivers an event: when it returns the backend has it, and if it raises it may be called again."""
-
-    def __call__(self, event: RunEvent) -> None: ...
+# Delivers an event: when it returns the backend has it, and if it raises it may be called again.
+Send = Callable[[RunEvent], None]
 
 
 class Delivery:

@@ -164,11 +164,12 @@ class LineageEmitter:
             while self._queue.get() is not None:
                 pass
             return
-        inherit_at = time.monotonic()
+        _guarded(self._inherit)
+        inherit_at = time.monotonic() + self._every_seconds
         while True:
             if inherit_at <= time.monotonic():
                 inherit_at = time.monotonic() + self._every_seconds
-                _guarded(self._inherit)
+                _guarded(partial(self._inherit, of_others=True))
             self._emit_running()
             next_at = min([inherit_at, *(run.due_at for run in self._open_runs)])
             try:
@@ -180,9 +181,9 @@ class LineageEmitter:
             _guarded(work)
         self._delivery.close(CLOSE_SECONDS)
 
-    def _inherit(self) -> None:
-        """Take over events of dead processes, also of names that are not used again, and end their runs."""
-        for run in self._delivery.outbox.inherit():
+    def _inherit(self, *, of_others: bool = False) -> None:
+        """End the runs that predecessors left open, or dead processes whose names may not be used again."""
+        for run in self._delivery.outbox.inherit(of_others=of_others):
             self._end(run, ABORT, KILLED)
 
     def _end_left(self, parent_run_id: str, state: str, error: str) -> None:

@@ -24,6 +24,8 @@ FILE = "outbox.sqlite3"
 MOST_EVENTS = 5_000
 # A write takes milliseconds; other processes wait for it.
 BUSY_SECONDS = 15.0
+# A check for a dead process holds its lock for some milliseconds; the process itself waits for that.
+HELD_SECONDS = 5.0
 
 # With a write-ahead log a commit waits for no disk, and a killed process leaves the database whole.
 _SETUP = """
@@ -67,7 +69,7 @@ class Outbox:
                 _create(folder)
             self._db = _connected(folder / FILE)
             name = process if is_alone else f"{process}.shared"
-            self._lock = FileLock(folder / f"{name}.lock", timeout=0, thread_local=False)
+            self._lock = FileLock(folder / f"{name}.lock", thread_local=False)
 
     def add_lane(self, lane: str) -> None:
         self._db.execute("INSERT OR IGNORE INTO lanes VALUES (?, ?)", (self._process, lane))
@@ -85,7 +87,7 @@ class Outbox:
 
     def first(self, lane: str) -> tuple[int, str] | None:
         """The oldest event with its id; None if none waits, or another process of the name delivers."""
-        if not self._is_first():
+        if not self._has_lock():
             return None
         row = self._db.execute(f"SELECT id, event {_OF_LANE} ORDER BY id LIMIT 1", (self._process, lane))
         event: tuple[int, str] | None = row.fetchone()
@@ -113,12 +115,12 @@ class Outbox:
         )
         return [OpenRun(*row) for row in rows.fetchall()]
 
-    def inherit(self) -> list[OpenRun]:
-        """Take over the rows of dead processes; returns the runs that they and predecessors left open."""
-        if self._folder is None or not (self._is_alone and self._is_first()):
+    def inherit(self, *, of_others: bool) -> list[OpenRun]:
+        """The runs that predecessors left open; first takes over the rows of other dead processes, if asked to."""
+        if self._folder is None or not (self._is_alone and self._has_lock(HELD_SECONDS)):
             return []
-        names = self._db.execute("SELECT process FROM events UNION SELECT process FROM open_runs").fetchall()
-        for (name,) in names:
+        names = "SELECT process FROM events UNION SELECT process FROM open_runs"
+        for (name,) in self._db.execute(names).fetchall() if of_others else ():
             file = self._folder / f"{name}.lock"
             # Processes that share a name have no such file: one that is dead leaves its rows to the others.
             if name != self._process and file.exists():
@@ -134,14 +136,14 @@ class Outbox:
         if self._lock is not None:
             self._lock.release()
 
-    def _is_first(self) -> bool:
+    def _has_lock(self, wait_seconds: float = 0.0) -> bool:
         """Whether this process has its name's lock, from the first time that no other one has it."""
         if self._lock is None:
             return True
         with self._asking:
             if not self._lock.is_locked:
                 with suppress(Timeout):
-                    self._lock.acquire()
+                    self._lock.acquire(timeout=wait_seconds)
             return self._lock.is_locked
 
 

@@ -78,7 +78,7 @@ def direct(step: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def ends(step: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def ends(step: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
     """Where direct ways end."""
     nexts = direct(step)
     if not nexts:
