@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +16,7 @@ from lineage.outbox import OpenRun, Outbox
 from lineage.run import Naming
 from observability.progress_report import ProgressReport
 from observability.waits import Cancelled
-from tests.support.lineage_events import PLACES
+from tests.support.lineage_events import PLACES, Backend
 from tests.support.waiting import wait_until
 
 # Longer than any of them takes on a busy machine; reached only by a defect.
@@ -24,25 +24,8 @@ SECONDS = 60.0
 OLD = "0192c7b7-2b0c-7a30-8f6e-2f4f0e0a0001"
 
 
-class Backend:
-    """Takes events, or not; says when one came that is waited for."""
-
-    def __init__(self, awaited: str = "", *, is_away: bool = False) -> None:
-        self.events: list[Any] = []
-        self.is_away = is_away
-        self.came = threading.Event()
-        self._awaited = awaited
-
-    def __call__(self, event: Any) -> None:
-        if self.is_away:
-            raise ConnectionError("away")
-        self.events.append(event)
-        if event.eventType.value == self._awaited:
-            self.came.set()
-
-    @property
-    def said(self) -> list[tuple[str, str]]:
-        return [(event.job.name, event.eventType.value) for event in self.events]
+def said(backend: Backend) -> list[tuple[str, str]]:
+    return list(zip((event.job.name for event in backend.events), backend.states, strict=True))
 
 
 def lineage(
@@ -61,18 +44,15 @@ def lineage(
 
 def killed(folder: Path, process: str, job: str) -> None:
     """A process that is no more had begun a run."""
-    outbox = Outbox(folder, process)
-    outbox.begin(OpenRun(OLD, job))
-    # Its lock is taken by what it delivers.
-    outbox.first("a")
-    outbox.close()
+    with closing(Outbox(folder, process)) as outbox:
+        outbox.begin(OpenRun(OLD, job))
+        # Its lock is taken by what it delivers.
+        outbox.first("a")
 
 
 def open_runs(folder: Path, process: str = "it") -> int:
-    outbox = Outbox(folder, process)
-    count = len(outbox.open_runs())
-    outbox.close()
-    return count
+    with closing(Outbox(folder, process)) as outbox:
+        return len(outbox.open_runs())
 
 
 def job(name: str = "a-job") -> Callable[[], Job]:
@@ -92,7 +72,7 @@ def test_what_failed_is_told_from_what_was_stopped(tmp_path: Path, error: BaseEx
     with pytest.raises(type(error)), teller.run(job()):
         raise error
     teller.close()
-    assert [state for _, state in backend.said] == [START, end]
+    assert backend.states == [START, end]
     assert backend.events[-1].run.facets["errorMessage"]["message"] == str(error)
     assert open_runs(tmp_path) == 0
 
@@ -115,7 +95,7 @@ def test_the_next_process_of_a_name_ends_all_that_a_killed_one_had_begun(tmp_pat
     with teller.run(job("top-sales-by-city.g2")):
         pass
     teller.close()
-    assert backend.said == [
+    assert said(backend) == [
         ("top-sales-by-city.g1", ABORT),
         ("top-sales-by-city.g2", START),
         ("top-sales-by-city.g2", COMPLETE),
@@ -139,7 +119,7 @@ def test_what_a_process_left_whose_name_is_not_taken_up_again_is_told_by_another
     heir = lineage(backend := Backend(awaited=ABORT), tmp_path, "worker", every_seconds=0.05)
     assert backend.came.wait(SECONDS)
     heir.close()
-    assert backend.said == [("slice", START), ("slice", COMPLETE), ("slice", ABORT)]
+    assert said(backend) == [("slice", START), ("slice", COMPLETE), ("slice", ABORT)]
     assert backend.events[-1].run.runId == OLD
     assert open_runs(tmp_path, "slice") == 0
 
@@ -154,7 +134,7 @@ def test_nobody_is_an_heir_of_who_lives(tmp_path: Path) -> None:
         heir = lineage(backend := Backend(awaited=ABORT), tmp_path, "worker", every_seconds=0.05)
         assert backend.came.wait(SECONDS)
         heir.close()
-        assert backend.said == [("killed", ABORT)]
+        assert said(backend) == [("killed", ABORT)]
         assert [open_runs(tmp_path, name) for name in ("sink", "dagster")] == [1, 1]
     living.close()
     shared.close()
@@ -176,6 +156,5 @@ def test_nothing_is_told_of_a_run_behind_its_end(tmp_path: Path) -> None:
     with teller.run(job(), slow):
         assert asked.wait(SECONDS)
     teller.close()
-    states = [state for _, state in backend.said]
-    assert states[-1] == COMPLETE
-    assert RUNNING in states
+    assert backend.states[-1] == COMPLETE
+    assert RUNNING in backend.states

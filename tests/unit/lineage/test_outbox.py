@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -16,31 +15,13 @@ from prometheus_client import REGISTRY
 from lineage import delivery, outbox
 from lineage.delivery import Delivery
 from lineage.emitter import COMPLETE, RUNNING, START
-from lineage.events import EventRefused, restored
+from lineage.events import restored
 from lineage.outbox import Outbox
 from observability.progress_report import ProgressReport
-from tests.support.lineage_events import JOBS, run_event
+from tests.support.lineage_events import JOBS, Backend, run_event
 
 # Longer than any of them takes on a busy machine; reached only by a defect.
 SECONDS = 60.0
-
-
-class Backend:
-    """Takes events, or not."""
-
-    def __init__(self) -> None:
-        self.events: list[RunEvent] = []
-        self.is_away = False
-        self.refuses = ""
-        self.asked = threading.Event()
-
-    def __call__(self, event: RunEvent) -> None:
-        self.asked.set()
-        if self.is_away:
-            raise ConnectionError("away")
-        if event.job.name == self.refuses:
-            raise EventRefused("no")
-        self.events.append(event)
 
 
 def events(*states: str, job: int = 0) -> list[RunEvent]:
@@ -60,39 +41,29 @@ def waiting(folder: Path) -> list[str]:
         return [event for (event,) in db.execute("SELECT event FROM events ORDER BY id")]
 
 
-def said(backend: Backend) -> list[str]:
-    return [event.eventType.value for event in backend.events if event.eventType]
-
-
-def test_events_come_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_on_disk", [True, False])
+def test_events_come_in_order(tmp_path: Path, is_on_disk: bool) -> None:
     backend = Backend()
-    assert put({"a": backend}, tmp_path, *events(START, RUNNING, RUNNING, COMPLETE))
-    assert said(backend) == [START, RUNNING, RUNNING, COMPLETE]
-    assert waiting(tmp_path) == []
-
-
-def test_without_a_folder_they_are_delivered_too() -> None:
-    backend = Backend()
-    assert put({"a": backend}, None, *events(START, COMPLETE))
-    assert said(backend) == [START, COMPLETE]
+    folder = tmp_path if is_on_disk else None
+    assert put({"a": backend}, folder, *events(START, RUNNING, RUNNING, COMPLETE))
+    assert backend.states == [START, RUNNING, RUNNING, COMPLETE]
+    assert not is_on_disk or waiting(tmp_path) == []
 
 
 def test_what_one_process_could_not_deliver_the_next_one_does_first(tmp_path: Path) -> None:
-    backend, other = Backend(), Backend()
-    backend.is_away = True
+    backend, other = Backend(is_away=True), Backend()
     # It does not wait for the one that is away, or the test would.
     assert not put({"a": backend, "b": other}, tmp_path, *events(START, RUNNING))
-    assert said(other) == [START, RUNNING], "one that is away holds no other back"
+    assert other.states == [START, RUNNING], "one that is away holds no other back"
     backend.is_away = False
     assert put({"a": backend, "b": other}, tmp_path, *events(COMPLETE))
-    assert said(backend) == said(other) == [START, RUNNING, COMPLETE]
+    assert backend.states == other.states == [START, RUNNING, COMPLETE]
 
 
 def test_an_event_that_is_refused_holds_no_other_back(tmp_path: Path) -> None:
-    backend = Backend()
-    backend.refuses = JOBS[1].name
+    backend = Backend(refuses=JOBS[1].name)
     assert put({"refusing": backend}, tmp_path, *events(START, job=1), *events(START, COMPLETE))
-    assert said(backend) == [START, COMPLETE]
+    assert backend.states == [START, COMPLETE]
     counted = [
         REGISTRY.get_sample_value(f"electrored_lineage_{what}_total", {"lane": "refusing"})
         for what in ("delivered", "refused", "dropped")
@@ -101,17 +72,16 @@ def test_an_event_that_is_refused_holds_no_other_back(tmp_path: Path) -> None:
 
 
 def test_what_is_no_event_holds_no_other_back(tmp_path: Path) -> None:
-    backend, box = Backend(), Outbox(tmp_path, "it")
-    box.put("a", START, "{")
-    box.close()
+    backend = Backend()
+    with closing(Outbox(tmp_path, "it")) as box:
+        box.put("a", START, "{")
     assert put({"a": backend}, tmp_path, *events(START))
-    assert said(backend) == [START]
+    assert backend.states == [START]
 
 
 def test_of_too_many_those_on_the_way_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MOST_EVENTS", 3)
-    backend = Backend()
-    backend.is_away = True
+    backend = Backend(is_away=True)
     assert not put({"a": backend}, tmp_path, *events(START, RUNNING, RUNNING, RUNNING, COMPLETE))
     assert [json.loads(event)["eventType"] for event in waiting(tmp_path)] == [START, RUNNING, COMPLETE]
 
