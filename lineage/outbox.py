@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
@@ -60,7 +61,7 @@ class Outbox:
     def __init__(self, folder: Path | None, process: str, *, is_alone: bool = True) -> None:
         self._folder, self._process, self._is_alone = folder, process, is_alone
         self._begun: set[str] = set()
-        self._asking = threading.Lock()
+        self._executing, self._locking = threading.Lock(), threading.Lock()
         self._lock: FileLock | None = None
         if folder is None:
             self._db = _connected(":memory:")
@@ -72,63 +73,60 @@ class Outbox:
             self._lock = FileLock(folder / f"{name}.lock", thread_local=False)
 
     def add_lane(self, lane: str) -> None:
-        self._db.execute("INSERT OR IGNORE INTO lanes VALUES (?, ?)", (self._process, lane))
+        self._execute("INSERT OR IGNORE INTO lanes VALUES (?, ?)", self._process, lane)
 
     def put(self, lane: str, state: str, event: str) -> int:
         """Store the event behind the earlier ones; returns how many were dropped, since too many wait."""
         values = (self._process, lane, state, event)
-        self._db.execute("INSERT INTO events (process, lane, state, event) VALUES (?, ?, ?, ?)", values)
+        self._execute("INSERT INTO events (process, lane, state, event) VALUES (?, ?, ?, ?)", *values)
         if (excess := self.waiting(lane) - MOST_EVENTS) <= 0:
             return 0
         # A later RUNNING event repeats an earlier one; START and the end are not repeated.
         dropped = f"SELECT id {_OF_LANE} ORDER BY state <> 'RUNNING', id LIMIT ?"
-        statement = f"DELETE FROM events WHERE id IN ({dropped})"
-        return self._db.execute(statement, (self._process, lane, excess)).rowcount
+        statement = f"DELETE FROM events WHERE id IN ({dropped}) RETURNING id"
+        return len(self._execute(statement, self._process, lane, excess))
 
     def first(self, lane: str) -> tuple[int, str] | None:
         """The oldest event with its id; None if none waits, or another process of the name delivers."""
         if not self._has_lock():
             return None
-        row = self._db.execute(f"SELECT id, event {_OF_LANE} ORDER BY id LIMIT 1", (self._process, lane))
-        event: tuple[int, str] | None = row.fetchone()
-        return event
+        events = self._execute(f"SELECT id, event {_OF_LANE} ORDER BY id LIMIT 1", self._process, lane)
+        return events[0] if events else None
 
     def remove(self, event_id: int) -> None:
-        self._db.execute("DELETE FROM events WHERE id = ?", (event_id,))
+        self._execute("DELETE FROM events WHERE id = ?", event_id)
 
     def waiting(self, lane: str) -> int:
-        (count,) = self._db.execute(f"SELECT count(*) {_OF_LANE}", (self._process, lane)).fetchone()
+        ((count,),) = self._execute(f"SELECT count(*) {_OF_LANE}", self._process, lane)
         return int(count)
 
     def begin(self, run: OpenRun) -> None:
         self._begun.add(run.run_id)
         values = (run.run_id, self._process, run.job, run.parent)
-        self._db.execute("INSERT OR REPLACE INTO open_runs VALUES (?, ?, ?, ?)", values)
+        self._execute("INSERT OR REPLACE INTO open_runs VALUES (?, ?, ?, ?)", *values)
 
     def end(self, run_id: str) -> None:
         self._begun.discard(run_id)
-        self._db.execute("DELETE FROM open_runs WHERE run_id = ?", (run_id,))
+        self._execute("DELETE FROM open_runs WHERE run_id = ?", run_id)
 
     def open_runs(self) -> list[OpenRun]:
-        rows = self._db.execute(
-            "SELECT run_id, job, parent FROM open_runs WHERE process = ? ORDER BY rowid", (self._process,)
-        )
-        return [OpenRun(*row) for row in rows.fetchall()]
+        rows = "SELECT run_id, job, parent FROM open_runs WHERE process = ? ORDER BY rowid"
+        return [OpenRun(*row) for row in self._execute(rows, self._process)]
 
     def inherit(self, *, of_others: bool) -> list[OpenRun]:
         """The runs that predecessors left open; first takes over the rows of other dead processes, if asked to."""
         if self._folder is None or not (self._is_alone and self._has_lock(HELD_SECONDS)):
             return []
         names = "SELECT process FROM events UNION SELECT process FROM open_runs"
-        for (name,) in self._db.execute(names).fetchall() if of_others else ():
+        for (name,) in self._execute(names) if of_others else ():
             file = self._folder / f"{name}.lock"
             # Processes that share a name have no such file: one that is dead leaves its rows to the others.
             if name != self._process and file.exists():
                 with suppress(Timeout), FileLock(file, timeout=0):
                     of_lanes = "AND lane IN (SELECT lane FROM lanes WHERE process = ?1)"
-                    values = (self._process, name)
-                    self._db.execute(f"UPDATE events SET process = ?1 WHERE process = ?2 {of_lanes}", values)
-                    self._db.execute("UPDATE open_runs SET process = ?1 WHERE process = ?2", values)
+                    moved = "SET process = ?1 WHERE process = ?2"
+                    self._execute(f"UPDATE events {moved} {of_lanes}", self._process, name)
+                    self._execute(f"UPDATE open_runs {moved}", self._process, name)
         return [run for run in self.open_runs() if run.run_id not in self._begun]
 
     def close(self) -> None:
@@ -136,11 +134,16 @@ class Outbox:
         if self._lock is not None:
             self._lock.release()
 
+    def _execute(self, statement: str, *values: object) -> list[Any]:
+        # One at a time: a write fails at once while a read of another thread holds an older state of the database.
+        with self._executing:
+            return self._db.execute(statement, values).fetchall()
+
     def _has_lock(self, wait_seconds: float = 0.0) -> bool:
         """Whether this process has its name's lock, from the first time that no other one has it."""
         if self._lock is None:
             return True
-        with self._asking:
+        with self._locking:
             if not self._lock.is_locked:
                 with suppress(Timeout):
                     self._lock.acquire(timeout=wait_seconds)

@@ -60,6 +60,17 @@ def test_what_one_process_could_not_deliver_the_next_one_does_first(tmp_path: Pa
     assert backend.states == other.states == [START, RUNNING, COMPLETE]
 
 
+def test_processes_that_write_at_once_lose_nothing_and_deliver_nothing_twice(tmp_path: Path) -> None:
+    backends = [Backend() for _ in range(3)]
+    boxes = [Delivery({"a": one}, Outbox(tmp_path, f"p{number}")) for number, one in enumerate(backends)]
+    (event,) = events(START)
+    for _ in range(100):
+        for box in boxes:
+            box.put(event)
+    assert all(box.close(SECONDS) for box in boxes)
+    assert [len(one.events) for one in backends] == [100] * 3
+
+
 def test_an_event_that_is_refused_holds_no_other_back(tmp_path: Path) -> None:
     backend = Backend(refuses=JOBS[1].name)
     assert put({"refusing": backend}, tmp_path, *events(START, job=1), *events(START, COMPLETE))
