@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from api.lineage_schemas import JobState, Lineage, LineageStep, Transformation
-from lineage.graph import Direction, Graph, Step
+from api.lineage_schemas import JobState, Lineage, LineageStep
+from lineage.graph import Direction, Graph
 from lineage.run import FACET
 
 # A job runs if any of its runs does, and has the least watermark of these; without any, its state is that of its newest
@@ -48,7 +48,7 @@ def traced(connection: Connection, dataset: str, column: str | None, direction: 
             f"several are called {dataset}: "
             + ", ".join(f"{p.namespace}/{p.name}" for p in places[:MOST_NAMES])
         )
-    step = _step(graph.trace(places[0], direction))
+    step = LineageStep.model_validate(graph.trace(places[0], direction))
     names = set(_jobs(step))
     jobs = [
         JobState(name=row["name"], state=row["state"], told_at=row["event_at"], watermark=_watermark(row))
@@ -76,20 +76,6 @@ def _watermark(row: Any) -> Any:
     if row["is_running"]:
         return row["watermark"]
     return (row["facets"]["run"].get(FACET) or {}).get("watermark")
-
-
-def _step(step: Step) -> LineageStep:
-    transformations = step.edge.transformations if step.edge else ()
-    return LineageStep(
-        namespace=step.place.namespace,
-        name=step.place.name,
-        column=step.place.column,
-        job=step.edge.job if step.edge else None,
-        transformations=[
-            Transformation(type=one[0], subtype=one[1], description=one[2]) for one in transformations
-        ],
-        next=[_step(one) for one in step.next],
-    )
 
 
 def _jobs(step: LineageStep) -> Iterator[str]:

@@ -7,7 +7,9 @@ process: its failures are warnings and retried, and never end the sink.
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 
 from confluent_kafka import TopicPartition
 from sqlalchemy import Connection, Engine, select
@@ -30,53 +32,38 @@ AGAIN_SECONDS = 10.0
 _log = logs.get(__name__)
 
 
-class LineageConsumer(threading.Thread):
-    """Consumes the topic until `stop` is set."""
+def consume(kafka: KafkaSettings, results: Engine, stop: threading.Event) -> None:
+    """Store the topic's events until `stop` is set."""
+    logged = ""
 
-    def __init__(
-        self,
-        kafka: KafkaSettings,
-        results: Engine,
-        stop: threading.Event,
-        topic: str = OPENLINEAGE_EVENTS.name,
-    ) -> None:
-        super().__init__(name="lineage-keeper", daemon=True)
-        self._kafka = kafka
-        self._results = results
-        self._stop_asked = stop
-        self._topic = topic
+    def on_failure(error: Exception, _: int) -> bool:
+        nonlocal logged
+        if (line := f"{type(error).__name__}: {reason(error)}") != logged:
+            _log.warning("lineage is not read, retried", reason=line)
+        logged = line
+        return True
 
-    def run(self) -> None:
-        logged = ""
+    follow = partial(_follow, kafka, results, stop)
+    supervise(follow, stop, [AGAIN_SECONDS], on_failure, steady_seconds=AGAIN_SECONDS)
 
-        def on_failure(error: Exception, _: int) -> bool:
-            nonlocal logged
-            if (line := f"{type(error).__name__}: {reason(error)}") != logged:
-                _log.warning("lineage is not read, retried", reason=line)
-            logged = line
-            return True
 
-        supervise(self._follow, self._stop_asked, [AGAIN_SECONDS], on_failure, steady_seconds=AGAIN_SECONDS)
-
-    def _follow(self) -> None:
-        topic_id, _ = describe_topics(self._kafka, [self._topic])[self._topic]
-        with self._results.connect() as connection:
-            position = connection.scalar(
-                select(lineage_positions.c.next_offset).where(lineage_positions.c.topic_id == topic_id)
-            )
-        # Deleted by retention: the runs that go on emit events again.
-        overrides = {"auto.offset.reset": "earliest"}
-        client = consumer(self._kafka, f"{self._topic}.keeper", subscribed=False, overrides=overrides)
-        try:
-            positions = {0: position or 0}
-            client.assign([TopicPartition(self._topic, 0, positions[0])])
-            while not self._stop_asked.is_set():
-                if messages := take(client, positions, POLL_SECONDS, AT_ONCE):
-                    with self._results.begin() as connection:
-                        keep(connection, (message.value() for message in messages), datetime.now(UTC))
-                        _move(connection, topic_id, positions[0])
-        finally:
-            client.close()
+def _follow(kafka: KafkaSettings, results: Engine, stop: threading.Event) -> None:
+    topic = OPENLINEAGE_EVENTS.name
+    topic_id, _ = describe_topics(kafka, [topic])[topic]
+    with results.connect() as connection:
+        position = connection.scalar(
+            select(lineage_positions.c.next_offset).where(lineage_positions.c.topic_id == topic_id)
+        )
+    # Deleted by retention: the runs that go on emit events again.
+    overrides = {"auto.offset.reset": "earliest"}
+    with closing(consumer(kafka, f"{topic}.keeper", subscribed=False, overrides=overrides)) as client:
+        positions = {0: position or 0}
+        client.assign([TopicPartition(topic, 0, positions[0])])
+        while not stop.is_set():
+            if messages := take(client, positions, POLL_SECONDS, AT_ONCE):
+                with results.begin() as connection:
+                    keep(connection, (message.value() for message in messages), datetime.now(UTC))
+                    _move(connection, topic_id, positions[0])
 
 
 def _move(connection: Connection, topic_id: str, next_offset: int) -> None:

@@ -1,7 +1,7 @@
 """Run events: START when a run begins, RUNNING while it goes on, COMPLETE or FAIL at its end.
 
 A run whose process was killed is ended with ABORT by the next process of that name, or by another one within a minute.
-Emitting does not block the caller: a thread builds the events and puts them into the outbox; its failures are logged.
+Emitting does not block the caller: a thread builds the events and stores them in the outbox; its failures are logged.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -28,19 +27,19 @@ from contracts.settings import (
     SoapSettings,
 )
 from lineage.model import BATCH, Job
-from lineage.open_runs import OpenRun, OpenRuns, orphans
+from lineage.outbox import OpenRun, Outbox
 from lineage.run import Naming, Parent, RunOf
 from observability import logs
 from observability.progress_report import ProgressReport
 from observability.waits import Cancelled
 
 if TYPE_CHECKING:
-    from lineage.outbox import Outbox
+    from lineage.delivery import Delivery
 
 START, RUNNING, COMPLETE, FAIL, ABORT = "START", "RUNNING", "COMPLETE", "FAIL", "ABORT"
 # On shutdown: wait this long for the backend; undelivered events stay on disk for the next process.
 CLOSE_SECONDS = 2.0
-# Before that, the queued events are written to files: seconds only on a busy machine.
+# Before that, the queued events are stored: seconds only on a busy machine.
 WRITTEN_SECONDS = 15.0
 KILLED = "the process was killed"
 
@@ -51,13 +50,15 @@ JobFactory = Callable[[], Job]
 ReportSource = Callable[[], ProgressReport]
 
 
-@dataclass(frozen=True)
-class _Emission:
+@dataclass
+class _OpenRun:
+    """A run of this process, and when its next RUNNING is due."""
+
     run: RunOf
     job: JobFactory
-    state: str
-    at: datetime
-    report: ProgressReport
+    report: ReportSource
+    due_at: float
+    has_ended: bool = False
 
 
 OnProgress = Callable[[ProgressReport], None]
@@ -94,24 +95,16 @@ NULL_EMITTER = NullEmitter()
 
 
 class LineageEmitter:
-    """The runs of one process. A thread builds the jobs and writes the events to files."""
+    """The runs of one process. A thread builds the jobs, stores the events, and emits RUNNING of open runs."""
 
-    def __init__(
-        self,
-        naming: Naming,
-        make_outbox: Callable[[], Outbox],
-        folder: Path | None,
-        every_seconds: float,
-        *,
-        is_alone: bool = True,
-    ) -> None:
+    _delivery: Delivery
+
+    def __init__(self, naming: Naming, make_delivery: Callable[[], Delivery], every_seconds: float) -> None:
         self._naming = naming
-        self._make_outbox = make_outbox
-        self._folder = folder
-        self._open_runs = OpenRuns(folder)
-        self._is_alone, self._every_seconds = is_alone, every_seconds
-        self._jobs: dict[str, Job] = {}
-        self._queue: queue.SimpleQueue[_Emission | None] = queue.SimpleQueue()
+        self._make_delivery = make_delivery
+        self._every_seconds = every_seconds
+        self._open_runs: list[_OpenRun] = []
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="lineage", daemon=True)
         self._thread.start()
 
@@ -124,28 +117,22 @@ class LineageEmitter:
         parent: Parent | None = None,
         nominal: tuple[datetime, datetime | None] | None = None,
     ) -> Iterator[None]:
-        """Emit a run for as long as the block lasts, and its end. `job` and `report` are called in other threads."""
-        run = RunOf(str(uuid4()), parent, nominal)
-        self._emit(run, job, START, report)
-        ended = threading.Event()
-        ticking = threading.Thread(target=self._tick, args=(run, job, report, ended), daemon=True)
-        ticking.start()
-
-        def end() -> None:
-            ended.set()
-            # No event of a run may follow its end.
-            ticking.join()
-
+        """Emit a run for as long as the block lasts, and its end. `job` and `report` are called in another thread."""
+        due_at = time.monotonic() + self._every_seconds
+        run = _OpenRun(RunOf(str(uuid4()), parent, nominal), cache(job), report, due_at)
+        self.emit(run.run, run.job, START, _progress(run))
+        self._queue.put(partial(self._open_runs.append, run))
+        state, error = COMPLETE, None
         try:
             yield
-        except BaseException as error:
-            end()
+        except BaseException as raised:
             # What is no Exception interrupts: a signal, or Dagster's run is canceled.
-            failed = isinstance(error, Exception) and not isinstance(error, Cancelled)
-            self._emit(run, job, FAIL if failed else ABORT, report, error)
+            failed = isinstance(raised, Exception) and not isinstance(raised, Cancelled)
+            state, error = FAIL if failed else ABORT, raised
             raise
-        end()
-        self._emit(run, job, COMPLETE, report)
+        finally:
+            run.has_ended = True
+            self.emit(run.run, run.job, state, _progress(run, error))
 
     def emit(
         self,
@@ -156,119 +143,101 @@ class LineageEmitter:
         at: datetime | None = None,
     ) -> None:
         """Emit one event of a run of this process or of another one."""
-        self._queue.put(_Emission(run, job, state, at or datetime.now(UTC), report or ProgressReport()))
+        self._queue.put(partial(self._write, run, job, state, report, at or datetime.now(UTC)))
 
-    def end_left(self, parent_run_id: str, state: str, error: str) -> int:
-        """End the child runs that were killed with their parent; returns how many."""
-        children = [child for child in self._open_runs.all() if child.parent == parent_run_id]
-        for child in children:
-            self.emit(
-                RunOf(child.run_id), partial(_unknown_job, child.job), state, ProgressReport(error=error)
-            )
-        return len(children)
+    def end_left(self, parent_run_id: str, state: str, error: str) -> None:
+        """End the child runs that were killed with their parent."""
+        self._queue.put(partial(self._end_left, parent_run_id, state, error))
 
     def close(self) -> None:
         """Deliver what is queued; undelivered events stay on disk for the next process."""
         self._queue.put(None)
         self._thread.join(WRITTEN_SECONDS + CLOSE_SECONDS)
 
-    def _tick(self, run: RunOf, job: JobFactory, report: ReportSource, ended: threading.Event) -> None:
-        while not ended.wait(self._every_seconds):
-            self._emit(run, job, RUNNING, report)
-
-    def _emit(
-        self,
-        run: RunOf,
-        job: JobFactory,
-        state: str,
-        report: ReportSource,
-        error: BaseException | None = None,
-    ) -> None:
-        try:
-            progress = report()
-        except Exception as failure:
-            _log.warning(
-                "progress of a run could not be read; its event is emitted without",
-                run=run.id,
-                reason=repr(failure),
-            )
-            progress = ProgressReport()
-        self.emit(run, job, state, progress if error is None else replace(progress, error=error))
-
     def _main(self) -> None:
         try:
             # Importing the OpenLineage client takes a second, which no start waits for.
-            outbox = self._make_outbox()
+            self._delivery = self._make_delivery()
         except Exception as error:
             _log.warning("lineage events are not emitted: no outbox", reason=repr(error))
-            self._drop()
+            # What is queued would grow without a consumer.
+            while self._queue.get() is not None:
+                pass
             return
-        if self._is_alone:
-            self._guarded(lambda: self._abort(outbox, self._open_runs, self._open_runs.hold()))
+        _guarded(self._inherit)
         inherit_at = time.monotonic() + self._every_seconds
         while True:
-            try:
-                emission = self._queue.get(timeout=max(0.0, inherit_at - time.monotonic()))
-            except queue.Empty:
-                self._guarded(lambda: self._inherit(outbox))
+            if inherit_at <= time.monotonic():
                 inherit_at = time.monotonic() + self._every_seconds
+                _guarded(partial(self._inherit, of_others=True))
+            self._emit_running()
+            next_at = min([inherit_at, *(run.due_at for run in self._open_runs)])
+            try:
+                work = self._queue.get(timeout=max(0.0, next_at - time.monotonic()))
+            except queue.Empty:
                 continue
-            if emission is None:
+            if work is None:
                 break
-            self._guarded(partial(self._write, outbox, emission))
-        outbox.close(CLOSE_SECONDS)
-        self._open_runs.release()
+            _guarded(work)
+        self._delivery.close(CLOSE_SECONDS)
 
-    def _drop(self) -> None:
-        """Discard what is queued: it would grow without a consumer."""
-        while self._queue.get() is not None:
-            pass
+    def _inherit(self, *, of_others: bool = False) -> None:
+        """End the runs that predecessors left open, or dead processes whose names may not be used again."""
+        for run in self._delivery.outbox.inherit(of_others=of_others):
+            self._end(run, ABORT, KILLED)
 
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception as error:
-            # A full disk here must not stop the data flow.
-            _log.warning("a lineage event is lost", reason=repr(error))
+    def _end_left(self, parent_run_id: str, state: str, error: str) -> None:
+        for run in self._delivery.outbox.open_runs():
+            if run.parent == parent_run_id:
+                self._end(run, state, error)
 
-    def _write(self, outbox: Outbox, emission: _Emission) -> None:
+    def _end(self, run: OpenRun, state: str, error: str) -> None:
+        """End a run of another process. Its inputs and outputs were emitted with START."""
+        job = Job(run.job, BATCH, "", (), ())
+        self._write(RunOf(run.run_id), lambda: job, state, ProgressReport(error=error), datetime.now(UTC))
+
+    def _emit_running(self) -> None:
+        """Emit RUNNING of the runs that are due: stored at once, since queued it could follow the run's end."""
+        self._open_runs[:] = [run for run in self._open_runs if not run.has_ended]
+        for run in self._open_runs:
+            # Its time is not after that of the end, which is taken later than `has_ended` is set.
+            at = datetime.now(UTC)
+            if run.due_at <= time.monotonic() and not run.has_ended:
+                run.due_at = time.monotonic() + self._every_seconds
+                _guarded(partial(self._write, run.run, run.job, RUNNING, _progress(run), at))
+
+    def _write(
+        self, run: RunOf, make_job: JobFactory, state: str, report: ProgressReport | None, at: datetime
+    ) -> None:
         """An open run is stored before its START and deleted after its end, so a kill in between ends it later."""
-        job = self._jobs.get(emission.run.id) or emission.job()
-        if emission.state == START:
-            self._jobs[emission.run.id] = job
-            parent = None if emission.run.parent is None else emission.run.parent.run_id
-            self._open_runs.begin(OpenRun(emission.run.id, job.name, parent))
-        self._put(outbox, emission, job)
-        if emission.state in (COMPLETE, FAIL, ABORT):
-            self._jobs.pop(emission.run.id, None)
-            self._open_runs.end(emission.run.id)
-
-    def _put(self, outbox: Outbox, emission: _Emission, job: Job) -> None:
         from lineage import events
 
-        outbox.put(
-            events.event(self._naming, emission.run, job, emission.state, emission.at, emission.report)
+        job, outbox = make_job(), self._delivery.outbox
+        if state == START:
+            outbox.begin(OpenRun(run.id, job.name, None if run.parent is None else run.parent.run_id))
+        self._delivery.put(events.event(self._naming, run, job, state, at, report))
+        if state in (COMPLETE, FAIL, ABORT):
+            outbox.end(run.id)
+
+
+def _guarded(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception as error:
+        # A full disk here must not stop the data flow.
+        _log.warning("a lineage event is lost", reason=repr(error))
+
+
+def _progress(run: _OpenRun, error: BaseException | None = None) -> ProgressReport:
+    try:
+        return replace(run.report(), error=error)
+    except Exception as failure:
+        _log.warning(
+            "progress of a run could not be read; its event is emitted without",
+            run=run.run.id,
+            reason=repr(failure),
         )
-
-    def _abort(self, outbox: Outbox, open_runs: OpenRuns, left: Iterable[OpenRun]) -> None:
-        """End the runs that a dead process left open."""
-        for run in left:
-            job, report = partial(_unknown_job, run.job), ProgressReport(error=KILLED)
-            self._put(outbox, _Emission(RunOf(run.run_id), job, ABORT, datetime.now(UTC), report), job())
-            open_runs.end(run.run_id)
-
-    def _inherit(self, outbox: Outbox) -> None:
-        """Take over runs and events of dead processes whose names are not used again: a slice, a removed instance."""
-        if self._folder is not None and self._is_alone:
-            for folder in orphans(self._folder):
-                outbox.take_over(folder)
-                open_runs = OpenRuns(folder)
-                self._abort(outbox, open_runs, open_runs.all())
-
-
-def _unknown_job(name: str) -> Job:
-    """A job by its name only; its inputs and outputs were emitted with START."""
-    return Job(name, BATCH, "", (), ())
+        return ProgressReport(error=error)
 
 
 Emitter = LineageEmitter | NullEmitter
@@ -285,17 +254,17 @@ def open_emitter(
     runs that its predecessor left open.
     """
     settings = settings or LineageSettings()
-    folder = settings.lineage_dir and settings.lineage_dir.absolute() / process.replace(" ", "-")
     kafka = next((each for each in known if isinstance(each, KafkaSettings)), None)
 
-    def make_outbox() -> Outbox:
-        from lineage.outbox import Outbox
+    def make_delivery() -> Delivery:
+        from lineage.delivery import Delivery
         from lineage.transports import queues
 
-        return Outbox(queues(kafka), folder)
+        folder = settings.lineage_dir and settings.lineage_dir.absolute()
+        return Delivery(queues(kafka), Outbox(folder, process.replace(" ", "-"), is_alone=is_alone))
 
     naming = Naming(settings.lineage_namespace, Places(*known), settings.source_url)
-    lineage = LineageEmitter(naming, make_outbox, folder, settings.lineage_every_seconds, is_alone=is_alone)
+    lineage = LineageEmitter(naming, make_delivery, settings.lineage_every_seconds)
     try:
         yield lineage
     finally:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Direction = Literal["upstream", "downstream"]
+# As the API returns it: a place, the job and transformations that lead to it, and the steps that follow.
+Step = dict[str, Any]
 
 
 @dataclass(frozen=True, order=True)
@@ -32,15 +34,6 @@ class Edge:
     def is_direct(self) -> bool:
         """Whether the value itself comes from there, and is not only influenced by it."""
         return not self.transformations or any(kind == "DIRECT" for kind, _, _ in self.transformations)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A place of a trace, the edge that leads to it, and the steps that follow."""
-
-    place: Place
-    edge: Edge | None
-    next: tuple[Step, ...] = ()
 
 
 @dataclass
@@ -132,16 +125,25 @@ class Graph:
         # Of one place they are all datasets or all columns.
         for neighbours in near.values():
             neighbours.sort(key=lambda one: (not one[1].is_direct, one[0], one[1].job))
-        return Step(place, None, tuple(_steps(near, place, (place,))))
+        return _step(near, place, None, (place,))
 
 
-def _steps(
-    near: Mapping[Place, Sequence[tuple[Place, Edge]]], place: Place, way: tuple[Place, ...]
-) -> Iterator[Step]:
-    for there, edge in near.get(place, ()):
-        if there not in way:
-            goes_on = edge.is_direct
-            yield Step(there, edge, tuple(_steps(near, there, (*way, there))) if goes_on else ())
+def _step(
+    near: Mapping[Place, Sequence[tuple[Place, Edge]]],
+    place: Place,
+    edge: Edge | None,
+    way: tuple[Place, ...],
+) -> Step:
+    following = near.get(place, ()) if edge is None or edge.is_direct else ()
+    transformations = () if edge is None else edge.transformations
+    return asdict(place) | {
+        "job": None if edge is None else edge.job,
+        "transformations": [
+            {"type": kind, "subtype": subtype, "description": description}
+            for kind, subtype, description in transformations
+        ],
+        "next": [_step(near, there, to, (*way, there)) for there, to in following if there not in way],
+    }
 
 
 def _transformations(one: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -1,258 +1,180 @@
-"""Undelivered OpenLineage events, in order, on disk: emitting one never waits for the backend.
+"""Undelivered events and open runs of a machine's processes, as rows of one SQLite database in their folder.
 
-An event is a file from `put` until it is delivered, so the events of a killed process are delivered by its successor
-first. Each transport has a queue with files and a thread of its own: one that is down does not delay the others.
+An event is a row from `put` until it is delivered, so those of a killed process are delivered by another one. A process
+that is alone under its name locks a file, which the system releases however the process ends; the next one of the name
+inherits the rows or, if none starts, any other.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
+import sqlite3
 import threading
-import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
-from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
-from openlineage.client.facet_v2 import parent_run
-from openlineage.client.serde import Serde
-from prometheus_client import Counter, Gauge
 
-from observability import logs
-from observability.supervision import reason
-
+FILE = "outbox.sqlite3"
 # Of a process and backend: more than three days of a run that emits once a minute, about 200 MB at 40 kB each. Without
 # a limit a backend that is gone would fill the disk.
 MOST_EVENTS = 5_000
-# Age of a file that a killed process left unfinished; writing one takes milliseconds.
-UNFINISHED_SECONDS = 3600.0
-# Between attempts at a backend that does not answer.
-AGAIN_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-# Between attempts to lock a folder that another process of the same name delivers from.
-HELD_SECONDS = 1.0
+# A write takes milliseconds; other processes wait for it.
+BUSY_SECONDS = 15.0
+# A check for a dead process holds its lock for some milliseconds; the process itself waits for that.
+HELD_SECONDS = 5.0
 
-WAITING = Gauge("electrored_lineage_waiting_events", "OpenLineage events that wait for the backend", ["lane"])
-DELIVERED = Counter(
-    "electrored_lineage_delivered_total", "OpenLineage events that the backend took", ["lane"]
-)
-REFUSED = Counter(
-    "electrored_lineage_refused_total", "OpenLineage events that the backend will never take", ["lane"]
-)
-DROPPED = Counter("electrored_lineage_dropped_total", "OpenLineage events dropped, too many waited", ["lane"])
-
-_log = logs.get(__name__)
-
-
-class EventRefused(Exception):
-    """The backend would refuse the same event again."""
+# With a write-ahead log a commit waits for no disk, and a killed process leaves the database whole.
+_SETUP = """
+    PRAGMA auto_vacuum = FULL;
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = NORMAL;
+    CREATE TABLE IF NOT EXISTS lanes (process TEXT, lane TEXT, PRIMARY KEY (process, lane));
+    CREATE TABLE IF NOT EXISTS events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, process TEXT, lane TEXT, state TEXT, event TEXT
+    );
+    CREATE INDEX IF NOT EXISTS events_by_lane ON events (process, lane);
+    CREATE TABLE IF NOT EXISTS open_runs (run_id TEXT PRIMARY KEY, process TEXT, job TEXT, parent TEXT);
+"""
+_OF_LANE = "FROM events WHERE process = ? AND lane = ?"
 
 
-class Send(Protocol):
-    """Delivers an event: when it returns the backend has it, and if it raises it may be called again."""
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that has begun."""
 
-    def __call__(self, event: RunEvent) -> None: ...
+    run_id: str
+    job: str
+    parent: str | None = None
 
 
 class Outbox:
-    """The events of a process, for every transport."""
+    """The rows of a process, in memory without a folder; thread-safe. Each statement is a transaction.
 
-    def __init__(self, queues: Mapping[str, Send], folder: Path | None) -> None:
-        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="electrored-lineage-")
-        folder = folder or Path(self._temporary.name)  # type: ignore[union-attr]
-        self._queues = [_Queue(name, send, folder / name) for name, send in queues.items()]
+    Processes of one name share their rows, and one of them delivers. With `is_alone` it also inherits.
+    """
 
-    def put(self, event: RunEvent) -> None:
-        """Queue the event behind the earlier ones; does not wait for the backend."""
-        text = Serde.to_json(event)
-        state = event.eventType.value if event.eventType else RunState.OTHER.value
-        for queue in self._queues:
-            queue.put(state, text)
+    def __init__(self, folder: Path | None, process: str, *, is_alone: bool = True) -> None:
+        self._folder, self._process, self._is_alone = folder, process, is_alone
+        self._begun: set[str] = set()
+        self._executing, self._locking = threading.Lock(), threading.Lock()
+        self._lock: FileLock | None = None
+        if folder is None:
+            self._db = _connected(":memory:")
+        else:
+            if not (folder / FILE).exists():
+                _create(folder)
+            self._db = _connected(folder / FILE)
+            name = process if is_alone else f"{process}.shared"
+            self._lock = FileLock(folder / f"{name}.lock", thread_local=False)
 
-    def take_over(self, folder: Path) -> None:
-        """Queue the undelivered events of a dead process's folder."""
-        for queue in self._queues:
-            queue.take_over(folder / queue.name)
+    def add_lane(self, lane: str) -> None:
+        self._execute("INSERT OR IGNORE INTO lanes VALUES (?, ?)", self._process, lane)
 
-    def close(self, seconds: float) -> bool:
-        """Deliver for so long what is queued; whether all was. The rest stays on disk for the next process."""
-        deadline = time.monotonic() + seconds
-        ended = [queue.close(deadline) for queue in self._queues]
-        if self._temporary is not None:
-            self._temporary.cleanup()
-        return all(ended)
-
-
-class _Queue:
-    def __init__(self, name: str, send: Send, folder: Path) -> None:
-        self.name = name
-        self._send = send
-        self._folder = folder
-        self._closing = threading.Event()
-        self._closed_at: float | None = None
-        self._wake = threading.Event()
-        self._last = 0
-        self._warned = False
-        # From 0 on, or an increase would not count the first.
-        for counter in (DELIVERED, REFUSED, DROPPED):
-            counter.labels(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        for partial in folder.glob("*.part"):
-            with suppress(FileNotFoundError):
-                if time.time() - partial.stat().st_mtime > UNFINISHED_SECONDS:
-                    partial.unlink()
-        self._sender = threading.Thread(target=self._guarded, daemon=True)
-        self._sender.start()
-
-    def put(self, state: str, text: str) -> None:
-        """Write the event to a file whose name orders it by time, across processes."""
-        # A clock that goes back must not let an event overtake another of this process.
-        self._last = max(self._last + 1, time.time_ns())
-        # The process, because several may share the folder.
-        name = f"{self._last:020d}.{os.getpid()}.{state}.json"
-        partial = self._folder / f"{name}.part"
-        partial.write_text(text, encoding="utf-8")
-        partial.rename(self._folder / name)
-        self._make_room()
-        self._wake.set()
-
-    def take_over(self, folder: Path) -> None:
-        for file in sorted(folder.glob("*.json")):
-            file.rename(self._folder / file.name)
-        self._wake.set()
-
-    def close(self, deadline: float) -> bool:
-        self._closed_at = deadline
-        self._closing.set()
-        self._wake.set()
-        self._sender.join(max(0.0, deadline - time.monotonic()))
-        return not self._sender.is_alive() and not self._files()
-
-    def _guarded(self) -> None:
-        while True:
-            try:
-                return self._deliver()
-            except Exception as error:
-                # A folder that cannot be read must not end the process.
-                _log.warning("lineage events wait", lane=self.name, reason=reason(error))
-                if self._closing.wait(AGAIN_SECONDS[-1]):
-                    return None
-
-    def _make_room(self) -> None:
-        files = self._files()
-        WAITING.labels(self.name).set(len(files))
-        if len(files) <= MOST_EVENTS:
-            return
+    def put(self, lane: str, state: str, event: str) -> int:
+        """Store the event behind the earlier ones; returns how many were dropped, since too many wait."""
+        values = (self._process, lane, state, event)
+        self._execute("INSERT INTO events (process, lane, state, event) VALUES (?, ?, ?, ?)", *values)
+        if (excess := self.waiting(lane) - MOST_EVENTS) <= 0:
+            return 0
         # A later RUNNING event repeats an earlier one; START and the end are not repeated.
-        middle = [file for file in files if f".{RunState.RUNNING.value}." in file.name]
-        (middle or files)[0].unlink(missing_ok=True)
-        DROPPED.labels(self.name).inc()
-        if not self._warned:
-            _log.warning("too many lineage events wait: the oldest go", lane=self.name, most=MOST_EVENTS)
-            self._warned = True
+        dropped = f"SELECT id {_OF_LANE} ORDER BY state <> 'RUNNING', id LIMIT ?"
+        statement = f"DELETE FROM events WHERE id IN ({dropped}) RETURNING id"
+        return len(self._execute(statement, self._process, lane, excess))
 
-    def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("*.json"))
+    def first(self, lane: str) -> tuple[int, str] | None:
+        """The oldest event with its id; None if none waits, or another process of the name delivers."""
+        if not self._has_lock():
+            return None
+        events = self._execute(f"SELECT id, event {_OF_LANE} ORDER BY id LIMIT 1", self._process, lane)
+        return events[0] if events else None
 
-    def _deliver(self) -> None:
-        """Deliver files, the oldest first; one process at a time where several share the folder."""
-        lock = FileLock(self._folder / "sending.lock", thread_local=False)
-        while True:
-            try:
-                with lock.acquire(timeout=0):
-                    self._deliver_held()
-                return
-            except Timeout:
-                if self._is_over() or (self._closing.is_set() and not self._files()):
-                    return
-                self._wake.wait(HELD_SECONDS)
+    def remove(self, event_id: int) -> None:
+        self._execute("DELETE FROM events WHERE id = ?", event_id)
 
-    def _deliver_held(self) -> None:
-        failures = 0
-        while True:
-            self._wake.clear()
-            for file in self._files():
-                while not self._is_over():
-                    outcome = DELIVERED
-                    try:
-                        self._send(_event(file))
-                    except FileNotFoundError:
-                        # Dropped, too many waited.
-                        break
-                    except EventRefused as error:
-                        outcome = REFUSED
-                        _log.warning("a lineage event is refused", lane=self.name, reason=str(error))
-                    except Exception as error:
-                        wait = AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS) - 1)]
-                        failures += 1
-                        if failures == 1:
-                            _log.warning("lineage events wait", lane=self.name, reason=reason(error))
-                        # On shutdown: do not wait for a backend that is down.
-                        if self._closing.wait(wait):
-                            return
-                        continue
-                    file.unlink(missing_ok=True)
-                    outcome.labels(self.name).inc()
-                    if failures:
-                        _log.info("lineage events are delivered again", lane=self.name)
-                    failures = 0
-                    break
-                if self._is_over():
-                    return
-            WAITING.labels(self.name).set(len(self._files()))
-            if self._closing.is_set() and not self._files():
-                return
-            self._wake.wait(HELD_SECONDS)
+    def waiting(self, lane: str) -> int:
+        ((count,),) = self._execute(f"SELECT count(*) {_OF_LANE}", self._process, lane)
+        return int(count)
 
-    def _is_over(self) -> bool:
-        return self._closed_at is not None and time.monotonic() > self._closed_at
+    def begin(self, run: OpenRun) -> None:
+        self._begun.add(run.run_id)
+        values = (run.run_id, self._process, run.job, run.parent)
+        self._execute("INSERT OR REPLACE INTO open_runs VALUES (?, ?, ?, ?)", *values)
 
+    def end(self, run_id: str) -> None:
+        self._begun.discard(run_id)
+        self._execute("DELETE FROM open_runs WHERE run_id = ?", run_id)
 
-def _event(file: Path) -> RunEvent:
-    """Raises EventRefused for a file that holds no event."""
-    text = file.read_text(encoding="utf-8")
-    try:
-        return restored(json.loads(text))
-    except (ValueError, KeyError, TypeError) as error:
-        raise EventRefused(f"{file.name} is no event: {error!r}") from error
+    def open_runs(self) -> list[OpenRun]:
+        rows = "SELECT run_id, job, parent FROM open_runs WHERE process = ? ORDER BY rowid"
+        return [OpenRun(*row) for row in self._execute(rows, self._process)]
+
+    def inherit(self, *, of_others: bool) -> list[OpenRun]:
+        """The runs that predecessors left open; first takes over the rows of other dead processes, if asked to."""
+        if self._folder is None or not (self._is_alone and self._has_lock(HELD_SECONDS)):
+            return []
+        names = "SELECT process FROM events UNION SELECT process FROM open_runs"
+        for (name,) in self._execute(names) if of_others else ():
+            file = self._folder / f"{name}.lock"
+            # Processes that share a name have no such file: one that is dead leaves its rows to the others.
+            if name != self._process and file.exists():
+                with suppress(Timeout), FileLock(file, timeout=0):
+                    of_lanes = "AND lane IN (SELECT lane FROM lanes WHERE process = ?1)"
+                    moved = "SET process = ?1 WHERE process = ?2"
+                    self._execute(f"UPDATE events {moved} {of_lanes}", self._process, name)
+                    self._execute(f"UPDATE open_runs {moved}", self._process, name)
+        return [run for run in self.open_runs() if run.run_id not in self._begun]
+
+    def close(self) -> None:
+        self._db.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _execute(self, statement: str, *values: object) -> list[Any]:
+        # One at a time: a write fails at once while a read of another thread holds an older state of the database.
+        with self._executing:
+            return self._db.execute(statement, values).fetchall()
+
+    def _has_lock(self, wait_seconds: float = 0.0) -> bool:
+        """Whether this process has its name's lock, from the first time that no other one has it."""
+        if self._lock is None:
+            return True
+        with self._locking:
+            if not self._lock.is_locked:
+                with suppress(Timeout):
+                    self._lock.acquire(timeout=wait_seconds)
+            return self._lock.is_locked
 
 
-def restored(event: Mapping[str, Any]) -> RunEvent:
-    """The event from its JSON; its facets stay as they were written."""
-    run, job = event["run"], event["job"]
-    facets: dict[str, Any] = dict(run.get("facets", {}))
-    if (parent := facets.get("parent")) is not None:
-        # The Kafka transport derives an event's key from it.
-        facets["parent"] = parent_run.ParentRunFacet(
-            parent_run.Run(parent["run"]["runId"]),
-            parent_run.Job(parent["job"]["namespace"], parent["job"]["name"]),
-            producer=parent["_producer"],
+def waiting(folder: Path) -> Iterator[tuple[str, str, int]]:
+    """How many events wait, by process and lane. Writes nothing: the folder may be mounted read-only."""
+    file = (folder / FILE).absolute()
+    if not file.exists():
+        return
+    # The last process that closes the database removes its log, which a reader would have to create.
+    mode = "mode=ro" if file.with_name(f"{FILE}-wal").exists() else "immutable=1"
+    with closing(sqlite3.connect(f"{file.as_uri()}?{mode}", uri=True)) as db:
+        yield from db.execute(
+            "SELECT process, lane, count(id) FROM lanes LEFT JOIN events USING (process, lane) GROUP BY 1, 2"
         )
-    return RunEvent(
-        eventType=RunState(event["eventType"]),
-        eventTime=event["eventTime"],
-        run=Run(run["runId"], facets),
-        job=Job(job["namespace"], job["name"], job.get("facets", {})),
-        inputs=[
-            InputDataset(
-                one["namespace"],
-                one["name"],
-                inputFacets=one.get("inputFacets", {}),
-                facets=one.get("facets", {}),
-            )
-            for one in event.get("inputs", ())
-        ],
-        outputs=[
-            OutputDataset(
-                one["namespace"],
-                one["name"],
-                outputFacets=one.get("outputFacets", {}),
-                facets=one.get("facets", {}),
-            )
-            for one in event.get("outputs", ())
-        ],
-        producer=event["producer"],
-    )
+
+
+def _create(folder: Path) -> None:
+    """Several processes may do so at once; none, and no reader, sees half of a database."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f"{uuid4()}.sqlite3"
+    _connected(draft).close()
+    # Unlike a rename, a link does not replace a file that another process has just created.
+    with suppress(FileExistsError):
+        os.link(draft, folder / FILE)
+    draft.unlink()
+
+
+def _connected(file: Path | str) -> sqlite3.Connection:
+    db = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    db.executescript(_SETUP)
+    return db

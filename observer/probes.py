@@ -26,7 +26,7 @@ from contracts.topics import DEAD_LETTERS, PUBLIC, SOURCE_POSITIONS, GenerationT
 from kafka_client import topic_settings
 from kafka_client.clients import admin
 from kafka_client.tail import Tail
-from lineage.open_runs import OPEN
+from lineage import outbox
 from observability.waits import WAITS
 from observer import platform_status
 
@@ -299,12 +299,9 @@ class Inbox:
 
 
 def probe_lineage(folder: Path) -> Iterator[Sample]:
-    """Undelivered OpenLineage events of every process with a folder there: Dagster's runs are not scraped."""
-    for queue in folder.glob("*/*/"):
-        if queue.name == OPEN:
-            continue
-        labels = {"outbox": queue.parent.name, "lane": queue.name}
-        yield Sample("electrored_lineage_outbox_events", sum(1 for _ in queue.glob("*.json")), labels)
+    """Undelivered OpenLineage events of every process: Dagster's runs are not scraped."""
+    for process, lane, count in outbox.waiting(folder):
+        yield Sample("electrored_lineage_outbox_events", count, {"outbox": process, "lane": lane})
 
 
 def probe_disk(folder: Path) -> Iterator[Sample]:

@@ -17,7 +17,7 @@ from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import GenerationTopics
 from kafka_client.errors import Fatal
 from kafka_client.registry import Registry
-from lineage.consumer import LineageConsumer
+from lineage.consumer import consume
 from lineage.emitter import NULL_EMITTER, Emitter
 from lineage.model import Job
 from observability import logs
@@ -190,7 +190,9 @@ def run(
     for name in datasets.view_names():
         with lineage.run(partial(_shown, name)):
             pass
-    consumer = LineageConsumer(kafka, engine, stop)
+    consumer = threading.Thread(
+        target=consume, args=(kafka, engine, stop), name="lineage-keeper", daemon=True
+    )
     consumer.start()
     try:
         supervise_threads(wanted, stop)

@@ -28,6 +28,7 @@ from confluent_kafka.admin import (
 from contracts.settings import KafkaSettings, StackSettings
 from contracts.topics import GenerationTopics
 from kafka_client.clients import client_config, consumer
+from lineage import outbox
 from stack import databases, ports
 from stack.kafka import Kafka
 from stack.layout import Layout
@@ -287,8 +288,10 @@ def copy_an_event(platform: Platform) -> None:
 
 def refuse_lineage(platform: Platform, process: str) -> None:
     """Somebody put what is no event where those of the process wait."""
-    (lane, *_) = sorted((platform.folder / "lineage" / process).glob("*/"))
-    (lane / f"{time.time_ns():020d}.0.START.json").write_text("{}")
+    folder = platform.folder / "lineage"
+    lane = min(lane for name, lane, _ in outbox.waiting(folder) if name == process)
+    with closing(outbox.Outbox(folder, process)) as of_process:
+        of_process.put(lane, "START", "{}")
 
 
 class _SecondBroker(Kafka):

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, make_url
 
 from api.main import create_app
 from contracts.settings import ApiSettings, ResultsDbSettings
-from lineage.consumer import LineageConsumer
+from lineage.consumer import consume
 from stack.embedded import Embedded
 from tests.support.waiting import wait_until
 
@@ -25,11 +25,12 @@ class answering:
     def __init__(self, stack: Embedded, results_db: ResultsDbSettings, *, follows: bool = True) -> None:
         self._engine = create_engine(results_db.results_db_url.get_secret_value())
         self._stop = threading.Event()
-        self._keeper = LineageConsumer(stack.kafka, self._engine, self._stop) if follows else None
+        self._keeper = threading.Thread(target=consume, args=(stack.kafka, self._engine, self._stop))
+        self._follows = follows
         self._client = TestClient(create_app(_settings(stack, results_db)))
 
     def __enter__(self) -> Callable[..., dict[str, Any]]:
-        if self._keeper is not None:
+        if self._follows:
             self._keeper.start()
         self._client.__enter__()
 
@@ -44,7 +45,7 @@ class answering:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._client.__exit__(None, None, None)
-        if self._keeper is not None:
+        if self._follows:
             self._keeper.join()
         self._engine.dispose()
 
@@ -78,7 +79,7 @@ def direct(step: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def ends(step: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def ends(step: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
     """Where direct ways end."""
     nexts = direct(step)
     if not nexts:

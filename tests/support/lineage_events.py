@@ -1,18 +1,20 @@
-"""Every job that there is, and the events of its runs."""
+"""Every job that there is, the events of its runs, and a backend that takes them."""
 
 from __future__ import annotations
 
 import json
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
+from openlineage.client.event_v2 import RunEvent
 from openlineage.client.serde import Serde
 
 from contracts import datasets
 from contracts.datasets import Places
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings, SalesDbSettings, SoapSettings
 from contracts.topics import SALES_EVENTS
-from lineage.events import event
+from lineage.events import EventRefused, event
 from lineage.model import Job
 from lineage.run import Naming, Parent, RunOf
 from observability.progress_report import ProgressReport
@@ -56,6 +58,29 @@ REPORT = ProgressReport(
     rows={datasets.topic(SALES_EVENTS): 5},
     assertions={datasets.topic(SALES_EVENTS): [("sale_ids_in_both_sources", True)]},
 )
+
+
+class Backend:
+    """Takes events, or not; `asked` is set at the first one, `came` at one of the awaited state."""
+
+    def __init__(self, awaited: str = "", *, is_away: bool = False, refuses: str = "") -> None:
+        self.events: list[Any] = []
+        self.is_away, self._awaited, self._refuses = is_away, awaited, refuses
+        self.asked, self.came = threading.Event(), threading.Event()
+
+    def __call__(self, event: RunEvent) -> None:
+        self.asked.set()
+        if self.is_away:
+            raise ConnectionError("away")
+        if event.job.name == self._refuses:
+            raise EventRefused("no")
+        self.events.append(event)
+        if self.states[-1] == self._awaited:
+            self.came.set()
+
+    @property
+    def states(self) -> list[str]:
+        return [event.eventType.value for event in self.events if event.eventType]
 
 
 def run_event(job: Job, state: str, report: ProgressReport) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from openlineage.client import facet_v2
 from openlineage.client.event_v2 import RunEvent
 from referencing import Registry, Resource
 
-from lineage.outbox import restored
+from lineage.events import restored
 from lineage.run import FACET
 
 FACETS = {
@@ -64,7 +64,7 @@ def check(made: dict[str, Any]) -> None:
                 specification.hold(facet, facet["_schemaURL"])
     hold(made, RunEvent, "event")
     # The classes look at formats themselves: of moments, of ids.
-    restored(made)
+    restored(json.dumps(made))
     for name, facet in facets(made):
         if name != FACET:
             hold(facet, FACETS[facet["_schemaURL"]], name)

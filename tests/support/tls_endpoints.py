@@ -1,10 +1,9 @@
-"""What stands in front of servers, or for one: TLS for PostgreSQL and the registry, and who takes Marquez's events."""
+"""What stands in front of servers: TLS for PostgreSQL and the registry."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import socket
 import socketserver
 import ssl
@@ -14,7 +13,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 from stack.ports import LOOPBACK
 
@@ -99,24 +97,6 @@ def registry(url: str, certificate: ssl.SSLContext, user: str, password: str) ->
     server.socket = certificate.wrap_socket(server.socket, server_side=True)
     with _serving(server):
         yield f"https://{LOOPBACK}:{server.server_port}"
-
-
-@contextmanager
-def marquez(port: int) -> Iterator[list[dict[str, Any]]]:
-    """Takes what is told, as Marquez does; gives the events that came so far."""
-    events: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            events.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(201)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Silent, as above."""
-
-    with _serving(ThreadingHTTPServer((LOOPBACK, port), Handler)):
-        yield events
 
 
 @contextmanager

@@ -24,8 +24,8 @@ from kafka_client import acls
 from observer import probes
 from stack import databases
 from stack.postgres import connect
-from tests.support import tls_endpoints as endpoints
 from tests.support.compose import Host, ours
+from tests.support.marquez import Marquez
 from tests.support.secured import ADMIN, REGISTRY_USER, Secured
 
 pytestmark = pytest.mark.soak
@@ -74,8 +74,8 @@ def host(secured: Secured) -> Host:
 @pytest.fixture(scope="module")
 def told(host: Host) -> Iterator[list[dict[str, Any]]]:
     """What Marquez was told so far."""
-    with endpoints.marquez(host.port("marquez", "5000")) as events:
-        yield events
+    with Marquez(host.port("marquez", "5000")) as server:
+        yield server.taken
 
 
 def _admin(secured: Secured) -> KafkaSettings:

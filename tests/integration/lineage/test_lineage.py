@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +25,7 @@ from contracts.settings import (
 from contracts.tables import generations
 from contracts.topics import OPENLINEAGE_EVENTS, TOP_SALES_BY_CITY
 from kafka_client.clients import admin, ensure_topics
+from lineage import outbox
 from lineage.emitter import Known, LineageEmitter, open_emitter
 from lineage.model import Job
 from observability.progress_report import ProgressReport
@@ -38,6 +37,7 @@ from streaming import view_columns as of_views
 from streaming.pipelines import CURRENT, PIPELINES
 from tests.support.kafka import committed_values
 from tests.support.lineage_client import answering, ends, serving, way
+from tests.support.marquez import Marquez
 from tests.support.waiting import wait_until
 
 CITY = PIPELINES[TOP_SALES_BY_CITY.name, CURRENT[TOP_SALES_BY_CITY.name]]
@@ -202,41 +202,6 @@ def test_a_run_that_was_killed_is_ended_by_the_next_of_its_process(
         next(abandoned[0].gen)
 
 
-class Backend(ThreadingHTTPServer):
-    """An HTTP backend that may refuse, and remembers."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.asked = 0
-        self.is_away = True
-        super().__init__(("127.0.0.1", 0), _Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def __enter__(self) -> Backend:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Backend
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.asked += 1
-        if not self.server.is_away:
-            self.server.events.append(json.loads(body))
-        self.send_response(503 if self.server.is_away else 201)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Not on the test's output."""
-
-
 def test_a_backend_that_is_away_stops_nobody_and_gets_all_of_it_later_in_order(
     stack: Embedded,
     known: tuple[Known, ...],
@@ -245,10 +210,10 @@ def test_a_backend_that_is_away_stops_nobody_and_gets_all_of_it_later_in_order(
 ) -> None:
     """Two transports: the topic goes on at once, the other one is caught up, by the next process too."""
     job = of_streaming.worker(CITY, 73)
-    with Backend() as backend:
-        url = f"http://127.0.0.1:{backend.server_address[1]}"
+    with Marquez() as backend:
+        backend.status = 503
         transports = {
-            "marquez": {"type": "http", "url": url, "retry": {"total": 0}},
+            "marquez": {"type": "http", "url": backend.url, "retry": {"total": 0}},
             "topic": {
                 "type": "kafka",
                 "topic": OPENLINEAGE_EVENTS.name,
@@ -263,16 +228,16 @@ def test_a_backend_that_is_away_stops_nobody_and_gets_all_of_it_later_in_order(
             began = time.monotonic()
             _ten_runs(lineage, lambda: job)
             worked = time.monotonic() - began
-            wait_until(lambda: backend.asked > 0, what="attempt")
+            wait_until(lambda: bool(backend.sent), what="attempt")
         # Nobody waited for an answer: what is told is handed to a thread.
         assert worked < 1.0
-        assert backend.events == []
+        assert backend.taken == []
         there = told(stack.kafka, job.name)
         assert states(there) == ["START", "COMPLETE"] * 10
-        backend.is_away = False
+        backend.status = 201
         with open_emitter("test", *known, settings=settings):
-            wait_until(lambda: len(backend.events) >= 20, what="what was kept")
-        assert [(e["run"]["runId"], e["eventType"]) for e in backend.events] == [
+            wait_until(lambda: len(backend.taken) >= 20, what="what was kept")
+        assert [(e["run"]["runId"], e["eventType"]) for e in backend.taken] == [
             (e["run"]["runId"], e["eventType"]) for e in there
         ]
 
@@ -286,11 +251,15 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(
     with open_emitter("later", *known, settings=settings) as lineage:
         with lineage.run(lambda: job):
             pass
-        waiting = settings.lineage_dir
-        assert waiting is not None
-        wait_until(lambda: len(list(waiting.glob("later/*/*.json"))) == 2, what="events that wait")
+        folder = settings.lineage_dir
+        assert folder is not None
+
+        def waiting() -> int:
+            return sum(count for _, _, count in outbox.waiting(folder))
+
+        wait_until(lambda: waiting() == 2, what="events that wait")
         ensure_topics(stack.kafka, [later])
-        wait_until(lambda: not list(waiting.glob("later/*/*.json")), what="delivery")
+        wait_until(lambda: waiting() == 0, what="delivery")
     # Kept until it is done: a client that goes out of scope takes its requests with it.
     client = admin(stack.kafka)
     client.delete_topics([topic])[topic].result()

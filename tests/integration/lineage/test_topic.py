@@ -9,14 +9,14 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
-from openlineage.client.transport.kafka import KafkaConfig, KafkaTransport
+from openlineage.client.transport.kafka import KafkaConfig
 
 from contracts.settings import LineageSettings, ResultsDbSettings
 from contracts.topics import OPENLINEAGE_EVENTS
 from kafka_client.clients import admin, client_config, consumer
 from lineage import transports
 from lineage.emitter import START, Known, open_emitter
-from lineage.outbox import EventRefused, restored
+from lineage.events import EventRefused, restored
 from observability.progress_report import ProgressReport
 from sources import lineage as of_sources
 from stack.embedded import Embedded
@@ -75,18 +75,17 @@ def test_what_others_tell_is_passed_over_or_shown_and_the_way_is_answered(
 
 def test_what_the_broker_refuses_is_said_and_what_it_takes_arrives(stack: Embedded) -> None:
     """With settings of a user's own, whose client would give up in silence."""
-    events = [restored(run_event(job, START, ProgressReport())) for job in JOBS]
-    sizes = {
-        len(json.dumps(run_event(job, START, ProgressReport()))): event
-        for job, event in zip(JOBS, events, strict=True)
-    }
-    small, large = sizes[min(sizes)], sizes[max(sizes)]
+    made = [json.dumps(run_event(job, START, ProgressReport())) for job in JOBS]
+    least, most = min(made, key=len), max(made, key=len)
+    small, large = restored(least), restored(most)
     topic = f"told-{uuid4().hex[:8]}"
     client = admin(stack.kafka)
-    limit = str((min(sizes) + max(sizes)) // 2)
+    limit = str((len(least) + len(most)) // 2)
     client.create_topics([NewTopic(topic, 1, 1, config={"max.message.bytes": limit})])[topic].result()
     send = transports._sending(
-        KafkaTransport(KafkaConfig({**client_config(stack.kafka), "message.timeout.ms": "1"}, topic))
+        transports.AcknowledgedKafka(
+            KafkaConfig({**client_config(stack.kafka), "message.timeout.ms": "1"}, topic)
+        )
     )
 
     def is_taken() -> bool:

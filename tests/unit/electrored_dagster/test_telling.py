@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from contracts.settings import LineageSettings
 from electrored_dagster import openlineage as of_dagster
 from electrored_dagster.asset_specs import evaluation
 from electrored_dagster.observations import overlap_result
+from lineage.delivery import Delivery
 from lineage.emitter import ABORT, COMPLETE, FAIL, START, LineageEmitter, ProgressCell, open_emitter
 from lineage.model import BATCH, Job
+from lineage.outbox import OpenRun, Outbox
 from lineage.run import Naming, RunOf
 from observer.platform_status import Findings
 from tests.support.lineage_events import PLACES
@@ -33,21 +36,24 @@ from tests.support.openlineage import check
 from tests.support.waiting import wait_until
 
 
-class Told:
-    """An outbox that remembers."""
+class Told(Delivery):
+    """Remembers the events, and delivers none."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        super().__init__({}, Outbox(folder, "dagster", is_alone=False))
         self.events: list[Any] = []
 
     def put(self, event: Any) -> None:
         self.events.append(event)
 
-    def close(self, seconds: float) -> bool:
-        return True
+
+def lineage(told: Told) -> LineageEmitter:
+    return LineageEmitter(Naming("electrored", PLACES), lambda: told, 60.0)
 
 
-def lineage(told: Told, folder: Path) -> LineageEmitter:
-    return LineageEmitter(Naming("electrored", PLACES), lambda: told, folder, 60.0, is_alone=False)  # type: ignore[arg-type,return-value]
+def open_runs(folder: Path) -> list[OpenRun]:
+    with closing(Outbox(folder, "dagster", is_alone=False)) as outbox:
+        return outbox.open_runs()
 
 
 @dg.asset(key=CSV_SALES.key, check_specs=[dg.AssetCheckSpec("reject_rate", asset=CSV_SALES.key)])
@@ -86,8 +92,8 @@ def test_what_a_sensor_tells_is_delivered_while_the_server_lives(
 
 def test_a_run_s_checks_are_assertions_on_what_they_checked(tmp_path: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        record, told = run(good, instance), Told()
-        of_dagster.emit_end(teller := lineage(told, tmp_path), instance, record)
+        record, told = run(good, instance), Told(tmp_path)
+        of_dagster.emit_end(teller := lineage(told), instance, record)
         teller.close()
     first, last = told.events
     assert [first.eventType.value, last.eventType.value] == [START, COMPLETE]
@@ -104,24 +110,21 @@ def test_a_run_that_failed_ends_what_its_killed_step_left_open(
 ) -> None:
     monkeypatch.setenv("OPENLINEAGE_DISABLED", "true")
     with dg.DagsterInstance.ephemeral() as instance:
-        record, told = run(bad, instance), Told()
-        (tmp_path / "open").mkdir()
-        parent = record.dagster_run.run_id
-        child = "0192c7b7-2b0c-7a30-8f6e-2f4f0e0a0001"
-        left = tmp_path / "open" / f"{child}.json"
-        left.write_text(json.dumps({"run_id": child, "job": "csv-take", "parent": parent}))
-        other = tmp_path / "open" / "other.json"
-        other.write_text(json.dumps({"run_id": child, "job": "csv-take", "parent": "another"}))
-        of_dagster.emit_end(teller := lineage(told, tmp_path), instance, record)
+        record, told = run(bad, instance), Told(tmp_path)
+        child, other = (
+            OpenRun(str(uuid4()), "csv-take", of) for of in (record.dagster_run.run_id, "another")
+        )
+        for begun in (child, other):
+            told.outbox.begin(begun)
+        of_dagster.emit_end(teller := lineage(told), instance, record)
         teller.close()
     assert [(event.job.name, event.eventType.value) for event in told.events] == [
         ("csv-take", FAIL),
         (of_dagster.job_name(record.dagster_run.job_name), START),
         (of_dagster.job_name(record.dagster_run.job_name), FAIL),
     ]
-    assert told.events[0].run.runId == child
-    assert not left.exists()
-    assert other.exists()
+    assert told.events[0].run.runId == child.run_id
+    assert open_runs(tmp_path) == [other]
 
 
 def test_a_step_notes_whose_it_is_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +136,7 @@ def test_a_step_notes_whose_it_is_until_it_ends(tmp_path: Path, monkeypatch: pyt
         teller.run(lambda: job, ProgressCell()),
     ):
         pass
-    assert list(tmp_path.glob("dagster/open/*")) == []
+    assert open_runs(tmp_path) == []
 
 
 def scheduled(instance: dg.DagsterInstance, name: str, now: datetime, until: datetime) -> dg.DagsterRun:
@@ -175,9 +178,9 @@ def test_a_scheduled_run_says_for_when_it_was_scheduled(tmp_path: Path) -> None:
     with dg.instance_for_test(overrides={"run_launcher": launcher}) as instance:
         run = scheduled(instance, "prune_nightly", now, now + timedelta(days=1))
         instance.report_run_canceled(run)
-        record, told = instance.get_run_record_by_id(run.run_id), Told()
+        record, told = instance.get_run_record_by_id(run.run_id), Told(tmp_path)
         assert record is not None
-        of_dagster.emit_end(teller := lineage(told, tmp_path), instance, record)
+        of_dagster.emit_end(teller := lineage(told), instance, record)
         teller.close()
     due = now.replace(hour=2, minute=40, second=0, microsecond=0)
     due += timedelta(days=1) if due <= now else timedelta()
@@ -190,8 +193,8 @@ def test_a_scheduled_run_says_for_when_it_was_scheduled(tmp_path: Path) -> None:
 
 def test_a_run_that_nobody_scheduled_was_scheduled_for_no_time(tmp_path: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        record, told = run(good, instance), Told()
-        of_dagster.emit_end(teller := lineage(told, tmp_path), instance, record)
+        record, told = run(good, instance), Told(tmp_path)
+        of_dagster.emit_end(teller := lineage(told), instance, record)
         teller.close()
     assert not any("nominalTime" in event.run.facets for event in told.events)
 
@@ -225,7 +228,7 @@ def test_what_a_sensor_checks_is_an_assertion_as_that_of_a_run(tmp_path: Path) -
         evaluation(overlap_result(Findings(2, ("sale-1", "sale-2")))),
         dg.AssetCheckEvaluation(dg.AssetKey(CSV_SALES.key), "oldest_waiting_file", True),
     ]
-    teller = lineage(told := Told(), tmp_path)
+    teller = lineage(told := Told(tmp_path))
     of_dagster.emit_checks(teller, "observe_platform", [])
     of_dagster.emit_checks(teller, "observe_platform", found)
     teller.close()

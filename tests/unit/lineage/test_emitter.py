@@ -2,56 +2,57 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from lineage.delivery import Delivery
 from lineage.emitter import ABORT, COMPLETE, FAIL, KILLED, RUNNING, START, LineageEmitter
 from lineage.model import BATCH, Job
-from lineage.open_runs import OpenRun, OpenRuns
-from lineage.outbox import Outbox
+from lineage.outbox import OpenRun, Outbox
 from lineage.run import Naming
 from observability.progress_report import ProgressReport
 from observability.waits import Cancelled
-from tests.support.lineage_events import PLACES
+from tests.support.lineage_events import PLACES, Backend
+from tests.support.waiting import wait_until
 
 # Longer than any of them takes on a busy machine; reached only by a defect.
 SECONDS = 60.0
 OLD = "0192c7b7-2b0c-7a30-8f6e-2f4f0e0a0001"
 
 
-class Backend:
-    """Takes events, or not; says when one came that is waited for."""
-
-    def __init__(self, awaited: str = "", *, is_away: bool = False) -> None:
-        self.events: list[Any] = []
-        self.is_away = is_away
-        self.came = threading.Event()
-        self._awaited = awaited
-
-    def __call__(self, event: Any) -> None:
-        if self.is_away:
-            raise ConnectionError("away")
-        self.events.append(event)
-        if event.eventType.value == self._awaited:
-            self.came.set()
-
-    @property
-    def said(self) -> list[tuple[str, str]]:
-        return [(event.job.name, event.eventType.value) for event in self.events]
+def said(backend: Backend) -> list[tuple[str, str]]:
+    return list(zip((event.job.name for event in backend.events), backend.states, strict=True))
 
 
 def lineage(
-    backend: Backend, folder: Path, every_seconds: float = SECONDS, *, is_alone: bool = True
+    backend: Backend,
+    folder: Path,
+    process: str = "it",
+    *,
+    every_seconds: float = SECONDS,
+    is_alone: bool = True,
 ) -> LineageEmitter:
-    naming = Naming("electrored", PLACES)
-    return LineageEmitter(
-        naming, lambda: Outbox({"a": backend}, folder), folder, every_seconds, is_alone=is_alone
-    )
+    def delivery() -> Delivery:
+        return Delivery({"a": backend}, Outbox(folder, process, is_alone=is_alone))
+
+    return LineageEmitter(Naming("electrored", PLACES), delivery, every_seconds)
+
+
+def killed(folder: Path, process: str, job: str) -> None:
+    """A process that is no more had begun a run."""
+    with closing(Outbox(folder, process)) as outbox:
+        outbox.begin(OpenRun(OLD, job))
+        # Its lock is taken by what it delivers.
+        outbox.first("a")
+
+
+def open_runs(folder: Path, process: str = "it") -> int:
+    with closing(Outbox(folder, process)) as outbox:
+        return len(outbox.open_runs())
 
 
 def job(name: str = "a-job") -> Callable[[], Job]:
@@ -71,9 +72,9 @@ def test_what_failed_is_told_from_what_was_stopped(tmp_path: Path, error: BaseEx
     with pytest.raises(type(error)), teller.run(job()):
         raise error
     teller.close()
-    assert [state for _, state in backend.said] == [START, end]
+    assert backend.states == [START, end]
     assert backend.events[-1].run.facets["errorMessage"]["message"] == str(error)
-    assert OpenRuns(tmp_path).all() == []
+    assert open_runs(tmp_path) == 0
 
 
 def test_an_error_is_told_without_values_and_secrets(tmp_path: Path) -> None:
@@ -89,52 +90,52 @@ def test_an_error_is_told_without_values_and_secrets(tmp_path: Path) -> None:
 
 def test_the_next_process_of_a_name_ends_all_that_a_killed_one_had_begun(tmp_path: Path) -> None:
     """Of a generation too that is no more, so that no run of its job begins again."""
-    OpenRuns(tmp_path).begin(OpenRun(OLD, "top-sales-by-city.g1"))
+    killed(tmp_path, "it", "top-sales-by-city.g1")
     teller = lineage(backend := Backend(), tmp_path)
     with teller.run(job("top-sales-by-city.g2")):
         pass
     teller.close()
-    assert backend.said == [
+    assert said(backend) == [
         ("top-sales-by-city.g1", ABORT),
         ("top-sales-by-city.g2", START),
         ("top-sales-by-city.g2", COMPLETE),
     ]
     assert backend.events[0].run.runId == OLD
     assert backend.events[0].run.facets["errorMessage"]["message"] == KILLED
-    assert OpenRuns(tmp_path).all() == []
+    assert open_runs(tmp_path) == 0
 
 
 def test_what_a_process_left_whose_name_is_not_taken_up_again_is_told_by_another_in_order(
     tmp_path: Path,
 ) -> None:
     """A slice of a replay, or a slot that is no more: its events are kept, and its run is not open for ever."""
-    gone = lineage(away := Backend(is_away=True), tmp_path / "slice")
+    gone = lineage(away := Backend(is_away=True), tmp_path, "slice")
     with gone.run(job("slice")):
         pass
     gone.close()
     assert away.events == []
-    OpenRuns(tmp_path / "slice").begin(OpenRun(OLD, "slice"))
+    killed(tmp_path, "slice", "slice")
 
-    heir = lineage(backend := Backend(awaited=ABORT), tmp_path / "worker", every_seconds=0.05)
+    heir = lineage(backend := Backend(awaited=ABORT), tmp_path, "worker", every_seconds=0.05)
     assert backend.came.wait(SECONDS)
     heir.close()
-    assert backend.said == [("slice", START), ("slice", COMPLETE), ("slice", ABORT)]
+    assert said(backend) == [("slice", START), ("slice", COMPLETE), ("slice", ABORT)]
     assert backend.events[-1].run.runId == OLD
-    assert OpenRuns(tmp_path / "slice").all() == []
+    assert open_runs(tmp_path, "slice") == 0
 
 
 def test_nobody_is_an_heir_of_who_lives(tmp_path: Path) -> None:
-    living = lineage(Backend(is_away=True), tmp_path / "sink")
+    living = lineage(Backend(is_away=True), tmp_path, "sink")
     # Dagster's runs share a folder, and one of them being over says nothing of the others.
-    shared = lineage(Backend(is_away=True), tmp_path / "dagster", is_alone=False)
-    OpenRuns(tmp_path / "killed").hold()
-    OpenRuns(tmp_path / "killed").begin(OpenRun(OLD, "killed"))
+    shared = lineage(Backend(is_away=True), tmp_path, "dagster", is_alone=False)
+    killed(tmp_path, "killed", "killed")
     with living.run(job("living")), shared.run(job("shared")):
-        heir = lineage(backend := Backend(awaited=ABORT), tmp_path / "worker", every_seconds=0.05)
+        wait_until(lambda: open_runs(tmp_path, "sink") + open_runs(tmp_path, "dagster") == 2, what="runs")
+        heir = lineage(backend := Backend(awaited=ABORT), tmp_path, "worker", every_seconds=0.05)
         assert backend.came.wait(SECONDS)
         heir.close()
-        assert backend.said == [("killed", ABORT)]
-        assert [len(OpenRuns(tmp_path / name).all()) for name in ("sink", "dagster")] == [1, 1]
+        assert said(backend) == [("killed", ABORT)]
+        assert [open_runs(tmp_path, name) for name in ("sink", "dagster")] == [1, 1]
     living.close()
     shared.close()
 
@@ -155,12 +156,5 @@ def test_nothing_is_told_of_a_run_behind_its_end(tmp_path: Path) -> None:
     with teller.run(job(), slow):
         assert asked.wait(SECONDS)
     teller.close()
-    states = [state for _, state in backend.said]
-    assert states[-1] == COMPLETE
-    assert RUNNING in states
-
-
-def test_a_note_that_was_cut_off_says_nothing(tmp_path: Path) -> None:
-    (tmp_path / "open").mkdir()
-    (tmp_path / "open" / f"{OLD}.json").write_text(json.dumps({"run_id": OLD})[:9])
-    assert OpenRuns(tmp_path).all() == []
+    assert backend.states[-1] == COMPLETE
+    assert RUNNING in backend.states

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
 
 import pytest
 import requests
 
 from lineage.emitter import START
-from lineage.outbox import EventRefused, restored
+from lineage.events import EventRefused, restored
 from lineage.transports import queues
 from observability.progress_report import ProgressReport
 from tests.support.lineage_events import JOBS, run_event
+from tests.support.marquez import Marquez
 
 TRANSFORMER = (
     "openlineage.client.transport.transform.transformers.job_namespace_replace_transformer."
@@ -23,36 +21,10 @@ TRANSFORMER = (
 )
 
 
-class Backend(HTTPServer):
-    """Answers every request with `status`, and keeps what it was given."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answering)
-        self.status = 201
-        self.given: list[dict[str, Any]] = []
-
-
-class Answering(BaseHTTPRequestHandler):
-    server: Backend
-
-    def do_POST(self) -> None:
-        self.server.given.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def backend() -> Iterator[Backend]:
-    with Backend() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+def backend() -> Iterator[Marquez]:
+    with Marquez() as server:
         yield server
-        server.shutdown()
-        thread.join(10)
 
 
 def settings(url: str) -> dict[str, dict[str, str]]:
@@ -73,12 +45,12 @@ def settings(url: str) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("where", ["alone", "in a composite", "behind a transformer"])
 def test_an_event_that_an_asynchronous_backend_does_not_take_is_kept(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch, where: str
+    backend: Marquez, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    for name, value in settings(f"http://127.0.0.1:{backend.server_port}")[where].items():
+    for name, value in settings(backend.url)[where].items():
         monkeypatch.setenv(name, value)
     (send,) = queues(None).values()
-    event = restored(run_event(JOBS[0], START, ProgressReport()))
+    event = restored(json.dumps(run_event(JOBS[0], START, ProgressReport())))
     # Nobody is there, as far as this answer goes; the library does not ask again by itself.
     backend.status = 404
     with pytest.raises(requests.HTTPError):
@@ -88,4 +60,4 @@ def test_an_event_that_an_asynchronous_backend_does_not_take_is_kept(
         send(event)
     backend.status = 201
     send(event)
-    assert [given["run"]["runId"] for given in backend.given] == [event.run.runId] * 3
+    assert [sent["run"]["runId"] for sent in backend.sent] == [event.run.runId] * 3

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from lineage.open_runs import OpenRun, OpenRuns
+from lineage.outbox import OpenRun, Outbox
 from observability.waits import WAITS
 from observer.collector import HELP, Observer
 from observer.probes import Inbox, Sample, kind_of, probe_lineage
@@ -101,14 +101,18 @@ def test_row_12_a_file_that_is_written_to_all_the_time_grows_old(
 
 def test_events_that_wait_are_counted_by_process_and_backend(tmp_path: Path) -> None:
     assert list(probe_lineage(tmp_path / "nobody-has-told-yet")) == []
-    (tmp_path / "dagster" / "http").mkdir(parents=True)
-    (tmp_path / "sink" / "kafka").mkdir(parents=True)
-    OpenRuns(tmp_path / "sink").begin(OpenRun("of-a-run", "a job"))
-    (tmp_path / "sink" / "lock").write_text("")
-    for name in ("1.START.json", "2.COMPLETE.json", "3.COMPLETE.json.part", "sending.lock"):
-        (tmp_path / "dagster" / "http" / name).write_text("{}")
-    found = {(one.labels["outbox"], one.labels["lane"]): one.value for one in probe_lineage(tmp_path)}
-    assert found == {("dagster", "http"): 2, ("sink", "kafka"): 0}
+    dagster, sink = Outbox(tmp_path, "dagster", is_alone=False), Outbox(tmp_path, "sink")
+    dagster.add_lane("http")
+    sink.add_lane("kafka")
+    sink.begin(OpenRun("of-a-run", "a job"))
+    for state in ("START", "COMPLETE"):
+        dagster.put("http", state, "{}")
+    # While processes have it open, and after the last one has closed it.
+    for closing in (dagster, sink, None):
+        found = {(one.labels["outbox"], one.labels["lane"]): one.value for one in probe_lineage(tmp_path)}
+        assert found == {("dagster", "http"): 2, ("sink", "kafka"): 0}
+        if closing is not None:
+            closing.close()
 
 
 @pytest.mark.parametrize(
