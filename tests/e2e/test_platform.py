@@ -267,9 +267,9 @@ def test_a_backfill_is_one_replay_and_its_link_promotes_it(platform: Platform) -
 
 
 def test_status_says_that_every_process_is_ready(platform: Platform) -> None:
-    found = platform.status()
-    assert found["up"]
-    assert {row["state"] for row in found["processes"]} == {"ready"}
+    # A worker that a test before this one killed may still be on its way.
+    until(lambda: platform.status()["up"], 60, "every process ready")
+    assert {row["state"] for row in platform.status()["processes"]} == {"ready"}
 
 
 def test_logs_are_there_by_name(platform: Platform) -> None:
