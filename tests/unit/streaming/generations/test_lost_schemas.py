@@ -11,7 +11,7 @@ import pytest
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from kafka_client.registry import Codec, Reader, Registry, header
-from kafka_client.writer_schemas import LostSchema, Undecodable, UnknownSchema
+from kafka_client.writer_schemas import LostSchema, Undecodable
 from streaming.engine.blocks import zigzag
 from streaming.engine.decoding import Decoder
 from streaming.generations.lost_schemas import _meaning
@@ -134,10 +134,6 @@ def test_row_23_a_single_value_of_ours_is_never_taken_for_somebody_elses(name: s
     with pytest.raises(Undecodable) as raised:
         codec.decode(header(LOST) + value[5:-1])
     assert not isinstance(raised.value, LostSchema)
-
-
-def test_an_unknown_id_says_so() -> None:
-    assert str(UnknownSchema(3)) == "schema id 3 is unknown to the registry"
 
 
 def test_row_23_a_registry_may_leave_out_a_namespace() -> None:
