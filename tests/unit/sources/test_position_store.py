@@ -24,13 +24,9 @@ AT = datetime(2026, 11, 2, 12, tzinfo=UTC)
 def test_every_outcome_is_0_before_there_was_a_transaction() -> None:
     settings = KafkaSettings(kafka_bootstrap="127.0.0.1:1", schema_registry_url="http://127.0.0.1:1")
     PositionStore(settings, "till", "sources.till", SOURCE_POSITIONS, SALES_EVENTS)
-    counted = {
-        outcome: REGISTRY.get_sample_value(
-            "electrored_transactions_total", {"flow": "till", "outcome": outcome}
-        )
-        for outcome in ("committed", "fenced", "refused", "unknown")
-    }
-    assert counted == dict.fromkeys(counted, 0.0)
+    for outcome in ("committed", "fenced", "refused", "unknown"):
+        labels = {"flow": "till", "outcome": outcome}
+        assert REGISTRY.get_sample_value("electrored_transactions_total", labels) == 0.0
 
 
 @given(st.integers(-(1 << 63), (1 << 63) - 1), st.binary(max_size=4))
