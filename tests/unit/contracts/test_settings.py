@@ -17,10 +17,8 @@ def test_every_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(SystemExit) as ended:
         from_environment(KafkaSettings)
     lines = str(ended.value).splitlines()
-    assert [line.split(":")[1].strip() for line in lines] == [
-        "ELECTRORED_KAFKA_BOOTSTRAP",
-        "ELECTRORED_SCHEMA_REGISTRY_URL",
-    ]
+    missing = ["ELECTRORED_KAFKA_BOOTSTRAP", "ELECTRORED_SCHEMA_REGISTRY_URL"]
+    assert [line.split(":")[1].strip() for line in lines] == missing
 
 
 def test_a_wrong_value_is_named_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:

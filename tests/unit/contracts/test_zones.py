@@ -56,20 +56,14 @@ def test_row_31_the_days_of_all_zones_sum_to_the_whole(monkeypatch: pytest.Monke
                 if day.start == day.end:
                     left_out[name, (turn + DAY * number).isoformat()] = day
                     continue
-                begins, last = (
-                    day.start.astimezone(zone),
-                    (day.end - timedelta(microseconds=1)).astimezone(zone),
-                )
+                begins = day.start.astimezone(zone)
+                last = (day.end - timedelta(microseconds=1)).astimezone(zone)
                 assert begins.date() == turn + DAY * number, (name, turn)
                 # Clocks that go back over midnight show the day before again, for a moment of this window.
                 assert last.date() in (begins.date(), begins.date() + DAY), (name, turn)
-    assert {place for place in left_out if place[1] > "1970"} >= {
-        ("Pacific/Apia", "2011-12-30"),
-        ("Pacific/Fakaofo", "2011-12-30"),
-    }
-    assert left_out["Pacific/Apia", "2011-12-30"] == Window(
-        datetime(2011, 12, 30, 10, tzinfo=UTC), datetime(2011, 12, 30, 10, tzinfo=UTC)
-    )
+    assert {zone for zone, day in left_out if day == "2011-12-30"} >= {"Pacific/Apia", "Pacific/Fakaofo"}
+    skip = datetime(2011, 12, 30, 10, tzinfo=UTC)
+    assert left_out["Pacific/Apia", "2011-12-30"] == Window(skip, skip)
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Apia", "America/Sao_Paulo", "Africa/Casablanca", "Asia/Tehran"])
