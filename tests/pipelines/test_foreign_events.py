@@ -18,17 +18,8 @@ from tests.support.events import sale_event
 
 # The last two are the first microseconds outside of the years 1 to 9999.
 EDGES = [
-    0,
-    1,
-    -1,
-    2**31,
-    -(2**31),
-    2**53,
-    2**63 - 1,
-    -(2**63),
-    253_402_300_800_000_000,
-    -62_135_596_800_000_001,
-]
+    0, 1, -1, 2**31, -(2**31), 2**53, 2**63 - 1, -(2**63), 253_402_300_800_000_000, -62_135_596_800_000_001,
+]  # fmt: skip
 LONGS = st.sampled_from(EDGES) | st.integers(-(2**63), 2**63 - 1)
 TEXTS = st.sampled_from(["", "\0", "SALE", "REVERSAL", "EUR", "postgres", "\u202e", "x" * 300]) | st.text(
     max_size=4

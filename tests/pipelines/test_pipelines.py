@@ -96,7 +96,7 @@ def test_an_undecodable_event_is_a_dead_letter_and_the_rest_goes_on() -> None:
     assert only(driver)["sales_count"] == 2
 
 
-def test_a_dead_letter_has_one_key_whoever_reads_the_log() -> None:
+def test_a_dead_letter_has_one_key_in_every_pipeline() -> None:
     keys = set()
     for pipeline in (CITY, SALESMAN):
         driver = driver_of(pipeline, input_partitions=1)
@@ -115,7 +115,7 @@ def test_a_watermark_travels_behind_what_it_covers_and_is_the_minimum() -> None:
     driver = city_driver(input_partitions=2, state_partitions=2)
     driver.watermark(0, NOON)
     driver.run()
-    assert driver.watermarks() == {}, "one input has not been heard of"
+    assert driver.watermarks() == {}, "one input has no watermark yet"
     driver.watermark(1, NOON + timedelta(seconds=1))
     driver.run()
     assert driver.watermarks() == {0: NOON, 1: NOON}

@@ -90,10 +90,10 @@ def test_late_facts_are_counted_told_and_depend_on_the_event_alone(
     parameters = parameters_of(pipeline, "Europe/Berlin")
     driver = worked(pipeline, parameters, events, seed)
     expected = oracle(pipeline, parameters, events)
-    told = driver.late_events()
-    assert len(told) == sum(total["late_count"] for total in expected.values())
-    assert sum(driver.progress(p).late for p in range(driver.log.partitions)) == len(told)
-    for record in told:
+    late = driver.late_events()
+    assert len(late) == sum(total["late_count"] for total in expected.values())
+    assert sum(driver.progress(p).late for p in range(driver.log.partitions)) == len(late)
+    for record in late:
         event = driver.event_codec.decode(record["event"])
         assert event["recorded_at"] >= record["window_end"] + parameters.grace
         assert record["window_start"] <= event["sold_at"] < record["window_end"]

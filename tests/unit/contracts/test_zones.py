@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from datetime import UTC, date, datetime, timedelta
 from importlib import resources
 from itertools import pairwise
@@ -20,6 +19,7 @@ from contracts.calendar import LAST_DAY, MOST_GRACE, Calendar, Window, checked_g
 from contracts.settings import WindowSettings
 from contracts.zones import ZoneRules, _of_machine, known_zone
 from streaming.engine.windows import from_micros, to_micros
+from tests.support.python_process import run_python
 
 DAY = timedelta(days=1)
 
@@ -124,14 +124,7 @@ print(json.dumps({
 
 def on_machine(zones: Path, made: str = "") -> dict[str, object]:
     """What a process there makes of a generation with these rules."""
-    done = subprocess.run(
-        [sys.executable, "-c", _CODE],
-        input=made,
-        env={**os.environ, "PYTHONTZPATH": str(zones)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_python("-c", _CODE, input=made, env={**os.environ, "PYTHONTZPATH": str(zones)}, check=True)
     found: dict[str, object] = json.loads(done.stdout)
     return found
 

@@ -46,7 +46,7 @@ def test_the_boxes_of_the_seed_are_on_their_ports() -> None:
     }  # fmt: skip
 
 
-def test_dagster_logs_as_the_image_says() -> None:
+def test_dagster_logs_as_the_image_does() -> None:
     assert "ELECTRORED_LOG_FORMAT=json" in (ROOT / "Dockerfile").read_text()
     for name in ("dagster-code", "dagster-daemon", "dagster-web"):
         assert SERVICES[name]["command"][-2:] == ["--log-format", "json"], name
@@ -78,7 +78,7 @@ def test_the_image_is_called_by_the_version_unless_another_tag_is_given() -> Non
     assert {service["image"] for service in OURS.values()} == {f"electrored:${{ELECTRORED_TAG:-{version}}}"}
 
 
-# Images that name a user of their own, so that nothing has to be said here.
+# Images that name a user of their own, so that none is named here.
 NOT_ROOT = {
     "apicurio/apicurio-registry": "1001",
     "prom/prometheus": "nobody",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +26,7 @@ from electrored_dagster.metadata import (
 from kafka_client.errors import ElectroRedError, Fenced, Refused, Retriable
 from sources.csv.results import Counts, FileResult, Taking
 from sources.soap.poll import Result
+from tests.support.python_process import run_python
 
 SOAP = {"WSDL": "http://127.0.0.1/payments", "USERNAME": "me", "PASSWORD": "mine"}
 
@@ -121,7 +120,7 @@ def test_a_file_that_waits_for_long_is_reported_once(
     assert inbox.look()[0] == [("oldest_waiting_file", True)]
 
 
-def test_row_13_names_that_are_not_recognised_are_told_when_they_change(
+def test_row_13_names_that_are_not_recognised_are_reported_when_they_change(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))
@@ -155,7 +154,7 @@ def test_row_17_the_worst_file_decides() -> None:
     assert reject_rate(Taking((good, few, empty), good.counts + few.counts, 0.1)).passed
 
 
-def test_row_14_files_of_one_time_that_disagree_are_told() -> None:
+def test_row_14_files_of_one_time_that_disagree_fail_the_check() -> None:
     file = FileResult("sales_10.csv", "taken", disagrees={"sales_9.csv": 1})
     check = files_agree(Taking((file,), Counts(), 0.1))
     assert not check.passed
@@ -205,11 +204,11 @@ def test_money_is_shown_exactly() -> None:
     assert metadata["amount"].value == {"EUR": "0.1000"}
 
 
-def test_a_look_needs_neither_pandas_nor_a_soap_client() -> None:
+def test_the_code_server_needs_neither_pandas_nor_a_soap_client() -> None:
     """The code server lives for ever: what only runs need is imported by runs."""
     code = (
         "import sys; from electrored_dagster.definitions import definitions; definitions(); "
         "print([name for name in ('pandas', 'polars', 'zeep') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_python("-c", code, check=True)
     assert done.stdout.strip().endswith("[]")

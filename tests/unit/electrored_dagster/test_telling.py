@@ -49,9 +49,13 @@ def emitted(folder: Path) -> Iterator[tuple[LineageEmitter, list[Any]]]:
 @pytest.fixture
 def delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of delivered events."""
-    for name, value in {"TYPE": "file", "LOG_FILE_PATH": str(tmp_path / "told"), "APPEND": "true"}.items():
+    for name, value in {
+        "TYPE": "file",
+        "LOG_FILE_PATH": str(tmp_path / "delivered"),
+        "APPEND": "true",
+    }.items():
         monkeypatch.setenv(f"OPENLINEAGE__TRANSPORT__{name}", value)
-    return tmp_path / "told"
+    return tmp_path / "delivered"
 
 
 @dg.asset(key=CSV_SALES.key, check_specs=[dg.AssetCheckSpec("reject_rate", asset=CSV_SALES.key)])
@@ -151,18 +155,10 @@ def scheduled(instance: dg.DagsterInstance, name: str, now: datetime, until: dat
         (location,) = workspace.create_request_context().code_locations
         (repository,) = location.get_repositories().values()
         launch_scheduled_runs_for_schedule(
-            workspace,
-            log,
-            repository.get_schedule(name),
-            state,
-            until,
-            max_catchup_runs=1,
-            max_tick_retries=0,
-            tick_retention_settings={},
-            schedule_debug_crash_flags=None,
-            submit_threadpool_executor=None,
-            in_memory_last_iteration_timestamp=None,
-        )
+            workspace, log, repository.get_schedule(name), state, until,
+            max_catchup_runs=1, max_tick_retries=0, tick_retention_settings={}, schedule_debug_crash_flags=None,
+            submit_threadpool_executor=None, in_memory_last_iteration_timestamp=None,
+        )  # fmt: skip
     (run,) = instance.get_runs()
     return run
 

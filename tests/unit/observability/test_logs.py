@@ -6,8 +6,6 @@ import io
 import json
 import logging
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -19,6 +17,7 @@ from pydantic_settings import BaseSettings
 from contracts import settings
 from contracts.settings import LogSettings
 from observability import logs
+from tests.support.python_process import run_python
 
 URL = "postgresql+psycopg2://electrored_capture:s3cr3t-pa@ss@127.0.0.1:5432/sales"
 
@@ -253,8 +252,6 @@ def test_a_process_that_never_configures_masks_too() -> None:
         "from observability import logs; "
         "logs.get('x').warning('x', url='postgresql://u:s3cr3t@h/d', password='s3cr3t')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = run_python("-c", code, check=True)
     assert "postgresql://u:***@h/d" in done.stdout + done.stderr
     assert "s3cr3t" not in done.stdout + done.stderr

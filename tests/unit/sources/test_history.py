@@ -63,7 +63,7 @@ def test_row_1_another_history_below_the_position_is_refused(shown: str, behind:
 @pytest.mark.parametrize(
     ("last", "confirmed", "shown"),
     [
-        # As after a crash of the server: the slot was confirmed less than capture knows.
+        # As after a crash of the server: the slot was confirmed less than capture has.
         (LAST, 20, [*transaction(30, xid=8), *SAME, *transaction(60, relid=9)]),
         (LAST, 40, SAME),
         (LAST, 41, transaction(60, relid=9)),

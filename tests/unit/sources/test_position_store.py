@@ -43,7 +43,7 @@ class _Schemas:
         return load("payment_confirmation") if schema_id == 3 else "string"
 
 
-def test_row_21_seqs_are_those_of_the_sources_own_events_whoever_else_writes() -> None:
+def test_row_21_seqs_are_those_of_the_sources_own_events_though_others_write_too() -> None:
     now, older, foreign = (Codec(_Schemas(), n, load("payment_confirmation")) for n in (7, 3, 9))
     event = confirmation(amount=Decimal("1.0000"), confirmed_at=AT, recorded_at=AT)
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from stack.layout import FORMAT
+from tests.support.python_process import run_python
 
 CLEAN = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
 def _electrored(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "stack.cli", *arguments]
-    return subprocess.run(command, env=CLEAN | variables, capture_output=True, text=True, timeout=60)
+    return run_python("-m", "stack.cli", *arguments, env=CLEAN | variables)
 
 
 @pytest.mark.parametrize("command", ["status", "env", "down", "reset"])
@@ -85,10 +84,8 @@ def test_what_is_printed_may_be_evaluated_by_a_shell(tmp_path: Path) -> None:
     url = "postgresql+psycopg2://a:b@results.example/results?application_name=mine&sslmode=verify-full"
     (tmp_path / "stack.json").write_text(json.dumps({"format": FORMAT, "given": {"results_db_url": url}}))
     done = _electrored("env", "--state-dir", str(tmp_path))
-    asked = subprocess.run(
-        ["sh", "-c", 'eval "$1"; printf %s "$ELECTRORED_RESULTS_DB_URL"', "sh", done.stdout],
-        capture_output=True,
-        text=True,
-        timeout=10,
+    script = 'eval "$1"; printf %s "$ELECTRORED_RESULTS_DB_URL"'
+    printed = subprocess.run(
+        ["sh", "-c", script, "sh", done.stdout], capture_output=True, text=True, timeout=10
     )
-    assert asked.stdout == url, done.stdout
+    assert printed.stdout == url, done.stdout

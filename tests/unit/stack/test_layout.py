@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stack.errors import StackError
-from stack.layout import LONGEST_SOCKET_PATH, Layout, Options
+from stack.layout import FORMAT, LONGEST_SOCKET_PATH, Layout, Options
 from stack.secrets import passwords
 
 
@@ -22,6 +22,13 @@ def test_options_are_read_back_as_they_were_noted(tmp_path: Path) -> None:
 
 def test_a_new_folder_has_no_options(tmp_path: Path) -> None:
     assert Layout(tmp_path / "new").options() is None
+
+
+def test_state_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.record.write_text(f'{{"format": {FORMAT + 1}, "something": "of then"}}')
+    with pytest.raises(StackError, match="written by a newer version"):
+        layout.options()
 
 
 def test_only_one_command_works_on_a_folder(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_row_22_a_registry_that_is_away_is_no_fault_of_a_value() -> None:
         Decoder(SCHEMA, COLUMNS, away).decode(own_values())
 
 
-def test_row_22_of_ids_that_nobody_knows_each_is_asked_for_once_a_poll() -> None:
+def test_row_22_each_unknown_id_is_asked_for_once_a_poll() -> None:
     asked: list[int] = []
 
     def nothing(schema_id: int) -> None:

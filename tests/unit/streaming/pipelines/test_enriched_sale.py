@@ -16,8 +16,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TEN = Decimal("10.0000")
 
 
-def paid(amount: str = "10", currency: str = "EUR", said: str = "CONFIRMED") -> dict[str, Any]:
-    return {"amount": Decimal(amount), "currency": currency, "status": said}
+def paid(amount: str = "10", currency: str = "EUR", status: str = "CONFIRMED") -> dict[str, Any]:
+    return {"amount": Decimal(amount), "currency": currency, "status": status}
 
 
 @pytest.mark.parametrize(
@@ -30,10 +30,10 @@ def paid(amount: str = "10", currency: str = "EUR", said: str = "CONFIRMED") -> 
         ([paid(), paid()], "AMOUNT_MISMATCH"),
         ([paid(currency="USD")], "AMOUNT_MISMATCH"),
         ([paid("5"), paid("5", "USD")], "AMOUNT_MISMATCH"),
-        ([paid(said="REFUNDED")], "REFUNDED"),
+        ([paid(status="REFUNDED")], "REFUNDED"),
         ([paid("3", "USD", "REFUNDED")], "REFUNDED"),
-        ([paid(said="REFUNDED"), paid()], "CONFIRMED"),
-        ([paid(said="REFUNDED"), paid("9")], "AMOUNT_MISMATCH"),
+        ([paid(status="REFUNDED"), paid()], "CONFIRMED"),
+        ([paid(status="REFUNDED"), paid("9")], "AMOUNT_MISMATCH"),
     ],
     ids=str,
 )
