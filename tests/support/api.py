@@ -75,7 +75,7 @@ class ApiResults:
 
     def salesman(self, who: str, total: str, country: str = "DE", currency: str = "EUR", **more: Any) -> None:
         names = {"salesman_id": who, "salesman_name": f"Name of {who}"}
-        group = results.window_total(total, days=30, country=country, currency=currency, **names)
+        group = results.window_total(total, days=30, country=country, currency=currency) | names
         self._apply(SALESMAN, salesman_totals, ROW | group | more)
 
     def sale(self, sale_id: str, amount: str = "10.0000", **more: Any) -> None:

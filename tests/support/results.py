@@ -161,12 +161,12 @@ def city(
 ) -> Result:
     late_facts = {"late_count": int(Decimal(late) != 0), "late_amount": Decimal(late)}
     start = DAY + timedelta(days=day)
-    return window_total(total, start, city=name, currency=currency, sales_count=count, **late_facts)
+    return window_total(total, start, city=name, currency=currency, sales_count=count) | late_facts
 
 
 def salesman(who: str, total: str, *, country: str = "DE", name: str = "Ada", count: int = 1) -> Result:
     names = {"salesman_id": who, "salesman_name": name}
-    return window_total(total, days=30, country=country, sales_count=count, **names)
+    return window_total(total, days=30, country=country, sales_count=count) | names
 
 
 def sale(sale_id: str, amount: str, *, source: str = "postgres", count: int = 1, **more: Any) -> Result:

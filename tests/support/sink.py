@@ -67,12 +67,9 @@ class GenerationFixture:
         return self.followed.topic
 
     def total(self, city: str, total: str, count: int = 1, late: int = 0, **more: Any) -> dict[str, Any]:
-        late_facts = {"late_count": late, "late_amount": Decimal(late)}
         restated_at = DAY + timedelta(days=2) if late else None
-        return (
-            results.window_total(total, city=city, sales_count=count, restated_at=restated_at, **late_facts)
-            | more
-        )
+        late_facts = {"late_count": late, "late_amount": Decimal(late), "restated_at": restated_at}
+        return results.window_total(total, city=city, sales_count=count) | late_facts | more
 
     def write(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def _platform(folder: Path, options: Options | None = None, **settings: str) -> 
     return Platform(Layout(folder), options or Options(), StackSettings.model_validate(settings))
 
 
-def _environments(platform: Platform) -> dict[str, dict[str, str]]:
+def _environments(platform: Platform) -> dict[str, Mapping[str, str]]:
     return {program.name: program.environment for program in platform.all()}
 
 

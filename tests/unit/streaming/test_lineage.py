@@ -132,7 +132,8 @@ def test_two_transformations_come_to_those_of_the_specification_s_own_integratio
     earlier: Transformation, later: Transformation
 ) -> None:
     found = view_columns._through(later, earlier)
-    indirect = [one for one in (later, earlier) if one.value[0] == "INDIRECT"]
+    kinds: dict[Transformation, str] = {one: one.value[0] for one in Transformation}
+    indirect = [one for one in (later, earlier) if kinds[one] == "INDIRECT"]
     if indirect:
         assert found == indirect[0]
     else:
