@@ -22,7 +22,7 @@ PARTITIONS, REPLAYS = 4, 20
 
 
 def replay(pipeline: Any, seed: int) -> tuple[str, list[str], list[tuple[int, int, int, int]]]:
-    """The hash of the totals, what was refused, and what was counted; cut and killed as the seed says."""
+    """The hash of the totals, what was refused, and what was counted; cut and killed by the seed."""
     chance = random.Random(seed)
     parameters = Parameters("Europe/Berlin", HOUR, pipeline.calendar)
     driver = Driver(pipeline, parameters, input_partitions=PARTITIONS, workers=chance.randrange(1, 5))

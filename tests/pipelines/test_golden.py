@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from streaming.engine.pipeline import Parameters
 from streaming.pipelines import PIPELINES
 from streaming.testing import Driver, canonical
+from tests.support.drivers import driver_of
+from tests.support.events import confirmation, sale_event
 from tests.support.histories import CITIES, Source
 
 GOLDEN = {
@@ -42,17 +43,12 @@ def fixed_log(driver: Driver) -> None:
         sold_at = start + timedelta(seconds=choose.randrange(90 * 86_400))
         country, city = choose.choice(CITIES)
         row = {
-            "sale_id": f"sale-{number}",
-            "sold_at": sold_at,
-            "country": country,
-            "city": city if number % 50 else "",
-            "salesman_id": f"s{choose.randrange(9)}",
-            "salesman_name": choose.choice(["Ada", "Bo"]),
-            "product": "tv",
-            "quantity": 1,
-            "amount": Decimal(choose.randrange(-(10**9), 10**12)).scaleb(-4),
+            "sale_id": f"sale-{number}", "sold_at": sold_at,
+            "country": country, "city": city if number % 50 else "",
+            "salesman_id": f"s{choose.randrange(9)}", "salesman_name": choose.choice(["Ada", "Bo"]),
+            "product": "tv", "quantity": 1, "amount": Decimal(choose.randrange(-(10**9), 10**12)).scaleb(-4),
             "currency": choose.choice(["EUR", "USD"]),
-        }
+        }  # fmt: skip
         recorded_at = sold_at + timedelta(hours=choose.choice([0, 0, 0, 30]))
         events = [source.event(row, "SALE", recorded_at)]
         if number % 7 == 0:
@@ -65,50 +61,39 @@ def fixed_log(driver: Driver) -> None:
             driver.log.append(number % 4, b"poison", b"\x00\x00\x00\x00\x01poison")
         if len(driver.logs) > 1 and number % 3:
             # Of its own numbers, so that what was chosen above stays what it was.
-            driver.event(confirmation(number, row, recorded_at), number=1)
+            driver.event(payment(number, row, recorded_at), number=1)
 
 
-def confirmation(number: int, row: dict[str, Any], recorded_at: datetime) -> dict[str, Any]:
-    """Most are right, some come twice, some differ, some give back."""
-    return {
-        "source": "soap",
-        "seq": number,
-        "payment_id": f"p{number - number % 5 // 4}",
-        "sale_id": row["sale_id"],
-        "amount": row["amount"] + (1 if number % 13 == 0 else 0),
-        "currency": row["currency"],
-        "status": "REFUNDED" if number % 11 == 0 else "CONFIRMED",
-        "confirmed_at": row["sold_at"] + timedelta(minutes=number),
-        "recorded_at": recorded_at + timedelta(hours=1),
-    }
+def payment(number: int, row: dict[str, Any], recorded_at: datetime) -> dict[str, Any]:
+    """Most are right, some come twice, some differ, some are refunds."""
+    return confirmation(
+        number,
+        payment_id=f"p{number - number % 5 // 4}",
+        sale_id=row["sale_id"],
+        amount=row["amount"] + (1 if number % 13 == 0 else 0),
+        currency=row["currency"],
+        status="REFUNDED" if number % 11 == 0 else "CONFIRMED",
+        confirmed_at=row["sold_at"] + timedelta(minutes=number),
+        recorded_at=recorded_at + timedelta(hours=1),
+    )
 
 
 def odd_texts(driver: Driver) -> None:
     """What versions since the second read as one, or refuse."""
-    source = Source("csv")
     at = datetime(2026, 2, 1, tzinfo=UTC)
-    for number, text in enumerate(
-        ["Köln", "Ko\u0308ln ", "K\u200böln", "\xa0Köln", "K\töln", "\u3164", "می\u200cخ"]
-    ):
-        row = {
-            "sale_id": f"odd-{text}",
-            "sold_at": at,
-            "country": "DE ",
-            "city": text,
-            "salesman_id": text,
-            "salesman_name": text,
-            "product": text,
-            "quantity": 1,
-            "amount": Decimal(number).scaleb(-4),
-            "currency": "EUR",
-        }
-        driver.event(source.event(row, "SALE", at))
+    odd = ["Köln", "Ko\u0308ln ", "K\u200böln", "\xa0Köln", "K\töln", "\u3164", "می\u200cخ"]
+    for number, text in enumerate(odd):
+        texts = dict.fromkeys(("city", "salesman_id", "salesman_name", "product"), text)
+        facts = {"source": "csv", "country": "DE ", "sold_at": at, "recorded_at": at}
+        driver.event(
+            sale_event(number, sale_id=f"odd-{text}", amount=Decimal(number).scaleb(-4), **facts, **texts)
+        )
 
 
 @pytest.mark.parametrize("version", list(GOLDEN), ids=str)
 def test_a_version_answers_as_it_always_did(version: tuple[str, int]) -> None:
     pipeline = PIPELINES[version]
-    driver = Driver(pipeline, Parameters("UTC", timedelta(hours=1), pipeline.calendar or "1-day"))
+    driver = driver_of(pipeline)
     fixed_log(driver)
     if pipeline.version > 1:
         odd_texts(driver)

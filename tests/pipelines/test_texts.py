@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,17 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts import texts
-from streaming.engine.pipeline import Parameters
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.pipelines.normal_texts import FEW, NormalTexts
 from streaming.testing import Driver
-from tests.support.events import confirmation
-from tests.support.histories import NOON, Source
+from tests.support.drivers import driver_of
+from tests.support.events import NOON, confirmation, sale_event
+from tests.support.histories import Source
 
-SALE = {
-    "sale_id": "a", "sold_at": NOON, "country": "DE", "city": "Berlin", "salesman_id": "s1", "salesman_name": "Ada",
-    "product": "tv", "quantity": 1, "amount": Decimal("10.0000"), "currency": "EUR",
-}  # fmt: skip
+SALE = sale_event(sale_id="a")
 
 
 def test_a_new_generation_reads_texts_by_the_rule() -> None:
@@ -33,8 +29,7 @@ def test_a_new_generation_reads_texts_by_the_rule() -> None:
 
 
 def driver(name: str, version: int | None = None) -> Driver:
-    pipeline = PIPELINES[name, version or CURRENT[name]]
-    return Driver(pipeline, Parameters("UTC", timedelta(hours=1), pipeline.calendar or "1-day"))
+    return driver_of(PIPELINES[name, version or CURRENT[name]])
 
 
 def run(made: Driver, *changes: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -49,11 +44,8 @@ def run(made: Driver, *changes: tuple[str, dict[str, Any]]) -> list[dict[str, An
 @pytest.mark.parametrize("name", ["top-sales-by-city", "top-salesman-by-country"])
 def test_row_5_what_was_written_with_blanks_is_taken_back_without_them(name: str) -> None:
     padded = {"city": "Berlin   ", "country": "DE ", "salesman_id": "s1  ", "salesman_name": "Ada  "}
-    changes: list[tuple[str, dict[str, Any]]] = [
-        ("SALE", padded),
-        ("SALE", {"sale_id": "b"}),
-        ("REVERSAL", {}),
-    ]
+    changes: list[tuple[str, dict[str, Any]]]
+    changes = [("SALE", padded), ("SALE", {"sale_id": "b"}), ("REVERSAL", {})]
     (total,) = run(driver(name), *changes)
     assert (total["sales_count"], total["total"], total["country"]) == (1, Decimal("10.0000"), "DE")
     # Version 1 has a group that nothing will ever take back: hence a replay after the upgrade.
@@ -97,11 +89,12 @@ def test_row_15_what_cannot_be_seen_goes_to_the_dead_letters(name: str) -> None:
 )
 def test_a_column_is_read_as_each_text_is(found: list[str], times: int, is_name: bool) -> None:
     read = NormalTexts(("x",)) if is_name else NormalTexts((), ("x",))
-    expected: list[str | None] = []
-    for text in found:
+
+    def expected(text: str) -> str | None:
         try:
-            expected.append(texts.visible(text) if is_name else texts.description(text))
+            return texts.visible(text) if is_name else texts.description(text)
         except texts.Refused:
-            expected.append(None)
+            return None
+
     frame = pl.DataFrame({"x": found * times})
-    assert read(frame)["x"].to_list() == expected * times
+    assert read(frame)["x"].to_list() == [expected(text) for text in found] * times

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import datetime, timedelta
 from typing import Any
 
 from fastapi.testclient import TestClient
@@ -20,10 +19,13 @@ from contracts.tables import (
     sink_positions,
 )
 from tests.support import results
+from tests.support.generation_rows import generation_row, write_watermarks
 
-DAY = datetime(2026, 11, 22, tzinfo=UTC)
+DAY = results.DAY
 # What the API takes for the time of day; a test may turn it.
 NOON = DAY + timedelta(hours=12)
+# What the engine writes beside a group's total.
+ROW = {"generation": 1, "restated_at": None, "updated_at": DAY + timedelta(hours=1)}
 CITIES = "/api/v1/top-sales/by-city"
 SALESMEN = "/api/v1/top-salesmen/by-country"
 
@@ -43,23 +45,10 @@ class ApiResults:
         zone_rules: str | None = None,
         grace: float = 3600.0,
     ) -> None:
-        topic = f"{pipeline}.g{number}.state"
+        parameters = {"time_zone": time_zone, "grace_seconds": grace, "calendar": calendar}
+        row = generation_row(pipeline, number, "standby", 2, parameters=parameters, zone_rules=zone_rules)
         with self.engine.begin() as connection:
-            connection.execute(
-                insert(generations).values(
-                    pipeline=pipeline,
-                    number=number,
-                    version=1,
-                    state="standby",
-                    parameters={"time_zone": time_zone, "grace_seconds": grace, "calendar": calendar},
-                    zone_rules=zone_rules,
-                    topics={topic: {"id": "x", "partitions": 2}},
-                    start_offsets={},
-                    reason="a test",
-                    created_by="a test",
-                    created_at=DAY,
-                )
-            )
+            connection.execute(insert(generations).values(row))
 
     def promote(self, pipeline: str, number: int = 1) -> None:
         with self.engine.begin() as connection:
@@ -78,31 +67,16 @@ class ApiResults:
                 text("UPDATE generations SET apply_number = apply_number + 1 WHERE pipeline = :pipeline"),
                 {"pipeline": pipeline},
             )
-            for partition, watermark in enumerate(watermarks):
-                connection.execute(
-                    insert(sink_positions).values(
-                        pipeline=pipeline,
-                        generation=1,
-                        partition=partition,
-                        topic_id="x",
-                        next_offset=0,
-                        watermark=watermark,
-                    )
-                )
+            write_watermarks(connection, pipeline, 1, watermarks)
 
     def city(self, city: str, total: str, country: str = "DE", currency: str = "EUR", **more: Any) -> None:
-        values = _group(total) | {"country": country, "city": city, "currency": currency} | more
-        self._apply(CITY, city_totals, values)
+        group = results.window_total(total, city=city, country=country, currency=currency)
+        self._apply(CITY, city_totals, ROW | group | more)
 
     def salesman(self, who: str, total: str, country: str = "DE", currency: str = "EUR", **more: Any) -> None:
-        values = _group(total) | {
-            "window_end": DAY + timedelta(days=30),
-            "country": country,
-            "salesman_id": who,
-            "salesman_name": f"Name of {who}",
-            "currency": currency,
-        }
-        self._apply(SALESMAN, salesman_totals, values | more)
+        names = {"salesman_id": who, "salesman_name": f"Name of {who}"}
+        group = results.window_total(total, days=30, country=country, currency=currency) | names
+        self._apply(SALESMAN, salesman_totals, ROW | group | more)
 
     def sale(self, sale_id: str, amount: str = "10.0000", **more: Any) -> None:
         values = {"generation": 1, "updated_at": DAY + timedelta(hours=13)} | results.sale(sale_id, amount)
@@ -145,17 +119,3 @@ def problem(answer: Any, status: int) -> dict[str, Any]:
     assert body["title"]
     assert body["type"] == "about:blank"
     return body
-
-
-def _group(total: str) -> dict[str, Any]:
-    return {
-        "generation": 1,
-        "window_start": DAY,
-        "window_end": DAY + timedelta(days=1),
-        "total": Decimal(total),
-        "sales_count": 1,
-        "late_count": 0,
-        "late_amount": Decimal(0),
-        "restated_at": None,
-        "updated_at": DAY + timedelta(hours=1),
-    }

@@ -16,13 +16,8 @@ from streaming.engine.pipeline import Parameters, Pipeline
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CITIES = [
-    ("DE", "Berlin"),
-    ("DE", "Köln | Mitte"),
-    ("FR", "Paris"),
-    ("FR", "Berlin"),
-    ("US", "A\\|B"),
-    ("US", "A|B"),
-]
+    ("DE", "Berlin"), ("DE", "Köln | Mitte"), ("FR", "Paris"), ("FR", "Berlin"), ("US", "A\\|B"), ("US", "A|B"),
+]  # fmt: skip
 MOMENTS = st.integers(-40 * 86_400_000_000, 40 * 86_400_000_000).map(
     lambda us: NOON + timedelta(microseconds=us)
 )
@@ -39,15 +34,12 @@ class Source:
 
     def event(self, row: Mapping[str, Any], operation: str, recorded_at: datetime) -> dict[str, Any]:
         sign = 1 if operation == "SALE" else -1
-        event = {
-            **row,
-            "source": self.name,
-            "seq": self.next_seq,
-            "operation": operation,
-            "recorded_at": recorded_at,
+        facts = {
             "quantity": sign * row["quantity"],
             "amount": sign * row["amount"],
+            "recorded_at": recorded_at,
         }
+        event = {**row, **facts, "source": self.name, "seq": self.next_seq, "operation": operation}
         self.next_seq += 1
         return event
 

@@ -31,6 +31,7 @@ from streaming.pipelines.enriched_sales import V1
 from streaming.sink.postgres import StateSink
 from streaming.sink.publisher import Publisher
 from streaming.sink.targets import active, live
+from tests.support.events import confirmation, sale_event
 from tests.support.join_oracle import oracle, sale_facts
 from tests.support.kafka import committed_values
 from tests.support.pipeline_harness import worker_process
@@ -142,33 +143,20 @@ class JoinHarness:
         old = self._live.pop(sale_id, None)
         events = []
         if old is not None:
-            events.append(
-                old
-                | {
-                    "seq": self._next(old["source"]),
-                    "operation": "REVERSAL",
-                    "quantity": -1,
-                    "amount": -old["amount"],
-                }
-            )
+            changes = {"operation": "REVERSAL", "quantity": -1, "amount": -old["amount"]}
+            events.append(old | {"seq": self._next(old["source"])} | changes)
         if old is None or chance.random() < 0.6:
             source = old["source"] if old else chance.choice(["postgres", "csv"])
-            self._live[sale_id] = {
-                "source": source,
-                "seq": self._next(source),
-                "sale_id": sale_id,
-                "operation": "SALE",
-                "sold_at": START + timedelta(seconds=chance.randrange(86_400)),
-                "recorded_at": START,
-                "city": f"city-{chance.randrange(5)}",
-                "country": "DE",
-                "salesman_id": "m1",
-                "salesman_name": "Ada",
-                "product": "tv",
-                "quantity": 1,
-                "amount": Decimal(chance.choice([100_000, 200_000])).scaleb(-4),
-                "currency": chance.choice(["EUR", "EUR", "USD"]),
-            }
+            self._live[sale_id] = sale_event(
+                self._next(source),
+                source=source,
+                sale_id=sale_id,
+                sold_at=START + timedelta(seconds=chance.randrange(86_400)),
+                recorded_at=START,
+                city=f"city-{chance.randrange(5)}",
+                amount=Decimal(chance.choice([100_000, 200_000])).scaleb(-4),
+                currency=chance.choice(["EUR", "EUR", "USD"]),
+            )
             events.append(self._live[sale_id])
         return events
 
@@ -182,17 +170,15 @@ class JoinHarness:
             }
             return known | {"seq": self._next("soap")} | (given_back if chance.random() < 0.5 else {})
         seq = self._next("soap")
-        return {
-            "source": "soap",
-            "seq": seq,
-            "payment_id": f"p{seq}",
-            "sale_id": f"s{chance.randrange(3_000)}",
-            "amount": Decimal(chance.choice([100_000, 200_000])).scaleb(-4),
-            "currency": chance.choice(["EUR", "EUR", "USD"]),
-            "status": "CONFIRMED",
-            "confirmed_at": START + timedelta(seconds=chance.randrange(86_400)),
-            "recorded_at": START,
-        }
+        return confirmation(
+            seq,
+            payment_id=f"p{seq}",
+            sale_id=f"s{chance.randrange(3_000)}",
+            amount=Decimal(chance.choice([100_000, 200_000])).scaleb(-4),
+            currency=chance.choice(["EUR", "EUR", "USD"]),
+            confirmed_at=START + timedelta(seconds=chance.randrange(86_400)),
+            recorded_at=START,
+        )
 
     # -- what is
 

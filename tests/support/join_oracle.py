@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 
-def oracle(events: Iterable[Mapping[str, Any]], said: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def oracle(events: Iterable[Mapping[str, Any]], confirmations: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """By sale_id: the sales that stand in each source, the payments as last confirmed, and the status of each sale."""
     live: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for event in events:
@@ -17,7 +17,7 @@ def oracle(events: Iterable[Mapping[str, Any]], said: Iterable[Mapping[str, Any]
         else:
             del live[event["sale_id"]][event["source"]]
     paid: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for payment in sorted(said, key=lambda p: (p["confirmed_at"], p["seq"])):
+    for payment in sorted(confirmations, key=lambda p: (p["confirmed_at"], p["seq"])):
         paid[payment["sale_id"]][payment["payment_id"]] = payment
     answers = {}
     for sale_id, by_source in live.items():

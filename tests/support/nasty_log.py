@@ -27,17 +27,12 @@ def facts(chance: random.Random) -> list[dict[str, Any]]:
         sold_at = NOON + timedelta(minutes=chance.randrange(-60 * 24 * 40, 60 * 24 * 40))
         country, city = chance.choice(CITIES)
         row = {
-            "sale_id": f"{source.name}-{len(made)}",
-            "sold_at": sold_at,
-            "country": country,
-            "city": city if chance.random() > 0.02 else "",
-            "salesman_id": f"s{chance.randrange(5)}",
-            "salesman_name": chance.choice(["Ada", "Bo", "Ćiro"]),
-            "product": "tv",
-            "quantity": chance.randrange(1, 4),
-            "amount": Decimal(chance.randrange(1, 10**9)).scaleb(-4),
-            "currency": chance.choice(["EUR", "USD"]),
-        }
+            "sale_id": f"{source.name}-{len(made)}", "sold_at": sold_at,
+            "country": country, "city": city if chance.random() > 0.02 else "",
+            "salesman_id": f"s{chance.randrange(5)}", "salesman_name": chance.choice(["Ada", "Bo", "Ćiro"]),
+            "product": "tv", "quantity": chance.randrange(1, 4),
+            "amount": Decimal(chance.randrange(1, 10**9)).scaleb(-4), "currency": chance.choice(["EUR", "USD"]),
+        }  # fmt: skip
         recorded_at = sold_at + (timedelta(days=90) if chance.random() < 0.2 else HOUR / 60)
         made.append(source.event(row, "SALE", recorded_at))
         if chance.random() < 0.3:

@@ -62,18 +62,12 @@ def numeric(value: Decimal, scale: int = 4) -> bytes:
 
 def sale(sale_id: str = "a", amount: str | bytes | None = "1.5", **other: bytes | None) -> list[bytes | None]:
     """A row of the sales table in the order of COLUMNS."""
+    number = numeric(Decimal(amount)) if isinstance(amount, str) else amount
     row: dict[str, bytes | None] = {
-        "sale_id": sale_id.encode(),
-        "sold_at": timestamp(datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)),
-        "city": "Zürich".encode(),
-        "country": b"CH",
-        "salesman_id": b"s1",
-        "salesman_name": b"Anna",
-        "product": b"TV",
-        "quantity": struct.pack(">i", 2),
-        "amount": numeric(Decimal(amount)) if isinstance(amount, str) else amount,
-        "currency": b"CHF",
-    }
+        "sale_id": sale_id.encode(), "sold_at": timestamp(datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)),
+        "city": "Zürich".encode(), "country": b"CH", "salesman_id": b"s1", "salesman_name": b"Anna",
+        "product": b"TV", "quantity": struct.pack(">i", 2), "amount": number, "currency": b"CHF",
+    }  # fmt: skip
     return list((row | other).values())
 
 

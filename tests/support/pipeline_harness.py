@@ -35,6 +35,7 @@ from streaming.generations.schema_ids import keep
 from streaming.generations.worker import Worker
 from streaming.pipelines import CURRENT, PIPELINES
 from tests.support import threads
+from tests.support.events import sale_event
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,22 +128,19 @@ class PipelineHarness:
         sold_at = START + timedelta(minutes=chance.randrange(60 * 24 * 5))
         sign = -1 if chance.random() < 0.1 else 1
         self._next_seq += 1
-        return {
-            "source": "postgres",
-            "seq": self._next_seq,
-            "sale_id": f"s{chance.randrange(10**9)}",
-            "operation": "SALE" if sign > 0 else "REVERSAL",
-            "sold_at": sold_at,
-            "recorded_at": sold_at + timedelta(seconds=1),
-            "city": f"city-{chance.randrange(40)}",
-            "country": chance.choice(["DE", "FR", "US"]),
-            "salesman_id": f"m{chance.randrange(30)}",
-            "salesman_name": "N",
-            "product": "p",
-            "quantity": sign,
-            "amount": sign * Decimal(chance.randrange(1, 10**7)).scaleb(-4),
-            "currency": chance.choice(["EUR", "USD"]),
-        }
+        return sale_event(
+            self._next_seq,
+            sale_id=f"s{chance.randrange(10**9)}",
+            operation="SALE" if sign > 0 else "REVERSAL",
+            sold_at=sold_at,
+            recorded_at=sold_at + timedelta(seconds=1),
+            city=f"city-{chance.randrange(40)}",
+            country=chance.choice(["DE", "FR", "US"]),
+            salesman_id=f"m{chance.randrange(30)}",
+            quantity=sign,
+            amount=sign * Decimal(chance.randrange(1, 10**7)).scaleb(-4),
+            currency=chance.choice(["EUR", "USD"]),
+        )
 
     # -- what should be, and what is
 

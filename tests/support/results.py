@@ -15,12 +15,13 @@ from sqlalchemy.exc import IntegrityError
 
 from contracts.differences import Shape
 from contracts.settings import KafkaSettings
-from contracts.tables import active_generations, barriers, generations, metadata, sink_positions
+from contracts.tables import active_generations, barriers, generations, metadata
 from streaming.replay.difference import shape_of
 from streaming.replay.errors import Busy, NotInTime, RequestRefused
+from tests.support import generation_rows
+from tests.support.generation_rows import generation_row, write_watermarks
 
-DAY = datetime(2026, 11, 22, tzinfo=UTC)
-PARAMETERS = {"time_zone": "UTC", "grace_seconds": 3600.0, "calendar": "1-day"}
+DAY = generation_rows.DAY
 OPEN = ("requested", "targeted", "reached")
 Result = dict[str, Any]
 
@@ -101,26 +102,12 @@ class ResultsFixture:
         return shape_of(self.pipeline, 1)
 
     def generation(self, number: int, state: str, **more: Any) -> None:
-        values = {
-            "pipeline": self.pipeline,
-            "number": number,
-            "version": 1,
-            "state": state,
-            "parameters": PARAMETERS,
-            "topics": {f"{self.pipeline}.g{number}.state": {"id": "x", "partitions": 4}},
-            "start_offsets": {},
-            "reason": "a test",
-            "created_by": "a test",
-            "created_at": DAY,
-        }
         with self.engine.begin() as connection:
-            connection.execute(insert(generations).values(values | more))
+            row = generation_row(self.pipeline, number, state, **more)
+            connection.execute(insert(generations).values(row))
             if state == "active":
-                connection.execute(
-                    insert(active_generations).values(
-                        pipeline=self.pipeline, generation=number, promotion_number=1
-                    )
-                )
+                pointer = {"pipeline": self.pipeline, "generation": number, "promotion_number": 1}
+                connection.execute(insert(active_generations).values(pointer))
 
     def write(self, number: int, rows: Sequence[Result]) -> None:
         """Rows of a generation, each with what the engine notes beside the result."""
@@ -137,19 +124,9 @@ class ResultsFixture:
                 connection.execute(insert(table), [noted | row for row in rows])
 
     def reached(self, number: int, *watermarks: datetime | None) -> None:
-        """What the sink notes of a generation's partitions."""
+        """What the sink writes of a generation's partitions."""
         with self.engine.begin() as connection:
-            for partition, watermark in enumerate(watermarks):
-                connection.execute(
-                    insert(sink_positions).values(
-                        pipeline=self.pipeline,
-                        generation=number,
-                        partition=partition,
-                        topic_id="x",
-                        next_offset=0,
-                        watermark=watermark,
-                    )
-                )
+            write_watermarks(connection, self.pipeline, number, watermarks)
 
     def pointer(self) -> tuple[int, int]:
         with self.engine.connect() as connection:
@@ -171,52 +148,31 @@ class ResultsFixture:
             }
 
 
+def window_total(total: str, start: datetime = DAY, days: int = 1, **more: Any) -> Result:
+    """A group's total in one window."""
+    return {
+        "window_start": start, "window_end": start + timedelta(days=days), "country": "DE", "currency": "EUR",
+        "total": Decimal(total), "sales_count": 1, "late_count": 0, "late_amount": Decimal(0),
+    } | more  # fmt: skip
+
+
 def city(
     name: str, total: str, *, day: int = 0, currency: str = "EUR", count: int = 1, late: str = "0"
 ) -> Result:
-    return {
-        "window_start": DAY + timedelta(days=day),
-        "window_end": DAY + timedelta(days=day + 1),
-        "country": "DE",
-        "city": name,
-        "currency": currency,
-        "total": Decimal(total),
-        "sales_count": count,
-        "late_count": int(Decimal(late) != 0),
-        "late_amount": Decimal(late),
-    }
+    late_facts = {"late_count": int(Decimal(late) != 0), "late_amount": Decimal(late)}
+    start = DAY + timedelta(days=day)
+    return window_total(total, start, city=name, currency=currency, sales_count=count) | late_facts
 
 
 def salesman(who: str, total: str, *, country: str = "DE", name: str = "Ada", count: int = 1) -> Result:
-    return {
-        "window_start": DAY,
-        "window_end": DAY + timedelta(days=30),
-        "country": country,
-        "salesman_id": who,
-        "salesman_name": name,
-        "currency": "EUR",
-        "total": Decimal(total),
-        "sales_count": count,
-        "late_count": 0,
-        "late_amount": Decimal(0),
-    }
+    names = {"salesman_id": who, "salesman_name": name}
+    return window_total(total, days=30, country=country, sales_count=count) | names
 
 
 def sale(sale_id: str, amount: str, *, source: str = "postgres", count: int = 1, **more: Any) -> Result:
     return {
-        "sale_id": sale_id,
-        "source": source,
-        "currency": "EUR",
-        "sales_count": count,
-        "quantity": 1,
-        "amount": Decimal(amount),
-        "sold_at": DAY + timedelta(hours=12),
-        "country": "DE",
-        "city": "Berlin",
-        "salesman_id": "s1",
-        "salesman_name": "Ada",
-        "product": "tv",
-        "status": "PENDING",
-        "payments": [],
-        "ambiguous": False,
-    } | more
+        "sale_id": sale_id, "source": source, "currency": "EUR", "sales_count": count, "quantity": 1,
+        "amount": Decimal(amount), "sold_at": DAY + timedelta(hours=12), "country": "DE", "city": "Berlin",
+        "salesman_id": "s1", "salesman_name": "Ada", "product": "tv",
+        "status": "PENDING", "payments": [], "ambiguous": False,
+    } | more  # fmt: skip

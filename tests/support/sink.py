@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -28,10 +28,11 @@ from streaming.engine.pipeline import Pipeline
 from streaming.engine.windows import to_micros
 from streaming.sink.publisher import run
 from streaming.sink.targets import SinkTarget
+from tests.support import results
 from tests.support.threads import collecting
 from tests.support.waiting import wait_until
 
-DAY = datetime(2026, 11, 22, tzinfo=UTC)
+DAY = results.DAY
 TIMEOUT_SECONDS = 90.0
 
 
@@ -66,18 +67,9 @@ class GenerationFixture:
         return self.followed.topic
 
     def total(self, city: str, total: str, count: int = 1, late: int = 0, **more: Any) -> dict[str, Any]:
-        return {
-            "window_start": DAY,
-            "window_end": DAY + timedelta(days=1),
-            "country": "DE",
-            "city": city,
-            "currency": "EUR",
-            "total": Decimal(total),
-            "sales_count": count,
-            "late_count": late,
-            "late_amount": Decimal(late),
-            "restated_at": DAY + timedelta(days=2) if late else None,
-        } | more
+        restated_at = DAY + timedelta(days=2) if late else None
+        late_facts = {"late_count": late, "late_amount": Decimal(late), "restated_at": restated_at}
+        return results.window_total(total, city=city, sales_count=count) | late_facts | more
 
     def write(
         self,

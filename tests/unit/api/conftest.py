@@ -13,7 +13,7 @@ from contracts.settings import ApiSettings
 
 @pytest.fixture(scope="session")
 def bare() -> Iterator[TestClient]:
-    # Port 1 answers nobody.
+    # Port 1 never answers.
     settings = ApiSettings.model_validate({"results_db_url": "postgresql+psycopg2://nobody@127.0.0.1:1/none"})
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client

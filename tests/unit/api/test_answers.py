@@ -22,7 +22,7 @@ TAG = Version(1, 1, BEGUN).etag((TOP_SALES.pipeline, QUESTION))
 
 
 class Database:
-    """Stands for `Results`: says the version, and counts how often it had to compute."""
+    """Stands for `Results`: has the version, and counts its computations."""
 
     def __init__(self) -> None:
         self.now = Version(1, 1, BEGUN)
@@ -69,32 +69,18 @@ def answers(database: Database) -> Answers:
 def test_the_shape_is_the_documented_one(answers: Answers) -> None:
     response = answers.respond(TOP_SALES, QUESTION, None, TopSales)
     assert json.loads(bytes(response.body)) == {
-        "window": {
-            "start": "2026-11-21T23:00:00Z",
-            "end": "2026-11-22T23:00:00Z",
-            "time_zone": "Europe/Berlin",
-        },
+        "window": {"start": "2026-11-21T23:00:00Z", "end": "2026-11-22T23:00:00Z", "time_zone": "Europe/Berlin"},
         "data": [
-            {
-                "rank": 1,
-                "city": "Köln",
-                "country": "DE",
-                "currency": "EUR",
-                "total": "1.5000",
-                "sales_count": 1,
-            }
+            {"rank": 1, "city": "Köln", "country": "DE", "currency": "EUR", "total": "1.5000", "sales_count": 1}
         ],
         "freshness": {
-            "watermark": "2026-11-22T12:00:00.123456Z",
-            "updated_at": None,
-            "is_final": False,
-            "restated_at": None,
+            "watermark": "2026-11-22T12:00:00.123456Z", "updated_at": None, "is_final": False, "restated_at": None,
             "future_sales": 7,
         },
         "late": [{"currency": "EUR", "count": 2, "amount": "-0.0001"}],
         "negative_groups": 0,
         "generation": 3,
-    }
+    }  # fmt: skip
 
 
 def test_computed_once_for_each_version_and_question(answers: Answers, database: Database) -> None:

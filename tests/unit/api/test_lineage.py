@@ -1,4 +1,4 @@
-"""What is said of a name that no job told of."""
+"""The answer for a name that no job emitted."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ GRAPH = Graph.of(
     [("tops.nothing", None), ("public.tops.nothing", None), ("tops", "nothing")],
 )
 def test_a_wrong_column_is_answered_by_the_dataset_s_columns(dataset: str, column: str | None) -> None:
-    said = _unknown(GRAPH, dataset, column)
-    assert "has no column nothing" in said
-    assert said.endswith("it has total, city")
+    sentence = _unknown(GRAPH, dataset, column)
+    assert "has no column nothing" in sentence
+    assert sentence.endswith("it has total, city")
 
 
 @pytest.mark.parametrize("dataset", ["nothing", "nothing.total"])

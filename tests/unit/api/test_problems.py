@@ -1,4 +1,4 @@
-"""RFC 9457: whatever goes wrong is told in one shape, and tells nothing of our insides."""
+"""RFC 9457: whatever goes wrong has one shape, and shows nothing of our insides."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def client() -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize(
-    ("how", "status", "says"),
+    ("how", "status", "sentence"),
     [
         ("teapot", 418, "short and stout"),
         ("away", 503, "does not answer"),
@@ -56,7 +56,7 @@ def client() -> Iterator[TestClient]:
         ("bug", 500, "unexpected"),
     ],
 )
-def test_every_error_has_one_shape(client: TestClient, how: str, status: int, says: str) -> None:
+def test_every_error_has_one_shape(client: TestClient, how: str, status: int, sentence: str) -> None:
     answer = client.get(f"/fails/{how}")
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
@@ -65,7 +65,7 @@ def test_every_error_has_one_shape(client: TestClient, how: str, status: int, sa
     body = answer.json()
     assert body.keys() == {"type", "title", "status", "detail", "instance"}
     assert (body["status"], body["instance"]) == (status, f"/fails/{how}")
-    assert says in body["detail"]
+    assert sentence in body["detail"]
     assert "secret" not in answer.text
 
 

@@ -1,4 +1,4 @@
-"""Row 38: an address says one thing, or it is refused; none is read as what nobody meant."""
+"""Row 38: an address has one meaning, or it is refused."""
 
 from __future__ import annotations
 
@@ -33,18 +33,10 @@ def refused(client: TestClient, address: str, parameter: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "query",
     [
-        *("limit=1&limit=2", "limit=1&limit=1", "l%69mit=1&limit=2", "limit=1&country=DE&limit=2"),
-        *(
-            "limit=1_000",
-            "limit=%EF%BC%91",
-            "limit=+1",
-            "limit=%2B1",
-            "limit=%201",
-            "limit=1%20",
-            "limit=1%0A",
-        ),
-        *("limit=01", "limit=1.0", "limit=1e2", "limit=0x10", "limit=-1", "limit=0", "limit=1001", "limit="),
-        *("limit", "limit=99999999999999999999", "limit=%00", "limit=true", "limit=%D9%A1"),
+        *("limit=1&limit=2", "limit=1&limit=1", "l%69mit=1&limit=2", "limit=1&country=DE&limit=2", "limit"),
+        *(f"limit={number}" for number in ("1_000", "%EF%BC%91", "+1", "%2B1", "%201", "1%20", "1%0A")),
+        *(f"limit={number}" for number in ("01", "1.0", "1e2", "0x10", "-1", "0", "1001", "", "9" * 20)),
+        *("limit=%00", "limit=true", "limit=%D9%A1"),
     ],
 )
 def test_row_38_a_number_is_its_digits_once(bare: TestClient, query: str) -> None:
@@ -76,16 +68,16 @@ def test_row_38_a_text_that_is_not_encoded_is_refused(bare: TestClient) -> None:
 @pytest.mark.parametrize(
     "value",
     [
+        *("20260131", "2026-1-1", "2026-01-1", "2026-01-31T00:00:00", "1769817600", "2026-02-30", "today"),
         *(
-            "20260131",
-            "2026-1-1",
-            "2026-01-1",
-            "2026-01-31T00:00:00",
-            "1769817600",
-            "2026-02-30",
             "2026-W05-6",
+            "%202026-01-31",
+            "2026-01-31%0A",
+            "%EF%BC%92026-01-31",
+            "1899-12-31",
+            "2200-01-01",
+            "",
         ),
-        *("%202026-01-31", "2026-01-31%0A", "%EF%BC%92026-01-31", "1899-12-31", "2200-01-01", "", "today"),
         *("2026-01-31Z", "2026/01/31", "31-01-2026", "+2026-01-31", "2100-02-29", "0000-01-01"),
     ],
 )
@@ -103,11 +95,8 @@ def test_row_38_a_currency_is_three_capital_letters(bare: TestClient, currency: 
 @pytest.mark.parametrize(
     "path",
     [
-        *(CITIES, SALESMEN, SUMMARY, GENERATIONS, f"{LINEAGE}", "/api/v1/sales/s1"),
-        *(
-            f"{GENERATIONS}/top-sales-by-city/1/difference",
-            f"{GENERATIONS}/top-sales-by-city/1/difference.csv",
-        ),
+        *(CITIES, SALESMEN, SUMMARY, GENERATIONS, LINEAGE, "/api/v1/sales/s1"),
+        *(f"{GENERATIONS}/top-sales-by-city/1/difference{suffix}" for suffix in ("", ".csv")),
     ],
 )
 def test_row_38_a_parameter_that_there_is_not_is_refused(bare: TestClient, path: str) -> None:

@@ -14,16 +14,8 @@ from contracts.topics import SALES_EVENTS
     [
         (datasets.SALES, "sales_db/public/sales", "public.sales"),
         (datasets.topic(SALES_EVENTS), "kafka/sales-events", "sales-events"),
-        (
-            datasets.internal("top-sales-by-city", "state"),
-            "kafka/top-sales-by-city.state",
-            "top-sales-by-city.state",
-        ),
-        (
-            datasets.view("top-salesman-by-country"),
-            "results_db/public/top_salesman_by_country",
-            "public.top_salesman_by_country",
-        ),
+        (datasets.internal("enriched-sales", "state"), "kafka/enriched-sales.state", "enriched-sales.state"),
+        (datasets.view("enriched-sales"), "results_db/public/enriched_sales", "public.enriched_sales"),
     ],
 )
 def test_names(dataset: Dataset, key: str, name: str) -> None:

@@ -28,10 +28,7 @@ def test_an_amount_is_what_was_written(amount: Decimal, comma: bool) -> None:
      (" 12.5\xa0", 125_000), ("0", 0), ("-0.0", 0), ("1.234", 12_340), ("." + "0" * 50, 0)],
 )  # fmt: skip
 def test_row_18_what_is_unambiguous_is_taken(text: str, value: int) -> None:
-    if text == "." + "0" * 50:
-        assert numbers.amount(text) == 0
-    else:
-        assert numbers.amount(text) == value
+    assert numbers.amount(text) == value
 
 
 @pytest.mark.parametrize(
@@ -62,7 +59,7 @@ def test_row_18_what_is_unambiguous_is_taken(text: str, value: int) -> None:
         ("--1", "is no number like 12.50"),
     ],
 )
-def test_an_amount_that_is_refused_says_why(text: str, reason: str) -> None:
+def test_a_refused_amount_has_its_reason(text: str, reason: str) -> None:
     with pytest.raises(Refused) as refused:
         numbers.amount(text)
     assert str(refused.value) == reason
@@ -80,13 +77,14 @@ def test_row_18_a_whole_number_may_have_decimals_that_are_zeros(text: str, value
     [
         ("1.5", "is no whole number"),
         ("1e3", "is no whole number: it has an exponent, and may have been rounded for it"),
-        ("2147483648", "is out of the range of a 32-bit integer"),
-        ("-2147483649", "is out of the range of a 32-bit integer"),
-        ("9" * 5_000, "is out of the range of a 32-bit integer"),
+        *(
+            (text, "is out of the range of a 32-bit integer")
+            for text in ("2147483648", "-2147483649", "9" * 5_000)
+        ),
         ("", "is empty"),
     ],
 )
-def test_a_quantity_that_is_refused_says_why(text: str, reason: str) -> None:
+def test_a_refused_quantity_has_its_reason(text: str, reason: str) -> None:
     with pytest.raises(Refused) as refused:
         numbers.quantity(text)
     assert str(refused.value) == reason
@@ -103,15 +101,9 @@ def test_row_16_a_number_that_another_dialect_reads_differently_is_refused(text:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [
-        ("12.50", 125_000),
-        ("1.2340", 12_340),
-        ("0.234", 2_340),
-        ("1234.567", 12_345_670),
-        (".234", 2_340),
-        ("1234", 12_340_000),
-    ],
-)
+    [("12.50", 125_000), ("1.2340", 12_340), ("0.234", 2_340), ("1234.567", 12_345_670), (".234", 2_340),
+     ("1234", 12_340_000)],
+)  # fmt: skip
 def test_row_16_what_only_one_dialect_can_mean_is_taken(text: str, value: int) -> None:
     assert numbers.amount(text, UNSURE) == value
     assert numbers.amount(text.replace(".", ","), UNSURE_COMMA) == value

@@ -1,14 +1,13 @@
-"""A process that lacks a setting says which, in one line, and ends."""
+"""A process that lacks a setting names it, in one line, and ends."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from contracts.settings import KafkaSettings, WindowSettings, from_environment
+from tests.support.python_process import run_python
 
 
 def test_every_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,10 +16,8 @@ def test_every_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(SystemExit) as ended:
         from_environment(KafkaSettings)
     lines = str(ended.value).splitlines()
-    assert [line.split(":")[1].strip() for line in lines] == [
-        "ELECTRORED_KAFKA_BOOTSTRAP",
-        "ELECTRORED_SCHEMA_REGISTRY_URL",
-    ]
+    missing = ["ELECTRORED_KAFKA_BOOTSTRAP", "ELECTRORED_SCHEMA_REGISTRY_URL"]
+    assert [line.split(":")[1].strip() for line in lines] == missing
 
 
 def test_a_wrong_value_is_named_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,8 +37,5 @@ def test_a_secret_may_be_a_file_and_a_variable_wins(tmp_path: Path) -> None:
         (folder, "postgresql://from-file"),
         (folder | {"ELECTRORED_RESULTS_DB_URL": "postgresql://from-variable"}, "postgresql://from-variable"),
     ):
-        command = [sys.executable, "-c", show]
-        done = subprocess.run(
-            command, env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True
-        )
+        done = run_python("-c", show, env=environment)
         assert done.stdout.strip() == expected, done.stderr

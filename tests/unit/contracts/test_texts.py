@@ -43,17 +43,9 @@ def test_texts_that_are_plain_together_stand_as_they_are(found: list[str]) -> No
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "Berlin",
-        "Berlin ",
-        " Berlin",
-        "Berlin\xa0",
-        "\u3000Berlin\u2009",
-        "Berlin\t",
-        "\r\nBerlin",
-        "Berlin" + " " * 14,
-    ],
-)
+    ["Berlin", "Berlin ", " Berlin", "Berlin\xa0", "\u3000Berlin\u2009", "Berlin\t", "\r\nBerlin",
+     "Berlin" + " " * 14],
+)  # fmt: skip
 def test_row_5_and_15_white_space_at_the_ends_means_nothing(text: str) -> None:
     assert texts.name(text) == "Berlin"
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from datetime import UTC, date, datetime, timedelta
 from importlib import resources
 from itertools import pairwise
@@ -20,6 +19,7 @@ from contracts.calendar import LAST_DAY, MOST_GRACE, Calendar, Window, checked_g
 from contracts.settings import WindowSettings
 from contracts.zones import ZoneRules, _of_machine, known_zone
 from streaming.engine.windows import from_micros, to_micros
+from tests.support.python_process import run_python
 
 DAY = timedelta(days=1)
 
@@ -56,20 +56,14 @@ def test_row_31_the_days_of_all_zones_sum_to_the_whole(monkeypatch: pytest.Monke
                 if day.start == day.end:
                     left_out[name, (turn + DAY * number).isoformat()] = day
                     continue
-                begins, last = (
-                    day.start.astimezone(zone),
-                    (day.end - timedelta(microseconds=1)).astimezone(zone),
-                )
+                begins = day.start.astimezone(zone)
+                last = (day.end - timedelta(microseconds=1)).astimezone(zone)
                 assert begins.date() == turn + DAY * number, (name, turn)
                 # Clocks that go back over midnight show the day before again, for a moment of this window.
                 assert last.date() in (begins.date(), begins.date() + DAY), (name, turn)
-    assert {place for place in left_out if place[1] > "1970"} >= {
-        ("Pacific/Apia", "2011-12-30"),
-        ("Pacific/Fakaofo", "2011-12-30"),
-    }
-    assert left_out["Pacific/Apia", "2011-12-30"] == Window(
-        datetime(2011, 12, 30, 10, tzinfo=UTC), datetime(2011, 12, 30, 10, tzinfo=UTC)
-    )
+    assert {zone for zone, day in left_out if day == "2011-12-30"} >= {"Pacific/Apia", "Pacific/Fakaofo"}
+    skip = datetime(2011, 12, 30, 10, tzinfo=UTC)
+    assert left_out["Pacific/Apia", "2011-12-30"] == Window(skip, skip)
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Apia", "America/Sao_Paulo", "Africa/Casablanca", "Asia/Tehran"])
@@ -130,14 +124,7 @@ print(json.dumps({
 
 def on_machine(zones: Path, made: str = "") -> dict[str, object]:
     """What a process there makes of a generation with these rules."""
-    done = subprocess.run(
-        [sys.executable, "-c", _CODE],
-        input=made,
-        env={**os.environ, "PYTHONTZPATH": str(zones)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_python("-c", _CODE, input=made, env={**os.environ, "PYTHONTZPATH": str(zones)}, check=True)
     found: dict[str, object] = json.loads(done.stdout)
     return found
 

@@ -1,4 +1,4 @@
-"""What docs/operations.md says to type in containers is there, and means something."""
+"""The commands that docs/operations.md shows for containers exist and are understood."""
 
 from __future__ import annotations
 

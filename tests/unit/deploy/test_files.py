@@ -25,10 +25,12 @@ from stack import java
 from stack.kafka import JMX_RULES, Kafka
 from stack.layout import Layout, Options
 from stack.programs import Platform
+from tests.support.promtool import promtool
 
 ROOT = Path(__file__).parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("electrored:")}
 
 
 def test_the_boxes_of_the_seed_are_on_their_ports() -> None:
@@ -38,21 +40,13 @@ def test_the_boxes_of_the_seed_are_on_their_ports() -> None:
         if service.get("ports")
     }
     assert published == {
-        "kafka": ["9092"],
-        "registry": ["8081"],
-        "sales-db": ["5432"],
-        "results-db": ["5433"],
-        "payments": ["8080"],
-        "api": ["8082"],
-        "prometheus": ["9090"],
-        "grafana": ["3000"],
-        "dagster-web": ["3001"],
-        "marquez": ["5000"],
-        "marquez-web": ["3002"],
-    }
+        "kafka": ["9092"], "registry": ["8081"], "sales-db": ["5432"], "results-db": ["5433"],
+        "payments": ["8080"], "api": ["8082"], "prometheus": ["9090"], "grafana": ["3000"],
+        "dagster-web": ["3001"], "marquez": ["5000"], "marquez-web": ["3002"],
+    }  # fmt: skip
 
 
-def test_dagster_logs_as_the_image_says() -> None:
+def test_dagster_logs_as_the_image_does() -> None:
     assert "ELECTRORED_LOG_FORMAT=json" in (ROOT / "Dockerfile").read_text()
     for name in ("dagster-code", "dagster-daemon", "dagster-web"):
         assert SERVICES[name]["command"][-2:] == ["--log-format", "json"], name
@@ -70,7 +64,7 @@ def test_every_image_is_pinned_and_every_container_is_held_and_asked() -> None:
         assert "no-new-privileges:true" in service["security_opt"], name
         assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name
         if not service["restart"].startswith("on-failure"):
-            check = service.get("healthcheck", {"test": service["image"].startswith("electrored:")})
+            check = service.get("healthcheck", {"test": name in OURS})
             assert check.get("test"), name
 
 
@@ -81,11 +75,10 @@ def _default(text: str) -> str:
 
 def test_the_image_is_called_by_the_version_unless_another_tag_is_given() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    ours = {service["image"] for service in SERVICES.values() if service["image"].startswith("electrored:")}
-    assert ours == {f"electrored:${{ELECTRORED_TAG:-{version}}}"}
+    assert {service["image"] for service in OURS.values()} == {f"electrored:${{ELECTRORED_TAG:-{version}}}"}
 
 
-# Images that name a user of their own, so that nothing has to be said here.
+# Images that name a user of their own, so that none is named here.
 NOT_ROOT = {
     "apicurio/apicurio-registry": "1001",
     "prom/prometheus": "nobody",
@@ -175,7 +168,7 @@ def test_every_process_of_the_embedded_stack_is_a_service_with_the_same_command(
 
 
 def _words(command: list[str]) -> list[str]:
-    """What says which process it is: its program, its module and what that is told to do."""
+    """What identifies the process: its program, its module and its command."""
     text = " ".join([Path(command[0]).name, *command[1:]])
     text = re.sub(r" (--slot|--port|--host|--journal|--days|-h|-p|-w) \S+", "", text)
     return text.split()
@@ -190,11 +183,11 @@ def test_there_is_a_service_for_each_user_of_kafka_and_each_of_ours_that_asks_ka
     assert asking - {"init", "dagster"} == set(acls.GRANTS) - {"conductor"}
 
 
-def test_who_tells_lineage_tells_marquez_and_the_topic_and_may() -> None:
-    """And has a volume for what waits."""
-    telling = {"capture", "worker", "sink", "publisher", "dagster"}
+def test_what_emits_lineage_emits_to_marquez_and_the_topic_and_may() -> None:
+    """And has a volume for undelivered events."""
+    emitting = {"capture", "worker", "sink", "publisher", "dagster"}
     for name, service in SERVICES.items():
-        is_one = name.split("-")[0] in telling and name != "dagster-migrate"
+        is_one = name.split("-")[0] in emitting and name != "dagster-migrate"
         environment = service.get("environment", {})
         assert not is_one or "OPENLINEAGE__TRANSPORT__TRANSPORTS" in environment, name
         # Runs of Dagster are children of its code server; the others only show them.
@@ -207,10 +200,9 @@ def test_who_tells_lineage_tells_marquez_and_the_topic_and_may() -> None:
     assert transports["topic"]["topic"] == OPENLINEAGE_EVENTS.name
     assert transports["marquez"]["url"] == "http://marquez:5000"
     for kind, grants in acls.GRANTS.items():
-        writes = any(
-            grant.name == OPENLINEAGE_EVENTS.name and "Write" in grant.operations for grant in grants
-        )
-        assert writes == (kind in telling | {"conductor"}), kind
+        topic = OPENLINEAGE_EVENTS.name
+        writes = any(grant.name == topic and "Write" in grant.operations for grant in grants)
+        assert writes == (kind in emitting | {"conductor"}), kind
 
 
 def test_the_broker_shows_its_figures_where_prometheus_asks() -> None:
@@ -252,7 +244,7 @@ def test_every_secret_is_made_once_and_stays(tmp_path: Path) -> None:
     assert (tmp_path / "made").stat().st_mode & 0o077 == 0
 
 
-def test_every_secret_that_is_named_is_given_to_somebody() -> None:
+def test_every_secret_that_is_named_is_used() -> None:
     used = {
         secret if isinstance(secret, str) else secret["source"]
         for service in SERVICES.values()
@@ -270,11 +262,7 @@ def _asked() -> dict[str, int]:
 
 def test_prometheus_asks_every_process_that_serves_metrics(tmp_path: Path) -> None:
     # Those with the image's own health check, which asks for the metrics; the API; and Kafka's agent.
-    serving = {
-        name
-        for name, service in SERVICES.items()
-        if service["image"].startswith("electrored:") and "healthcheck" not in service
-    }
+    serving = {name for name, service in OURS.items() if "healthcheck" not in service}
     assert set(_asked()) == serving | {"api", "kafka"}
     # The same names as in the embedded stack: rules and dashboards go by them.
     platform = Platform(Layout(tmp_path), Options(), StackSettings())
@@ -288,13 +276,14 @@ def test_a_process_whose_container_is_gone_is_down(tmp_path: Path) -> None:
     expressions = [yaml.safe_load(file.read_text())["groups"][0]["rules"][0]["expr"] for file in rules]
     found = [set(re.findall(r'process="([^"]+)"', expression)) for expression in expressions]
     assert found == [set(_asked()) - {"kafka"}, {"kafka"}]
-    there = [
-        {"series": f'up{{job="electrored",process="{name}",instance="{name}:1"}}', "values": "1x20"}
+    series = [
+        {
+            "series": f'up{{job="electrored",process="{name}",instance="{name}:1"}}',
+            "values": "1x3 stale" if name == "worker-city" else "1x20",
+        }
         for name in _asked()
-        if name != "worker-city"
     ]
-    gone = {"series": 'up{job="electrored",process="worker-city",instance="w:1"}', "values": "1x3 stale"}
-    told = {
+    alert = {
         "exp_labels": {"severity": "critical", "job": "electrored", "process": "worker-city"},
         "exp_annotations": {
             "summary": "no container of worker-city runs",
@@ -303,22 +292,17 @@ def test_a_process_whose_container_is_gone_is_down(tmp_path: Path) -> None:
     }
     asked = [
         {"eval_time": "1m30s", "alertname": "ProcessDown", "exp_alerts": []},
-        {"eval_time": "3m", "alertname": "ProcessDown", "exp_alerts": [told]},
+        {"eval_time": "3m", "alertname": "ProcessDown", "exp_alerts": [alert]},
     ]
-    test = {"interval": "15s", "input_series": [*there, gone], "alert_rule_test": asked}
+    test = {"interval": "15s", "input_series": series, "alert_rule_test": asked}
     cases = {"rule_files": [str(file) for file in rules], "evaluation_interval": "15s", "tests": [test]}
     (tmp_path / "cases.yml").write_text(yaml.safe_dump(cases))
-    done = subprocess.run(
-        ["promtool", "test", "rules", tmp_path / "cases.yml"], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    promtool("test", "rules", tmp_path / "cases.yml")
 
 
 def test_prometheus_reads_its_configuration() -> None:
     # Its rules are mounted elsewhere there, and have tests of their own.
-    checked = ["promtool", "check", "config", "--syntax-only", str(ROOT / "deploy" / "prometheus.yml")]
-    done = subprocess.run(checked, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    promtool("check", "config", "--syntax-only", ROOT / "deploy" / "prometheus.yml")
 
 
 def test_what_the_image_copies_is_all_that_its_columns_are_derived_from(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.support.compose import KINDS
 
 ROOT = Path(__file__).parents[3]
 MANAGED = ("-f", "docker-compose.yml", "-f", "deploy/compose.managed.yml")
-SAID = {
+ADDRESSES = {
     "ELECTRORED_KAFKA_BOOTSTRAP": "broker.example.com:9092",
     "ELECTRORED_SCHEMA_REGISTRY_URL": "https://registry.example.com",
 }
@@ -31,7 +31,7 @@ def _config(*files: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def merged() -> dict[str, Any]:
-    done = _config(*MANAGED, **SAID)
+    done = _config(*MANAGED, **ADDRESSES)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = yaml.safe_load(done.stdout)
     return found
@@ -63,10 +63,9 @@ def test_every_process_that_asks_kafka_asks_the_managed_one_with_a_key_of_its_ow
     kinds = set()
     for name, service in asking.items():
         environment = service["environment"]
-        assert SAID.items() <= environment.items(), name
-        assert environment["ELECTRORED_KAFKA_SECURITY_PROTOCOL"] == "SASL_SSL", name
-        assert environment["ELECTRORED_KAFKA_SASL_MECHANISM"] == "PLAIN", name
-        assert environment["ELECTRORED_KAFKA_REPLICATION_FACTOR"] == "3", name
+        assert ADDRESSES.items() <= environment.items(), name
+        expected = {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "PLAIN", "REPLICATION_FACTOR": "3"}
+        assert {each: environment[f"ELECTRORED_KAFKA_{each}"] for each in expected} == expected, name
         if name == "dagster-migrate":
             # It asks a database alone.
             continue
@@ -89,10 +88,9 @@ def test_no_alert_misses_a_container_of_kafka(services: dict[str, Any]) -> None:
     assert sum("kafka" in inside for inside in mounted.values()) == 1
 
 
-@pytest.mark.parametrize("left_out", SAID)
+@pytest.mark.parametrize("left_out", ADDRESSES)
 def test_an_address_that_is_left_out_is_asked_for(left_out: str) -> None:
-    said = {name: value for name, value in SAID.items() if name != left_out}
-    done = _config(*MANAGED, **said)
+    done = _config(*MANAGED, **{name: value for name, value in ADDRESSES.items() if name != left_out})
     assert done.returncode != 0
     assert re.search(r"host:port of the service|https address of the registry", done.stderr)
 

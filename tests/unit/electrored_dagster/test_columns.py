@@ -1,4 +1,4 @@
-"""Dagster's pages say of columns what lineage tells of them."""
+"""Dagster's pages show the columns that lineage emits."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_file_is_derived_when_it_is_missing_or_of_other_code(
     assert [started(asked), started(asked)] == [1, 0]
     for name in ("pipeline.py", "total.avsc", "service.wsdl"):
         (room / name).write_text("a")
-        # As it is in an image, or after a checkout of the former commit: times say nothing.
+        # As it is in an image, or after a checkout of the former commit: times mean nothing.
         os.utime(room / name, (1, 1))
         assert [started(asked), started(asked)] == [1, 0]
     (room / "notes.txt").write_text("no code")
@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_written_is_no_reason_not_to_start(
     assert started(asked) == 0
 
 
-def test_the_file_is_what_the_pipelines_say() -> None:
+def test_the_file_is_what_the_pipelines_derive() -> None:
     definitions()
     assert json.loads(column_lineage.FILE.read_text(encoding="utf-8")) == json.loads(
         json.dumps(column_lineage.derive())
@@ -130,7 +130,7 @@ def test_a_total_leads_to_the_tables_and_files_that_it_is_summed_from(top: str) 
     assert ends == {("sales_db/public/sales", "amount"), ("files/inbox", "amount")}
 
 
-def test_every_asset_has_the_columns_and_dependencies_that_the_events_tell() -> None:
+def test_every_asset_has_the_columns_and_dependencies_of_the_events() -> None:
     """The events of all jobs as they go out, against the metadata as the pages get it."""
     current = [PIPELINES[key] for key in CURRENT.items()]
     streaming = (of_streaming.worker, of_streaming.sink, of_streaming.publisher)
@@ -172,9 +172,9 @@ def test_every_asset_has_the_columns_and_dependencies_that_the_events_tell() -> 
         for key, made in lineages().items()
     }
     assert found == expected
-    # What a replay found to differ is no job's output: a run of Dagster's writes it, and tells of its checks.
-    told_of = {key: {dep.asset_key for dep in spec.deps} for key, spec in specs.items() if spec.deps}
-    assert {key: deps for key, deps in told_of.items() if "differences" not in key.path} == datasets_of
+    # What a replay found to differ is no job's output: a run of Dagster's writes it, and emits its checks.
+    depending = {key: {dep.asset_key for dep in spec.deps} for key, spec in specs.items() if spec.deps}
+    assert {key: deps for key, deps in depending.items() if "differences" not in key.path} == datasets_of
 
 
 def _place(path: Sequence[str]) -> tuple[str, str]:
@@ -214,7 +214,7 @@ def test_what_decides_over_rows_is_a_line_and_a_dependency_of_each_column(
     assert decided_by.partition(" ")[0] in deps
 
 
-def test_every_asset_with_columns_links_to_a_way_that_the_api_knows() -> None:
+def test_every_asset_with_columns_links_to_a_way_that_the_api_has() -> None:
     """Whatever its generation's number is: it is another one in the events here."""
     makes = (of_streaming.worker, of_streaming.sink, of_streaming.publisher)
     jobs = [*JOBS, *(make(pipeline, 7) for pipeline in PIPELINES.values() for make in makes)]

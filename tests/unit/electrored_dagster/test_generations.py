@@ -22,24 +22,11 @@ NOW = datetime(2026, 3, 4, tzinfo=UTC)
 
 def difference(**more: Any) -> Difference:
     values: dict[str, Any] = {
-        "id": 1,
-        "pipeline": "top-sales-by-city",
-        "generation": 7,
-        "base": 6,
-        "promotion_number": 3,
-        "generation_version": 1,
-        "base_version": 1,
-        "targets": {0: 10},
-        "fingerprint": "ab12",
-        "added": 0,
-        "removed": 0,
-        "changed": 0,
-        "compared": 1_200,
-        "before_total": {"EUR": "1.0000"},
-        "after_total": {"EUR": "1.0000"},
-        "outside": 0,
-        "computed_at": NOW,
-    }
+        "id": 1, "pipeline": "top-sales-by-city", "generation": 7, "base": 6, "promotion_number": 3,
+        "generation_version": 1, "base_version": 1, "targets": {0: 10}, "fingerprint": "ab12",
+        "added": 0, "removed": 0, "changed": 0, "compared": 1_200, "outside": 0,
+        "before_total": {"EUR": "1.0000"}, "after_total": {"EUR": "1.0000"}, "computed_at": NOW,
+    }  # fmt: skip
     return Difference(**(values | more))
 
 
@@ -57,15 +44,15 @@ def test_the_link_fills_in_what_the_job_asks_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("found", "sentence"),
     [
         (difference(), "Nothing differs** in 1,200 groups."),
         (difference(changed=2, removed=1), "3 of 1,200 groups differ**: 0 added, 1 removed, 2 changed."),
         (difference(changed=2, outside=1), "1 of them lie outside of the range: it will not be promoted."),
     ],
 )
-def test_the_summary_says_how_much_differs(found: Difference, said: str) -> None:
-    assert said in summary(found)
+def test_the_summary_counts_what_differs(found: Difference, sentence: str) -> None:
+    assert sentence in summary(found)
 
 
 def test_the_chart_is_a_picture() -> None:
@@ -75,33 +62,27 @@ def test_the_chart_is_a_picture() -> None:
     assert base64.b64decode(_chart(groups[:1])).startswith(b"\x89PNG")
 
 
-def test_progress_tells_rate_and_time_left_of_this_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_reports_rate_and_time_left_of_this_run(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     monkeypatch.setattr("electrored_dagster.generations.time.monotonic", lambda: clock[0])
-    progress = Progress("combine.0", told.append)
+    progress = Progress("combine.0", reported.append)
     progress.note(Done(events=500, offsets=500, of_offsets=2_500))
-    assert told == [], "nobody wants to read it every second"
+    assert reported == [], "once a second is too often to be read"
     clock[0] += 10
     progress.note(Done(events=1_500, offsets=1_500, of_offsets=2_500))
-    assert told[0] == {
-        "slice": "combine.0",
-        "events": 1_500,
-        "done": 0.6,
-        # What an earlier run had done is no speed of this one.
-        "events_per_second": 100,
-        "seconds_left": 10,
-    }
+    # What an earlier run had done is no speed of this one.
+    speed = {"events_per_second": 100, "seconds_left": 10}
+    assert reported[0] == {"slice": "combine.0", "events": 1_500, "done": 0.6} | speed
     clock[0] += 1
     progress.note(Done(events=2_500, offsets=2_500, of_offsets=2_500))
-    assert told[1]["done"] == 1.0
-    assert told[1]["seconds_left"] == 0
+    assert (reported[1]["done"], reported[1]["seconds_left"]) == (1.0, 0)
 
 
 def test_a_slice_of_an_empty_partition_is_done() -> None:
-    told: list[dict[str, Any]] = []
-    Progress("combine.0", told.append).note(Done(events=0, offsets=0, of_offsets=0))
-    assert told[0]["done"] == 1.0
+    reported: list[dict[str, Any]] = []
+    Progress("combine.0", reported.append).note(Done(events=0, offsets=0, of_offsets=0))
+    assert reported[0]["done"] == 1.0
 
 
 def test_steps_are_named_as_dagster_wants_it() -> None:

@@ -61,7 +61,7 @@ def test_a_file_that_is_written_to_is_waited_for(settings: CsvSettings) -> None:
     assert waits(found, QUIET, now) == "files are not complete yet: sales_1.csv: it was written to just now"
 
 
-def test_row_12_a_file_that_somebody_has_open_is_waited_for_and_the_check_says_why(
+def test_row_12_a_file_that_is_open_is_waited_for_and_the_check_has_the_reason(
     settings: CsvSettings,
 ) -> None:
     with (settings.csv_inbox / "sales_1.csv").open("w") as file:
@@ -117,7 +117,7 @@ def test_the_first_file_after_quiet_is_taken_at_once(settings: CsvSettings) -> N
     assert waits(look(settings), Runs(newest_at=now - EVERY), now) is None
 
 
-def test_the_next_run_comes_no_sooner_than_the_setting_says(settings: CsvSettings) -> None:
+def test_the_next_run_comes_no_sooner_than_the_setting(settings: CsvSettings) -> None:
     now = put(settings)
     assert waits(look(settings), Runs(newest_at=now - EVERY / 2), now) is not None
 
@@ -198,7 +198,7 @@ def test_a_new_file_beside_one_that_is_left_is_taken_as_soon_as_any(settings: Cs
     assert waits(look(settings), Runs(newest_at=now - EVERY), now, memory) is None
 
 
-def test_the_memory_is_what_the_cursor_says(settings: CsvSettings) -> None:
+def test_the_memory_is_read_from_the_cursor(settings: CsvSettings) -> None:
     put(settings)
     memory = Memory().requested(look(settings)).reported(True, "abc")
     assert Memory.of(memory.cursor) == memory
@@ -222,7 +222,7 @@ def test_a_file_that_waits_for_long_fails_the_check(settings: CsvSettings) -> No
 
 
 def test_a_file_without_a_last_line_end_is_taken_before_it_is_old(settings: CsvSettings) -> None:
-    """And the alert, which wakes somebody, is no sooner than the check."""
+    """And the alert, which wakes a person, is no sooner than the check."""
     came_at = put(settings)
     (settings.csv_inbox / "sales_1.csv").write_text("sale_id")
     taken_by = came_at + timedelta(seconds=UNENDED_SECONDS) + 4 * EVERY

@@ -1,10 +1,9 @@
-"""What Dagster starts by itself, and when it does not; and what a run says of errors and numbers."""
+"""What Dagster starts by itself, and when it does not; and what a run reports of errors and numbers."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +26,7 @@ from electrored_dagster.metadata import (
 from kafka_client.errors import ElectroRedError, Fenced, Refused, Retriable
 from sources.csv.results import Counts, FileResult, Taking
 from sources.soap.poll import Result
+from tests.support.python_process import run_python
 
 SOAP = {"WSDL": "http://127.0.0.1/payments", "USERNAME": "me", "PASSWORD": "mine"}
 
@@ -76,59 +76,58 @@ def test_without_an_inbox_nothing_is_looked_at(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ELECTRORED_CSV_INBOX", raising=False)
-    found = csv_inbox(dg.build_sensor_context(instance))
-    assert isinstance(found, dg.SensorResult)
-    assert "ELECTRORED_CSV_INBOX: Field required" in found.skip_reason.skip_message  # type: ignore[union-attr,operator]
+    assert "ELECTRORED_CSV_INBOX: Field required" in Inbox(instance).look()[1]
 
 
-def test_a_file_that_waits_for_long_is_told_once(
+@dataclass
+class Inbox:
+    """The sensor, look by look."""
+
+    instance: dg.DagsterInstance
+    cursor: str | None = None
+
+    def look(self) -> tuple[list[tuple[str, bool]], str]:
+        """Checks by name and whether they passed, and why no run is requested."""
+        result = csv_inbox(dg.build_sensor_context(self.instance, cursor=self.cursor))
+        assert isinstance(result, dg.SensorResult)
+        assert isinstance(result.skip_reason, dg.SkipReason)
+        self.cursor = result.cursor
+        checks = [event for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
+        return [(check.check_name, check.passed) for check in checks], result.skip_reason.skip_message or ""
+
+
+def test_a_file_that_waits_for_long_is_reported_once(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard: list[tuple[str, bool]] = []
+    emitted: list[tuple[str, bool]] = []
     monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))
     monkeypatch.setattr("electrored_dagster.csv_policy.OLD", -datetime.resolution)
     monkeypatch.setattr(
         "electrored_dagster.defs.sources.csv.emit_checks",
-        lambda _, sensor, checks: heard.extend((f"{sensor}.{one.check_name}", one.passed) for one in checks),
+        lambda _, sensor, checks: emitted.extend(
+            (f"{sensor}.{one.check_name}", one.passed) for one in checks
+        ),
     )
     (tmp_path / "sales_1.csv").write_text("sale_id")
 
-    def look(cursor: str | None) -> tuple[list[bool], str | None]:
-        found = csv_inbox(dg.build_sensor_context(instance, cursor=cursor))
-        assert isinstance(found, dg.SensorResult)
-        told = [event.passed for event in found.asset_events if isinstance(event, dg.AssetCheckEvaluation)]
-        return told, found.cursor
-
-    told, cursor = look(None)
-    assert told == [False]
-    told, cursor = look(cursor)
-    assert told == []
-    assert heard == [("csv_inbox.oldest_waiting_file", False)], "as lineage, too"
+    inbox = Inbox(instance)
+    assert inbox.look()[0] == [("oldest_waiting_file", False)]
+    assert inbox.look()[0] == []
+    assert emitted == [("csv_inbox.oldest_waiting_file", False)], "as lineage, too"
     (tmp_path / "sales_1.csv").unlink()
     monkeypatch.undo()
     monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))
-    told, _ = look(cursor)
-    assert told == [True]
+    assert inbox.look()[0] == [("oldest_waiting_file", True)]
 
 
-def test_row_13_names_that_are_not_recognised_are_told_when_they_change(
+def test_row_13_names_that_are_not_recognised_are_reported_when_they_change(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ELECTRORED_CSV_INBOX", str(tmp_path))
-    cursor = None
-
-    def look() -> tuple[list[tuple[str, bool]], str]:
-        nonlocal cursor
-        found = csv_inbox(dg.build_sensor_context(instance, cursor=cursor))
-        assert isinstance(found, dg.SensorResult)
-        assert isinstance(found.skip_reason, dg.SkipReason)
-        cursor = found.cursor
-        told = [one for one in found.asset_events if isinstance(one, dg.AssetCheckEvaluation)]
-        return [(one.check_name, one.passed) for one in told], found.skip_reason.skip_message or ""
-
+    look = Inbox(instance).look
     (tmp_path / "sales-11.csv").write_text("a\n")
-    told, reason = look()
-    assert told == [("names_recognised", False)]
+    checks, reason = look()
+    assert checks == [("names_recognised", False)]
     assert "nothing waits; not recognised, and never taken under these names: sales-11.csv" in reason
     assert look()[0] == []
     (tmp_path / "sales-12.csv").write_text("a\n")
@@ -155,7 +154,7 @@ def test_row_17_the_worst_file_decides() -> None:
     assert reject_rate(Taking((good, few, empty), good.counts + few.counts, 0.1)).passed
 
 
-def test_row_14_files_of_one_time_that_disagree_are_told() -> None:
+def test_row_14_files_of_one_time_that_disagree_fail_the_check() -> None:
     file = FileResult("sales_10.csv", "taken", disagrees={"sales_9.csv": 1})
     check = files_agree(Taking((file,), Counts(), 0.1))
     assert not check.passed
@@ -205,11 +204,11 @@ def test_money_is_shown_exactly() -> None:
     assert metadata["amount"].value == {"EUR": "0.1000"}
 
 
-def test_a_look_needs_neither_pandas_nor_a_soap_client() -> None:
+def test_the_code_server_needs_neither_pandas_nor_a_soap_client() -> None:
     """The code server lives for ever: what only runs need is imported by runs."""
     code = (
         "import sys; from electrored_dagster.definitions import definitions; definitions(); "
         "print([name for name in ('pandas', 'polars', 'zeep') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_python("-c", code, check=True)
     assert done.stdout.strip().endswith("[]")

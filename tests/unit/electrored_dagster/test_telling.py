@@ -1,11 +1,12 @@
-"""What is told of Dagster's runs when they are over."""
+"""Lineage of Dagster's runs, emitted when they are over."""
 
 from __future__ import annotations
 
 import gc
 import json
 import logging
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._scheduler.scheduler import launch_scheduled_runs, launch_scheduled_runs_for_schedule
 from openlineage.client.serde import Serde
 
-from contracts.datasets import CSV_SALES, Dataset
+from contracts.datasets import CSV_SALES
 from contracts.settings import LineageSettings
 from electrored_dagster import openlineage as of_dagster
 from electrored_dagster.asset_specs import evaluation
@@ -36,8 +37,8 @@ from tests.support.openlineage import check
 from tests.support.waiting import wait_until
 
 
-class Told(Delivery):
-    """Remembers the events, and delivers none."""
+class Recording(Delivery):
+    """Records the events, and delivers none."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__({}, Outbox(folder, "dagster", is_alone=False))
@@ -47,13 +48,29 @@ class Told(Delivery):
         self.events.append(event)
 
 
-def lineage(told: Told) -> LineageEmitter:
-    return LineageEmitter(Naming("electrored", PLACES), lambda: told, 60.0)
+@contextmanager
+def emitted(folder: Path) -> Iterator[tuple[LineageEmitter, list[Any]]]:
+    """An emitter, and the events that it has delivered when the block ends."""
+    delivery = Recording(folder)
+    with closing(LineageEmitter(Naming("electrored", PLACES), lambda: delivery, 60.0)) as emitter:
+        yield emitter, delivery.events
 
 
 def open_runs(folder: Path) -> list[OpenRun]:
     with closing(Outbox(folder, "dagster", is_alone=False)) as outbox:
         return outbox.open_runs()
+
+
+@pytest.fixture
+def delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of delivered events."""
+    for name, value in {
+        "TYPE": "file",
+        "LOG_FILE_PATH": str(tmp_path / "delivered"),
+        "APPEND": "true",
+    }.items():
+        monkeypatch.setenv(f"OPENLINEAGE__TRANSPORT__{name}", value)
+    return tmp_path / "delivered"
 
 
 @dg.asset(key=CSV_SALES.key, check_specs=[dg.AssetCheckSpec("reject_rate", asset=CSV_SALES.key)])
@@ -74,28 +91,25 @@ def run(asset: Any, instance: dg.DagsterInstance) -> Any:
     return record
 
 
-def test_what_a_sensor_tells_is_delivered_while_the_server_lives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_events_of_a_sensor_are_delivered_while_the_server_lives(
+    tmp_path: Path, delivered: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ELECTRORED_LINEAGE_DIR", str(tmp_path / "waiting"))
-    for name, value in {"TYPE": "file", "LOG_FILE_PATH": str(tmp_path / "told"), "APPEND": "true"}.items():
-        monkeypatch.setenv(f"OPENLINEAGE__TRANSPORT__{name}", value)
     of_dagster.server_emitter.cache_clear()
     server = of_dagster.server_emitter()
     gc.collect()
     server.emit(RunOf(str(uuid4())), lambda: Job("dagster.x", BATCH, "x.py", (), ()), START)
-    wait_until((tmp_path / "told").exists, 60, "delivered event")
-    assert json.loads((tmp_path / "told").read_text())["job"]["name"] == "dagster.x"
+    wait_until(delivered.exists, 60, "delivered event")
+    assert json.loads(delivered.read_text())["job"]["name"] == "dagster.x"
     server.close()
     of_dagster.server_emitter.cache_clear()
 
 
 def test_a_run_s_checks_are_assertions_on_what_they_checked(tmp_path: Path) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        record, told = run(good, instance), Told(tmp_path)
-        of_dagster.emit_end(teller := lineage(told), instance, record)
-        teller.close()
-    first, last = told.events
+    with dg.DagsterInstance.ephemeral() as instance, emitted(tmp_path) as (emitter, events):
+        record = run(good, instance)
+        of_dagster.emit_end(emitter, instance, record)
+    first, last = events
     assert [first.eventType.value, last.eventType.value] == [START, COMPLETE]
     assert first.eventTime <= last.eventTime
     assert first.run.runId == last.run.runId == record.dagster_run.run_id
@@ -103,39 +117,40 @@ def test_a_run_s_checks_are_assertions_on_what_they_checked(tmp_path: Path) -> N
     assert (checked.namespace, checked.name) == PLACES.name(CSV_SALES)
     (assertion,) = checked.inputFacets["dataQualityAssertions"].assertions
     assert (assertion.assertion, assertion.success) == ("reject_rate", False)
+    assert not any("nominalTime" in event.run.facets for event in events), "it was scheduled for no time"
 
 
 def test_a_run_that_failed_ends_what_its_killed_step_left_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENLINEAGE_DISABLED", "true")
-    with dg.DagsterInstance.ephemeral() as instance:
-        record, told = run(bad, instance), Told(tmp_path)
+    with dg.DagsterInstance.ephemeral() as instance, emitted(tmp_path) as (emitter, events):
+        record = run(bad, instance)
         child, other = (
             OpenRun(str(uuid4()), "csv-take", of) for of in (record.dagster_run.run_id, "another")
         )
-        for begun in (child, other):
-            told.outbox.begin(begun)
-        of_dagster.emit_end(teller := lineage(told), instance, record)
-        teller.close()
-    assert [(event.job.name, event.eventType.value) for event in told.events] == [
+        with closing(Outbox(tmp_path, "dagster", is_alone=False)) as outbox:
+            for begun in (child, other):
+                outbox.begin(begun)
+        of_dagster.emit_end(emitter, instance, record)
+    assert [(event.job.name, event.eventType.value) for event in events] == [
         ("csv-take", FAIL),
         (of_dagster.job_name(record.dagster_run.job_name), START),
         (of_dagster.job_name(record.dagster_run.job_name), FAIL),
     ]
-    assert told.events[0].run.runId == child.run_id
+    assert events[0].run.runId == child.run_id
     assert open_runs(tmp_path) == [other]
 
 
-def test_a_step_notes_whose_it_is_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENLINEAGE_DISABLED", "true")
+@pytest.mark.usefixtures("delivered")
+def test_a_step_is_an_open_run_until_it_ends(tmp_path: Path) -> None:
     settings = LineageSettings(lineage_dir=tmp_path)
     job = Job("csv-take", BATCH, "x.py", (), ())
     with (
-        open_emitter("dagster", settings=settings, is_alone=False) as teller,
-        teller.run(lambda: job, ProgressCell()),
+        open_emitter("dagster", settings=settings, is_alone=False) as emitter,
+        emitter.run(lambda: job, ProgressCell()),
     ):
-        pass
+        wait_until(lambda: open_runs(tmp_path), 60, "open run")
     assert open_runs(tmp_path) == []
 
 
@@ -153,50 +168,37 @@ def scheduled(instance: dg.DagsterInstance, name: str, now: datetime, until: dat
         (location,) = workspace.create_request_context().code_locations
         (repository,) = location.get_repositories().values()
         launch_scheduled_runs_for_schedule(
-            workspace,
-            log,
-            repository.get_schedule(name),
-            state,
-            until,
-            max_catchup_runs=1,
-            max_tick_retries=0,
-            tick_retention_settings={},
-            schedule_debug_crash_flags=None,
-            submit_threadpool_executor=None,
-            in_memory_last_iteration_timestamp=None,
-        )
-    (made,) = instance.get_runs()
-    return made
+            workspace, log, repository.get_schedule(name), state, until,
+            max_catchup_runs=1, max_tick_retries=0, tick_retention_settings={}, schedule_debug_crash_flags=None,
+            submit_threadpool_executor=None, in_memory_last_iteration_timestamp=None,
+        )  # fmt: skip
+    (run,) = instance.get_runs()
+    return run
 
 
 # Of Dagster's own, when it describes a schedule in its own process.
 @pytest.mark.filterwarnings("ignore:Property `ScheduleDefinition.environment_vars`:DeprecationWarning")
-def test_a_scheduled_run_says_for_when_it_was_scheduled(tmp_path: Path) -> None:
-    """By the tags that the scheduler gives its runs, for the run itself and for what its steps tell."""
+def test_a_scheduled_run_has_the_time_that_it_was_scheduled_for(tmp_path: Path) -> None:
+    """By the tags that the scheduler gives its runs, for the run itself and for the events of its steps."""
     launcher = {"module": "dagster._core.test_utils", "class": "MockedRunLauncher"}
     now = datetime.now(UTC)
-    with dg.instance_for_test(overrides={"run_launcher": launcher}) as instance:
+    with (
+        dg.instance_for_test(overrides={"run_launcher": launcher}) as instance,
+        emitted(tmp_path) as (emitter, events),
+    ):
         run = scheduled(instance, "prune_nightly", now, now + timedelta(days=1))
         instance.report_run_canceled(run)
-        record, told = instance.get_run_record_by_id(run.run_id), Told(tmp_path)
+        record = instance.get_run_record_by_id(run.run_id)
         assert record is not None
-        of_dagster.emit_end(teller := lineage(told), instance, record)
-        teller.close()
+        of_dagster.emit_end(emitter, instance, record)
     due = now.replace(hour=2, minute=40, second=0, microsecond=0)
     due += timedelta(days=1) if due <= now else timedelta()
-    for event in told.events:
+    assert events
+    for event in events:
         nominal = event.run.facets["nominalTime"]
         assert datetime.fromisoformat(nominal.nominalStartTime) == due
         assert nominal.nominalEndTime is None
     assert of_dagster._nominal(run.tags[of_dagster.SCHEDULED]) == (due, None)
-
-
-def test_a_run_that_nobody_scheduled_was_scheduled_for_no_time(tmp_path: Path) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        record, told = run(good, instance), Told(tmp_path)
-        of_dagster.emit_end(teller := lineage(told), instance, record)
-        teller.close()
-    assert not any("nominalTime" in event.run.facets for event in told.events)
 
 
 @dg.asset_check(asset=CSV_SALES.key)
@@ -205,11 +207,7 @@ def looked(context):  # type: ignore[no-untyped-def] # Dagster refuses a context
         return dg.AssetCheckResult(passed=True)
 
 
-def test_what_a_check_does_has_dagster_s_run_as_parent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in {"TYPE": "file", "LOG_FILE_PATH": str(tmp_path / "told"), "APPEND": "true"}.items():
-        monkeypatch.setenv(f"OPENLINEAGE__TRANSPORT__{name}", value)
+def test_what_a_check_does_has_dagster_s_run_as_parent(delivered: Path) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         job = dg.Definitions(
             assets=[dg.AssetSpec(CSV_SALES.key)],
@@ -217,22 +215,21 @@ def test_what_a_check_does_has_dagster_s_run_as_parent(
             jobs=[dg.define_asset_job("check", selection=dg.AssetSelection.checks(looked))],
         ).resolve_job_def("check")
         done = job.execute_in_process(instance=instance)
-    first, last = (json.loads(line) for line in (tmp_path / "told").read_text().splitlines())
+    first, last = map(json.loads, delivered.read_text().splitlines())
     assert [first["eventType"], last["eventType"]] == [START, COMPLETE]
     assert last["run"]["facets"]["parent"]["run"]["runId"] == done.run_id
     assert last["run"]["facets"]["parent"]["job"]["name"] == "dagster.check"
 
 
 def test_what_a_sensor_checks_is_an_assertion_as_that_of_a_run(tmp_path: Path) -> None:
-    found = [
+    evaluations = [
         evaluation(overlap_result(Findings(2, ("sale-1", "sale-2")))),
         dg.AssetCheckEvaluation(dg.AssetKey(CSV_SALES.key), "oldest_waiting_file", True),
     ]
-    teller = lineage(told := Told(tmp_path))
-    of_dagster.emit_checks(teller, "observe_platform", [])
-    of_dagster.emit_checks(teller, "observe_platform", found)
-    teller.close()
-    first, last = told.events
+    with emitted(tmp_path) as (emitter, events):
+        of_dagster.emit_checks(emitter, "observe_platform", [])
+        of_dagster.emit_checks(emitter, "observe_platform", evaluations)
+    first, last = events
     assert [first.eventType.value, last.eventType.value] == [START, COMPLETE]
     assert first.run.runId == last.run.runId
     assert last.job.name == "dagster.observe_platform"
@@ -245,10 +242,9 @@ def test_what_a_sensor_checks_is_an_assertion_as_that_of_a_run(tmp_path: Path) -
         "sales-events": [("sale_ids_in_both_sources", False)],
         PLACES.name(CSV_SALES)[1]: [("oldest_waiting_file", True)],
     }
-    for event in told.events:
+    for event in events:
         check(json.loads(Serde.to_json(event)))
 
 
-def test_what_a_run_may_end_as_is_told() -> None:
+def test_every_end_of_a_run_has_an_event() -> None:
     assert set(of_dagster.ENDS.values()) == {COMPLETE, FAIL, ABORT}
-    assert Dataset("results_db", ("public", "csv_sales")) == CSV_SALES

@@ -1,4 +1,4 @@
-"""Rights as they are printed: each line can be pasted, and names whom Kafka takes a process for."""
+"""Rights as they are printed: each line can be pasted, and names the principal that Kafka takes a process for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_line_is_a_whole_command_with_the_settings_of_who_may_give_rights(
 
 
 def test_a_process_is_whom_the_service_takes_it_for() -> None:
-    """On a managed service an API key belongs to an account whose name nobody chose."""
+    """On a managed service an API key belongs to an account whose name the service chose."""
     plain = _lines()
     named = _lines("--principal", "sink=User:sa-a1b2c3", "--principal", "capture=User:sa-d4e5f6")
     expected = [
@@ -48,15 +48,15 @@ def test_a_process_is_whom_the_service_takes_it_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("principal", "sentence"),
     [
         ("api=User:sa-a1b2c3", "api is no process; these are: setup, capture,"),
         ("sink=sa-a1b2c3", "a principal is a kind and a name"),
         ("sink", "a principal is a kind and a name"),
     ],
 )
-def test_a_principal_that_means_nothing_is_refused_in_one_line(given: str, said: str) -> None:
-    printed = CliRunner().invoke(app, ["acls", "--principal", given])
+def test_a_principal_that_means_nothing_is_refused_in_one_line(principal: str, sentence: str) -> None:
+    printed = CliRunner().invoke(app, ["acls", "--principal", principal])
     assert printed.exit_code == 1
-    assert said in printed.output
+    assert sentence in printed.output
     assert len(printed.output.splitlines()) == 1

@@ -55,13 +55,9 @@ def test_a_client_certificate_is_read_by_librdkafka(monkeypatch: pytest.MonkeyPa
         serialization.BestAvailableEncryption(PASSWORD.encode()),
     )
     (tmp_path / "client.key").write_bytes(encrypted)
-    variables = {
-        **SSL,
-        "ELECTRORED_KAFKA_SSL_CA_FILE": str(tmp_path / "ca.pem"),
-        "ELECTRORED_KAFKA_SSL_CERTIFICATE_FILE": str(tmp_path / "client.pem"),
-        "ELECTRORED_KAFKA_SSL_KEY_FILE": str(tmp_path / "client.key"),
-        "ELECTRORED_KAFKA_SSL_KEY_PASSWORD": PASSWORD,
-    }
+    files = {"CA": "ca.pem", "CERTIFICATE": "client.pem", "KEY": "client.key"}
+    variables = {f"ELECTRORED_KAFKA_SSL_{name}_FILE": str(tmp_path / file) for name, file in files.items()}
+    variables |= SSL | {"ELECTRORED_KAFKA_SSL_KEY_PASSWORD": PASSWORD}
     kafka = settings(monkeypatch, variables)
     config = client_config(kafka)
     assert config["ssl.certificate.location"] == str(tmp_path / "client.pem")

@@ -1,4 +1,4 @@
-"""Who has a transaction open is a detail of a sentence: whatever becomes of the question, the worker goes on."""
+"""The producer of an open transaction is a detail of a sentence: without an answer the worker goes on."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def test_an_answer_that_is_cut_off_leaves_a_sentence_without_details(
     port, answers = answering
     answers.append(answer)
     leads(monkeypatch, 1, port)
-    said = described()
-    assert said.startswith(
+    sentence = described()
+    assert sentence.startswith(
         "topic log partition 3: a transaction is open, and what stands behind its beginning "
     )
-    assert "abort --topic log --partition 3 --start-offset 7` ends it" in said
+    assert "abort --topic log --partition 3 --start-offset 7` ends it" in sentence
 
 
 @pytest.mark.usefixtures("no_broker")

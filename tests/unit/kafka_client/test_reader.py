@@ -75,32 +75,38 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def reading(monkeypatch: pytest.MonkeyPatch, client: FakeConsumer) -> Reader:
+def reading(
+    monkeypatch: pytest.MonkeyPatch, client: FakeConsumer, positions: dict[int, int] | None = None
+) -> Reader:
+    """From these positions."""
     monkeypatch.setattr(reader, "consumer", lambda *_, **__: client)
     settings = KafkaSettings(kafka_bootstrap="127.0.0.1:1", schema_registry_url="http://127.0.0.1:1")
-    return Reader(settings, "test", "log")
+    log = Reader(settings, "test", "log")
+    if positions is not None:
+        log.seek(positions)
+    return log
 
 
 def offsets(messages: Sequence[Message]) -> list[tuple[int | None, int | None]]:
     return [(message.partition(), message.offset()) for message in messages]
 
 
-def test_records_and_ends_move_positions() -> None:
-    positions = {0: 3, 1: 8}
-    assert offsets(advance([record(3), record(4), end(9), end(8, 1)], positions)) == [(0, 3), (0, 4)]
-    assert positions == {0: 9, 1: 8}, "behind the marker of the last transaction"
-
-
-def test_an_end_moves_no_position_back() -> None:
-    positions = {0: 9}
-    assert advance([end(4)], positions) == []
-    assert positions == {0: 9}
-
-
-def test_a_partition_without_a_position_gets_one() -> None:
-    positions: dict[int, int] = {}
-    advance([record(5), end(7, 2)], positions)
-    assert positions == {0: 6, 2: 7}
+@pytest.mark.parametrize(
+    ("messages", "positions", "taken", "after"),
+    [
+        ([record(3), record(4), end(9), end(8, 1)], {0: 3, 1: 8}, [(0, 3), (0, 4)], {0: 9, 1: 8}),
+        ([end(4)], {0: 9}, [], {0: 9}),
+        ([record(5), end(7, 2)], {}, [(0, 5)], {0: 6, 2: 7}),
+    ],
+    ids=["behind the marker of the last transaction", "never back", "a partition without one gets one"],
+)
+def test_records_and_ends_move_positions(
+    messages: list[Message],
+    positions: dict[int, int],
+    taken: list[tuple[int, int]],
+    after: dict[int, int],
+) -> None:
+    assert (offsets(advance(messages, positions)), positions) == (taken, after)
 
 
 def test_a_retriable_error_is_logged_and_passed_over() -> None:
@@ -154,16 +160,14 @@ def test_reading_ends_where_every_position_has_reached_its_end(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     client = FakeConsumer(clock, [record(0), record(1)], [record(0, 1), end(3)], [end(2, 1)], [record(9)])
-    log = reading(monkeypatch, client)
-    log.seek({0: 0, 1: 0})
+    log = reading(monkeypatch, client, {0: 0, 1: 0})
     assert [offsets(batch) for batch in log.read_to({0: 3, 1: 2})] == [[(0, 0), (0, 1)], [(1, 0)]]
     assert log.positions == {0: 3, 1: 2}
     assert [offsets(batch) for batch in log.read_to({0: 3, 1: 2})] == [], "there already: nothing is polled"
 
 
 def test_an_error_that_ends_reading_goes_through(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    log = reading(monkeypatch, FakeConsumer(clock, [failed(KafkaError._AUTO_OFFSET_RESET)]))
-    log.seek({0: 0})
+    log = reading(monkeypatch, FakeConsumer(clock, [failed(KafkaError._AUTO_OFFSET_RESET)]), {0: 0})
     with pytest.raises(KafkaException) as raised:
         list(log.read_to({0: 3}))
     assert raised.value.args[0].code() == KafkaError._AUTO_OFFSET_RESET
@@ -172,9 +176,7 @@ def test_an_error_that_ends_reading_goes_through(monkeypatch: pytest.MonkeyPatch
 def test_standing_still_is_raised_only_after_the_patience(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    client = FakeConsumer(clock, [failed(KafkaError._TRANSPORT)])
-    log = reading(monkeypatch, client)
-    log.seek({0: 2})
+    log = reading(monkeypatch, FakeConsumer(clock, [failed(KafkaError._TRANSPORT)]), {0: 2})
     with pytest.raises(KafkaException) as raised:
         list(log.read_to({0: 5}, patience_seconds=30.0))
     assert raised.value.args[0].code() == KafkaError._TIMED_OUT
@@ -183,9 +185,7 @@ def test_standing_still_is_raised_only_after_the_patience(
 
 
 def test_each_move_begins_the_patience_anew(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    client = FakeConsumer(clock, [record(2)])
-    log = reading(monkeypatch, client)
-    log.seek({0: 2})
+    log = reading(monkeypatch, FakeConsumer(clock, [record(2)]), {0: 2})
     batches = log.read_to({0: 5}, patience_seconds=30.0)
     assert offsets(next(batches)) == [(0, 2)]
     clock.now = 29.0

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +12,8 @@ from kafka_client import watchdog
 from kafka_client.errors import Fatal
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
+from tests.support.python_process import run_python
 
-ROOT = Path(__file__).parents[3]
 # A producer that answers every call but the one named on the command line, which never comes back.
 STUCK = """
 import sys, threading
@@ -42,14 +38,7 @@ print("came back")
     "call", ["init_transactions", "send_offsets_to_transaction", "commit_transaction", "purge"]
 )
 def test_a_call_that_does_not_come_back_ends_the_process_with_a_line(call: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(STUCK), call],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_python("-c", STUCK, call)
     assert done.returncode == 1, done.stderr
     assert "does not return" in done.stderr
     assert "city.publisher" in done.stderr

@@ -1,26 +1,18 @@
-"""Rules and alerts: Prometheus takes them, each fires for its cause, and each tells a person where to read on."""
+"""Rules and alerts: Prometheus takes them, each fires for its cause, and each names its runbook."""
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.support.promtool import promtool
+
 PROJECT = Path(__file__).resolve().parents[3]
 RULES = PROJECT / "observability" / "prometheus"
 CASES = sorted(Path(__file__).parent.glob("alerts*.test.yml"))
-
-
-def promtool(*arguments: object) -> str:
-    """What promtool says; a machine without it (Debian: `prometheus`) fails here, and shall."""
-    done = subprocess.run(
-        ["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=60, cwd=PROJECT
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def alerts() -> dict[str, dict[str, Any]]:
@@ -42,7 +34,7 @@ def test_every_alert_fires_for_its_cause_and_for_nothing_else(cases: Path) -> No
     promtool("test", "rules", cases)
 
 
-def test_what_panels_ask_says_what_their_titles_say() -> None:
+def test_what_panels_query_is_what_their_titles_name() -> None:
     promtool("test", "rules", Path(__file__).with_name("recording.test.yml"))
 
 
@@ -53,7 +45,7 @@ def test_every_alert_has_a_case_in_which_it_fires() -> None:
 
 
 @pytest.mark.parametrize("name", alerts())
-def test_an_alert_says_how_bad_it_is_and_where_to_read_on(name: str) -> None:
+def test_an_alert_has_a_severity_and_a_runbook(name: str) -> None:
     alert = alerts()[name]
     assert alert["labels"]["severity"] in ("critical", "warning")
     assert alert["annotations"]["summary"]

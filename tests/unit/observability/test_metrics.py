@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 import socket
-import urllib.request
-
-from prometheus_client import Counter
 
 from contracts.settings import LogSettings
 from observability import metrics
-from stack.ports import free
-
-
-def test_what_a_process_counts_is_served() -> None:
-    seen = Counter("electrored_test_events", "Counted by a test.")
-    seen.inc(3)
-    port = metrics.serve(LogSettings(metrics_port=free(1)[0]))
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        assert b"electrored_test_events_total 3.0" in answer.read()
 
 
 def test_without_a_port_nothing_listens() -> None:

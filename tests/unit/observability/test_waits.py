@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
-from collections.abc import Callable
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,9 +15,16 @@ from observability.waits import TURN_SECONDS, WAITS, Waits
 from stack.ports import free
 
 
-def test_a_wait_keeps_its_beginning_and_takes_the_newest_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Both clocks of a wait, which a test moves."""
     now = [100.0]
     monkeypatch.setattr("observability.waits.time.time", lambda: now[0])
+    monkeypatch.setattr("observability.waits.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_wait_keeps_its_beginning_and_takes_the_newest_sentence(now: list[float]) -> None:
     waits = Waits()
     waits.begin("postgres", "connection refused")
     now[0] = 160.0
@@ -46,11 +52,7 @@ def test_a_wait_ends_with_its_block_even_if_that_fails() -> None:
     assert waits.current() == []
 
 
-def test_each_reporter_ends_its_own_wait_and_the_metric_shows_the_longest(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = [100.0]
-    monkeypatch.setattr("observability.waits.time.time", lambda: now[0])
+def test_each_reporter_ends_its_own_wait_and_the_metric_shows_the_longest(now: list[float]) -> None:
     registry, waits = CollectorRegistry(), Waits()
     registry.register(waits)
     waits.begin("kafka", "combine", "g1.combine")
@@ -63,11 +65,8 @@ def test_each_reporter_ends_its_own_wait_and_the_metric_shows_the_longest(
     assert waits.current() == []
 
 
-def test_a_loop_that_turns_no_more_is_shown_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_turns_no_more_is_shown_as_such(now: list[float]) -> None:
     """Unless it is known what its thread waits for since: then that is why."""
-    now = [1000.0]
-    monkeypatch.setattr("observability.waits.time.time", lambda: now[0])
-    monkeypatch.setattr("observability.waits.time.monotonic", lambda: now[0])
     waits = Waits()
     waits.turn("g1.combine")
     waits.turn("g1.merge")
@@ -76,7 +75,7 @@ def test_a_loop_that_turns_no_more_is_shown_as_such(monkeypatch: pytest.MonkeyPa
     assert waits.current() == []
     now[0] += 2
     (wait,) = waits.current()
-    assert (wait.on, wait.since) == ("loop", 1000.0)
+    assert (wait.on, wait.since) == ("loop", 100.0)
     assert wait.detail.startswith("no turn of g1.combine: ")
     with waits.during("kafka", "no broker answers"):
         assert [w.on for w in waits.current()] == ["kafka"]
@@ -87,20 +86,9 @@ def test_a_loop_that_turns_no_more_is_shown_as_such(monkeypatch: pytest.MonkeyPa
     assert waits.current() == []
 
 
-def test_neither_a_hint_nor_what_another_loop_waits_for_hides_a_loop_that_hangs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_neither_a_hint_nor_what_another_loop_waits_for_hides_a_loop_that_hangs(now: list[float]) -> None:
     """A file in the inbox, a wait of before the last turn, Kafka in another thread; the most serious is the first."""
-    now = [1000.0]
-    monkeypatch.setattr("observability.waits.time.time", lambda: now[0])
-    monkeypatch.setattr("observability.waits.time.monotonic", lambda: now[0])
     waits = Waits()
-
-    def elsewhere(*calls: Callable[[], None]) -> None:
-        thread = threading.Thread(target=lambda: [call() for call in calls])
-        thread.start()
-        thread.join()
-
     waits.begin("inbox", "notes.txt")
     waits.begin("transaction", "of pid 12", "g1.combine")
     now[0] += 1
@@ -123,7 +111,9 @@ def test_neither_a_hint_nor_what_another_loop_waits_for_hides_a_loop_that_hangs(
     ]  # fmt: skip
     assert [one["kind"] for one in json.loads(waits.as_json())] == ["stall", "wait", "wait", "hint"]
     # Of another thread, which is no loop's: it watches the process, as capture's watcher does.
-    elsewhere(lambda: waits.begin("transaction", "PostgreSQL waits for pid 12"))
+    watcher = threading.Thread(target=waits.begin, args=("transaction", "PostgreSQL waits for pid 12"))
+    watcher.start()
+    watcher.join()
     assert [w.on for w in waits.current()] == ["transaction", "kafka", "transaction", "inbox"]
     done.set()
     thread.join()

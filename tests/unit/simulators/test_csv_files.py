@@ -30,7 +30,7 @@ def test_some_rows_come_again_and_some_of_them_corrected() -> None:
     contents: dict[str, set[object]] = {}
     for sale in rows:
         contents.setdefault(sale.sale_id, set()).add(sale)
-    corrections = sum(len(said) - 1 for said in contents.values())
+    corrections = sum(len(versions) - 1 for versions in contents.values())
     duplicates = len(rows) - len(contents) - corrections
     assert 10 < corrections < 100
     assert 10 < duplicates < 100

@@ -1,4 +1,4 @@
-"""What becomes of a payment is the seed's alone; what the service answers is what its WSDL says."""
+"""What becomes of a payment is the seed's alone; what the service answers is valid by its WSDL."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def test_most_are_paid_minutes_later_some_never_twice_differently_or_given_back(
     assert shares["once"] > 0.85 * len(SALES)
     assert all(0.01 * len(SALES) < shares[kind] < 0.05 * len(SALES) for kind in shares if kind != "once")
     for found in fates:
-        # A payment that is told twice or given back keeps its name.
+        # A payment that is confirmed twice or refunded keeps its name.
         assert len({entry.payment_id for entry in found}) <= 1
         assert all(DELAY / 2 <= entry.confirmed_at - NOW <= 8 * DELAY for entry in found)
         assert all(entry.due_at >= entry.confirmed_at for entry in found)
 
 
-def test_a_request_says_who_asks_for_what() -> None:
+def test_a_request_has_cursor_and_limit() -> None:
     assert read(request("17", "5")) == envelope.Request("17", 5)
 
 
@@ -89,7 +89,7 @@ def test_a_request_against_the_rules_is_a_fault(body: bytes, code: str) -> None:
 
 
 @pytest.mark.parametrize("more", [True, False])
-def test_a_page_is_what_the_schema_says(more: bool) -> None:
+def test_a_page_is_valid_by_the_schema(more: bool) -> None:
     entries = [("p1", "s & <1>", "12.5000", "EUR", "REFUNDED", NOW.isoformat())]
     body = etree.fromstring(envelope.page(entries, "1", more)).find(f"{{{ENVELOPE}}}Body/*")
     SCHEMA.assertValid(body)
@@ -98,7 +98,7 @@ def test_a_page_is_what_the_schema_says(more: bool) -> None:
 
 
 @pytest.mark.parametrize(("times", "expected"), [(1, 1), (3, 3), (None, 5)])
-def test_a_failure_lasts_as_often_as_it_was_told(times: int | None, expected: int) -> None:
+def test_a_failure_lasts_as_often_as_it_was_set(times: int | None, expected: int) -> None:
     failures = Failures()
     failures.set(Failure(mode="error", times=times))
     take: Callable[[], str] = lambda: failures.take().mode  # noqa: E731

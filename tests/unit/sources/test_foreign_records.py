@@ -32,21 +32,19 @@ def position(next_seq: int) -> bytes:
 
 
 def read_back(monkeypatch: pytest.MonkeyPatch, *records: tuple[bytes, bytes | None]) -> PositionStore:
-    ledger = PositionStore(SETTINGS, "csv", "sources.csv", SOURCE_POSITIONS, SALES_EVENTS)
+    store = PositionStore(SETTINGS, "csv", "sources.csv", SOURCE_POSITIONS, SALES_EVENTS)
     monkeypatch.setattr("sources.position_store.ends", lambda *_: {0: len(records)})
-    monkeypatch.setattr(ledger, "_committed_below", lambda _: records)
-    ledger._read_back(CODEC)
-    return ledger
+    monkeypatch.setattr(store, "_committed_below", lambda _: records)
+    store._read_back(CODEC)
+    return store
 
 
 @pytest.mark.parametrize("foreign", FOREIGN, ids=repr)
 def test_row_22_a_foreign_value_under_a_sources_key_is_passed_over(
     monkeypatch: pytest.MonkeyPatch, foreign: bytes
 ) -> None:
-    ledger = read_back(
-        monkeypatch, (b"csv", position(5)), (b"postgres", foreign), (b"csv", foreign), (b"\xff", foreign)
-    )
-    assert ledger.position == SourceOffset(5, NOON, {"a": 1})
+    records = (b"csv", position(5)), (b"postgres", foreign), (b"csv", foreign), (b"\xff", foreign)
+    assert read_back(monkeypatch, *records).position == SourceOffset(5, NOON, {"a": 1})
 
 
 @pytest.mark.parametrize("key", [b"csv", b"csv/range/1", b"csv/file/abc"])
@@ -54,16 +52,14 @@ def test_row_22_a_foreign_value_under_a_sources_key_is_passed_over(
 def test_row_22_once_the_sources_own_record_is_gone_it_ends_with_a_way_on(
     monkeypatch: pytest.MonkeyPatch, foreign: bytes, key: bytes
 ) -> None:
-    with pytest.raises(
-        Refused,
-        match=f"source-positions holds a foreign record under the key {key.decode()} .*contracts acls",
-    ):
+    sentence = f"source-positions holds a foreign record under the key {key.decode()} .*contracts acls"
+    with pytest.raises(Refused, match=sentence):
         read_back(monkeypatch, (key, foreign))
 
 
 def test_row_22_what_the_source_wrote_afterwards_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = read_back(monkeypatch, (b"csv", b"foreign"), (b"csv", position(6)))
-    assert ledger.position == SourceOffset(6, NOON, {"a": 1})
+    store = read_back(monkeypatch, (b"csv", b"foreign"), (b"csv", position(6)))
+    assert store.position == SourceOffset(6, NOON, {"a": 1})
 
 
 def test_row_23_a_position_whose_id_was_lost_is_no_reason_to_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,10 +71,10 @@ def test_row_23_a_position_whose_id_was_lost_is_no_reason_to_go_back(monkeypatch
 @pytest.fixture
 def log() -> Log:
     """As it decodes: without servers."""
-    made = Log.__new__(Log)
-    made._own = OwnEvents(Codec(Registered({7: ('"string"', "AVRO")}), 1, load("sale_event")), "csv")
-    made._source = "csv"
-    return made
+    log = Log.__new__(Log)
+    log._own = OwnEvents(Codec(Registered({7: ('"string"', "AVRO")}), 1, load("sale_event")), "csv")
+    log._source = "csv"
+    return log
 
 
 def sale(**changes: Any) -> bytes:
@@ -108,20 +104,11 @@ def test_row_23_a_lost_value_of_another_source_is_nothing_of_the_files(log: Log)
     assert log._event(header(7) + sale(source="postgres")[5:]) is None
 
 
-PAYMENT = confirmation(
-    5,
-    payment_id="p",
-    sale_id="s",
-    status="SETTLED",
-    amount=Decimal("1.0000"),
-    confirmed_at=NOON,
-    recorded_at=NOON,
-)
 PAYMENTS = Codec(Registered({7: ('"string"', "AVRO")}), 1, load("payment_confirmation"))
 
 
 def payment(schema_id: int = 1, **changes: Any) -> bytes:
-    return header(schema_id) + PAYMENTS.encode(PAYMENT | changes)[5:]
+    return header(schema_id) + PAYMENTS.encode(confirmation(5) | changes)[5:]
 
 
 @pytest.mark.parametrize("schema_id", [99, 7, 424242])
@@ -139,5 +126,5 @@ def test_row_21_a_seq_that_no_source_reaches_is_passed_over_with_one_line(
     foreign = [payment(schema_id, seq=2**63 - 1), payment(schema_id, seq=MOST_SEQ + 1)]
     assert list(_seqs(PAYMENTS, "soap", [payment(seq=4), *foreign, payment(seq=5)])) == [4, 5]
     assert list(_seqs(PAYMENTS, "soap", [payment(seq=MOST_SEQ)])) == [MOST_SEQ]
-    said = capfd.readouterr()
-    assert (said.out + said.err).count("its seq is above any that a source assigns") == 1
+    logged = capfd.readouterr()
+    assert (logged.out + logged.err).count("its seq is above any that a source assigns") == 1

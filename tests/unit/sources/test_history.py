@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,8 +10,6 @@ from functools import partial
 import pytest
 
 from kafka_client.errors import Refused
-from sources.postgres.capture_state import CaptureState
-from sources.postgres.database import Identity
 from sources.postgres.history import NONE, History, StreamPosition, Witness
 from sources.postgres.pgoutput import Begin, begin
 from sources.postgres.stream import Stream
@@ -66,7 +63,7 @@ def test_row_1_another_history_below_the_position_is_refused(shown: str, behind:
 @pytest.mark.parametrize(
     ("last", "confirmed", "shown"),
     [
-        # As after a crash of the server: the slot was confirmed less than capture knows.
+        # As after a crash of the server: the slot was confirmed less than capture has.
         (LAST, 20, [*transaction(30, xid=8), *SAME, *transaction(60, relid=9)]),
         (LAST, 40, SAME),
         (LAST, 41, transaction(60, relid=9)),
@@ -138,14 +135,3 @@ def test_row_1_silence_where_a_transaction_was_cut_is_refused() -> None:
     made = resumed(StreamPosition(100, 120, 2), Witness(LAST, CUT), confirmed=100)
     with pytest.raises(Refused, match="was taken in part and is not there"):
         made.pass_to(121)
-
-
-def test_positions_with_and_without_a_witness_are_read() -> None:
-    where = CaptureState(
-        Identity("1", 1), "slot", StreamPosition(100, 120, 2), "done", witness=Witness(LAST, CUT)
-    )
-    detail = json.loads(json.dumps(where.to_json()))
-    assert CaptureState.from_json(detail) == where
-    assert CaptureState.from_json({**detail, "witness": None}).witness == Witness(None, CUT)
-    former = {key: value for key, value in detail.items() if "witness" not in key}
-    assert CaptureState.from_json(former).witness == Witness(None)

@@ -15,20 +15,15 @@ MICROS = int(AT.timestamp()) * 1_000_000 + 1
 
 
 def test_begin_and_commit() -> None:
-    assert pgoutput.begin(wire.begin(0x1_0000_0010, AT, 4_000_000_000)) == Begin(
-        0x1_0000_0010, MICROS, 4_000_000_000
-    )
+    lsn, xid = 0x1_0000_0010, 4_000_000_000
+    assert pgoutput.begin(wire.begin(lsn, AT, xid)) == Begin(lsn, MICROS, xid)
     assert pgoutput.commit(wire.commit(5, 9, AT)) == Commit(5, 9, MICROS)
 
 
 def test_a_relation_names_its_columns() -> None:
     relation = pgoutput.relation(wire.relation(columns={"sale_id": 25, "größe": 23}, identity="d"))
-    assert (relation.relid, relation.schema, relation.name, relation.identity) == (
-        wire.RELID,
-        "public",
-        "sales",
-        "d",
-    )
+    named = (relation.relid, relation.schema, relation.name, relation.identity)
+    assert named == (wire.RELID, "public", "sales", "d")
     assert relation.columns == (Column("sale_id", 25), Column("größe", 23))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -18,7 +18,7 @@ from contracts import texts
 from contracts.schemas import load
 from kafka_client import avro
 from kafka_client.registry import header
-from sources.postgres.rows import COLUMNS, MAX_BYTES, SHOWN_BYTES, Dead, Encoder, as_json, unscaled
+from sources.postgres.rows import COLUMNS, MAX_BYTES, SHOWN_BYTES, Dead, Encoder, as_json
 from tests.support import pgoutput_messages as wire
 
 SCHEMA = fastavro.parse_schema(load("sale_event"))
@@ -48,6 +48,18 @@ def encode(
     return dead[0] if dead else records[0][1]
 
 
+def encoded(values: list[bytes | None], reversal: bool = False, recorded_at: int | None = 10**15) -> bytes:
+    value = encode(values, reversal, recorded_at)
+    assert isinstance(value, bytes)
+    return value
+
+
+def dead(values: list[bytes | None], reversal: bool = False) -> Dead:
+    row = encode(values, reversal)
+    assert isinstance(row, Dead)
+    return row
+
+
 @given(
     *(NAME for _ in range(4)),
     *(TEXT for _ in range(2)),
@@ -62,14 +74,8 @@ def test_an_event_is_what_was_in_the_row(
     sold_at: datetime, amount: Decimal, quantity: int, reversal: bool, seq: int,
 ) -> None:  # fmt: skip
     sent = [text.encode() for text in (sale_id, city, country, salesman, name, product)]
-    row = [
-        sent[0],
-        wire.timestamp(sold_at),
-        *sent[1:],
-        struct.pack(">i", quantity),
-        wire.numeric(amount),
-        b"EUR",
-    ]
+    numbers = struct.pack(">i", quantity), wire.numeric(amount)
+    row = [sent[0], wire.timestamp(sold_at), *sent[1:], *numbers, b"EUR"]
     records: list[tuple[bytes, bytes]] = []
     assert Encoder(7, "postgres").encode([(reversal, row)], 5, seq, records) == (seq + 1, [])
     sign = -1 if reversal else 1
@@ -92,26 +98,14 @@ def test_long_is_avros(n: int) -> None:
     assert avro.long(n) == out.getvalue()
 
 
-@given(
-    st.decimals(
-        allow_nan=False, allow_infinity=False, places=4, min_value=-(10**14) + 1, max_value=10**14 - 1
-    )
-)
-def test_a_numeric_is_read_exactly(amount: Decimal) -> None:
-    assert unscaled(wire.numeric(amount)) == int(amount.scaleb(4))
-
-
 def test_a_snapshot_row_is_recorded_when_it_was_sold() -> None:
-    event = encode(wire.sale(), recorded_at=None)
-    assert isinstance(event, bytes)
+    event = encoded(wire.sale(), recorded_at=None)
     assert read(event)["recorded_at"] == read(event)["sold_at"]
 
 
 @pytest.mark.parametrize(("sent", "shown"), [(b"EUR", "EUR"), (b"EU ", "EU"), (b"   ", "")])
 def test_the_blanks_that_pad_a_currency_go(sent: bytes, shown: str) -> None:
-    event = encode(wire.sale(currency=sent))
-    assert isinstance(event, bytes)
-    assert read(event)["currency"] == shown
+    assert read(encoded(wire.sale(currency=sent)))["currency"] == shown
 
 
 @pytest.mark.parametrize("reversal", [False, True])
@@ -134,9 +128,7 @@ def test_the_blanks_that_pad_a_currency_go(sent: bytes, shown: str) -> None:
 def test_both_halves_of_what_no_event_can_hold_are_dead(
     changed: dict[str, Any], reason: str, reversal: bool
 ) -> None:
-    found = encode(wire.sale(**changed), reversal)
-    assert isinstance(found, Dead)
-    assert found.reason == reason
+    assert dead(wire.sale(**changed), reversal).reason == reason
 
 
 @pytest.mark.parametrize("reversal", [False, True])
@@ -155,14 +147,11 @@ def test_row_5_blanks_that_pad_a_column_mean_nothing(reversal: bool) -> None:
 def test_row_15_both_halves_of_a_name_with_what_cannot_be_seen_are_dead(column: str, reversal: bool) -> None:
     row = wire.sale()
     row[COLUMNS.index(column)] = "Ber\u200blin".encode()
-    found = encode(row, reversal)
-    assert isinstance(found, Dead)
-    assert found.reason == f"{column} holds U+200B ZERO WIDTH SPACE at position 4"
+    assert dead(row, reversal).reason == f"{column} holds U+200B ZERO WIDTH SPACE at position 4"
 
 
 def test_row_15_a_description_costs_no_sale() -> None:
-    event = encode(wire.sale(product="Fern\xadseher\r\n55 Zoll ".encode(), salesman_name=b"\xe2\x80\x8b"))
-    assert isinstance(event, bytes)
+    event = encoded(wire.sale(product="Fern\xadseher\r\n55 Zoll ".encode(), salesman_name=b"\xe2\x80\x8b"))
     assert (read(event)["product"], read(event)["salesman_name"]) == ("Fernseher 55 Zoll", "")
 
 
@@ -188,7 +177,7 @@ def test_rows_that_are_read_together_are_read_as_each_alone(found: list[tuple[st
 def test_an_event_that_its_normal_form_makes_too_large_is_dead() -> None:
     """Some characters have a longer one; Kafka would refuse the event for ever."""
     row = wire.sale(product="\U0001d160".encode() * (MAX_BYTES // 5))
-    assert isinstance(encode(row), Dead)
+    assert dead(row)
 
 
 def sized(column: str, length: int) -> list[bytes | None]:
@@ -204,22 +193,17 @@ def test_a_sale_and_its_reversal_are_judged_alike(column: str) -> None:
     bare = sized(column, 0)
     room = (MAX_BYTES - sum(len(value or b"") for value in [*bare, bare[0]])) // times
     for reversal in (False, True):
-        value = encode(sized(column, room), reversal)
-        assert isinstance(value, bytes)
+        value = encoded(sized(column, room), reversal)
         assert len(value) + (room if column == "sale_id" else 0) < MAX_BYTES + 100
-        assert isinstance(encode(sized(column, room + 1), reversal), Dead)
+        assert dead(sized(column, room + 1), reversal)
 
 
 @pytest.mark.parametrize("text", ["x", "\x01", "😀"])
 def test_a_large_dead_row_is_cut(text: str) -> None:
     large = (text * 400_000).encode()
     row = wire.sale(amount="9" * 5_000)
-    shown = as_json(
-        [
-            v if name in ("sold_at", "quantity", "amount") else large
-            for name, v in zip(COLUMNS, row, strict=True)
-        ]
-    )
+    numbers = ("sold_at", "quantity", "amount")
+    shown = as_json([v if name in numbers else large for name, v in zip(COLUMNS, row, strict=True)])
     assert len(shown) <= SHOWN_BYTES
     assert json.loads(shown)["product"] == text * 150 + "… and 399850 characters more"
 
@@ -228,17 +212,11 @@ def test_a_dead_row_is_shown_as_it_is() -> None:
     row = wire.sale(amount="-1234.5600", sold_at=struct.pack(">q", 2**63 - 1), city=None)
     shown = json.loads(as_json(row))
     assert list(shown) == list(COLUMNS)
-    assert (shown["amount"], shown["sold_at"], shown["city"], shown["quantity"]) == (
-        "-1234.5600",
-        "infinity",
-        None,
-        2,
-    )
+    expected = ("-1234.5600", "infinity", None, 2)
+    assert (shown["amount"], shown["sold_at"], shown["city"], shown["quantity"]) == expected
     far = json.loads(as_json(wire.sale(sold_at=struct.pack(">q", 10**18), amount="0.0000")))
     assert (far["sold_at"], far["amount"]) == ("1000000000000000000 microseconds from 2000-01-01", "0.0000")
-    near = json.loads(
-        as_json(wire.sale(sold_at=wire.timestamp(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=1))))
-    )
+    near = json.loads(as_json(wire.sale(sold_at=wire.timestamp(datetime(2026, 1, 1, 1, tzinfo=UTC)))))
     assert near["sold_at"] == "2026-01-01T01:00:00+00:00"
 
 
@@ -252,18 +230,17 @@ def test_row_6_a_quantity_of_every_integer_type_that_fits(
 ) -> None:
     data = struct.pack(f">{kind}", value)
     assert len(data) == size
-    event = encode(wire.sale(quantity=data), reversal)
-    assert isinstance(event, bytes)
-    assert read(event)["quantity"] == (-value if reversal else value)
+    assert read(encoded(wire.sale(quantity=data), reversal))["quantity"] == (-value if reversal else value)
 
 
 @pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**63 - 1, -(2**63)])
 def test_row_6_a_quantity_that_does_not_fit_is_dead_and_named_on_both_sides(value: int) -> None:
     values = wire.sale(quantity=struct.pack(">q", value))
     for reversal in (False, True):
-        dead = encode(values, reversal)
-        assert isinstance(dead, Dead)
-        assert dead.reason == f"quantity is {value}, which is out of the range of a 32-bit integer"
+        assert (
+            dead(values, reversal).reason
+            == f"quantity is {value}, which is out of the range of a 32-bit integer"
+        )
     assert json.loads(as_json(values))["quantity"] == value
 
 

@@ -15,18 +15,7 @@ EPOCH = 1 << 32
 
 def test_a_snapshot_sees_what_ended_before_it() -> None:
     seen = Visible.parse("100:110:103,105")
-    assert [xid for xid in range(98, 113) if seen.sees(xid)] == [
-        98,
-        99,
-        100,
-        101,
-        102,
-        104,
-        106,
-        107,
-        108,
-        109,
-    ]
+    assert {xid for xid in range(98, 113) if seen.sees(xid)} == {*range(98, 110)} - {103, 105}
     assert Visible.parse("7:7:").sees(6)
     assert not Visible.parse("7:7:").sees(7)
 

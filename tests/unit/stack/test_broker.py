@@ -48,8 +48,6 @@ def test_a_broker_that_never_was_let_in_needs_no_waiting() -> None:
 
 
 def test_a_controller_that_ends_before_is_an_error_with_its_own_words() -> None:
-    assert (
-        _until_fenced(iter([_REGISTERED, _CHANGED.format(-1), _ACTIVE, "no space left\n"]))[-1]
-        == "no space left"
-    )
+    log = iter([_REGISTERED, _CHANGED.format(-1), _ACTIVE, "no space left\n"])
+    assert _until_fenced(log)[-1] == "no space left"
     assert _until_fenced(iter([])) == ["the controller ended without output"]

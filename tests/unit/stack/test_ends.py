@@ -1,4 +1,4 @@
-"""Row 28: `status` says of a process that ends why it did, in the words of its current end and no others."""
+"""Row 28: `status` shows why a process ended, in the words of its current end and no others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Write = Callable[..., Path]
 
 
 def test_row_28_an_end_that_was_asked_for_is_none(tmp_path: Path) -> None:
-    """And with it what was before: somebody has looked after it."""
+    """And with it what was before: a person has looked after it."""
     log = tmp_path / "supervisord.log"
     log.write_text(
         "2026-11-30 12:59:59,100 INFO supervisord started with pid 1\n"
@@ -67,13 +67,13 @@ def test_row_28_a_refusal_is_its_sentence(write: Write) -> None:
     assert end_reason(log, FAILED) == EndReason(REFUSED, refused=True)
 
 
-def test_row_28_a_healthy_line_is_no_reason_and_neither_is_what_an_earlier_life_said(write: Write) -> None:
+def test_row_28_a_healthy_line_is_no_reason_and_neither_is_a_line_of_an_earlier_life(write: Write) -> None:
     write(-20, "error", "stopped", reason="of before")
     write(0.5, "info", "following", generation="g1")
     log = write(1.5, "warning", "a server is away, retried", reason="connection refused")
     assert end_reason(log, KILLED) == EndReason("terminated by SIGKILL; it logged no error")
     assert end_reason(log, FAILED) == EndReason("exit status 1; it logged no error")
-    # A life that said nothing has no words of another's.
+    # A life that logged nothing has no words of another's.
     late = End(BEGAN + 60, BEGAN + 61, "exit status 1")
     assert end_reason(log, late) == EndReason("exit status 1; it logged no error")
 
@@ -84,7 +84,7 @@ def test_row_28_an_error_that_did_not_end_it_stands_behind_what_did(write: Write
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         (
             'Traceback (most recent call last):\n  File "a.py", line 1\n    f()\nValueError: no time zone\n',
@@ -111,8 +111,8 @@ def test_row_28_an_error_that_did_not_end_it_stands_behind_what_did(write: Write
         ("", EndReason("exit status 1; it logged no error")),
     ],
 )
-def test_row_28_what_others_print_is_read_too(tmp_path: Path, text: str, said: EndReason) -> None:
+def test_row_28_what_others_print_is_read_too(tmp_path: Path, text: str, reason: EndReason) -> None:
     log = tmp_path / "log"
     assert end_reason(log, FAILED) == EndReason("exit status 1; it logged no error")
     log.write_text(text)
-    assert end_reason(log, FAILED) == said
+    assert end_reason(log, FAILED) == reason

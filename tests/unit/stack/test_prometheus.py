@@ -16,8 +16,8 @@ from stack.programs import Platform
 def test_every_process_of_ours_and_kafka_is_asked_at_its_own_port(tmp_path: Path) -> None:
     platform = Platform(Layout(tmp_path), Options(port_offset=100), StackSettings())
     prometheus.write(tmp_path, platform.all())
-    told = json.loads((tmp_path / "targets.json").read_text())
-    asked = {target["labels"]["process"]: target["targets"] for target in told}
+    targets = json.loads((tmp_path / "targets.json").read_text())
+    asked = {target["labels"]["process"]: target["targets"] for target in targets}
     assert asked["kafka"] == ["127.0.0.1:9504"]
     assert asked["api"] == ["127.0.0.1:8182"]
     ours = {"capture", "worker-city", "worker-salesman", "worker-enriched", "sink", "publisher", "observer"}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from sqlalchemy import make_url
 
 from stack.kafka import Kafka
@@ -39,22 +40,14 @@ def test_the_registry_shows_no_password_among_its_arguments(tmp_path: Path) -> N
     assert registry.environment["APICURIO_DATASOURCE_URL"] == "jdbc:postgresql://127.0.0.1:5/registry"
 
 
-def _leave_pid_file(folder: Path, pid: int) -> Path:
-    file = folder / "data" / "postmaster.pid"
-    file.parent.mkdir()
-    file.write_text(f"{pid}\n{folder}\n")
-    return file
-
-
-def test_the_pid_file_of_a_dead_server_is_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "is_reused", [False, True], ids=["of a dead server", "another program has the pid now"]
+)
+def test_a_stale_pid_file_is_removed(tmp_path: Path, is_reused: bool) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    file = _leave_pid_file(tmp_path, ended.pid)
-    Postgres(tmp_path, 5, "secret").drop_stale_lock()
-    assert not file.exists()
-
-
-def test_the_pid_file_is_removed_if_another_program_has_the_pid_now(tmp_path: Path) -> None:
-    file = _leave_pid_file(tmp_path, os.getpid())
+    file = tmp_path / "data" / "postmaster.pid"
+    file.parent.mkdir()
+    file.write_text(f"{os.getpid() if is_reused else ended.pid}\n{tmp_path}\n")
     Postgres(tmp_path, 5, "secret").drop_stale_lock()
     assert not file.exists()

@@ -21,31 +21,42 @@ from stack.supervisor import State, Supervisor
 
 NOW = time.time()
 OLD = int(NOW) - 3600
+Shown = Callable[..., status.Row]
 
 
-def row(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    flow: probes.Flow | None,
-    started_at: float = OLD,
-    *,
-    state: str = "running",
-    ends: Sequence[End] = (),
-    is_ready: Callable[[], bool] | None = None,
-    pid: int | None = None,
-) -> status.Row:
-    """What is shown of a process; with `is_ready`, of one without metrics."""
-    port = 9000 if is_ready is None else None
-    program = Program("capture", [], {}, is_ready or (lambda: True), metrics_port=port)
-    layout = SimpleNamespace(log=lambda name: tmp_path / name)
-    platform = cast(Platform, SimpleNamespace(all=lambda: [program], layout=layout))
-    supervisor: Any = SimpleNamespace(
-        states=lambda: {"capture": State("capture", state, pid or os.getpid(), int(started_at), "")},
-        ends=lambda: {"capture": list(ends)},
-    )
-    monkeypatch.setattr(probes, "flow", lambda port: flow)
-    (found,) = status.Monitor(platform, cast(Supervisor, supervisor)).rows()
-    return found
+@pytest.fixture
+def row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shown:
+    """Gives the row of `capture` in `electrored status`; with `is_ready`, of a process without metrics."""
+
+    def row(
+        flow: probes.Flow | None,
+        started_at: float = OLD,
+        *,
+        state: str = "running",
+        ends: Sequence[End] = (),
+        is_ready: Callable[[], bool] | None = None,
+        pid: int | None = None,
+    ) -> status.Row:
+        port = 9000 if is_ready is None else None
+        program = Program("capture", [], {}, is_ready or (lambda: True), metrics_port=port)
+        layout = SimpleNamespace(log=lambda name: tmp_path / name)
+        platform = cast(Platform, SimpleNamespace(all=lambda: [program], layout=layout))
+        supervisor: Any = SimpleNamespace(
+            states=lambda: {"capture": State("capture", state, pid or os.getpid(), int(started_at), "")},
+            ends=lambda: {"capture": list(ends)},
+        )
+        monkeypatch.setattr(probes, "flow", lambda port: flow)
+        (row,) = status.Monitor(platform, cast(Supervisor, supervisor)).rows()
+        return row
+
+    return row
+
+
+SINCE = 1_700_000_000.0
+WAIT = {"on": "transaction", "kind": "wait", "detail": "for pid 99 of shop", "since": SINCE}
+STALL = {"on": "loop", "kind": "stall", "detail": "g1.combine does not turn", "since": SINCE}
+# A name in the inbox that is not taken, partitions that other workers have.
+HINT = {"on": "inbox", "kind": "hint", "detail": "notes.txt is not taken", "since": SINCE}
 
 
 def flow(*waits: dict[str, Any]) -> probes.Flow:
@@ -57,90 +68,68 @@ def failed(*ago: float, lived: float = 2.0) -> list[End]:
     return [End(NOW - seconds - lived, NOW - seconds, "exit status 1") for seconds in ago]
 
 
-def test_a_process_that_waits_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    wait = {"on": "transaction", "kind": "wait", "detail": "for pid 99 of shop", "since": 1_700_000_000.0}
-    found = row(monkeypatch, tmp_path, flow(wait))
-    assert (found.state, found.problem) == ("waiting", "since 2023-11-14 22:13:20Z: for pid 99 of shop")
-    (line,) = display.problems([found])
-    assert line.plain == "capture waits: since 2023-11-14 22:13:20Z: for pid 99 of shop"
-
-
-def test_a_loop_that_stands_still_is_no_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    wait = {"on": "loop", "kind": "stall", "detail": "g1.combine does not turn", "since": 1_700_000_000.0}
-    found = row(monkeypatch, tmp_path, flow(wait))
-    (line,) = display.problems([found])
-    assert found.state == "stalled"
-    assert line.plain == "capture stands still: since 2023-11-14 22:13:20Z: g1.combine does not turn"
-
-
-def test_a_hint_does_not_keep_a_process_from_being_ready(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("wait", "state", "problem", "line"),
+    [
+        (WAIT, "waiting", "since 2023-11-14 22:13:20Z: for pid 99 of shop", "waits"),
+        (STALL, "stalled", "since 2023-11-14 22:13:20Z: g1.combine does not turn", "stands still"),
+        (HINT, "ready", "", "notes"),
+    ],
+    ids=["a wait", "a loop that stands still", "a hint, which keeps no process from being ready"],
+)
+def test_what_is_reported_is_state_and_line(
+    row: Shown, wait: dict[str, Any], state: str, problem: str, line: str
 ) -> None:
-    """A name in the inbox that nobody takes, partitions that others have: shown, and the platform is up."""
-    hint = {"on": "inbox", "kind": "hint", "detail": "notes.txt is not taken", "since": 1_700_000_000.0}
-    found = row(monkeypatch, tmp_path, flow(hint))
-    assert (found.state, found.problem) == ("ready", "")
-    (line,) = display.problems([found])
-    assert line.plain == "capture notes: since 2023-11-14 22:13:20Z: notes.txt is not taken"
-    assert lifecycle._what_waits([found]) == ""
+    shown = row(flow(wait))
+    assert (shown.state, shown.problem) == (state, problem)
+    (problem_line,) = display.problems([shown])
+    assert problem_line.plain == f"capture {line}: since 2023-11-14 22:13:20Z: {wait['detail']}"
+    assert (lifecycle._what_waits([shown]) == "") == (state == "ready")
 
 
-def test_of_several_waits_the_most_serious_is_the_state_and_all_are_lines(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    since = 1_700_000_000.0
-    waits = [
-        {"on": "loop", "kind": "stall", "detail": "no turn of merge", "since": since + 9},
-        {"on": "kafka", "kind": "wait", "detail": "no broker answers", "since": since + 1},
-        {"on": "partitions", "kind": "hint", "detail": "others have them", "since": since},
+def test_of_several_waits_the_most_serious_is_the_state_and_all_are_lines(row: Shown) -> None:
+    waits = [STALL | {"since": SINCE + 9}, WAIT | {"since": SINCE + 1}, HINT]
+    shown = row(flow(*waits))
+    assert shown.state == "stalled"
+    assert [line.plain for line in display.problems([shown])] == [
+        "capture stands still: since 2023-11-14 22:13:29Z: g1.combine does not turn",
+        "capture waits: since 2023-11-14 22:13:21Z: for pid 99 of shop",
+        "capture notes: since 2023-11-14 22:13:20Z: notes.txt is not taken",
     ]
-    found = row(monkeypatch, tmp_path, flow(*waits))
-    assert found.state == "stalled"
-    assert [line.plain for line in display.problems([found])] == [
-        "capture stands still: since 2023-11-14 22:13:29Z: no turn of merge",
-        "capture waits: since 2023-11-14 22:13:21Z: no broker answers",
-        "capture notes: since 2023-11-14 22:13:20Z: others have them",
-    ]
-    assert row(monkeypatch, tmp_path, flow(*waits[1:])).state == "waiting"
+    assert row(flow(*waits[1:])).state == "waiting"
     # What has just begun hides nothing that lasts.
-    new = {"on": "postgres", "kind": "wait", "detail": "restarts", "since": time.time()}
-    found = row(monkeypatch, tmp_path, flow(new, waits[2]))
-    assert (found.state, len(found.besides)) == ("ready", 1)
+    shown = row(flow(WAIT | {"since": time.time()}, HINT))
+    assert (shown.state, len(shown.besides)) == ("ready", 1)
 
 
-def test_a_wait_of_a_moment_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    wait = {"on": "postgres", "kind": "wait", "detail": "restarts", "since": time.time()}
-    assert row(monkeypatch, tmp_path, flow(wait)).state == "ready"
+def test_a_process_that_does_not_answer_is_not_ready(row: Shown) -> None:
+    shown = row(None)
+    assert (shown.state, shown.problem) == ("silent", "no answer on its metrics port 9000")
+    assert row(None, started_at=int(time.time())).state == "starting"
 
 
-def test_a_process_that_does_not_answer_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = row(monkeypatch, tmp_path, None)
-    assert (found.state, found.problem) == ("silent", "no answer on its metrics port 9000")
-    assert row(monkeypatch, tmp_path, None, started_at=int(time.time())).state == "starting"
-
-
-def test_a_process_that_a_signal_froze_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_process_that_a_signal_froze_is_not_ready(row: Shown) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         os.kill(process.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-        found = row(monkeypatch, tmp_path, flow(), is_ready=lambda: True, pid=process.pid)
+        shown = row(flow(), is_ready=lambda: True, pid=process.pid)
         process.kill()
-    assert found.state == "silent"
-    assert f"`kill -CONT {process.pid}` lets it go on" in found.problem
+    assert shown.state == "silent"
+    assert f"`kill -CONT {process.pid}` lets it go on" in shown.problem
 
 
-def test_a_server_that_does_not_answer_is_not_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A broker that was stopped with SIGSTOP runs, for all that its supervisor knows."""
-    assert row(monkeypatch, tmp_path, None, is_ready=lambda: True).state == "ready"
-    assert row(monkeypatch, tmp_path, None, is_ready=lambda: False).state == "silent"
-    assert row(monkeypatch, tmp_path, None, time.time(), is_ready=lambda: False).state == "starting"
+def test_a_server_that_does_not_answer_is_not_ready(row: Shown) -> None:
+    """A broker that was stopped with SIGSTOP runs, for all that its supervisor can see."""
+    assert row(None, is_ready=lambda: True).state == "ready"
+    assert row(None, is_ready=lambda: False).state == "silent"
+    assert row(None, time.time(), is_ready=lambda: False).state == "starting"
 
 
 @pytest.mark.parametrize(
-    ("state", "ends", "age_seconds", "shown"),
+    ("state", "ends", "age_seconds", "expected"),
     [
         ("running", failed(), 1, "ready"),
-        # It was started again by somebody, or after servers that came late, and has outlived its lives before.
+        # It was started again by hand, or after servers that came late, and has outlived its lives before.
         ("running", failed(40, 20, 6), 6, "ready"),
         ("running", failed(100, 70, 30, lived=25), 29, "dying"),
         ("running", failed(200, 150, 61, lived=500), 59, "dying"),
@@ -156,35 +145,33 @@ def test_a_server_that_does_not_answer_is_not_ready(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_row_28_one_that_keeps_dying_is_shown_as_such_and_no_other(
+    row: Shown,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
     state: str,
     ends: Sequence[End],
     age_seconds: int,
-    shown: str,
+    expected: str,
 ) -> None:
     monkeypatch.setattr("stack.status.time.time", lambda: NOW)
-    found = row(monkeypatch, tmp_path, flow(), NOW - age_seconds, state=state, ends=ends)
-    assert found.state == shown
-    assert found.restarts == len(ends)
-    assert bool(found.problem) == (shown == "dying" and bool(ends))
+    shown = row(flow(), NOW - age_seconds, state=state, ends=ends)
+    assert shown.state == expected
+    assert shown.restarts == len(ends)
+    assert bool(shown.problem) == (expected == "dying" and bool(ends))
 
 
 @pytest.mark.parametrize("state", ["starting", "backoff", "running"])
-def test_row_28_a_refusal_is_shown_at_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str
-) -> None:
+def test_row_28_a_refusal_is_shown_at_once(row: Shown, tmp_path: Path, state: str) -> None:
     """After its first end, with its sentence, for as long as it is tried again."""
     (tmp_path / "capture").write_text("error: the table public.sales has row level security\n")
-    found = row(monkeypatch, tmp_path, flow(), time.time(), state=state, ends=failed(3))
-    assert (found.state, found.problem) == ("refused", "the table public.sales has row level security")
-    (line,) = display.problems([found])
+    shown = row(flow(), time.time(), state=state, ends=failed(3))
+    assert (shown.state, shown.problem) == ("refused", "the table public.sales has row level security")
+    (line,) = display.problems([shown])
     assert line.plain == "capture refuses to go on: the table public.sales has row level security"
-    later = row(monkeypatch, tmp_path, flow(), time.time() - 90, state="running", ends=failed(93))
+    later = row(flow(), time.time() - 90, state="running", ends=failed(93))
     assert (later.state, later.problem) == ("ready", "")
 
 
-def test_a_start_says_what_it_waits_for_and_ends_with_a_refusal() -> None:
+def test_a_start_reports_what_it_waits_for_and_ends_with_a_refusal() -> None:
     def shown(state: str, restarts: int, problem: str) -> status.Row:
         return status.Row("capture", state, 1, restarts, None, None, None, "", problem)
 

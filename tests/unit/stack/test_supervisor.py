@@ -15,12 +15,7 @@ from stack.layout import Layout
 from stack.programs import Program
 from stack.supervisor import last_line, render
 
-AWKWARD = {
-    "PLAIN": "value",
-    "PERCENT": "p%40ss%",
-    "SPACES": "a b, c=d",
-    "SINGLE": "it's",
-}
+AWKWARD = {"PLAIN": "value", "PERCENT": "p%40ss%", "SPACES": "a b, c=d", "SINGLE": "it's"}
 
 
 def _section(tmp_path: Path, program: Program) -> dict[str, str]:
@@ -50,7 +45,7 @@ def test_nothing_starts_by_itself_and_all_that_dies_is_started_again(tmp_path: P
     assert section["autorestart"] == "true"
 
 
-def test_the_last_line_is_the_last_that_says_something(tmp_path: Path) -> None:
+def test_the_last_line_is_the_last_that_is_not_blank(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert last_line(log) == "it wrote nothing"
     log.write_text("first\n  reason of death  \n\n\n")

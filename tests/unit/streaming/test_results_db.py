@@ -27,9 +27,9 @@ def test_a_server_that_is_away_is_a_wait_until_it_answers() -> None:
     def call() -> None:
         seen.append([(wait.on, wait.detail) for wait in WAITS.current()])
         if len(seen) == 1:
-            raise OperationalError("INSERT", {"a": "value"}, Answer("57P03"))
+            raise of_database(OperationalError, "57P03")
         if len(seen) == 2:
-            raise KafkaException(KafkaError(KafkaError._TRANSPORT, "broker down"))
+            raise of_kafka(KafkaError._TRANSPORT)
 
     retried(call, threading.Event())
     away = ("postgres", "the results database does not answer: what is wrong")
@@ -39,27 +39,46 @@ def test_a_server_that_is_away_is_a_wait_until_it_answers() -> None:
     assert WAITS.current() == []
 
 
-def asked(error: type[DBAPIError], pgcode: str | None) -> int:
+def calls(error: Exception) -> int:
     """How often a call is made that fails once."""
-    asked = 0
+    made = 0
 
     def call() -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
-            raise error("INSERT", {"a": "value"}, Answer(pgcode))
+        nonlocal made
+        made += 1
+        if made == 1:
+            raise error
 
     retried(call, threading.Event())
-    return asked
+    return made
 
 
-@pytest.mark.parametrize("pgcode", [None, "57P01", "40001", "53100", "53300", "08006"])
-def test_a_server_that_is_away_is_asked_again(pgcode: str | None) -> None:
-    assert asked(OperationalError, pgcode) == 2
+def of_database(kind: type[DBAPIError], pgcode: str | None) -> DBAPIError:
+    return kind("INSERT", {"a": "value"}, Answer(pgcode))
+
+
+def of_kafka(code: int) -> KafkaException:
+    return KafkaException(KafkaError(code, "what is wrong"))
 
 
 @pytest.mark.parametrize(
-    ("error", "pgcode"),
+    "error",
+    [
+        *(
+            of_database(OperationalError, code)
+            for code in (None, "57P01", "40001", "53100", "53300", "08006")
+        ),
+        of_kafka(KafkaError._TRANSPORT),
+        of_kafka(KafkaError._TIMED_OUT),
+        of_kafka(KafkaError.COORDINATOR_LOAD_IN_PROGRESS),
+    ],
+)
+def test_a_server_that_is_away_is_asked_again(error: Exception) -> None:
+    assert calls(error) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "pgcode"),
     [
         (DataError, "22003"),
         (IntegrityError, "23514"),
@@ -69,36 +88,15 @@ def test_a_server_that_is_away_is_asked_again(pgcode: str | None) -> None:
         (OperationalError, "22P05"),
     ],
 )
-def test_what_is_refused_is_fatal_with_one_line(error: type[DBAPIError], pgcode: str) -> None:
+def test_what_is_refused_is_fatal_with_one_line(kind: type[DBAPIError], pgcode: str) -> None:
     with pytest.raises(Fatal) as raised:
-        asked(error, pgcode)
+        calls(of_database(kind, pgcode))
     assert str(raised.value) == f"the results database refuses ({pgcode}): what is wrong"
 
 
-def test_an_error_that_nobody_thought_of_keeps_its_name() -> None:
+def test_an_unforeseen_error_keeps_its_name() -> None:
     with pytest.raises(ProgrammingError):
-        asked(ProgrammingError, None)
-
-
-def kafka_asked(code: int) -> int:
-    """How often a call is made that Kafka answers once with this code."""
-    asked = 0
-
-    def call() -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
-            raise KafkaException(KafkaError(code, "what is wrong"))
-
-    retried(call, threading.Event())
-    return asked
-
-
-@pytest.mark.parametrize(
-    "code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError.COORDINATOR_LOAD_IN_PROGRESS]
-)
-def test_a_broker_that_is_away_is_asked_again(code: int) -> None:
-    assert kafka_asked(code) == 2
+        calls(of_database(ProgrammingError, None))
 
 
 @pytest.mark.parametrize(
@@ -111,8 +109,7 @@ def test_a_broker_that_is_away_is_asked_again(code: int) -> None:
     ],
 )
 def test_a_right_that_is_missing_is_fatal_with_one_line(code: int) -> None:
-    with pytest.raises(
-        Fatal, match=r"Kafka refuses .*what is wrong.*the Kafka user of this process"
-    ) as raised:
-        kafka_asked(code)
+    sentence = r"Kafka refuses .*what is wrong.*the Kafka user of this process"
+    with pytest.raises(Fatal, match=sentence) as raised:
+        calls(of_kafka(code))
     assert "\n" not in str(raised.value)

@@ -23,8 +23,13 @@ END = KafkaError(KafkaError._PARTITION_EOF)
 
 
 def event(partition: int, offset: int, failure: KafkaError | None = None) -> Message:
-    """A message, or what is told instead of one."""
+    """A message, or an error in its place."""
     return Message(topic=TOPIC, partition=partition, offset=offset, value=b"", error=failure)
+
+
+def committed(offsets: dict[int, int]) -> list[Any]:
+    """What a commit leaves in the log."""
+    return ["take", ("commit", offsets), "accept"]
 
 
 @dataclass
@@ -139,42 +144,58 @@ def loop(world: World) -> Loop:
     """With partitions 0 and 1 assigned and read back."""
     anything: Any = world
     positions = Positions("test.combine", "combine", "group", TOPIC, "id", "progress", {0: 0, 1: 0})
-    made = Loop(LoopDeps(anything, anything, anything, anything, positions, anything))
-    made.subscribe()
+    loop = Loop(LoopDeps(anything, anything, anything, anything, positions, anything))
+    loop.subscribe()
     world.callbacks["on_assign"](world, [TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)])
-    made.run_once()
-    assert made.ready == {0, 1}
+    loop.run_once()
+    assert loop.ready == {0, 1}
     world.log.clear()
-    return made
+    return loop
 
 
 @pytest.fixture
-def standing(loop: Loop) -> LoopStatus:
-    """Looked a moment ago, and does not look again before its second is over."""
-    made = LoopStatus("combine", 1)
-    made.punctuate(loop)
-    loop.deps = replace(loop.deps, punctuators=[made])
-    return made
+def held(world: World, loop: Loop) -> Loop:
+    loop.hold()
+    world.log.clear()
+    return loop
+
+
+@pytest.fixture
+def status(loop: Loop) -> LoopStatus:
+    """Sampled a moment ago, and not again before its second is over."""
+    status = LoopStatus("combine", 1)
+    status.punctuate(loop)
+    loop.deps = replace(loop.deps, punctuators=[status])
+    return status
 
 
 def give_up(callback: str, *partitions: int) -> Callable[[World], None]:
     return lambda world: world.callbacks[callback](world, [TopicPartition(TOPIC, p) for p in partitions])
 
 
+def turn(world: World, loop: Loop, *messages: Message) -> None:
+    """One turn of the loop, whose poll gets the messages."""
+    world.arriving = [list(messages)]
+    loop.run_once()
+
+
+def policy(loop: Loop, **changes: Any) -> None:
+    loop._commit_policy = replace(loop._commit_policy, **changes)
+
+
 @pytest.fixture
 def pressed(loop: Loop) -> None:
     """Every poll counts as one of an input that presses, and nothing is due by its time."""
-    loop._commit_policy = replace(loop._commit_policy, trickle_events=0, seconds=3600)
+    policy(loop, trickle_events=0, seconds=3600)
 
 
 def test_what_trickles_in_is_committed_at_once(world: World, loop: Loop) -> None:
-    world.arriving = [[event(0, 5), event(1, 8)]]
-    loop.run_once()
-    assert world.log == ["take", ("commit", {0: 6, 1: 9}), "accept"]
+    turn(world, loop, event(0, 5), event(1, 8))
+    assert world.log == committed({0: 6, 1: 9})
 
 
 def test_transactions_of_a_trickling_input_are_apart(world: World, loop: Loop) -> None:
-    loop._commit_policy = replace(loop._commit_policy, pause_seconds=3600, seconds=3600)
+    policy(loop, pause_seconds=3600, seconds=3600)
     # The clock may have begun less than an hour ago.
     loop._committed_at = -3600
     world.arriving = [[event(0, 5)], [event(0, 6)], [event(0, 7)]]
@@ -183,18 +204,17 @@ def test_transactions_of_a_trickling_input_are_apart(world: World, loop: Loop) -
     loop.run_once()
     loop.run_once()
     assert (world.log, world.overlay) == ([], {0: 8})
-    loop._commit_policy = replace(loop._commit_policy, pause_seconds=0)
+    policy(loop, pause_seconds=0)
     loop.run_once()
-    assert world.log == ["take", ("commit", {0: 8}), "accept"]
+    assert world.log == committed({0: 8})
 
 
-def test_who_waits_for_more_before_a_commit_does_not_ask_without_a_pause(
+def test_a_loop_that_waits_for_more_before_a_commit_polls_with_a_pause(
     world: World, loop: Loop, pressed: None
 ) -> None:
-    world.arriving = [[event(0, 5)]]
+    turn(world, loop, event(0, 5))
     loop.run_once()
-    loop.run_once()
-    assert world.waited == IDLE_SECONDS, "a replay took a core to ask for what had not come yet"
+    assert world.waited == IDLE_SECONDS, "a replay took a core to poll for what had not come yet"
     loop._commit_policy = LIVE
     loop._committed_at = 0
     loop.run_once()
@@ -204,12 +224,12 @@ def test_who_waits_for_more_before_a_commit_does_not_ask_without_a_pause(
 def test_an_input_that_presses_is_committed_when_enough_has_come(
     world: World, loop: Loop, pressed: None
 ) -> None:
-    loop._commit_policy = replace(loop._commit_policy, events=3)
+    policy(loop, events=3)
     world.arriving = [[event(0, 5), event(0, 6)], [event(0, 7)], [event(0, 8)]]
     loop.run_once()
     assert world.log == []
     loop.run_once()
-    assert world.log == ["take", ("commit", {0: 8}), "accept"]
+    assert world.log == committed({0: 8})
 
 
 def test_an_input_that_presses_is_committed_when_its_time_has_come(
@@ -218,9 +238,9 @@ def test_an_input_that_presses_is_committed_when_its_time_has_come(
     world.arriving = [[event(0, 5)], [event(0, 6)]]
     loop.run_once()
     assert world.log == []
-    loop._commit_policy = replace(loop._commit_policy, seconds=0)
+    policy(loop, seconds=0)
     loop.run_once()
-    assert world.log == ["take", ("commit", {0: 7}), "accept"]
+    assert world.log == committed({0: 7})
 
 
 def test_rule_5_on_revoke_commits_before_it_gives_up(world: World, loop: Loop, pressed: None) -> None:
@@ -228,7 +248,7 @@ def test_rule_5_on_revoke_commits_before_it_gives_up(world: World, loop: Loop, p
     loop.run_once()
     world.rebalance = give_up("on_revoke", 1)
     loop.run_once()
-    assert world.log == ["take", ("commit", {0: 6, 1: 9}), "accept", ("stop reading", [1]), ("forget", 1)]
+    assert world.log == [*committed({0: 6, 1: 9}), ("stop reading", [1]), ("forget", 1)]
     # What came in that poll from the partition that was given up is left to its next owner.
     assert world.overlay == {0: 7}
 
@@ -245,46 +265,32 @@ def test_rule_5_on_lost_aborts(world: World, loop: Loop, pressed: None) -> None:
     assert world.log == [("stop reading", [0]), ("read on", {0: 0})]
 
 
-def test_rule_5_after_an_abort_the_overlay_is_dropped_and_read_again(world: World, loop: Loop) -> None:
-    world.outcome = [Abortable("refused")]
+READ_BACK = [("forget", 0), ("read back", 0), ("forget", 1), ("read back", 1)]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "before"),
+    [(Abortable("refused"), []), (OutcomeUnknown("no answer"), READ_BACK)],
+    ids=["after an abort", "after an unknown outcome, by the progress that is read back"],
+)
+def test_rule_5_the_overlay_is_dropped_and_read_again(
+    world: World, loop: Loop, outcome: Exception, before: list[Any]
+) -> None:
+    world.outcome = [outcome]
     world.arriving = [[event(0, 5), event(1, 8)]]
-    loop.run_once()
-    loop.run_once()
-    loop.run_once()
-    assert world.log == ["take", "reset", ("stop reading", [0, 1]), ("read on", {0: 0, 1: 0})]
+    for _ in range(3):
+        loop.run_once()
+    assert world.log == ["take", "reset", ("stop reading", [0, 1]), *before, ("read on", {0: 0, 1: 0})]
 
 
-def test_rule_5_after_an_unknown_outcome_progress_is_asked(world: World, loop: Loop) -> None:
-    world.outcome = [OutcomeUnknown("no answer")]
-    world.arriving = [[event(0, 5)]]
-    loop.run_once()
-    loop.run_once()
-    loop.run_once()
-    assert world.log == [
-        "take",
-        "reset",
-        ("stop reading", [0, 1]),
-        ("forget", 0),
-        ("read back", 0),
-        ("forget", 1),
-        ("read back", 1),
-        ("read on", {0: 0, 1: 0}),
-    ]
-
-
-def test_an_end_tells_how_far_was_consumed(world: World, loop: Loop, pressed: None) -> None:
-    end = KafkaError(KafkaError._PARTITION_EOF)
-    world.arriving = [[event(0, 5), event(0, 9, end), event(7, 4, end)]]
-    loop.run_once()
-    assert world.overlay == {0: 6}
-    assert loop.consumed(0) == 9
-    assert loop.consumed(1) == 0
+def test_an_end_shows_how_far_was_consumed(world: World, loop: Loop, pressed: None) -> None:
+    turn(world, loop, event(0, 5), event(0, 9, END), event(7, 4, END))
+    assert (world.overlay, loop.consumed(0), loop.consumed(1)) == ({0: 6}, 9, 0)
 
 
 def test_rule_5_an_end_seen_before_an_abort_counts_no_more(world: World, loop: Loop) -> None:
     world.outcome = [Abortable("refused")]
-    world.arriving = [[event(0, 5), event(0, 9, KafkaError(KafkaError._PARTITION_EOF))]]
-    loop.run_once()
+    turn(world, loop, event(0, 5), event(0, 9, END))
     loop.run_once()
     assert loop.consumed(0) == 0
 
@@ -297,16 +303,14 @@ def test_a_lost_position_is_fatal(world: World, loop: Loop, code: int) -> None:
 
 
 def test_a_passing_failure_is_not(world: World, loop: Loop, pressed: None) -> None:
-    world.arriving = [[event(0, 5), event(0, -1, KafkaError(KafkaError._TRANSPORT))]]
-    loop.run_once()
+    turn(world, loop, event(0, 5), event(0, -1, KafkaError(KafkaError._TRANSPORT)))
     assert world.overlay == {0: 6}
 
 
 def test_a_held_loop_commits_and_rests_until_it_is_released(world: World, loop: Loop, pressed: None) -> None:
-    world.arriving = [[event(0, 5)]]
-    loop.run_once()
+    turn(world, loop, event(0, 5))
     assert loop.hold()
-    assert world.log == ["take", ("commit", {0: 6}), "accept", ("stop reading", [0, 1])]
+    assert world.log == [*committed({0: 6}), ("stop reading", [0, 1])]
     world.log.clear()
     assert loop.hold()
     assert world.log == []
@@ -314,25 +318,21 @@ def test_a_held_loop_commits_and_rests_until_it_is_released(world: World, loop: 
     assert world.log == [("stop reading", []), ("read on", {0: 6, 1: 0})]
 
 
-def test_a_held_loop_reads_exactly_up_to_its_limits(world: World, loop: Loop) -> None:
-    loop.hold()
-    world.log.clear()
-    loop.read_to({0: 7, 1: 0})
+def test_a_held_loop_reads_exactly_up_to_its_limits(world: World, held: Loop) -> None:
+    held.read_to({0: 7, 1: 0})
     assert world.log == [("stop reading", []), ("read on", {0: 0})]
     world.log.clear()
-    world.arriving = [[event(0, 6), event(0, 7), event(0, 8)]]
-    loop.run_once()
-    assert world.log == ["take", ("commit", {0: 7}), "accept"]
-    loop.read_to({0: 7, 1: 0})
-    assert loop.step.progress(0).next_offset == 7
+    turn(world, held, event(0, 6), event(0, 7), event(0, 8))
+    assert world.log == committed({0: 7})
+    held.read_to({0: 7, 1: 0})
+    assert held.step.progress(0).next_offset == 7
     world.log.clear()
-    loop.release()
+    held.release()
     assert world.log == [("stop reading", [0]), ("read on", {0: 7, 1: 0})]
 
 
 def test_a_loop_is_held_only_after_its_commit_went_through(world: World, loop: Loop, pressed: None) -> None:
-    world.arriving = [[event(0, 5)]]
-    loop.run_once()
+    turn(world, loop, event(0, 5))
     world.outcome = [Abortable("no")]
     assert not loop.hold()
     loop.run_once()
@@ -340,40 +340,28 @@ def test_a_loop_is_held_only_after_its_commit_went_through(world: World, loop: L
     assert loop.step.progress(0).next_offset == 0
 
 
-def test_a_partition_that_comes_to_a_held_loop_is_not_read(world: World, loop: Loop) -> None:
-    loop.hold()
-    world.log.clear()
+def test_a_partition_that_comes_to_a_held_loop_is_not_read(world: World, held: Loop) -> None:
     world.callbacks["on_assign"](world, [TopicPartition(TOPIC, 2)])
-    loop.run_once()
-    assert loop.ready == {0, 1, 2}
+    held.run_once()
+    assert held.ready == {0, 1, 2}
     assert world.log == [("read back", 2)]
 
 
-def test_a_loop_that_is_released_commits_before_it_reads_on(world: World, loop: Loop, pressed: None) -> None:
-    loop.hold()
-    loop.read_to({0: 100, 1: 100})
-    world.arriving = [[event(0, 5), event(0, 6)]]
-    loop.run_once()
+def test_a_loop_that_is_released_commits_before_it_reads_on(world: World, held: Loop, pressed: None) -> None:
+    held.read_to({0: 100, 1: 100})
+    turn(world, held, event(0, 5), event(0, 6))
     world.log.clear()
-    loop.release()
-    assert world.log == [
-        "take",
-        ("commit", {0: 7}),
-        "accept",
-        ("stop reading", [0, 1]),
-        ("read on", {0: 7, 1: 0}),
-    ]
+    held.release()
+    assert world.log == [*committed({0: 7}), ("stop reading", [0, 1]), ("read on", {0: 7, 1: 0})]
 
 
-def test_a_loop_whose_release_is_aborted_reads_that_again(world: World, loop: Loop, pressed: None) -> None:
-    loop.hold()
-    loop.read_to({0: 100, 1: 100})
-    world.arriving = [[event(0, 5)]]
-    loop.run_once()
+def test_a_loop_whose_release_is_aborted_reads_that_again(world: World, held: Loop, pressed: None) -> None:
+    held.read_to({0: 100, 1: 100})
+    turn(world, held, event(0, 5))
     world.outcome = [Abortable("no")]
-    loop.release()
+    held.release()
     world.log.clear()
-    loop.run_once()
+    held.run_once()
     assert world.log == [("stop reading", [0, 1]), ("read on", {0: 0, 1: 0})]
 
 
@@ -382,13 +370,12 @@ def test_what_stands_behind_a_limit_shows_that_everything_before_it_has_come(
 ) -> None:
     loop.hold()
     loop.read_to({0: 7, 1: 5})
-    world.arriving = [[event(0, 3), event(0, 8), event(1, 9, END)]]
-    loop.run_once()
+    turn(world, loop, event(0, 3), event(0, 8), event(1, 9, END))
     assert (loop.consumed(0), loop.consumed(1)) == (7, 5)
     assert loop.step.progress(0).next_offset == 4
 
 
-def test_an_end_that_comes_with_an_abort_says_nothing(world: World, loop: Loop, pressed: None) -> None:
+def test_an_end_that_comes_with_an_abort_counts_for_nothing(world: World, loop: Loop, pressed: None) -> None:
     world.arriving = [[event(0, 5)], [event(0, 6), event(0, 7, END)]]
     loop.run_once()
     world.outcome = [Abortable("no")]
@@ -399,35 +386,33 @@ def test_an_end_that_comes_with_an_abort_says_nothing(world: World, loop: Loop, 
 
 def test_what_was_written_counts_when_it_is_committed_and_only_then(world: World, loop: Loop) -> None:
     world.outcome = [Abortable("no")]
-    world.arriving = [[event(0, 5), event(1, 8)]]
-    loop.run_once()
+    turn(world, loop, event(0, 5), event(1, 8))
     assert not loop.written
     loop.run_once()
-    loop._commit_policy = replace(loop._commit_policy, pause_seconds=0)
-    world.arriving = [[event(0, 5), event(1, 8)]]
-    loop.run_once()
+    policy(loop, pause_seconds=0)
+    turn(world, loop, event(0, 5), event(1, 8))
     assert loop.written == {"out": 2}
 
 
-def test_what_is_told_of_the_end_holds_the_last_commit(
-    world: World, loop: Loop, pressed: None, standing: LoopStatus
+def test_the_status_at_the_end_holds_the_last_commit(
+    world: World, loop: Loop, pressed: None, status: LoopStatus
 ) -> None:
     stop = threading.Event()
     world.arriving = [[event(0, 5), event(1, 8)]]
-    # Told to stop within the poll: the commit follows the last look.
+    # Stopped within the poll: the commit follows the last sample.
     world.rebalance = lambda _: stop.set()
     loop.run(stop)
     assert ("commit", {0: 6, 1: 9}) in world.log
-    assert standing.newest.checkpoints == {0: 6, 1: 9}
-    assert standing.newest.written == {"out": 2}
+    assert status.newest.checkpoints == {0: 6, 1: 9}
+    assert status.newest.written == {"out": 2}
 
 
-def test_what_is_told_of_a_failure_holds_what_was_committed_and_no_more(
-    world: World, loop: Loop, pressed: None, standing: LoopStatus
+def test_the_status_of_a_failure_holds_what_was_committed_and_no_more(
+    world: World, loop: Loop, pressed: None, status: LoopStatus
 ) -> None:
     world.arriving = [[event(0, 5)], [event(0, 6)]]
     loop.run_once()
     loop.commit()
     loop.run_once()
     loop.close()
-    assert standing.newest.checkpoints == {0: 6, 1: 0}
+    assert status.newest.checkpoints == {0: 6, 1: 0}

@@ -1,4 +1,4 @@
-"""What a worker says of its run: the progress of its loops, looked at now and then."""
+"""What a worker reports of its run: the progress of its loops, sampled now and then."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def _always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop_status, "SAMPLE_SECONDS", 0.0)
 
 
-def test_a_worker_says_its_watermark_counts_checkpoints_and_what_it_wrote() -> None:
+def test_a_worker_reports_its_watermark_counts_checkpoints_and_what_it_wrote() -> None:
     combine, merge = LoopStatus("combine", 1), LoopStatus("merge", 2)
     read = {0: Progress(7, events=5, late=1, dead=2), 1: Progress(3, events=2)}
     combine.punctuate(loop(read, **{NAMES.partials.name: 4, DEAD_LETTERS.name: 2}))
     later = NOON + timedelta(minutes=1)
     merge.punctuate(loop({0: Progress(4, watermarks={"0": NOON, "1": later})}, **{NAMES.state.name: 3}))
-    said = report([combine, merge])
-    assert said.watermark == NOON
-    assert said.counts["combine"] == {"events": 7, "duplicates": 0, "late": 1, "dead": 2, "future": 0}
-    assert said.checkpoints == {"combine": {0: 7, 1: 3}, "merge": {0: 4}}
-    assert said.rows == {
+    progress = report([combine, merge])
+    assert progress.watermark == NOON
+    assert progress.counts["combine"] == {"events": 7, "duplicates": 0, "late": 1, "dead": 2, "future": 0}
+    assert progress.checkpoints == {"combine": {0: 7, 1: 3}, "merge": {0: 4}}
+    assert progress.rows == {
         datasets.topic(NAMES.partials): 4,
         datasets.topic(DEAD_LETTERS): 2,
         datasets.topic(NAMES.state): 3,
@@ -52,7 +52,7 @@ def test_dead_letters_of_all_inputs_are_one_number() -> None:
     assert report([sales, payments]).rows == {datasets.topic(DEAD_LETTERS): 4}
 
 
-def test_there_is_no_watermark_before_every_input_has_told_one() -> None:
+def test_there_is_no_watermark_before_every_input_has_one() -> None:
     merge = LoopStatus("merge", 2)
     merge.punctuate(loop({0: Progress(4, watermarks={"0": NOON})}))
     assert report([merge]).watermark is None

@@ -109,7 +109,7 @@ def test_a_consumer_that_hears_nothing_any_more_is_replaced_where_it_was(
     assert [consumer.assigned for consumer in broker.consumers] == [[OFFSET_BEGINNING], [2], [3]]
 
 
-def test_one_that_never_heard_anything_begins_where_the_log_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_never_got_anything_begins_where_the_log_does(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = Broker(2, 100)
     assert restored(broker, monkeypatch) == (Progress(14), 4)
     assert [consumer.assigned for consumer in broker.consumers] == [[OFFSET_BEGINNING]] * 2

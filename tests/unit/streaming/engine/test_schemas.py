@@ -1,4 +1,4 @@
-"""A registry that is away is waited for; one that refuses is one line that says what, where and what to do."""
+"""A registry that is away is waited for; one that refuses is one line: what, where and what to do."""
 
 from __future__ import annotations
 
@@ -45,13 +45,9 @@ def answering(monkeypatch: pytest.MonkeyPatch, *answers: Exception | int) -> Cal
 
 @pytest.mark.parametrize(
     "error",
-    [
-        httpx2.ConnectError("connection refused"),
-        httpx2.ReadTimeout("timed out"),
-        SchemaRegistryError(503, 50301, "starting"),
-        SchemaRegistryError(429, 42901, "slowly"),
-    ],
-)
+    [httpx2.ConnectError("connection refused"), httpx2.ReadTimeout("timed out"),
+     SchemaRegistryError(503, 50301, "starting"), SchemaRegistryError(429, 42901, "slowly")],
+)  # fmt: skip
 def test_a_registry_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     asked = answering(monkeypatch, error, error, 7)
     assert registry().register("sales-events-value", {"type": "string"}) == 7
@@ -59,20 +55,18 @@ def test_a_registry_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "who are you"), (403, "no"), (409, "incompatible\nschema")]
+    ("status", "answer"), [(401, "who are you"), (403, "no"), (409, "incompatible\nschema")]
 )
 def test_a_registry_that_refuses_is_fatal_with_one_line(
-    monkeypatch: pytest.MonkeyPatch, status: int, said: str
+    monkeypatch: pytest.MonkeyPatch, status: int, answer: str
 ) -> None:
-    asked = answering(monkeypatch, SchemaRegistryError(status, status * 100, said), 7)
+    asked = answering(monkeypatch, SchemaRegistryError(status, status * 100, answer), 7)
     with pytest.raises(Fatal) as raised:
         registry().register("sales-events-value", {"type": "string"})
     line = str(raised.value)
     assert "\n" not in line
-    assert all(
-        part in line
-        for part in (URL, "sales-events-value", said.split()[0], "ELECTRORED_SCHEMA_REGISTRY_URL")
-    )
+    parts = (URL, "sales-events-value", answer.split()[0], "ELECTRORED_SCHEMA_REGISTRY_URL")
+    assert all(part in line for part in parts)
     assert asked() == 1
 
 
@@ -85,8 +79,8 @@ def test_an_unknown_id_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         registry().schema(1)
 
 
-def test_nobody_there_is_away_as_the_client_itself_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library chooses which HTTP client it speaks with, and its errors are of that one."""
+def test_a_refused_connection_is_away_by_the_clients_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library chooses the HTTP client, and its errors are that client's."""
     nowhere = KafkaSettings(kafka_bootstrap="kafka:9092", schema_registry_url="http://127.0.0.1:1")
     stop = threading.Event()
     warned: list[str] = []
@@ -104,7 +98,7 @@ def test_nobody_there_is_away_as_the_client_itself_says_it(monkeypatch: pytest.M
     assert len(warned) == 1
 
 
-def test_told_to_stop_it_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_it_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     stop = threading.Event()
     stop.set()
     answering(monkeypatch, *[httpx2.ConnectError("connection refused")] * 3)
@@ -114,13 +108,13 @@ def test_told_to_stop_it_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture
 def silent() -> Iterator[KafkaSettings]:
-    """A registry that takes connections and says nothing, as a stopped process does."""
+    """A registry that takes connections and never answers, as a stopped process does."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         yield KafkaSettings(kafka_bootstrap="kafka:9092", schema_registry_url=url)
 
 
-def test_row_25_a_registry_that_says_nothing_is_waited_for_with_a_word(
+def test_row_25_a_registry_that_never_answers_is_a_wait(
     silent: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kafka_client.registry.ANSWER_SECONDS", 0.05)
@@ -157,14 +151,14 @@ def test_row_23_a_lost_id_is_waited_for_until_it_is_put_back_or_the_process_stop
     monkeypatch.setattr("streaming.engine.schemas.LOST_SECONDS", 0.01)
     stop = threading.Event()
     patient = registry(stop)
-    said: list[str] = []
+    details: list[str] = []
 
     def found() -> bool:
-        said.extend(wait.detail for wait in WAITS.current())
-        return len(said) >= 2
+        details.extend(wait.detail for wait in WAITS.current())
+        return len(details) >= 2
 
     patient.wait_for(LostSchema(11, "SaleEvent"), found)
-    assert "schema id 11 to SaleEvent" in said[0]
+    assert "schema id 11 to SaleEvent" in details[0]
     assert WAITS.current() == []
     stop.set()
     with pytest.raises(Cancelled):

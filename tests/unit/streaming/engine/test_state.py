@@ -12,6 +12,15 @@ from streaming.engine.state import PartitionStore, StateStore
 TOPIC = "topic-id"
 
 
+def filled(folder: Path, topic: str = TOPIC, next_offset: int = 5) -> StateStore:
+    """A store whose partition 0 holds one value and its note."""
+    store = StateStore(folder, topic)
+    store.open(0, end=0)
+    store.put_many(0, {b"a|b": b"1"})
+    store.settle({0: next_offset})
+    return store
+
+
 def test_values_and_note_are_there_after_opening_again(tmp_path: Path) -> None:
     store = StateStore(tmp_path, TOPIC)
     assert store.open(2, end=0).next_offset == 0
@@ -24,10 +33,7 @@ def test_values_and_note_are_there_after_opening_again(tmp_path: Path) -> None:
 
 
 def test_values_without_a_note_leave_the_store_behind_and_not_ahead(tmp_path: Path) -> None:
-    store = StateStore(tmp_path, TOPIC)
-    store.open(0, end=0)
-    store.put_many(0, {b"a|b": b"1"})
-    store.settle({0: 5})
+    store = filled(tmp_path)
     store.put_many(0, {b"a|b": b"2"})
     store.settle({})
     store.close(0)
@@ -35,37 +41,21 @@ def test_values_without_a_note_leave_the_store_behind_and_not_ahead(tmp_path: Pa
     store.close(0)
 
 
-def test_a_store_that_claims_more_than_the_topic_has_is_thrown_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("topic", "next_offset", "current"),
+    [
+        (TOPIC, 100, None),
+        ("the topic before it was re-created", 5, None),
+        (TOPIC, 5, b"not what RocksDB wrote"),
+    ],
+    ids=["it claims more than the topic has", "of another topic", "damaged"],
+)
+def test_a_store_is_thrown_away(tmp_path: Path, topic: str, next_offset: int, current: bytes | None) -> None:
+    filled(tmp_path, topic, next_offset).close(0)
+    if current is not None:
+        (tmp_path / "0" / "CURRENT").write_bytes(current)
     store = StateStore(tmp_path, TOPIC)
-    store.open(0, end=0)
-    store.put_many(0, {b"a|b": b"1"})
-    store.settle({0: 100})
-    store.close(0)
     assert store.open(0, end=99).next_offset == 0
-    assert store.get_many(0, [b"a|b"]) == [None]
-    store.close(0)
-
-
-def test_a_store_of_another_topic_is_thrown_away(tmp_path: Path) -> None:
-    former = StateStore(tmp_path, "the topic before it was made anew")
-    former.open(0, end=0)
-    former.put_many(0, {b"a|b": b"1"})
-    former.settle({0: 5})
-    former.close(0)
-    store = StateStore(tmp_path, TOPIC)
-    assert store.open(0, end=5).next_offset == 0
-    assert store.get_many(0, [b"a|b"]) == [None]
-    store.close(0)
-
-
-def test_a_damaged_store_is_thrown_away(tmp_path: Path) -> None:
-    store = StateStore(tmp_path, TOPIC)
-    store.open(0, end=0)
-    store.put_many(0, {b"a|b": b"1"})
-    store.settle({0: 5})
-    store.close(0)
-    (tmp_path / "0" / "CURRENT").write_bytes(b"not what RocksDB wrote")
-    assert store.open(0, end=5).next_offset == 0
     assert store.get_many(0, [b"a|b"]) == [None]
     store.close(0)
 

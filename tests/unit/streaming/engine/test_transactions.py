@@ -6,25 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from kafka_client.errors import Abortable, Fatal, Fenced, OutcomeUnknown, Refused
 from streaming.engine.step import OutRecord
 from streaming.engine.transactions import Transactions
-
-
-class Report:
-    def __init__(self, topic: str, partition: int, offset: int) -> None:
-        self._place = topic, partition, offset
-
-    def topic(self) -> str:
-        return self._place[0]
-
-    def partition(self) -> int:
-        return self._place[1]
-
-    def offset(self) -> int:
-        return self._place[2]
 
 
 class FakeProducer:
@@ -62,7 +48,8 @@ class FakeProducer:
         offset = self.offsets.get((topic, partition), 100)
         self.offsets[topic, partition] = offset + 1
         if on_delivery is not None:
-            self.reports.append(lambda: on_delivery(None, Report(topic, partition, offset)))
+            delivered = Message(topic=topic, partition=partition, offset=offset)
+            self.reports.append(lambda: on_delivery(None, delivered))
 
     def send_offsets_to_transaction(self, *_: object) -> None:
         self._called("offsets")
@@ -77,6 +64,9 @@ class FakeProducer:
 
     def purge(self) -> None:
         self._called("purge")
+
+
+Errors = dict[str, list[KafkaError]]
 
 
 def transactions(**fails: list[KafkaError]) -> tuple[Transactions, list[str]]:
@@ -101,13 +91,16 @@ def abortable() -> KafkaError:
     return KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "thrown out", txn_requires_abort=True)
 
 
-def test_a_commit_says_where_the_last_record_of_a_partition_went() -> None:
+NO_ANSWER = KafkaError(KafkaError._TIMED_OUT, "no answer")
+
+
+def test_a_commit_returns_the_offset_of_the_last_record_of_a_partition() -> None:
     over, log = transactions()
     assert commit(over) == {("state", 1): 102}
     assert log == ["init", "begin", "produce", "produce", "produce", "offsets", "commit"]
 
 
-def test_only_the_last_record_of_a_partition_tells_how_old_the_transaction_is() -> None:
+def test_only_the_last_record_of_a_partition_carries_the_age_of_the_transaction() -> None:
     producer = FakeProducer([], {})
     made: Any = lambda: producer  # noqa: E731
     Transactions(made, "test.combine").commit(RECORDS, OFFSETS, b"metadata", 17)
@@ -131,35 +124,33 @@ def test_an_abortable_error_aborts_and_keeps_the_producer() -> None:
     assert log.count("init") == 1
 
 
-@pytest.mark.parametrize("call", ["commit", "offsets", "begin"])
-def test_without_a_clear_answer_the_producer_is_replaced(call: str) -> None:
-    over, log = transactions(**{call: [KafkaError(KafkaError._TIMED_OUT, "no answer")]})
+@pytest.mark.parametrize(
+    ("call", "errors"),
+    [
+        *((call, {call: [NO_ANSWER]}) for call in ("commit", "offsets", "begin")),
+        ("abort", {"offsets": [abortable()], "abort": [NO_ANSWER]}),
+    ],
+)
+def test_without_a_clear_answer_the_producer_is_replaced(call: str, errors: Errors) -> None:
+    over, log = transactions(**errors)
     with pytest.raises(OutcomeUnknown):
         commit(over)
     assert log[-3:] == [call, "purge", "init"]
     commit(over)
 
 
-def test_an_abort_that_fails_leaves_the_outcome_unknown() -> None:
-    over, log = transactions(offsets=[abortable()], abort=[KafkaError(KafkaError._TIMED_OUT, "no answer")])
-    with pytest.raises(OutcomeUnknown):
-        commit(over)
-    assert log[-3:] == ["abort", "purge", "init"]
-
-
 @pytest.mark.parametrize(
-    "code",
-    [KafkaError._FENCED, KafkaError._FATAL, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH],
+    "errors",
+    [
+        {"commit": [KafkaError(KafkaError._FENCED, "fenced")]},
+        {"commit": [KafkaError(KafkaError._FATAL, "fenced")]},
+        {"commit": [KafkaError(KafkaError.PRODUCER_FENCED, "fenced")]},
+        {"commit": [KafkaError(KafkaError.INVALID_PRODUCER_EPOCH, "fenced")]},
+        {"offsets": [abortable()], "abort": [KafkaError(KafkaError._FENCED, "fenced")]},
+    ],
 )
-def test_a_fenced_producer_does_not_come_back(code: int) -> None:
-    over, log = transactions(commit=[KafkaError(code, "fenced")])
-    with pytest.raises(Fenced, match="fenced"):
-        commit(over)
-    assert log.count("init") == 1
-
-
-def test_a_producer_that_is_fenced_while_it_aborts_does_not_come_back() -> None:
-    over, log = transactions(offsets=[abortable()], abort=[KafkaError(KafkaError._FENCED, "fenced")])
+def test_a_fenced_producer_does_not_come_back(errors: Errors) -> None:
+    over, log = transactions(**errors)
     with pytest.raises(Fenced, match="fenced"):
         commit(over)
     assert log.count("init") == 1

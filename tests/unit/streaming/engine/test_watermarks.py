@@ -1,4 +1,4 @@
-"""What the frontiers of several sources come to, and when nothing can be said yet."""
+"""The watermark of the frontiers of several sources, and when there is none yet."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Positions:
         self.messages: list[Message] = []
         self.values: list[dict[str, Any]] = []
 
-    def tell(self, source: str, frontier: datetime | None) -> None:
+    def write(self, source: str, frontier: datetime | None) -> None:
         self.values.append({"source": source, "frontier": frontier})
-        number = str(len(self.values) - 1).encode()
         offset = len(self.values) - 1
-        self.messages.append(Message(topic="positions", offset=offset, key=source.encode(), value=number))
+        value = str(offset).encode()
+        self.messages.append(Message(topic="positions", offset=offset, key=source.encode(), value=value))
 
-    def tell_nonsense(self, source: str) -> None:
+    def write_nonsense(self, source: str) -> None:
         self.messages.append(Message(topic="positions", offset=0, key=source.encode(), value=b"nonsense"))
 
     def assign(self, _: object) -> None: ...
@@ -57,60 +57,62 @@ def frontiers(positions: Positions, sources: dict[str, bool]) -> Frontiers:
     return Frontiers(consumer, "positions", codec, 0, sources)
 
 
-def test_the_least_frontier_counts(positions: Positions) -> None:
-    positions.tell("postgres", NOW)
-    positions.tell("csv", NOW - timedelta(minutes=1))
-    assert frontiers(positions, SOURCES).read() == NOW - timedelta(minutes=1)
+MINUTE = timedelta(minutes=1)
 
 
-def test_a_source_of_another_log_holds_nothing_back(positions: Positions) -> None:
-    positions.tell("postgres", NOW)
-    positions.tell("soap", NOW - timedelta(hours=1))
-    assert frontiers(positions, SOURCES).read() == NOW
+@pytest.mark.parametrize(
+    ("frontiers_of", "watermark"),
+    [
+        ({"postgres": NOW, "csv": NOW - MINUTE}, NOW - MINUTE),
+        ({"postgres": NOW, "soap": NOW - MINUTE}, NOW),
+        ({"postgres": NOW}, NOW),
+        ({"postgres": datetime.fromtimestamp(0, UTC)}, None),
+    ],
+    ids=[
+        "the least counts", "a source of another log holds nothing back", "files that never came hold nothing back",
+        "the epoch holds everything back",
+    ],
+)  # fmt: skip
+def test_the_watermark(
+    positions: Positions, frontiers_of: dict[str, datetime], watermark: datetime | None
+) -> None:
+    for source, frontier in frontiers_of.items():
+        positions.write(source, frontier)
+    assert frontiers(positions, SOURCES).read() == watermark
 
 
-def test_without_a_word_of_change_capture_nothing_is_known(positions: Positions) -> None:
-    positions.tell("csv", NOW)
-    read = frontiers(positions, SOURCES)
-    assert read.read() is None
-    positions.tell("postgres", NOW - timedelta(seconds=1))
-    assert read.read() == NOW - timedelta(seconds=1)
-
-
-def test_files_that_never_came_hold_nothing_back(positions: Positions) -> None:
-    positions.tell("postgres", NOW)
-    assert frontiers(positions, SOURCES).read() == NOW
+def test_change_capture_that_comes_later_is_the_first_watermark(positions: Positions) -> None:
+    positions.write("csv", NOW)
+    known = frontiers(positions, SOURCES)
+    assert known.read() is None
+    positions.write("postgres", NOW - MINUTE)
+    assert known.read() == NOW - MINUTE
 
 
 def test_files_that_are_all_taken_hold_nothing_back(positions: Positions) -> None:
-    positions.tell("csv", NOW)
-    positions.tell("postgres", NOW + timedelta(seconds=2))
+    positions.write("csv", NOW)
+    positions.write("postgres", NOW + timedelta(seconds=2))
     read = frontiers(positions, SOURCES)
     assert read.read() == NOW
-    positions.tell("csv", None)
+    positions.write("csv", None)
     assert read.read() == NOW + timedelta(seconds=2)
-
-
-def test_the_epoch_holds_everything_back(positions: Positions) -> None:
-    positions.tell("postgres", datetime.fromtimestamp(0, UTC))
-    assert frontiers(positions, SOURCES).read() is None
 
 
 def test_row_22_what_others_wrote_over_a_position_is_passed_over(positions: Positions) -> None:
     known = frontiers(positions, SOURCES)
-    positions.tell("postgres", NOW)
-    positions.tell_nonsense("postgres")
+    positions.write("postgres", NOW)
+    positions.write_nonsense("postgres")
     assert known.read() == NOW
-    positions.tell_nonsense("postgres")
+    positions.write_nonsense("postgres")
     assert known.read() == NOW
-    positions.tell("postgres", NOW + timedelta(minutes=1))
+    positions.write("postgres", NOW + timedelta(minutes=1))
     assert known.read() == NOW + timedelta(minutes=1)
 
 
 def test_row_23_what_stands_under_other_keys_is_not_looked_at(positions: Positions) -> None:
-    """A lost schema there, or a position of a source of ours, says nothing about ours."""
+    """A lost schema there, or a position of a source of ours, is no matter of ours."""
     known = frontiers(positions, SOURCES)
-    positions.tell("postgres", NOW)
+    positions.write("postgres", NOW)
     positions.values.append({"source": "postgres", "frontier": NOW + timedelta(hours=1)})
     for key, value in ((b"\xff", b"lost"), (b"csv/range/1", b"lost"), (b"other", b"1"), (None, b"lost")):
         positions.messages.append(Message(topic="positions", offset=1, key=key, value=value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -19,42 +19,27 @@ ZONES = st.sampled_from(
 )
 
 
-def test_a_city_window_is_one_civil_day() -> None:
-    window = Calendar("1-day", "Europe/Berlin").window_of(date(2026, 3, 29))
-    assert (window.start, window.end) == (
-        datetime(2026, 3, 28, 23, tzinfo=UTC),
-        datetime(2026, 3, 29, 22, tzinfo=UTC),
-    )
-
-
-def test_thirty_days_are_counted_from_the_epoch() -> None:
-    window = Calendar("30-days", "UTC").window_of(date(1970, 1, 30))
-    assert (window.start.date(), window.end.date()) == (date(1970, 1, 1), date(1970, 1, 31))
-
-
-def test_a_month_is_a_month() -> None:
-    window = Calendar("calendar-month", "UTC").window_of(date(2024, 2, 29))
-    assert (window.start.date(), window.end.date()) == (date(2024, 2, 1), date(2024, 3, 1))
-
-
-def test_a_skipped_midnight_is_the_moment_of_the_skip() -> None:
-    window = Calendar("1-day", "America/Sao_Paulo").window_of(date(2018, 11, 4))
-    assert window.start == datetime(2018, 11, 4, 3, tzinfo=UTC)
-    assert window.end - window.start == timedelta(hours=23)
+@pytest.mark.parametrize(
+    ("calendar", "day", "start", "end"),
+    [
+        (Calendar("1-day", "Europe/Berlin"), date(2026, 3, 29), "2026-03-28T23:00Z", "2026-03-29T22:00Z"),
+        # A skipped midnight is the moment of the skip.
+        (Calendar("1-day", "America/Sao_Paulo"), date(2018, 11, 4), "2018-11-04T03:00Z", "2018-11-05T02:00Z"),
+        (Calendar("30-days", "UTC"), date(1970, 1, 30), "1970-01-01T00:00Z", "1970-01-31T00:00Z"),
+        (Calendar("calendar-month", "UTC"), date(2024, 2, 29), "2024-02-01T00:00Z", "2024-03-01T00:00Z"),
+    ],
+)
+def test_a_window_is_civil_days_30_days_from_the_epoch_or_a_month(
+    calendar: Calendar, day: date, start: str, end: str
+) -> None:
+    window = calendar.window_of(day)
+    assert (window.start, window.end) == (datetime.fromisoformat(start), datetime.fromisoformat(end))
 
 
 @pytest.mark.parametrize("day", [FIRST_DAY - timedelta(days=1), LAST_DAY])
 def test_a_day_out_of_range_is_refused(day: date) -> None:
     with pytest.raises(ValueError, match="is not between"):
         Calendar("1-day", "UTC").window_of(day)
-
-
-@given(kind=KINDS, zone=ZONES, day=st.dates(date(1950, 1, 1), date(2100, 1, 1)))
-def test_neighbours_touch(kind: str, zone: str, day: date) -> None:
-    calendar = Calendar(kind, zone)  # type: ignore[arg-type]
-    window = calendar.window_of(day)
-    after = window.end.astimezone(ZoneInfo(zone)).date()
-    assert calendar.window_of(after).start == window.end
 
 
 @given(
@@ -74,12 +59,15 @@ def test_every_moment_is_in_one_window(kind: str, zone: str, moments: list[datet
 
 
 @given(kind=KINDS, zone=ZONES, day=st.dates(date(1950, 1, 1), date(2100, 1, 1)))
-def test_bounds_belong_to_the_later_window(kind: str, zone: str, day: date) -> None:
+def test_neighbours_touch_and_their_bound_belongs_to_the_later_window(
+    kind: str, zone: str, day: date
+) -> None:
     calendar = Calendar(kind, zone)  # type: ignore[arg-type]
     window = calendar.window_of(day)
+    after = window.end.astimezone(ZoneInfo(zone)).date()
+    assert calendar.window_of(after).start == window.end
     if window.start == window.end:
         return  # Apia skipped a whole day in 2011: that window is empty
-    starts = [to_micros(window.start), to_micros(window.end) - 1, to_micros(window.end)]
-    found = assign(pl.Series(starts, dtype=pl.Int64), calendar)["window_start"].to_list()
-    assert found[:2] == [starts[0]] * 2
-    assert found[2] == starts[2]
+    moments = [to_micros(window.start), to_micros(window.end) - 1, to_micros(window.end)]
+    starts = assign(pl.Series(moments, dtype=pl.Int64), calendar)["window_start"].to_list()
+    assert starts == [moments[0], moments[0], moments[2]]

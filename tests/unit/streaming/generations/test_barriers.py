@@ -32,7 +32,7 @@ class Database:
         self.asked += 1
         if self.away.is_set():
             self.back.wait(0.05)
-            raise OperationalError("connect", {}, Exception("nobody there"))
+            raise OperationalError("connect", {}, Exception("connection refused"))
         yield self
 
     connect = begin
@@ -94,7 +94,7 @@ def test_a_database_that_is_away_is_asked_with_pauses(database: Database, lookin
     assert database.asked - asked < 40
 
 
-def test_nobody_is_held_for_ever_by_a_barrier_of_a_database_that_is_away(
+def test_no_loop_is_held_for_ever_by_a_barrier_of_a_database_that_is_away(
     database: Database, looking: Barriers
 ) -> None:
     database.left = 0.3

@@ -29,8 +29,8 @@ def test_kafka_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(topic_settings, "check", check)
     check_kept(KAFKA, [], whole=[], stop=stop)
-    said = ["Kafka does not return the settings of topics: broker down"]
-    assert seen == [[], said, said]
+    waits = ["Kafka does not return the settings of topics: broker down"]
+    assert seen == [[], waits, waits]
     assert WAITS.current() == []
     seen.clear()
     with pytest.raises(KafkaException):

@@ -1,4 +1,4 @@
-"""Workers that nobody numbered: each has a slot of its own, and a killed one's slot is the next one's."""
+"""Workers without a number: each has an instance id of its own, and a killed one's is the next one's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _holder(folder: Path) -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline().strip()
 
 
-def test_processes_that_live_at_once_have_different_slots_and_a_killed_ones_is_taken_again(
+def test_processes_that_live_at_once_have_different_ids_and_a_killed_ones_is_taken_again(
     tmp_path: Path,
 ) -> None:
     holders = [_holder(tmp_path) for _ in range(3)]

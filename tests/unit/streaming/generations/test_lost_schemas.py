@@ -1,4 +1,4 @@
-"""Row 23: a registry that lost its schemas is an outage; a value of somebody who has another registry is not."""
+"""Row 23: a registry that lost its schemas is an outage; a value of another registry is not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from kafka_client.registry import Codec, Reader, Registry, header
-from kafka_client.writer_schemas import LostSchema, Undecodable, UnknownSchema
+from kafka_client.writer_schemas import LostSchema, Undecodable
 from streaming.engine.blocks import zigzag
 from streaming.engine.decoding import Decoder
 from streaming.generations.lost_schemas import _meaning
@@ -86,7 +86,7 @@ def test_row_23_what_does_not_read_as_ours_is_never_a_loss(body: bytes) -> None:
     assert len(decoder(Registered(), LOST).decode([header(LOST) + body] * 50).bad) == 50
 
 
-def test_row_23_values_that_are_what_stands_under_their_id_are_somebody_elses() -> None:
+def test_row_23_values_that_are_what_stands_under_their_id_are_foreign() -> None:
     """The same bytes, but milliseconds."""
     millis = TEXT.replace("timestamp-micros", "timestamp-millis")
     codec = Codec(Registered(), LOST, json.loads(millis))
@@ -97,12 +97,12 @@ def test_row_23_values_that_are_what_stands_under_their_id_are_somebody_elses() 
 
 def test_row_23_values_are_read_once_the_id_is_put_back() -> None:
     known = Registered()
-    said: list[str] = []
+    waits: list[str] = []
 
     def wait(error: LostSchema, is_found: Callable[[], bool] | None) -> None:
         assert is_found is not None
         assert not is_found()
-        said.append(str(error))
+        waits.append(str(error))
         known.texts[LOST] = (TEXT, "AVRO")
         assert is_found()
 
@@ -110,12 +110,12 @@ def test_row_23_values_are_read_once_the_id_is_put_back() -> None:
     decoded = Decoder(SCHEMA, COLUMNS, known.schema, wait, [LOST]).decode(mixed)
     assert [row for row, _ in decoded.bad] == [5]
     assert decoded.frame["seq"].to_list() == list(range(5))
-    assert len(said) == 1
+    assert len(waits) == 1
 
 
 @pytest.mark.parametrize("text", [None, *OTHERS.values()], ids=["unknown", *OTHERS])
 @pytest.mark.parametrize("name", ["sale_event", "source_position", "dead_letter"])
-def test_row_23_a_single_value_of_ours_is_never_taken_for_somebody_elses(name: str, text: str | None) -> None:
+def test_row_23_a_single_value_of_ours_is_never_taken_for_a_foreign_one(name: str, text: str | None) -> None:
     """A source would go on from an older position, or take a file's rows once more."""
     records: dict[str, Any] = {
         "sale_event": event(1),
@@ -134,10 +134,6 @@ def test_row_23_a_single_value_of_ours_is_never_taken_for_somebody_elses(name: s
     with pytest.raises(Undecodable) as raised:
         codec.decode(header(LOST) + value[5:-1])
     assert not isinstance(raised.value, LostSchema)
-
-
-def test_an_unknown_id_says_so() -> None:
-    assert str(UnknownSchema(3)) == "schema id 3 is unknown to the registry"
 
 
 def test_row_23_a_registry_may_leave_out_a_namespace() -> None:

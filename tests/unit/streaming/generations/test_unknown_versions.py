@@ -19,9 +19,8 @@ VERSION = max(version for name, version in PIPELINES if name == PIPELINE)
 
 
 def generation(number: int, version: int, state: str) -> Generation:
-    return Generation(
-        PIPELINE, number, version, state, Parameters("UTC", timedelta(hours=1), "1-day"), {}, {}
-    )
+    parameters = Parameters("UTC", timedelta(hours=1), "1-day")
+    return Generation(PIPELINE, number, version, state, parameters, {}, {})
 
 
 def test_a_candidate_that_needs_another_release_is_a_wait_until_it_is_gone() -> None:

@@ -16,8 +16,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TEN = Decimal("10.0000")
 
 
-def paid(amount: str = "10", currency: str = "EUR", said: str = "CONFIRMED") -> dict[str, Any]:
-    return {"amount": Decimal(amount), "currency": currency, "status": said}
+def paid(amount: str = "10", currency: str = "EUR", status: str = "CONFIRMED") -> dict[str, Any]:
+    return {"amount": Decimal(amount), "currency": currency, "status": status}
 
 
 @pytest.mark.parametrize(
@@ -30,10 +30,10 @@ def paid(amount: str = "10", currency: str = "EUR", said: str = "CONFIRMED") -> 
         ([paid(), paid()], "AMOUNT_MISMATCH"),
         ([paid(currency="USD")], "AMOUNT_MISMATCH"),
         ([paid("5"), paid("5", "USD")], "AMOUNT_MISMATCH"),
-        ([paid(said="REFUNDED")], "REFUNDED"),
+        ([paid(status="REFUNDED")], "REFUNDED"),
         ([paid("3", "USD", "REFUNDED")], "REFUNDED"),
-        ([paid(said="REFUNDED"), paid()], "CONFIRMED"),
-        ([paid(said="REFUNDED"), paid("9")], "AMOUNT_MISMATCH"),
+        ([paid(status="REFUNDED"), paid()], "CONFIRMED"),
+        ([paid(status="REFUNDED"), paid("9")], "AMOUNT_MISMATCH"),
     ],
     ids=str,
 )
@@ -48,32 +48,18 @@ def test_a_sale_of_nothing_is_confirmed_by_a_payment_of_nothing() -> None:
 
 def sale(source: str = "postgres", **changes: Any) -> tuple[str, dict[str, Any]]:
     item = {
-        "source": source,
-        "currency": "EUR",
-        "sales_count": 1,
-        "quantity": 2,
-        "amount": 100_000,
-        "seq": 1,
-        "sold_at": to_micros(NOON),
-        "country": "DE",
-        "city": "Berlin",
-        "salesman_id": "s1",
-        "salesman_name": "Ada",
+        "source": source, "currency": "EUR", "sales_count": 1, "quantity": 2, "amount": 100_000, "seq": 1,
+        "sold_at": to_micros(NOON), "country": "DE", "city": "Berlin", "salesman_id": "s1", "salesman_name": "Ada",
         "product": "tv",
-    }
+    }  # fmt: skip
     return "electrored.sales_item", item | changes
 
 
 def payment(payment_id: str = "p1", **changes: Any) -> tuple[str, dict[str, Any]]:
     item = {
-        "payment_id": payment_id,
-        "confirmed_at": to_micros(NOON + timedelta(minutes=5)),
-        "seq": 3,
-        "source": "soap",
-        "amount": 100_000,
-        "currency": "EUR",
-        "status": "CONFIRMED",
-    }
+        "payment_id": payment_id, "confirmed_at": to_micros(NOON + timedelta(minutes=5)), "seq": 3, "source": "soap",
+        "amount": 100_000, "currency": "EUR", "status": "CONFIRMED",
+    }  # fmt: skip
     return "electrored.payments_item", item | changes
 
 
@@ -87,24 +73,12 @@ def test_a_sale_and_its_payment_are_one_row_and_one_public_value() -> None:
     found = total(sale(), payment())
     (row,) = rows(found)
     assert (row["status"], row["amount"], row["sold_at"], row["ambiguous"]) == ("CONFIRMED", TEN, NOON, False)
-    assert json.loads(row["payments"]) == [
-        {
-            "payment_id": "p1",
-            "amount": "10.0000",
-            "currency": "EUR",
-            "status": "CONFIRMED",
-            "confirmed_at": "2026-03-01T12:05:00+00:00",
-        }
-    ]
+    shown_payment = {"payment_id": "p1", "amount": "10.0000", "currency": "EUR", "status": "CONFIRMED"}
+    assert json.loads(row["payments"]) == [shown_payment | {"confirmed_at": "2026-03-01T12:05:00+00:00"}]
     shown = public(found)
     assert shown is not None
     assert [s["status"] for s in shown["sales"]] == ["CONFIRMED"]
     assert [p["payment_id"] for p in shown["payments"]] == ["p1"]
-
-
-def test_a_payment_without_a_sale_is_shown_nowhere() -> None:
-    assert rows(total(payment())) == []
-    assert public(total(payment())) is None
 
 
 def test_a_reversed_sale_has_a_hidden_row_and_no_public_value() -> None:
@@ -122,25 +96,10 @@ def test_of_a_corrected_currency_the_sale_that_stands_is_shown() -> None:
         assert (row["currency"], row["status"], row["sales_count"]) == ("USD", "CONFIRMED", 1)
 
 
-def test_a_payment_of_a_sale_id_in_two_sources_joins_neither() -> None:
-    found = total(sale("csv"), sale("postgres"), payment())
-    assert [(r["source"], r["status"], r["ambiguous"]) for r in rows(found)] == [
-        ("csv", "PENDING", True),
-        ("postgres", "PENDING", True),
-    ]
-    shown = public(found)
-    assert shown is not None
-    assert shown["ambiguous"]
-    assert [s["status"] for s in shown["sales"]] == ["PENDING", "PENDING"]
-    assert len(shown["payments"]) == 1
-
-
 def test_when_one_of_two_sources_takes_its_sale_back_the_payment_joins_the_other() -> None:
     found = total(sale("csv", sales_count=0, amount=0), sale("postgres"), payment())
-    assert [(r["source"], r["sales_count"], r["ambiguous"]) for r in rows(found)] == [
-        ("csv", 0, False),
-        ("postgres", 1, False),
-    ]
+    expected = [("csv", 0, False), ("postgres", 1, False)]
+    assert [(row["source"], row["sales_count"], row["ambiguous"]) for row in rows(found)] == expected
     assert rows(found)[1]["status"] == "CONFIRMED"
     shown = public(found)
     assert shown is not None

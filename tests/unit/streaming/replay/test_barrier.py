@@ -1,10 +1,12 @@
-"""Under locks nobody waits long for Kafka, and what it does not say is no consent."""
+"""Under locks the wait for Kafka is short, and a missing answer is no consent."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,16 +26,6 @@ NOWHERE = KafkaSettings.model_validate(
 PIPELINE = PIPELINES["top-sales-by-city", 1]
 
 
-class Snapshot:
-    """A connection in whose snapshot the barrier stands there."""
-
-    def __init__(self, state: str = "reached") -> None:
-        self._state = state
-
-    def scalar(self, _: object) -> str:
-        return self._state
-
-
 def generation(number: int) -> Generation:
     topics = {SALES_EVENTS.name: TopicIdentity("id", 2)}
     parameters = Parameters("UTC", timedelta(hours=1), "1-day")
@@ -41,58 +33,58 @@ def generation(number: int) -> Generation:
 
 
 def check(committed: Any, state: str = "reached") -> None:
-    snapshot: Any = Snapshot(state)
+    """In a snapshot in which the barrier has this state."""
+    snapshot: Any = SimpleNamespace(scalar=lambda _: state)
     ReachedBarrier(1, {0: 7, 1: 9}, committed).check(snapshot)
 
 
-def test_a_kafka_that_does_not_answer_is_given_up_within_a_second() -> None:
+@pytest.fixture
+def both() -> Iterator[Committed]:
     with closing(Committed(NOWHERE, [generation(1), generation(2)])) as committed:
-        began = time.monotonic()
-        with pytest.raises(
-            RequestRefused, match="Kafka did not return the generations' offsets in time"
-        ) as raised:
-            check(committed)
-        assert time.monotonic() - began < 3
-    assert "\n" not in str(raised.value)
+        yield committed
 
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, int]]:
-    """What Kafka says is committed, question by question."""
+    """The offsets that Kafka returns as committed, query by query."""
     left: list[dict[int, int]] = []
     monkeypatch.setattr(connect, "committed_offsets", lambda *_: left.pop(0))
     return left
 
 
-def test_generations_that_stand_at_the_targets_pass(answers: list[dict[int, int]]) -> None:
+def test_a_kafka_that_does_not_answer_is_given_up_within_a_second(both: Committed) -> None:
+    began = time.monotonic()
+    with pytest.raises(
+        RequestRefused, match="Kafka did not return the generations' offsets in time"
+    ) as raised:
+        check(both)
+    assert time.monotonic() - began < 3
+    assert "\n" not in str(raised.value)
+
+
+def test_generations_that_stand_at_the_targets_pass(answers: list[dict[int, int]], both: Committed) -> None:
     answers += [{0: 7, 1: 9}, {0: 7, 1: 9}]
-    with closing(Committed(NOWHERE, [generation(1), generation(2)])) as committed:
-        check(committed)
+    check(both)
     assert answers == []
 
 
 @pytest.mark.parametrize("second", [{0: 8, 1: 9}, {0: 7}, {}])
 def test_one_that_stands_elsewhere_is_refused_by_its_number(
-    answers: list[dict[int, int]], second: dict[int, int]
+    answers: list[dict[int, int]], both: Committed, second: dict[int, int]
 ) -> None:
     answers += [{0: 7, 1: 9}, second]
-    with (
-        closing(Committed(NOWHERE, [generation(1), generation(2)])) as committed,
-        pytest.raises(RequestRefused, match="g2 moved on"),
-    ):
-        check(committed)
+    with pytest.raises(RequestRefused, match="g2 moved on"):
+        check(both)
 
 
-def test_where_nothing_is_committed_it_stands_at_the_beginning(answers: list[dict[int, int]]) -> None:
-    answers += [{0: 5}]
-    with closing(Committed(NOWHERE, [generation(1)])) as committed:
-        assert committed.read(1) == {1: {0: 5, 1: 3}}
+def test_where_nothing_is_committed_it_stands_at_the_beginning(
+    answers: list[dict[int, int]], both: Committed
+) -> None:
+    answers += [{0: 5}, {}]
+    assert both.read(1) == {1: {0: 5, 1: 3}, 2: {0: 0, 1: 3}}
 
 
-def test_a_barrier_that_is_over_needs_no_answer(answers: list[dict[int, int]]) -> None:
-    with (
-        closing(Committed(NOWHERE, [generation(1)])) as committed,
-        pytest.raises(RequestRefused, match="the barrier is expired"),
-    ):
-        check(committed, "expired")
+def test_a_barrier_that_is_over_needs_no_answer(answers: list[dict[int, int]], both: Committed) -> None:
+    with pytest.raises(RequestRefused, match="the barrier is expired"):
+        check(both, "expired")
     assert answers == []

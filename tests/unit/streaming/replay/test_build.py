@@ -77,7 +77,7 @@ def test_one_that_stands_still_is_given_up_before_and_after_its_state_is_there(b
         drive(Slow(batches=batches, turns=0))
 
 
-def test_what_a_slice_says_is_what_it_read_back_and_wrote_and_from_where_it_would_go_on() -> None:
+def test_what_a_slice_reports_is_what_it_read_back_and_wrote_and_from_where_it_would_go_on() -> None:
     report = drive(Slow(batches=2, turns=5)).report("merge", 0)
     assert report.counts == {"merge": {"events": TARGET, "restored": 2}}
     assert report.checkpoints == {"merge": {0: TARGET}}

@@ -17,18 +17,10 @@ AT = datetime(2026, 10, 30, 18, 15, tzinfo=UTC)
 FOUND = Difference(
     1, "top-sales-by-city", 2, 1, 1, 1, 1, {0: 9}, "f00", 0, 0, 1, 5, {"EUR": "1"}, {"EUR": "2"}, 0, AT
 )
-CHANGE = Change(
-    AT,
-    AT + timedelta(days=1),
-    {"country": "DE", "city": "Frankfurt am Main", "currency": "EUR"},
-    "changed",
-    {"total": "11799.8400"},
-    {"total": "-1234567.8900"},
-    3,
-    12,
-    Decimal("-1246367.7300"),
-    Decimal("-0.223522"),
-)
+GROUP = {"country": "DE", "city": "Frankfurt am Main", "currency": "EUR"}
+BEFORE, AFTER = {"total": "11799.8400"}, {"total": "-1234567.8900"}
+AMOUNT, SHARE = Decimal("-1246367.7300"), Decimal("-0.223522")
+CHANGE = Change(AT, AT + timedelta(days=1), GROUP, "changed", BEFORE, AFTER, 3, 12, AMOUNT, SHARE)
 
 
 @pytest.mark.parametrize("width", [100, 200])

@@ -17,7 +17,7 @@ from kafka_client.errors import Fatal
 from streaming.replay import local_executor
 from streaming.replay.build import Slice
 
-# Of a slice that nobody should wait for.
+# Of a slice that must not be waited for.
 LONG_SECONDS = 60
 # The generation and the folder, of which a fake command makes no use.
 NOTHING: Any = None
@@ -34,7 +34,7 @@ def command(_generation: Any, piece: Slice, *_: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_slice_that_fails_is_told_at_once(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+def test_a_slice_that_fails_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
     monkeypatch.setattr(local_executor, "_command", command)
     pieces = [Slice("combine", 0, partition) for partition in range(6)]
     total: Any = SimpleNamespace(note=print)
@@ -45,12 +45,12 @@ def test_a_slice_that_fails_is_told_at_once(monkeypatch: pytest.MonkeyPatch, pro
 
 
 def test_progress_is_that_of_all_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = {"events": 3, "offsets": 4, "of_offsets": 4}
+    line = {"events": 3, "offsets": 4, "of_offsets": 4}
     monkeypatch.setattr(
-        local_executor, "_command", lambda *_: [sys.executable, "-c", f"print('''{json.dumps(said)}''')"]
+        local_executor, "_command", lambda *_: [sys.executable, "-c", f"print('''{json.dumps(line)}''')"]
     )
     noted: list[tuple[Any, ...]] = []
-    total: Any = SimpleNamespace(note=lambda *told: noted.append(told))
+    total: Any = SimpleNamespace(note=lambda *progress: noted.append(progress))
     pieces = [Slice("merge", None, p) for p in range(3)]
     local_executor._side_by_side(NOTHING, pieces, NOTHING, 2, 1.0, total)
     assert sorted(noted) == [(f"merge.{p}", 3, 4, 4) for p in range(3)]

@@ -20,7 +20,7 @@ ENTRY = GenerationRow("city", 2, 1, "city.g2.state", "id", 2)
 
 @pytest.fixture
 def states(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the table says next time of the generation's state; the last one stays."""
+    """The generation's state in the table, read by read; the last one stays."""
     left: list[str] = []
 
     def load(*_: object) -> Any:
@@ -34,11 +34,11 @@ def states(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def follow(work: Callable[[], None]) -> list[Any]:
-    """What is said in the end."""
+    """What is logged until the end."""
     anything: Any = None
-    with capture_logs() as said:
+    with capture_logs() as logged:
         postgres.keep_writing(anything, ENTRY, work, threading.Event())
-    return [(line["log_level"], line["reason"]) for line in said]
+    return [(line["log_level"], line["reason"]) for line in logged]
 
 
 def failing(*errors: Exception) -> Callable[[], None]:
@@ -53,13 +53,13 @@ def failing(*errors: Exception) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("state", ["candidate", "standby", "building"])
-def test_one_that_nobody_is_shown_is_tried_again_and_its_reason_is_said_once(
+def test_one_that_is_not_shown_is_tried_again_and_its_reason_is_logged_once(
     states: list[str], state: str
 ) -> None:
     states.append(state)
     gone = Fatal("the topic is gone")
-    said = follow(failing(gone, gone, gone, KeyError("a defect"), KeyError("a defect")))
-    assert said == [("error", "the topic is gone"), ("error", "KeyError('a defect')")]
+    logged = follow(failing(gone, gone, gone, KeyError("a defect"), KeyError("a defect")))
+    assert logged == [("error", "the topic is gone"), ("error", "KeyError('a defect')")]
 
 
 def test_what_ends_the_active_one_is_raised(states: list[str]) -> None:
@@ -69,6 +69,6 @@ def test_what_ends_the_active_one_is_raised(states: list[str]) -> None:
 
 
 @pytest.mark.parametrize("state", ["retired", "failed"])
-def test_one_that_is_no_more_is_left_without_a_word(states: list[str], state: str) -> None:
+def test_one_that_is_no_more_is_left_without_a_log_line(states: list[str], state: str) -> None:
     states.append(state)
     assert follow(failing(Fatal("it is retired: its rows are written no more"))) == []
