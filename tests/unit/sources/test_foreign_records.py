@@ -77,7 +77,6 @@ def log() -> Log:
     """As it decodes: without servers."""
     made = Log.__new__(Log)
     made._own = OwnEvents(Codec(Registered({7: ('"string"', "AVRO")}), 1, load("sale_event")), "csv")
-    made._source = "csv"
     return made
 
 
