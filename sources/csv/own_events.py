@@ -12,8 +12,9 @@ from confluent_kafka import KafkaException
 
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from kafka_client import avro
 from kafka_client.errors import Refused
-from kafka_client.registry import Codec
+from kafka_client.registry import Codec, header
 from kafka_client.writer_schemas import LostSchema
 from sources.csv.validate import EPOCH, MICROSECOND
 from sources.log import OwnEvents, batches, begins, ends
@@ -26,13 +27,28 @@ SOURCE = "csv"
 
 def encoded(codec: Codec, events: pl.DataFrame, first_seq: int, recorded_at: datetime) -> list[Record]:
     """The records of `changes.Plan.events`: their seqs go up from `first_seq`, and a reversal negates."""
-    common = {"source": SOURCE, "recorded_at": (recorded_at - EPOCH) // MICROSECOND}
+    head = header(codec.schema_id) + avro.string(SOURCE.encode())
+    recorded = avro.long((recorded_at - EPOCH) // MICROSECOND)
     records = []
-    for seq, row in enumerate(events.iter_rows(named=True), first_seq):
-        sign, operation = (-1, "REVERSAL") if row["reversal"] else (1, "SALE")
-        numbers = {"quantity": sign * row["quantity"], "amount": sign * Decimal(row["amount"]).scaleb(-4)}
-        value = codec.encode(row | common | numbers | {"seq": seq, "operation": operation})
-        records.append((row["sale_id"].encode(), value))
+    for seq, (sale_id, sold_at, *row, quantity, amount, currency, reversal) in enumerate(
+        events.iter_rows(), first_seq
+    ):
+        key, sign = sale_id.encode(), -1 if reversal else 1
+        value = b"".join(
+            (
+                head,
+                avro.long(seq),
+                avro.string(key),
+                avro.string(b"REVERSAL" if reversal else b"SALE"),
+                avro.long(sold_at),
+                recorded,
+                *[avro.string(text.encode()) for text in row],
+                avro.long(sign * quantity),
+                avro.decimal(sign * amount),
+                avro.string(currency.encode()),
+            )
+        )
+        records.append((key, value))
     return records
 
 

@@ -156,41 +156,30 @@ def test_a_block_holds_so_many_records_good_or_bad() -> None:
         assert read[-1][-1].end.line == 50_001
 
 
-def test_a_nul_is_refused_and_the_next_row_read() -> None:
-    assert read(b"a,b\0,c\nd,e,f\n") == ([(2, ("d", "e", "f"))], [(1, "holds a NUL")])
+LONE, OTHER = "holds a carriage return that ends no line", "is not UTF-8"
+OPEN_QUOTE = "opens a quote that is not closed within 65536 bytes or before the end"
 
 
-def test_a_lone_carriage_return_is_refused() -> None:
-    for content in (b"a,b\rb,c\nd,e,f\n", b'a,"b\rb",c\nd,e,f\n'):
-        sound, bad = read(content)
-        assert sound == [(2, ("d", "e", "f"))]
-        assert bad == [(1, "holds a carriage return that ends no line")]
-
-
-def test_another_encoding_is_refused_row_by_row() -> None:
-    content = "a,b,c\nü,b,c\nd,ö,f\ng,h,i\n".encode("latin-1")
-    sound, bad = read(content)
-    assert [line for line, _ in sound] == [1, 4]
-    assert bad == [(2, "is not UTF-8"), (3, "is not UTF-8")]
-
-
-def test_a_quote_that_stays_open_costs_its_line_only() -> None:
-    sound, bad = read(b'a,"b,c\nd,e,f\n')
-    assert sound == [(2, ("d", "e", "f"))]
-    assert [line for line, _ in bad] == [1]
-    assert "quote" in bad[0][1]
-
-
-def test_a_line_that_is_too_long_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = b"a,b,c\n" + b"x" * (3 << 20) + b"\nd,e,f\n"
-    sound, bad = read(content)
-    assert [line for line, _ in sound] == [1, 3]
-    assert bad == [(2, "is longer than 65536 bytes")]
-
-
-def test_the_last_line_needs_no_line_feed() -> None:
-    assert read(b"a,b,c\nd,e,f")[0] == [(1, ("a", "b", "c")), (2, ("d", "e", "f"))]
-    assert read(b'a,b,"c"')[0] == [(1, ("a", "b", "c"))]
+@pytest.mark.parametrize(
+    ("content", "sound", "bad"),
+    [
+        (b"a,b\0,c\nd,e,f\n", ["def"], [(1, "holds a NUL")]),
+        (b"a,b\rb,c\nd,e,f\n", ["def"], [(1, LONE)]),
+        (b'a,"b\rb",c\nd,e,f\n', ["def"], [(1, LONE)]),
+        ("a,b,c\nü,b,c\nd,ö,f\ng,h,i\n".encode("latin-1"), ["abc", "ghi"], [(2, OTHER), (3, OTHER)]),
+        (b'a,"b,c\nd,e,f\n', ["def"], [(1, OPEN_QUOTE)]),
+        (b"a,b,c\n" + b"x" * (3 << 20) + b"\nd,e,f\n", ["abc", "def"], [(2, "is longer than 65536 bytes")]),
+        (b"a,b,c\nd,e,f", ["abc", "def"], []),
+        (b'a,b,"c"', ["abc"], []),
+    ],
+    ids=["NUL", "return", "quoted return", "Latin-1", "open quote", "too long", "no end", "quoted end"],
+)
+def test_what_cannot_be_read_costs_its_record_only(
+    content: bytes, sound: list[str], bad: list[tuple[int, str]]
+) -> None:
+    rows, refused = read(content)
+    assert (["".join(cells) for _, cells in rows], refused) == (sound, bad)
+    assert {line for line, _ in rows} == set(range(1, len(rows) + len(bad) + 1)) - {line for line, _ in bad}
 
 
 def test_a_dead_letter_shows_a_cut_row() -> None:
