@@ -6,11 +6,10 @@ import csv
 import os
 import re
 from dataclasses import dataclass, replace
+from itertools import islice
 
-from sources.csv.quoting import SEPARATORS, Dialect
-from sources.csv.records import MAX_RECORD_BYTES, Place
+from sources.csv.records import BOM, MAX_RECORD_BYTES, SEPARATORS, Dialect, Place, lines
 from sources.csv.validate import CELLS, COLUMNS, OPERATION
-from sources.csv.verdicts import BOM
 
 # By their first bytes, the longer ones first.
 _OTHERS = {
@@ -60,18 +59,15 @@ def head(fd: int) -> Head:
     """Read the first lines. Raises NoCsv."""
     data = os.pread(fd, MAX_RECORD_BYTES, 0)
     _check_kind(data)
-    offset = number = 0
+    offset = 0
     while data.startswith(BOM, offset):
         offset += len(BOM)
     separators: tuple[str, ...] = SEPARATORS
-    while True:
-        line, feed, _ = data[offset:].partition(b"\n")
-        if not feed and offset + len(line) == MAX_RECORD_BYTES:
+    rest = lines(fd, Place(offset, 1))
+    for line, end in rest:
+        if len(line) > MAX_RECORD_BYTES:
             raise NoCsv(f"the first line is longer than {MAX_RECORD_BYTES} bytes")
-        if not feed and not line:
-            raise NoCsv("the file holds blank lines only")
-        offset, number = min(offset + len(line) + 1, len(data)), number + 1
-        raw = line.rstrip(b"\r")
+        raw = line.rstrip(b"\r\n")
         text = raw.decode(errors="replace")
         if separator := _SEPARATOR_LINE.fullmatch(text):
             separators = (separator[1],)
@@ -80,19 +76,22 @@ def head(fd: int) -> Head:
                     f"its first line is sep={separator[1]}, which is no separator: , ; | and a tab are"
                 )
         elif text.strip(" \t,;|"):
+            body = end
             break
+    else:
+        raise NoCsv("the file holds blank lines only")
     if "\r" in text:
         raise NoCsv("its lines end in a carriage return alone; save it with line feeds")
     if "\0" in text:
         raise NoCsv("the first line holds a NUL")
     chosen, names = _names(text, separators)
     dialect = Dialect(chosen, _BLANK_BEHIND.search(text) is not None, header=raw)
-    below, feed, _ = data[offset:].partition(b"\n")
     # A rule below the header, as SQL*Plus writes it.
-    if feed and b"-" in below and not below.strip(b"- ,;|\t\r"):
-        offset, number = offset + len(below) + 1, number + 1
-    is_trailing = _is_trailing(data[offset:], dialect, len(names))
-    return Head(replace(dialect, trailing=is_trailing), names, Place(offset, number + 1))
+    for below, behind in islice(rest, 1):
+        if b"-" in below and not below.strip(b"- ,;|\t\r\n"):
+            body = behind
+    is_trailing = _is_trailing(data[body.offset :], dialect, len(names))
+    return Head(replace(dialect, trailing=is_trailing), names, body)
 
 
 def _check_kind(data: bytes) -> None:

@@ -245,7 +245,7 @@ class Intake:
             return plan(parse.NO_ROWS, self.source.index.find(parse.NO_ROWS["sale_id"])), [], Counts()
         part = part.fitting(self.source.most_row_bytes)
         changes = plan(part.good, self.source.index.find(part.good["sale_id"].unique()))
-        bad = part.bad + [Bad(line, UNKNOWN, part.shown(line)) for line in changes.unknown]
+        bad = part.bad + [Bad(line, UNKNOWN, part.raw[line]) for line in changes.unknown]
         if len(self.preview) < PREVIEW_ROWS:
             sold = changes.events.filter(~changes.events["reversal"]).head(PREVIEW_ROWS - len(self.preview))
             self.preview += [_shown(row) for row in sold.select(COLUMNS).iter_rows(named=True)]

@@ -1,4 +1,4 @@
-"""The source's own events, read back from `sales-events`."""
+"""The source's own events, as they are written to `sales-events` and read back."""
 
 from __future__ import annotations
 
@@ -7,35 +7,62 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import polars as pl
 from confluent_kafka import KafkaException
 
-from contracts.schemas import load
 from contracts.settings import KafkaSettings
 from contracts.topics import Topic
+from kafka_client import avro
 from kafka_client.errors import Refused
-from kafka_client.registry import Registry
+from kafka_client.registry import Codec, header
 from kafka_client.writer_schemas import LostSchema
 from sources.csv.validate import EPOCH, MICROSECOND
 from sources.log import OwnEvents, batches, begins, ends
-from sources.position_store import meaning, registry_answers
+from sources.position_store import Record, meaning, registry_answers
 
 # A batch of the source's events, and the next offsets by partition.
 Events = tuple[list[dict[str, Any]], dict[int, int]]
+SOURCE = "csv"
+
+
+def encoded(codec: Codec, events: pl.DataFrame, first_seq: int, recorded_at: datetime) -> list[Record]:
+    """The records of `changes.Plan.events`: their seqs go up from `first_seq`, and a reversal negates."""
+    head = header(codec.schema_id) + avro.string(SOURCE.encode())
+    recorded = avro.long((recorded_at - EPOCH) // MICROSECOND)
+    records = []
+    for seq, (sale_id, sold_at, *row, quantity, amount, currency, reversal) in enumerate(
+        events.iter_rows(), first_seq
+    ):
+        key, sign = sale_id.encode(), -1 if reversal else 1
+        value = b"".join(
+            (
+                head,
+                avro.long(seq),
+                avro.string(key),
+                avro.string(b"REVERSAL" if reversal else b"SALE"),
+                avro.long(sold_at),
+                recorded,
+                *[avro.string(text.encode()) for text in row],
+                avro.long(sign * quantity),
+                avro.decimal(sign * amount),
+                avro.string(currency.encode()),
+            )
+        )
+        records.append((key, value))
+    return records
 
 
 class Log:
     """The source's own events in `sales-events`."""
 
     def __init__(
-        self, settings: KafkaSettings, topic: Topic, source: str, topic_id: str, partitions: int
+        self, settings: KafkaSettings, topic: Topic, codec: Codec, topic_id: str, partitions: int
     ) -> None:
         self.topic = topic
         self.topic_id = topic_id
         self._settings = settings
         self._partitions = partitions
-        with registry_answers():
-            self._own = OwnEvents(Registry(settings).codec(topic.subject, load(topic.schema)), source)
-        self._source = source
+        self._own = OwnEvents(codec, SOURCE)
 
     def ends(self) -> dict[int, int]:
         """The end offset of each partition; what any earlier transaction wrote is below."""
@@ -47,7 +74,7 @@ class Log:
     def events(self, offsets: dict[int, int]) -> Iterator[Events]:
         """The source's events from the offsets on, up to where the log ends now, with the offsets behind them."""
         self._refuse_a_gap(offsets)
-        read = batches(self._settings, self._source, self.topic.name, offsets, self.ends())
+        read = batches(self._settings, SOURCE, self.topic.name, offsets, self.ends())
         try:
             for values, reached in read:
                 with registry_answers():

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-import polars as pl
 
 from contracts.schemas import load
 from contracts.settings import KafkaSettings, ResultsDbSettings
@@ -15,8 +12,7 @@ from contracts.topics import DEAD_LETTERS, SALES_EVENTS, SOURCE_POSITIONS, Topic
 from kafka_client.registry import Registry
 from observability import metrics
 from sources.csv.changes import Plan
-from sources.csv.encoding import Encoder
-from sources.csv.own_events import Log
+from sources.csv.own_events import SOURCE, Log, encoded
 from sources.csv.records import Bad
 from sources.csv.sale_index import SaleIndex
 from sources.csv.validate import EPOCH, MICROSECOND
@@ -30,7 +26,6 @@ from sources.position_store import (
     registry_answers,
 )
 
-SOURCE = "csv"
 _events = metrics.EVENTS.labels(SOURCE)
 
 
@@ -70,10 +65,8 @@ class Source:
         try:
             self._store.open()
             with registry_answers():
-                schema_id = Registry(self._kafka).register(
-                    self._topics.events.subject, load(self._topics.events.schema)
-                )
-            self._encoder = Encoder(schema_id, SOURCE)
+                events = self._topics.events
+                self._codec = Registry(self._kafka).codec(events.subject, load(events.schema))
             room = self._store.room(self._topics.dead_letters)
             self._dead_letters = DeadLetters(self._kafka, self._topics.dead_letters, room)
             topic_id, partitions = self._events.identity()
@@ -84,7 +77,7 @@ class Source:
             self._events.check(
                 (known["topic"], known["partitions"]), "Start anew with empty topics", (topic_id, partitions)
             )
-            self._log = Log(self._kafka, self._topics.events, SOURCE, topic_id, partitions)
+            self._log = Log(self._kafka, self._topics.events, self._codec, topic_id, partitions)
             self.index.catch_up(self._log, self._position.next_seq)
             if self._store.position is None:
                 # Otherwise a run without files would leave reading the log again to the next one.
@@ -148,10 +141,7 @@ class Source:
 
     def encode(self, plan: Plan, recorded_at: datetime) -> list[Record]:
         """The records of a plan's events, from the next seq on."""
-        micros = (recorded_at - EPOCH) // MICROSECOND
-        values = self._encoder.encode(plan.events, self.next_seq, micros)
-        keys: list[Any] = plan.events["sale_id"].cast(pl.Binary).to_list()
-        return list(zip(keys, values, strict=True))
+        return encoded(self._codec, plan.events, self.next_seq, recorded_at)
 
     def dead_letters(self, entry: FileRecord, bad: Iterable[Bad]) -> list[Record]:
         """Records of rows that cannot be taken; named by content and line, so that reading again doubles none."""

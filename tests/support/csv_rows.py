@@ -16,6 +16,9 @@ GOOD = {
     "salesman_name": "Ada", "product": "tv", "quantity": "1", "amount": "499.99", "currency": "EUR",
 }  # fmt: skip
 
+# The sound rows; line and reason of each other.
+Rows = tuple[list[dict[str, Any]], list[tuple[int, str]]]
+
 
 @contextmanager
 def opened(content: bytes) -> Iterator[int]:
@@ -25,10 +28,15 @@ def opened(content: bytes) -> Iterator[int]:
         yield file.fileno()
 
 
-def read(content: bytes, decimal_comma: bool = False) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
+def read(content: bytes, decimal_comma: bool = False) -> Rows:
+    """Each part from the place behind the former one, as after a kill."""
+    parts = []
     with opened(content) as fd:
         head = parse.head(fd)
-        parts = list(parse.parts(fd, head, head.body, decimal_comma))
+        place = head.body
+        while part := next(parse.parts(fd, head, place, decimal_comma), None):
+            parts.append(part)
+            place = part.end
     good = [row for part in parts for row in part.good.iter_rows(named=True)]
     return good, [(bad.line, bad.reason) for part in parts for bad in part.bad]
 

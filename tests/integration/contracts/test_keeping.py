@@ -42,7 +42,7 @@ from stack.embedded import Embedded
 from streaming.generations import catalog
 from streaming.generations.schema_ids import keep
 from streaming.generations.worker import Worker
-from tests.support.kafka import produce
+from tests.support.kafka import produce, topic_codec
 from tests.support.pipeline_harness import PipelineHarness
 
 WEEK = str(7 * 24 * 3600 * 1000)
@@ -191,7 +191,7 @@ def test_row_24_deleted_records_are_refused_where_something_new_is_computed(
     kafka = topics.stack.kafka
     # The rows of files that were taken are known by what the log says of them.
     topic_id, partitions = EventsTopic(kafka, topics.events).identity()
-    log = Log(kafka, topics.events, "csv", topic_id, partitions)
+    log = Log(kafka, topics.events, topic_codec(kafka, topics.events), topic_id, partitions)
     with pytest.raises(Refused, match="a row that was taken would count again"):
         list(log.events({}))
     assert list(log.events(log.ends())) == []

@@ -73,7 +73,6 @@ def log() -> Log:
     """As it decodes: without servers."""
     log = Log.__new__(Log)
     log._own = OwnEvents(Codec(Registered({7: ('"string"', "AVRO")}), 1, load("sale_event")), "csv")
-    log._source = "csv"
     return log
 
 

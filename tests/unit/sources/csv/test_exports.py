@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,28 +17,20 @@ from sources.csv.heads import NoCsv
 from sources.csv.judging import judge
 from sources.csv.records import MOST_RECORDS
 from sources.csv.validate import COLUMNS
+from tests.support import csv_rows
+from tests.support.csv_rows import Rows, opened
 
 ROWS = [
     (f"a{n}", "2026-11-22T10:00:00Z", "Köln", "DE", "s1", "Ada", 'TV, 40"', "2", f"{n}.50", "EUR")
     for n in range(3)
 ]
-Found = tuple[list[dict[str, Any]], list[tuple[int, str]]]
 
 
-@contextmanager
-def opened(content: bytes) -> Iterator[int]:
-    with tempfile.TemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        yield file.fileno()
-
-
-def read(content: bytes) -> Found:
+def read(content: bytes) -> Rows:
+    """Of a file that is not wrong as a whole."""
     with opened(content) as fd:
-        head = judge(fd, False)
-        parts = list(parse.parts(fd, head, head.body, False))
-    good = [row for part in parts for row in part.good.iter_rows(named=True)]
-    return good, [(bad.line, bad.reason) for part in parts for bad in part.bad]
+        judge(fd, False)
+    return csv_rows.read(content)
 
 
 def refusal(content: bytes) -> str:
@@ -119,18 +109,14 @@ EXPORTS = {
 
 
 @pytest.mark.parametrize("name", EXPORTS)
-def test_row_18_what_programs_write_is_taken(name: str) -> None:
+def test_row_18_what_programs_write_is_taken_wherever_a_block_begins(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content, line = EXPORTS[name]
     is_as_written(content.encode(), line)
-
-
-@pytest.mark.parametrize("name", EXPORTS)
-def test_row_18_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    content, _ = EXPORTS[name]
-    whole = read(content.encode())
     monkeypatch.setattr(records, "MAX_RECORD_BYTES", 200)
     monkeypatch.setattr(records, "BLOCK_BYTES", 401)
-    assert read(content.encode()) == whole
+    is_as_written(content.encode(), line)
 
 
 def test_row_18_joined_files_name_their_columns_again() -> None:
@@ -221,10 +207,7 @@ PIECES = [*'a,;"\r\n\0 -ö\t|', "\r\r\n", *HEADS, ",".join(ROWS[0]), ";".join(RO
 @settings(deadline=None)
 @given(
     st.sampled_from(HEADS),
-    st.lists(
-        st.sampled_from([*'a,;"\r\n\0 -ö\t|', "\r\r\n", *HEADS, ",".join(ROWS[0]), ";".join(ROWS[0])]),
-        max_size=30,
-    ),
+    st.lists(st.sampled_from(PIECES), max_size=30),
     st.sampled_from(["utf-8", "cp1252", "utf-16"]),
     st.integers(401, 900),
 )
@@ -239,11 +222,7 @@ def test_whatever_a_file_holds_it_is_read_or_has_a_reason(
         except NoCsv:
             return
         patch.setattr(records, "BLOCK_BYTES", block_bytes)
-        with opened(content) as fd:
-            found = parse.head(fd)
-            parts = list(parse.parts(fd, found, found.body, False))
-        again = [row for part in parts for row in part.good.iter_rows(named=True)]
-        assert (again, [(bad.line, bad.reason) for part in parts for bad in part.bad]) == whole
+        assert csv_rows.read(content) == whole
 
 
 def test_row_18_columns_that_are_passed_over_have_a_name() -> None:

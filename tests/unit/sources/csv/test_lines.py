@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
-from itertools import pairwise
+import io
 from typing import Any, Literal
 
 import pytest
@@ -13,30 +11,34 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sources.csv import records
-from sources.csv.quoting import Dialect, Lines
-from sources.csv.records import Place, blocks
+from sources.csv.records import Dialect, Place, Record, blocks
+from tests.support.csv_rows import opened
 
 COLUMNS = 3
 Found = tuple[list[tuple[int, tuple[str, ...]]], list[tuple[int, str]]]
 
 
+def read_blocks(content: bytes) -> list[list[Record]]:
+    """The blocks, each read from the place behind the former one, as after a kill."""
+    read: list[list[Record]] = []
+    place = Place(0, 1)
+    with opened(content) as fd:
+        while block := next(blocks(fd, place, Dialect(","), COLUMNS), None):
+            read.append(block)
+            assert place.offset < block[-1].end.offset
+            place = block[-1].end
+        assert read == list(blocks(fd, Place(0, 1), Dialect(","), COLUMNS))
+    assert place.offset >= len(content)
+    return read
+
+
 def read(content: bytes, block_bytes: int = 1 << 20) -> Found:
     """Line and cells of each sound record, line and reason of each other."""
-    sound, bad = [], []
-    with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "BLOCK_BYTES", block_bytes)
-        file.write(content)
-        file.flush()
-        ends = [Place(0, 1)]
-        for block in blocks(file.fileno(), Place(0, 1), Dialect(","), COLUMNS):
-            rows = list(csv.reader(block.text.decode().splitlines(keepends=True)))
-            assert len(rows) == len(block.lines)
-            sound += [(int(line), tuple(row)) for line, row in zip(block.lines, rows, strict=True)]
-            bad += [(one.line, one.reason) for one in block.bad]
-            ends.append(block.end)
-        assert all(one.offset < other.offset for one, other in pairwise(ends))
-        assert ends[-1].offset >= os.fstat(file.fileno()).st_size
-    return sound, sorted(bad)
+        all_records = [record for block in read_blocks(content) for record in block]
+    sound = [(record.line, tuple(record.cells)) for record in all_records if record.cells]
+    return sound, [(record.line, record.reason) for record in all_records if record.reason]
 
 
 def oracle(content: bytes) -> Found:
@@ -75,11 +77,9 @@ CELLS = st.text(st.sampled_from('a", ;ü\n'), max_size=5)
     st.sampled_from((csv.QUOTE_ALL, csv.QUOTE_MINIMAL)),
 )
 def test_what_was_written_is_read(rows: list[list[str]], quoting: Literal[0, 1]) -> None:
-    with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as file:
-        csv.writer(file, quoting=quoting, lineterminator="\n").writerows(rows)
-        file.seek(0)
-        content = file.read().encode()
-    sound, bad = read(content)
+    text = io.StringIO(newline="")
+    csv.writer(text, quoting=quoting, lineterminator="\n").writerows(rows)
+    sound, bad = read(text.getvalue().encode())
     assert [cells for _, cells in sound] == [tuple(row) for row in rows if len(row) == COLUMNS and any(row)]
     assert len(bad) == sum(len(row) != COLUMNS for row in rows)
 
@@ -123,7 +123,7 @@ def test_bytes_of_any_kind_fare_alike_wherever_a_block_begins(text: str, block_b
         assert read(text.encode(), block_bytes) == whole
 
 
-# The third and the fourth take the way line by line, whose quotes open on one line and close on many.
+# The third and the fourth have quotes that open on one line and close on many.
 OPEN = (b'"a,b,c\n', b'a,"b,c""\n', b'a"a,"b\n', b'5" a,b,"c\n', b'"""\n', b"\n", b'","\n', b'"' * 7 + b"\n")
 
 
@@ -133,86 +133,55 @@ def test_open_quotes_are_read_in_time_that_grows_with_the_file(
 ) -> None:
     """Every byte is looked at a few times, whatever stays open."""
     looked_at = 0
-    pread, split = os.pread, records._split_by_lines
+    reader = csv.reader
 
-    def counting(fd: int, size: int, offset: int) -> bytes:
+    def counting(lines: Any, *dialect: Any, **more: Any) -> Any:
         nonlocal looked_at
-        data = pread(fd, size, offset)
-        looked_at += len(data)
-        return data
+        looked_at += sum(map(len, lines))
+        return reader(lines, *dialect, **more)
 
-    def counting_lines(data: bytes, *rest: Any) -> Any:
-        nonlocal looked_at
-        looked_at += len(data)
-        return split(data, *rest)
-
-    monkeypatch.setattr(os, "pread", counting)
-    monkeypatch.setattr(records, "_split_by_lines", counting_lines)
+    monkeypatch.setattr(csv, "reader", counting)
     content = line * (400_000 // len(line))
-    sound, bad = read(content, 1 << 17)
+    with opened(content) as fd:
+        read = [record for block in blocks(fd, Place(0, 1), Dialect(","), COLUMNS) for record in block]
     assert looked_at < 10 * len(content)
-    assert len(bad) + len(sound) <= content.count(b"\n")
-
-
-def test_what_lines_do_to_quotes_is_found_in_time_that_grows_with_them() -> None:
-    """One line of 4 MB would take the age of the world if a pattern went back."""
-    for text in (b'"' * (1 << 22) + b"\n", b'",' * (1 << 21) + b"\n", b'a",""' * (1 << 20) + b'"\n'):
-        found = Lines.of(text + b"a\n", Dialect(","))
-        assert len(found.offsets) == 3
+    assert sum(bool(record.cells or record.reason) for record in read) <= content.count(b"\n")
 
 
 def test_a_block_holds_so_many_records_good_or_bad() -> None:
     """All that is written in one transaction, however short the rows are."""
     for line in (b"a\n", b"\n", b"a,b,c\n", b'a"\n', b'"\n'):
-        with tempfile.TemporaryFile() as file:
-            file.write(line * 50_000)
-            file.flush()
-            found = list(blocks(file.fileno(), Place(0, 1), Dialect(","), COLUMNS))
-        begins = [1] + [block.end.line for block in found]
-        assert max(len(block.lines) + len(block.bad) for block in found) <= records.MOST_RECORDS
-        assert begins[-1] == 50_001
+        read = read_blocks(line * 50_000)
+        assert max(map(len, read)) <= records.MOST_RECORDS
+        assert read[-1][-1].end.line == 50_001
 
 
-def test_a_nul_is_refused_and_the_next_row_read() -> None:
-    assert read(b"a,b\0,c\nd,e,f\n") == ([(2, ("d", "e", "f"))], [(1, "holds a NUL")])
+LONE, OTHER = "holds a carriage return that ends no line", "is not UTF-8"
+OPEN_QUOTE = "opens a quote that is not closed within 65536 bytes or before the end"
 
 
-def test_a_lone_carriage_return_is_refused() -> None:
-    for content in (b"a,b\rb,c\nd,e,f\n", b'a,"b\rb",c\nd,e,f\n'):
-        sound, bad = read(content)
-        assert sound == [(2, ("d", "e", "f"))]
-        assert bad == [(1, "holds a carriage return that ends no line")]
-
-
-def test_another_encoding_is_refused_row_by_row() -> None:
-    content = "a,b,c\nü,b,c\nd,ö,f\ng,h,i\n".encode("latin-1")
-    sound, bad = read(content)
-    assert [line for line, _ in sound] == [1, 4]
-    assert bad == [(2, "is not UTF-8"), (3, "is not UTF-8")]
-
-
-def test_a_quote_that_stays_open_costs_its_line_only() -> None:
-    sound, bad = read(b'a,"b,c\nd,e,f\n')
-    assert sound == [(2, ("d", "e", "f"))]
-    assert [line for line, _ in bad] == [1]
-    assert "quote" in bad[0][1]
-
-
-def test_a_line_that_is_too_long_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = b"a,b,c\n" + b"x" * (3 << 20) + b"\nd,e,f\n"
-    sound, bad = read(content)
-    assert [line for line, _ in sound] == [1, 3]
-    assert bad == [(2, "is longer than 65536 bytes")]
-
-
-def test_the_last_line_needs_no_line_feed() -> None:
-    assert read(b"a,b,c\nd,e,f")[0] == [(1, ("a", "b", "c")), (2, ("d", "e", "f"))]
-    assert read(b'a,b,"c"')[0] == [(1, ("a", "b", "c"))]
+@pytest.mark.parametrize(
+    ("content", "sound", "bad"),
+    [
+        (b"a,b\0,c\nd,e,f\n", ["def"], [(1, "holds a NUL")]),
+        (b"a,b\rb,c\nd,e,f\n", ["def"], [(1, LONE)]),
+        (b'a,"b\rb",c\nd,e,f\n', ["def"], [(1, LONE)]),
+        ("a,b,c\nü,b,c\nd,ö,f\ng,h,i\n".encode("latin-1"), ["abc", "ghi"], [(2, OTHER), (3, OTHER)]),
+        (b'a,"b,c\nd,e,f\n', ["def"], [(1, OPEN_QUOTE)]),
+        (b"a,b,c\n" + b"x" * (3 << 20) + b"\nd,e,f\n", ["abc", "def"], [(2, "is longer than 65536 bytes")]),
+        (b"a,b,c\nd,e,f", ["abc", "def"], []),
+        (b'a,b,"c"', ["abc"], []),
+    ],
+    ids=["NUL", "return", "quoted return", "Latin-1", "open quote", "too long", "no end", "quoted end"],
+)
+def test_what_cannot_be_read_costs_its_record_only(
+    content: bytes, sound: list[str], bad: list[tuple[int, str]]
+) -> None:
+    rows, refused = read(content)
+    assert (["".join(cells) for _, cells in rows], refused) == (sound, bad)
+    assert {line for line, _ in rows} == set(range(1, len(rows) + len(bad) + 1)) - {line for line, _ in bad}
 
 
 def test_a_dead_letter_shows_a_cut_row() -> None:
-    with tempfile.TemporaryFile() as file:
-        file.write(b"a," + b"x" * 50_000 + b"\n")
-        file.flush()
-        (block,) = blocks(file.fileno(), Place(0, 1), Dialect(","), COLUMNS)
-    assert len(block.bad[0].raw) == records.SHOWN_BYTES
+    ((record,),) = read_blocks(b"a," + b"x" * 50_000 + b"\n")
+    assert len(record.raw) == records.SHOWN_BYTES

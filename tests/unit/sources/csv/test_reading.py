@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts import texts
-from sources.csv import parse, records
+from sources.csv import parse
 from sources.csv.parse import NoCsv
 from sources.csv.validate import COLUMNS, EPOCH, MICROSECOND
 from tests.support.csv_rows import GOOD, opened, read, reason, written
@@ -35,24 +35,6 @@ def refusal(content: bytes) -> str:
     with opened(content) as fd, pytest.raises(NoCsv) as refused:
         parse.head(fd)
     return str(refused.value)
-
-
-HEADS = [",".join(COLUMNS), ";".join(COLUMNS)]
-
-
-@settings(deadline=None)
-@given(
-    st.sampled_from(HEADS),
-    st.lists(st.sampled_from([*'a,;"\r\n', ",".join(GOOD.values()), ";".join(GOOD.values())]), max_size=40),
-    st.integers(401, 900),
-)
-def test_whatever_a_file_holds_blocks_change_nothing(head: str, pieces: list[str], block_bytes: int) -> None:
-    content = f"{head}\n{''.join(pieces)}".encode()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "MAX_RECORD_BYTES", 400)
-        whole = read(content)
-        patch.setattr(records, "BLOCK_BYTES", block_bytes)
-        assert read(content) == whole
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=60)

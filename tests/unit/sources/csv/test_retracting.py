@@ -9,17 +9,19 @@ from typing import Any
 import polars as pl
 import pytest
 
+from contracts.schemas import load
 from kafka_client.errors import Retriable
+from kafka_client.registry import Codec
 from observability.progress_report import ProgressReport
 from sources.csv import records, retract
-from sources.csv.encoding import Encoder
 from sources.csv.inbox import Inbox
 from sources.csv.ingest import Intake
 from sources.csv.results import FileResult
 from sources.csv.sale_index import STORED_SCHEMA
-from sources.csv.source import SOURCE, Source, Topics, utc_now
+from sources.csv.source import Source, Topics, utc_now
 from sources.csv.validate import COLUMNS
 from sources.position_store import FileRecord, Record, SourceOffset
+from tests.support.foreign_values import Registered
 
 
 class PositionStore:
@@ -72,7 +74,7 @@ class Desk(Source):
         self.ledger = self._store = PositionStore()  # type: ignore[assignment]
         self.cache = self.index = SaleIndex()  # type: ignore[assignment]
         self._topics, self._clock = Topics(), utc_now
-        self._encoder = Encoder(1, SOURCE)
+        self._codec = Codec(Registered(), 1, load("sale_event"))
         self.said: list[ProgressReport] = []
         self._position = SourceOffset(1, None, {"topic": "x", "partitions": 1, "recorded": 0})
 
