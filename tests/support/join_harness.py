@@ -256,8 +256,10 @@ class JoinHarness:
         self.engine.dispose()
         names = [each.source.name for each in self.pipeline.inputs] + [topic.name for topic in self.sides]
         names += [self.pipeline.output.name]
-        for future in connect.admin(self.kafka).delete_topics(names, operation_timeout=10).values():
-            future.exception()
+        # A client that is destroyed answers nothing any more: it has to outlive its futures.
+        admin = connect.admin(self.kafka)
+        for future in admin.delete_topics(names, operation_timeout=10).values():
+            future.exception(30)
 
 
 def payment_facts(payments: Any) -> dict[str, Any]:
