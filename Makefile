@@ -26,10 +26,11 @@ up: $(VENV)/.installed ## Start the whole platform and show it; Ctrl-C stops it
 	@$(BIN)/electrored up $(ARGS)
 
 # The whole platform has the machine to itself: two of them end hardly sooner (646 s instead of about 750), and each
-# waits three times as long for the other's starts. The other tests mostly wait, so three workers share it, each with
-# servers of its own. Status 5: ARGS chose no test of a part; above 1 otherwise: interrupted, or never begun.
-TEST_PARTS := "tests/e2e tests/integration/deployment" \
-  "--ignore tests/e2e --ignore tests/integration/deployment -n 3 --dist loadfile"
+# waits three times as long for the other's starts. The other tests mostly wait, so four workers share it (three where
+# soak tests keep it busy), each with servers of its own. Status 5: ARGS chose no test of a part; above 1 otherwise:
+# interrupted, or never begun.
+TEST_PARTS = "tests/e2e tests/integration/deployment" \
+  "--ignore tests/e2e --ignore tests/integration/deployment -n $(2) --dist loadfile"
 RUN_PARTS = failed=0; for part in $(TEST_PARTS); do \
 	  $(BIN)/pytest $$part -m $(1) --durations=25 $(ARGS); status=$$?; \
 	  case $$status in \
@@ -40,11 +41,11 @@ RUN_PARTS = failed=0; for part in $(TEST_PARTS); do \
 	done; exit $$failed
 .PHONY: test
 test: $(VENV)/.installed ## Run the tests, on a real Kafka, registry and PostgreSQL: each promise at least once
-	@$(call RUN_PARTS,"not soak")
+	@$(call RUN_PARTS,"not soak",4)
 
 .PHONY: test-soak
 test-soak: $(VENV)/.installed ## Run what takes long: volume, kills at every step, every alert, the deployment
-	@$(call RUN_PARTS,"soak")
+	@$(call RUN_PARTS,"soak",3)
 
 .PHONY: test-all
 test-all: test test-soak ## Both

@@ -105,6 +105,7 @@ def test_a_generation_s_life_as_a_person_leads_it_on_dagsters_pages(
         live.settled(1)
 
 
+@pytest.mark.soak
 def test_parameters_that_are_asked_for_are_computed_and_shown(
     live: LiveHarness, instance: dg.DagsterInstance
 ) -> None:

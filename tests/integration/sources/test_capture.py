@@ -424,7 +424,7 @@ UNDONE = {
 }
 
 
-@pytest.mark.parametrize("at", ["while it runs", "at a start"])
+@pytest.mark.parametrize("at", ["while it runs", pytest.param("at a start", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("change", UNDONE)
 def test_a_change_of_the_publication_that_was_undone_stops_capture(
     sales: Sales, monkeypatch: pytest.MonkeyPatch, change: str, at: str

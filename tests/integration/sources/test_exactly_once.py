@@ -216,6 +216,7 @@ def test_a_big_transaction_is_cut(sales: Sales, monkeypatch: pytest.MonkeyPatch)
     assert sales.is_equal()
 
 
+@pytest.mark.soak
 def test_a_cut_transaction_is_gone_on_with_after_a_kill(
     sales: Sales, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_row_7_a_role_that_may_not_replicate_is_refused_at_once(sales: Sales) ->
     assert sales.position_or_none() is None
 
 
+@pytest.mark.soak
 def test_rows_7_and_11_what_the_server_has_no_room_for(stack: Embedded, made: Server) -> None:
     """No slot: a person has to mend it. No sender: it may pass. A slot that was idle for too long: with its reason."""
     made.put_back("empty")
@@ -308,6 +309,7 @@ def test_row_9_who_is_in_the_way_is_asked_on_one_connection(
     WAITS.end("transaction", watch.CHUNK)
 
 
+@pytest.mark.soak
 def test_row_9_a_commit_that_waits_for_a_standby_is_a_wait(stack: Embedded, made: Server) -> None:
     """From session to session, because what it did to the table cannot be seen before it is visible."""
     made.put_back("empty")

@@ -7,10 +7,13 @@ import threading
 import time
 from datetime import timedelta
 
+import pytest
+
 from tests.support.join_harness import START, JoinHarness
 from tests.support.waiting import wait_until
 
 
+@pytest.mark.soak
 def test_table_and_topic_are_the_join_though_workers_are_killed(join: JoinHarness) -> None:
     workers = {slot: join.worker(slot) for slot in range(2)}
     fed = threading.Event()

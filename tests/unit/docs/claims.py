@@ -31,6 +31,7 @@ CLAIMS: dict[str, dict[str, tuple[str, ...]]] = {
             f"{INBOX}::test_new_content_under_an_old_name_is_read",
         ),
         "A run that was killed goes on at the row behind the last one taken": (
+            f"{CSV_ONCE}::test_a_take_that_is_killed_at_any_time_neither_loses_nor_doubles",
             f"{CSV_ONCE}::test_a_take_that_is_killed_at_any_step_neither_loses_nor_doubles",
         ),
         "**Payments join in any order.** A payment that comes before its sale waits; one delivered twice counts once": (

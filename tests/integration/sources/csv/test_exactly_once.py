@@ -45,6 +45,7 @@ def history(seed: int, count: int) -> list[Row]:
     return rows
 
 
+@pytest.mark.soak
 def test_a_take_that_is_killed_at_any_step_neither_loses_nor_doubles(desk: Desk) -> None:
     """kill -9 at each step of the way, one file after the other; the run after it goes on at the exact row."""
     said: list[Row] = []

@@ -10,6 +10,7 @@ import time
 from datetime import timedelta
 from functools import partial
 
+import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 
 from contracts.topics import INTERNAL_PARTITIONS
@@ -32,6 +33,7 @@ def test_moves_events_to_the_state_topic_once(harness: PipelineHarness) -> None:
     assert worker.wait(60) == 0
 
 
+@pytest.mark.soak
 def test_workers_killed_in_the_middle_of_a_load_lose_and_double_nothing(harness: PipelineHarness) -> None:
     workers = {slot: harness.worker(slot) for slot in range(3)}
     fed = threading.Event()

@@ -61,6 +61,7 @@ def test_what_is_compared_is_exact_while_events_pour_in(live: LiveHarness) -> No
         live.settled(2)
 
 
+@pytest.mark.soak
 def test_a_promoted_generation_answers_and_the_former_is_kept_up_to_date(live: LiveHarness) -> None:
     live.harness.feed(1000)
     with live.running():
