@@ -64,6 +64,10 @@ class Registry:
             "APICURIO_DATASOURCE_URL": f"jdbc:postgresql://{database.host}:{database.port}/{database.database}",
             "APICURIO_DATASOURCE_USERNAME": str(database.username),
             "APICURIO_DATASOURCE_PASSWORD": str(database.password),
+            # 20 by default, each of which answers one request with an error after PostgreSQL was away.
+            "APICURIO_DATASOURCE_JDBC_INITIAL_SIZE": "1",
+            "APICURIO_DATASOURCE_JDBC_MIN_SIZE": "1",
+            "QUARKUS_DATASOURCE_POSTGRESQL_JDBC_VALIDATE_ON_BORROW": "true",
         }
 
     def is_ready(self) -> bool:
