@@ -161,7 +161,9 @@ def mend(settings: KafkaSettings, topics: Sequence[Topic]) -> list[Deviation]:
     deadline = time.monotonic() + APPLIED_SECONDS
     while left := deviations(client, [deviation.topic for deviation in differing]):
         if time.monotonic() > deadline:
-            raise NotKept(f"{_listed(left)}, and Kafka did not take it: does a policy of the cluster forbid it?")
+            raise NotKept(
+                f"{_listed(left)}, and Kafka did not take it: does a policy of the cluster forbid it?"
+            )
         time.sleep(0.1)
     return differing
 

@@ -55,7 +55,10 @@ class Delivery:
         """Deliver for so long what is stored; whether all was. The rest stays on disk for the next process."""
         deadline = time.monotonic() + seconds
         ended = [lane.close(deadline) for lane in self._lanes]
-        self.outbox.close()
+        # One that still waits for its backend's answer holds the name's lock until the process ends: another process
+        # would deliver the same event.
+        if not any(lane.is_alive() for lane in self._lanes):
+            self.outbox.close()
         return all(ended)
 
 
@@ -66,6 +69,8 @@ class _Lane(threading.Thread):
         self._wake, self._closing = threading.Event(), threading.Event()
         self._closed_at = math.inf
         self._warned = False
+        # Delivered, but not deleted: the disk may be full.
+        self._delivered: list[int] = []
         # From 0 on, or an increase would not count the first.
         for counter in (DELIVERED, REFUSED, DROPPED):
             counter.labels(lane)
@@ -112,7 +117,8 @@ class _Lane(threading.Thread):
 
     def _deliver(self) -> bool:
         """Deliver the oldest event; False if there is none for this process."""
-        if (oldest := self._outbox.first(self._lane)) is None:
+        if (oldest := self._outbox.first(self._lane, but=self._delivered)) is None:
+            self._remove()
             return False
         event_id, text = oldest
         outcome = DELIVERED
@@ -121,10 +127,16 @@ class _Lane(threading.Thread):
         except EventRefused as error:
             outcome = REFUSED
             _log.warning("a lineage event is refused", lane=self._lane, reason=str(error))
-        self._outbox.remove(event_id)
+        self._delivered.append(event_id)
         outcome.labels(self._lane).inc()
-        WAITING.labels(self._lane).set(self._outbox.waiting(self._lane))
+        self._remove()
         return True
+
+    def _remove(self) -> None:
+        if self._delivered:
+            self._outbox.remove(self._delivered)
+            self._delivered.clear()
+        WAITING.labels(self._lane).set(self._outbox.waiting(self._lane))
 
     def _is_over(self) -> bool:
         return time.monotonic() > self._closed_at

@@ -114,7 +114,7 @@ def restored(text: str) -> RunEvent:
             outputs=[OutputDataset(**dataset) for dataset in event.get("outputs", ())],
             producer=event["producer"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EventRefused(f"a row of the outbox is no event: {error!r}") from error
 
 

@@ -7,10 +7,12 @@ inherits the rows or, if none starts, any other.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ MOST_EVENTS = 5_000
 BUSY_SECONDS = 15.0
 # A check for a dead process holds its lock for some milliseconds; the process itself waits for that.
 HELD_SECONDS = 5.0
+DRAFT_SECONDS = 3600.0
 
 # With a write-ahead log a commit waits for no disk, and a killed process leaves the database whole.
 _SETUP = """
@@ -53,7 +56,7 @@ class OpenRun:
 
 
 class Outbox:
-    """The rows of a process, in memory without a folder; thread-safe. Each statement is a transaction.
+    """The rows of a process, in a temporary file without a folder; thread-safe. Each statement is a transaction.
 
     Processes of one name share their rows, and one of them delivers. With `is_alone` it also inherits.
     """
@@ -61,10 +64,14 @@ class Outbox:
     def __init__(self, folder: Path | None, process: str, *, is_alone: bool = True) -> None:
         self._folder, self._process, self._is_alone = folder, process, is_alone
         self._begun: set[str] = set()
+        # Runs of dead processes that were not ended yet, and whether those of this name are among them.
+        self._left: dict[str, OpenRun] = {}
+        self._has_own = False
         self._executing, self._locking = threading.Lock(), threading.Lock()
         self._lock: FileLock | None = None
         if folder is None:
-            self._db = _connected(":memory:")
+            # A temporary file of SQLite's.
+            self._db = _connected("")
         else:
             if not (folder / FILE).exists():
                 _create(folder)
@@ -86,15 +93,20 @@ class Outbox:
         statement = f"DELETE FROM events WHERE id IN ({dropped}) RETURNING id"
         return len(self._execute(statement, self._process, lane, excess))
 
-    def first(self, lane: str) -> tuple[int, str] | None:
-        """The oldest event with its id; None if none waits, or another process of the name delivers."""
+    def first(self, lane: str, *, but: Sequence[int] = ()) -> tuple[int, str] | None:
+        """The oldest event but those, with its id; None if none waits, or another process of the name delivers."""
         if not self._has_lock():
             return None
-        events = self._execute(f"SELECT id, event {_OF_LANE} ORDER BY id LIMIT 1", self._process, lane)
+        events = self._execute(
+            f"SELECT id, event {_OF_LANE} AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1",
+            self._process,
+            lane,
+            json.dumps(but),
+        )
         return events[0] if events else None
 
-    def remove(self, event_id: int) -> None:
-        self._execute("DELETE FROM events WHERE id = ?", event_id)
+    def remove(self, ids: Sequence[int]) -> None:
+        self._execute("DELETE FROM events WHERE id IN (SELECT value FROM json_each(?))", json.dumps(ids))
 
     def waiting(self, lane: str) -> int:
         ((count,),) = self._execute(f"SELECT count(*) {_OF_LANE}", self._process, lane)
@@ -106,17 +118,24 @@ class Outbox:
         self._execute("INSERT OR REPLACE INTO open_runs VALUES (?, ?, ?, ?)", *values)
 
     def end(self, run_id: str) -> None:
-        self._begun.discard(run_id)
         self._execute("DELETE FROM open_runs WHERE run_id = ?", run_id)
+        self._begun.discard(run_id)
+        self._left.pop(run_id, None)
 
     def open_runs(self) -> list[OpenRun]:
         rows = "SELECT run_id, job, parent FROM open_runs WHERE process = ? ORDER BY rowid"
         return [OpenRun(*row) for row in self._execute(rows, self._process)]
 
     def inherit(self, *, of_others: bool) -> list[OpenRun]:
-        """The runs that predecessors left open; first takes over the rows of other dead processes, if asked to."""
+        """The runs that dead processes left open and that were not ended yet, with those of other names if asked to.
+
+        Their rows become this process's. Those of this name are read once: later ones are of a process that lives.
+        """
         if self._folder is None or not (self._is_alone and self._has_lock(HELD_SECONDS)):
             return []
+        if not self._has_own:
+            self._left |= {run.run_id: run for run in self.open_runs() if run.run_id not in self._begun}
+            self._has_own = True
         names = "SELECT process FROM events UNION SELECT process FROM open_runs"
         for (name,) in self._execute(names) if of_others else ():
             file = self._folder / f"{name}.lock"
@@ -126,8 +145,10 @@ class Outbox:
                     of_lanes = "AND lane IN (SELECT lane FROM lanes WHERE process = ?1)"
                     moved = "SET process = ?1 WHERE process = ?2"
                     self._execute(f"UPDATE events {moved} {of_lanes}", self._process, name)
-                    self._execute(f"UPDATE open_runs {moved}", self._process, name)
-        return [run for run in self.open_runs() if run.run_id not in self._begun]
+                    runs = f"UPDATE open_runs {moved} RETURNING run_id, job, parent"
+                    left = (OpenRun(*row) for row in self._execute(runs, self._process, name))
+                    self._left |= {run.run_id: run for run in left}
+        return list(self._left.values())
 
     def close(self) -> None:
         self._db.close()
@@ -166,7 +187,12 @@ def waiting(folder: Path) -> Iterator[tuple[str, str, int]]:
 def _create(folder: Path) -> None:
     """Several processes may do so at once; none, and no reader, sees half of a database."""
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f"{uuid4()}.sqlite3"
+    for left in folder.glob("draft-*"):
+        # Of a process that was killed here; another one's is seconds old.
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > DRAFT_SECONDS:
+                left.unlink()
+    draft = folder / f"draft-{uuid4()}.sqlite3"
     _connected(draft).close()
     # Unlike a rename, a link does not replace a file that another process has just created.
     with suppress(FileExistsError):

@@ -7,9 +7,12 @@ then, decompresses, and opens any address or file that a document names.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from lxml import etree
@@ -20,6 +23,23 @@ from sources.soap.errors import Unavailable, Untrusted
 # Status of a proxy or server that is busy, starting or failing; a SOAP fault is a 500 too, with an envelope.
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 _XML = ("text/xml", "application/xml")
+
+
+class _DaemonThreads(ThreadPoolExecutor):
+    """A daemon thread for each call: the process can end while a name is still being resolved."""
+
+    def submit(self, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call(*arguments, **options))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        threading.Thread(target=run, name="soap", daemon=True).start()
+        return future
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,7 @@ class Transport:
         message = etree.tostring(envelope, xml_declaration=True, encoding="utf-8")
         # Not `asyncio.run`, which waits for a name that is still being resolved.
         loop = asyncio.new_event_loop()
+        loop.set_default_executor(_DaemonThreads())
         try:
             return loop.run_until_complete(self._ask(message, headers))
         except TimeoutError as error:

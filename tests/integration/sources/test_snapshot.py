@@ -121,7 +121,6 @@ def is_further(sales: Sales, ranges: int) -> bool:
     return sales.ranges() > ranges or sales.phase() == "done"
 
 
-@pytest.mark.soak
 def test_snapshot_resumes_after_kill(sales: Sales) -> None:
     """kill -9 again and again, each soon after a range was finished: it stays finished, nothing is lost or doubled."""
     sales.run(HISTORY.format(4_000))

@@ -12,11 +12,12 @@ import pytest
 from lineage.delivery import Delivery
 from lineage.emitter import ABORT, COMPLETE, FAIL, KILLED, RUNNING, START, LineageEmitter
 from lineage.model import BATCH, Job
-from lineage.outbox import OpenRun, Outbox
+from lineage.outbox import Outbox
 from lineage.run import Naming
 from observability.progress_report import ProgressReport
 from observability.waits import Cancelled
 from tests.support.lineage_events import PLACES, Backend
+from tests.support.python_process import run_python
 from tests.support.waiting import wait_until
 
 # Longer than any of them takes on a busy machine; reached only by a defect.
@@ -43,11 +44,14 @@ def lineage(
 
 
 def killed(folder: Path, process: str, job: str) -> None:
-    """A process that is no more had begun a run."""
-    with closing(Outbox(folder, process)) as outbox:
-        outbox.begin(OpenRun(OLD, job))
+    """A process had begun a run when it was killed, its database open."""
+    code = (
+        "import os; from pathlib import Path; from lineage.outbox import OpenRun, Outbox; "
+        f"outbox = Outbox(Path({str(folder)!r}), {process!r}); outbox.begin(OpenRun({OLD!r}, {job!r})); "
         # Its lock is taken by what it delivers.
-        outbox.first("a")
+        "outbox.first('a'); os._exit(0)"
+    )
+    assert run_python("-c", code).returncode == 0
 
 
 def open_runs(folder: Path, process: str = "it") -> int:

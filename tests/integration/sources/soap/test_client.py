@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -218,6 +219,9 @@ def test_a_name_that_is_not_resolved_is_left_when_the_time_is_over(
     with pytest.raises(Unavailable, match=r"within 0\.5 s"):
         service.page("", 10)
     assert time.monotonic() - started < 2
+    # Python waits for other threads at its end.
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "soap")
+    assert any(thread.name == "soap" for thread in threading.enumerate())
 
 
 def test_a_server_that_says_nothing_is_left_after_the_read_limit(server: Server) -> None:
