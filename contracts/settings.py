@@ -236,7 +236,7 @@ class LineageSettings(_Settings):
     (OPENLINEAGE_…), by default the topic `openlineage-events`.
     """
 
-    # Folder of undelivered events, on a local disk; unset: they are in memory, and lost with the process.
+    # Folder of undelivered events, on a local disk; unset: in a temporary file, and lost with the process.
     lineage_dir: Path | None = None
     lineage_namespace: str = "electrored"
     # Between two events of a run that goes on.

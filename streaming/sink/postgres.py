@@ -191,7 +191,7 @@ def run(
         with lineage.run(partial(_shown, name)):
             pass
     consumer = threading.Thread(
-        target=consume, args=(kafka, engine, stop), name="lineage-keeper", daemon=True
+        target=consume, args=(kafka, engine, stop), name="lineage-consumer", daemon=True
     )
     consumer.start()
     try:
