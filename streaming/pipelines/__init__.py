@@ -8,7 +8,7 @@ from streaming.pipelines import enriched_sales, top_sales_by_city, top_salesman_
 PIPELINES: dict[tuple[str, int], Pipeline] = {
     (pipeline.name, pipeline.version): pipeline
     for module in (top_sales_by_city, top_salesman_by_country, enriched_sales)
-    for pipeline in (module.V1, module.V2)
+    for pipeline in module.VERSIONS
 }
 # The version that a new generation is pinned to.
 CURRENT: dict[str, int] = {name: max(v for n, v in PIPELINES if n == name) for name, _ in PIPELINES}

@@ -77,3 +77,4 @@ V2 = replace(
         for source_input, events in zip(V1.inputs, (sale_events, payment_confirmations), strict=True)
     ),
 )
+VERSIONS = (V1, V2)

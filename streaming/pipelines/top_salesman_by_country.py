@@ -27,3 +27,4 @@ V1 = Pipeline(
 )
 # Groups by texts in their normal form.
 V2 = replace(V1, version=2, inputs=(Input(SALES_EVENTS, SOURCES, EVENTS, CHECKS, AGGREGATES, NORMAL),))
+VERSIONS = (V1, V2)
