@@ -64,7 +64,13 @@ def copied_then_sold(server: Server, sales: Sales) -> int:
 
 
 @pytest.mark.parametrize(
-    "then", ["not reached", "sales, then past it", "past it, then sales", "the same sales, then past it"]
+    "then",
+    [
+        "not reached",
+        "sales, then past it",
+        pytest.param("past it, then sales", marks=pytest.mark.soak),
+        pytest.param("the same sales, then past it", marks=pytest.mark.soak),
+    ],
 )
 def test_row_1_a_server_that_was_put_back_is_refused(stack: Embedded, server: Server, then: str) -> None:
     sales = server.sales(stack)

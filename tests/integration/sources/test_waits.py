@@ -152,6 +152,7 @@ def test_row_8_limits_of_the_role_are_not_captures(sales: Sales) -> None:
         sales.run(f"alter role {databases.CAPTURE} in database {database} reset all")
 
 
+@pytest.mark.soak
 def test_row_8_what_keeps_failing_is_a_wait_and_its_lag_is_unknown(
     sales: Sales, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_mended_defect_differs_by_exactly_the_damage(defective: LiveHarness) -
             assert (live.state(number), live.state(other)) == ("active", "standby")
 
 
+@pytest.mark.soak
 def test_a_range_that_is_not_kept_is_refused_and_shown(defective: LiveHarness) -> None:
     live = defective
     live.harness.feed(800)
@@ -152,7 +153,7 @@ def is_late(rows: Rows) -> list[int]:
 @pytest.mark.parametrize(
     ("harness", "calendar", "zone", "grace"),
     [
-        ("top-salesman-by-country", "calendar-month", "UTC", 0),
+        pytest.param("top-salesman-by-country", "calendar-month", "UTC", 0, marks=pytest.mark.soak),
         ("top-sales-by-city", "1-day", "Asia/Kathmandu", 86_400),
     ],
     indirect=["harness"],
