@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import shutil
 import signal
 import sys
@@ -75,6 +76,18 @@ def _no_waits() -> Iterator[None]:
     yield
     WAITS._waits.clear()
     WAITS._turns.clear()
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """For tests that configure logging: their handler's stream is closed with the test."""
+    root, configured = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.configure(**configured)
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,9 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
-import structlog
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
@@ -22,15 +20,7 @@ from tests.support.python_process import run_python
 URL = "postgresql+psycopg2://electrored_capture:s3cr3t-pa@ss@127.0.0.1:5432/sales"
 
 
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 def configured(

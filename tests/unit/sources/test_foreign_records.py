@@ -117,6 +117,7 @@ def test_row_21_a_payment_under_an_id_that_leads_elsewhere_refuses_no_poll(schem
     assert list(_seqs(PAYMENTS, "soap", values)) == [4, 9]
 
 
+@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize("schema_id", [1, 99])
 def test_row_21_a_seq_that_no_source_reaches_is_passed_over_with_one_line(
     capfd: pytest.CaptureFixture[str], schema_id: int

@@ -44,7 +44,7 @@ def test_row_28_an_end_that_was_asked_for_is_none(tmp_path: Path) -> None:
 
 
 @pytest.fixture(params=["console", "json"])
-def write(tmp_path: Path, request: pytest.FixtureRequest) -> Write:
+def write(tmp_path: Path, request: pytest.FixtureRequest, logging_as_before: None) -> Write:
     """Adds to a log what a process of ours writes in that form, so many seconds after the life began."""
     log = tmp_path / "log"
 
