@@ -27,8 +27,8 @@ from tests.support import openlineage as validity
 from tests.support.kafka import shared_reader
 from tests.support.machine import SLOWNESS
 
-# Properties have no deadline per example, since the machine may be busy; the whole test has one. Here and not beside
-# them: a module that is imported by another test keeps the settings that were in force then.
+# Properties have no deadline per example, since the machine may be busy; the whole test has one. Set here and not in
+# their modules: a module imported by another test keeps the settings in force at its import.
 settings.register_profile(
     "busy", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -58,21 +58,21 @@ def pytest_configure(config: pytest.Config) -> None:
     if folder is not None:
         validity.specification = validity.Specification.read(folder)
 
-    # As the product's: not into what a test reads as a command's answer.
+    # To stderr as the product: not into output that a test reads.
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    # A shell that runs us in the background has SIGINT ignored, for our children too: Dagster's code server would not
+    # A background shell ignores SIGINT, for child processes too: Dagster's code server would not
     # even end on SIGTERM.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def _no_waits() -> Iterator[None]:
-    """What a process waits for is one for the process: a test leaves none to the next."""
+    """Waits are global to the process: a test leaves none to the next."""
     yield
     WAITS._waits.clear()
     WAITS._turns.clear()
@@ -100,14 +100,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     folder = Path(tempfile.mkdtemp(prefix="electrored-test-"))
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-        # Workers start one after the other: what was a free port to both would be taken by one of them.
+        # Workers start one after the other: otherwise two could choose the same free port.
         with FileLock(tmp_path_factory.getbasetemp().parent / "starting.lock"):
-            # A database for each test: a copy and its end are checkpoints, which wait for the disk otherwise. What a
-            # killed server has written is there all the same, as long as the machine runs.
+            # A database for each test: its copy and drop are checkpoints, which wait for the disk otherwise. What a
+            # killed server has written survives all the same, as long as the machine runs.
             embedded = cleanup.enter_context(running(folder, {"fsync": "off"}))
         cleanup.enter_context(shared_reader(embedded.kafka))
         yield embedded
-        # A client in a cycle that nobody has collected yet would say at length that its servers are gone.
+        # An uncollected client in a reference cycle would log at length that its servers are gone.
         gc.collect()
 
 

@@ -1,6 +1,6 @@
 """Services of docker-compose.yml as processes of this machine: their own command line, environment and health check.
 
-What differs: addresses, folders, and the contents of secrets; each service is told to be a user of its own in Kafka.
+What differs: addresses, folders, and the contents of secrets; each service is a user of its own in Kafka.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ IMAGE = "electrored:"
 DEADLINE_SECONDS = 120.0
 # Enough for an order; what it does not obey is killed, as Docker does.
 STOP_SECONDS = 15.0
-# A service that does not come up at all shall not be tried for ever.
+# A service that never comes up shall not be tried for ever.
 MOST_RESTARTS = 2
-# Which kind of process a service is, where its name does not say so.
+# A service's kind of process, where its name does not show it.
 KINDS = {
     "init": "setup",
     "dagster-code": "conductor",
@@ -111,7 +111,7 @@ class Host:
         return f"127.0.0.1:{self.port(service if host == '127.0.0.1' else host, port)}"
 
     def environment(self, service: str) -> dict[str, str]:
-        """All that the process is told; nothing of this one's environment but where programs are."""
+        """The process's whole environment; of this one's only PATH."""
         found = ours()[service]
         told = image()[0] | {name: str(value) for name, value in found.get("environment", {}).items()}
         environment = {name: self.here(service, value) for name, value in told.items() if name != "PATH"}
@@ -220,7 +220,7 @@ class Started:
             time.sleep(0.5)
 
     def _again(self, service: str, process: subprocess.Popen[bytes]) -> None:
-        """As `restart: unless-stopped` does: who is fenced on a machine that is too slow ends by itself."""
+        """As `restart: unless-stopped` does: a process fenced on a slow machine ends by itself."""
         self._ended[service] += 1
         said = self._log(service).read_text()[-3000:]
         assert self._ended[service] <= MOST_RESTARTS, f"{service} keeps ending: {said}"

@@ -137,7 +137,7 @@ class Desk:
             connection.close()
 
     def ledger(self) -> tuple[SourceOffset | None, dict[str, FileRecord]]:
-        """What the ledger says; opening it fences whoever held it."""
+        """The ledger's content; opening it fences its holder."""
         ledger = PositionStore(
             self.stack.kafka, "csv", "sources.csv.test", self.topics.positions, self.topics.events
         )
@@ -146,7 +146,7 @@ class Desk:
         return ledger.position, ledger.files
 
     def is_sound(self) -> bool:
-        """Seqs are dense and ascend in each partition, and the cache is what the log says."""
+        """Seqs are dense and ascend in each partition, and the cache equals the log."""
         seqs = [event["seq"] for event in self.events()]
         counting = {key[0] for key in self.totals()}
         cached = {sale_id for (sale_id,) in self.run("select sale_id from csv_sales")}

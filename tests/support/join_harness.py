@@ -180,7 +180,7 @@ class JoinHarness:
             recorded_at=START,
         )
 
-    # -- what is
+    # -- results
 
     def rows(self) -> dict[str, Any]:
         """The view's rows, as the oracle has them. The view is of the pipeline's real name, this one has its own."""
@@ -219,7 +219,7 @@ class JoinHarness:
         return min(known) if len(known) == len(found) else None
 
     def settled(self) -> None:
-        """Wait until table and topic are the join, and say how they differ if they never are."""
+        """Wait until table and topic are the join; the error shows how they differ."""
         expected = oracle(self.sales, self.payments)
         for what in (self.rows, self.published):
             deadline = time.monotonic() + 120

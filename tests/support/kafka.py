@@ -74,7 +74,7 @@ def _consumer(settings: KafkaSettings) -> Consumer:
 
 @cache
 def _registry(bootstrap: str, url: str) -> Registry:
-    """One for all: each registers every schema, and loads the system's certificates, anew."""
+    """Shared: a new one registers every schema and loads the system's certificates again."""
     return Registry(KafkaSettings(kafka_bootstrap=bootstrap, schema_registry_url=url))
 
 

@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 
 
 class answering:
-    """Ask the API while what the jobs say is kept."""
+    """Ask the API while events of jobs are stored."""
 
     def __init__(self, stack: Embedded, results_db: ResultsDbSettings, *, follows: bool = True) -> None:
         self._engine = create_engine(results_db.results_db_url.get_secret_value())
@@ -58,7 +58,7 @@ def _settings(stack: Embedded, results_db: ResultsDbSettings) -> ApiSettings:
 
 @contextmanager
 def serving(stack: Embedded, results_db: ResultsDbSettings) -> Iterator[str]:
-    """The API on a port of its own, for who asks over HTTP; gives its address."""
+    """The API on a port of its own, for HTTP clients; returns its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(create_app(_settings(stack, results_db)), log_config=None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

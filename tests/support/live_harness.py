@@ -117,7 +117,7 @@ class LiveHarness:
         harness.events += events
 
     def rows(self, number: int) -> Totals:
-        """What the results database says of a generation."""
+        """A generation's rows in the results database."""
         of = city_totals.c
         wanted = select(of.window_start, of.country, of.city, of.currency, of.total, of.sales_count)
         with self.harness.results.connect() as connection:

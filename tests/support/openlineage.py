@@ -63,7 +63,7 @@ def check(made: dict[str, Any]) -> None:
             if name != FACET:
                 specification.hold(facet, facet["_schemaURL"])
     hold(made, RunEvent, "event")
-    # The classes look at formats themselves: of moments, of ids.
+    # The classes check formats themselves: timestamps, ids.
     restored(json.dumps(made))
     for name, facet in facets(made):
         if name != FACET:

@@ -15,7 +15,7 @@ UNCHANGED = object()
 
 
 class Catalog:
-    """A database whose table is as the stream describes it; counts the looks."""
+    """A database whose table is as the stream describes it; counts the reads."""
 
     def __init__(self, order: Sequence[str] = tuple(TYPES), *former: Sequence[str]) -> None:
         self.order = order

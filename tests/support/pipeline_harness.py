@@ -64,7 +64,7 @@ class PipelineHarness:
     results_url: str
     folder: Path
     name: str = "top-sales-by-city"
-    # Of the log; how many it has is no business of a worker's code.
+    # Of the log; a worker's code does not depend on their number.
     partitions: int = SALES_EVENTS.partitions
     suffix: str = field(default_factory=lambda: uuid4().hex[:10])
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -142,7 +142,7 @@ class PipelineHarness:
             currency=chance.choice(["EUR", "USD"]),
         )
 
-    # -- what should be, and what is
+    # -- expected and actual results
 
     def expected(self) -> Totals:
         """A plain GROUP BY over the committed events."""
@@ -206,7 +206,7 @@ class PipelineHarness:
         ]
 
     def settled(self, seconds: float = 120.0) -> None:
-        """Wait until the totals are those of all events, and say how they differ if they never are."""
+        """Wait until the totals are those of all events; the error shows how they differ."""
         expected = self.expected()
         deadline = time.monotonic() + seconds
         while (actual := self.actual()) != expected:

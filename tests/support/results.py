@@ -28,7 +28,7 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class HeldBarrier:
-    """A barrier that a test put into the table; `check` looks, in the connection's snapshot, where it stands."""
+    """A barrier that a test put into the table; `check` reads, in the connection's snapshot, its state."""
 
     id: Any
     targets: Mapping[int, int]
@@ -51,7 +51,7 @@ class BarrierHold:
     broken: int | None = None
 
     def checked(self) -> None:
-        """What happens between a look at the barrier and the next statement."""
+        """What happens between the check and the next statement."""
 
     @contextmanager
     def __call__(

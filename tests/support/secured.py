@@ -1,4 +1,4 @@
-"""Servers that speak TLS only and know their users: Kafka with rights, PostgreSQL, the registry."""
+"""Servers with TLS only and authenticated users: Kafka with rights, PostgreSQL, the registry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REGISTRY_USER = "registry-user"
 
 @dataclass(frozen=True)
 class SecureKafka(Kafka):
-    """A broker that speaks TLS only, knows its users, and denies what was not given."""
+    """A TLS-only broker that authenticates users and denies what was not granted."""
 
     pem: Path = Path()
     users: dict[str, str] = field(default_factory=dict)
@@ -47,14 +47,14 @@ class SecureKafka(Kafka):
             "ssl.truststore.type": "PEM",
             "ssl.truststore.location": str(self.pem / "ca.pem"),
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            # The controller's own listener is the loopback's; nobody else is anonymous.
+            # Only the controller's own listener, on the loopback, is anonymous.
             "super.users": f"User:{ADMIN};User:ANONYMOUS",
         }
 
 
 @dataclass(frozen=True)
 class Secured:
-    """Where the secured servers are, and what each process is told to reach them as itself."""
+    """Addresses of the secured servers, and each process's settings for its own user."""
 
     stack: Embedded
     folder: Path
@@ -81,7 +81,7 @@ class Secured:
         return url.update_query_dict({"sslmode": "verify-full", "sslrootcert": self.ca})
 
     def settings(self, user: str) -> dict[str, str]:
-        """What a process is told to reach Kafka and the registry as the user; the passwords are its secrets."""
+        """A process's settings for Kafka and the registry as the user; the passwords are its secrets."""
         return {
             "ELECTRORED_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
             "ELECTRORED_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",

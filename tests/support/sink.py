@@ -80,7 +80,7 @@ class GenerationFixture:
     ) -> None:
         """Totals to the partitions of their groups, the watermark to every partition, in one transaction.
 
-        `oldest` is when the oldest event that the totals count was committed at its source; the last one says so.
+        `oldest` is when the oldest event of the totals was committed at its source; the last total carries it.
         """
         partitions = self.followed.partitions
         self.producer.begin_transaction()
@@ -123,7 +123,7 @@ class GenerationFixture:
         client = admin(kafka)
         client.delete_topics([self.topic])[self.topic].result()
         topic = GenerationTopics(self.followed.pipeline.name, self.followed.number).state
-        # Deleting is asynchronous: until the old one is gone, creating says that it exists.
+        # Deletion is asynchronous: until the old topic is gone, it cannot be created.
         for attempt in Retrying(
             retry=retry_if_exception_type((KafkaException, AssertionError)),
             stop=stop_after_delay(60),
@@ -167,7 +167,7 @@ class Public:
         return shown
 
     def until(self, expected: dict[str, str], died: Sequence[BaseException] = ()) -> None:
-        """Wait for the truth; what the publisher died of says more than that it did not come."""
+        """Wait for the truth; raises the publisher's error instead of a timeout if it died."""
 
         def is_expected() -> bool:
             if self.truth() == expected:

@@ -1,4 +1,4 @@
-"""A second process that has a file open and writes to it when it is asked to."""
+"""A second process that has a file open and writes to it on request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Writes each line that it is given, as it is, and says so; ends with its input.
+# Writes each line of its input as it is, and confirms it; ends with its input.
 WRITER = """
 import sys
 with open(sys.argv[1], sys.argv[2]) as file:
@@ -22,7 +22,7 @@ with open(sys.argv[1], sys.argv[2]) as file:
 
 @contextmanager
 def writer(path: Path, mode: str = "a") -> Iterator[Callable[[str], None]]:
-    """A second process that has the file open; gives what lets it write, and returns when it has."""
+    """A second process with the file open; the yielded call returns when its text is written."""
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path), mode],
         stdin=subprocess.PIPE,

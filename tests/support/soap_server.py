@@ -104,7 +104,7 @@ def serving() -> Iterator[Server]:
                 self.end_headers()
                 self.wfile.write(reply.body)
             except OSError:
-                # The client had enough: what several tests are about.
+                # The client disconnected, as several tests expect.
                 self.close_connection = True
 
         def do_GET(self) -> None:

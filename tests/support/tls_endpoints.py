@@ -1,4 +1,4 @@
-"""What stands in front of servers: TLS for PostgreSQL and the registry."""
+"""Proxies in front of servers: TLS for PostgreSQL and the registry."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class _Threads(socketserver.ThreadingTCPServer):
 
 @contextmanager
 def postgres(port: int, certificate: ssl.SSLContext) -> Iterator[int]:
-    """Give the port where connections have to be TLS; what is inside goes on to the server at `port`."""
+    """Yield the port where connections have to be TLS; they are forwarded to the server at `port`."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             client: socket.socket = self.request
             if client.recv(len(_SSL_REQUEST), socket.MSG_WAITALL) != _SSL_REQUEST:
-                # As a server with `hostssl` alone, which lets nobody in by another door.
+                # As a server with `hostssl` alone, which refuses plain connections.
                 return
             client.sendall(b"S")
             with contextlib.suppress(OSError):
@@ -51,7 +51,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65_536):
             target.sendall(data)
-    # The other direction ends too: nobody keeps half a connection to a database.
+    # The other direction ends too: no database connection stays half open.
     for end in (source, target):
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
@@ -59,7 +59,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 @contextmanager
 def registry(url: str, certificate: ssl.SSLContext, user: str, password: str) -> Iterator[str]:
-    """What stands before a company's registry: TLS, and a password for whoever asks. Gives its address."""
+    """A company's proxy before its registry: TLS and basic authentication. Yields its address."""
     expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
     class Handler(BaseHTTPRequestHandler):
@@ -91,7 +91,7 @@ def registry(url: str, certificate: ssl.SSLContext, user: str, password: str) ->
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Silent: what went wrong is what the process under test says."""
+            """Silent: the process under test reports what went wrong."""
 
     server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
     server.socket = certificate.wrap_socket(server.socket, server_side=True)
