@@ -1,4 +1,4 @@
-"""A Prometheus to ask, and the alerts of the repository with what takes long (`for`, ages, sizes) made short."""
+"""A Prometheus to query, and the repository's alerts with what takes long (`for`, ages, sizes) made short."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 from tests.e2e.command import PROJECT
 
 RULES = PROJECT / "observability" / "prometheus"
-# What an alert waits for, and what it waits for here. Nothing else of it is changed.
+# What an alert waits for, and its replacement here. Nothing else of it is changed.
 SHORTER = {
     "ProcessRestarting": ("> 3", "> 1"),
     "ProcessWaits": ("> 120", "> 15"),
-    # The observer looks every 5 s.
+    # The observer's 5 s interval.
     "WatermarkStandsStill": ("> 120", "> 15"),
     "LagGrows": ("> 50000", "> 1000"),
     "DeadLetters": ("offset 15m", "offset 15s"),
@@ -27,13 +27,13 @@ SHORTER = {
     "SlotRetainsWal": ("> 1073741824", "> 16777216"),
     "LineageWaits": ("> 2000", "> 3"),
     "CandidateWaits": ("> 86400", "> 5"),
-    # A test polls, and then nobody can.
+    # One poll succeeds, then none can.
     "PaymentPollsFail": ("> 1200", "> 60"),
     # The simulator drops a file every 10 s, and a run takes what waits every 30 s.
     "CsvFileRefused": ("offset 15m", "offset 15s"),
     "CsvFileWaits": ("> 600", "> 75"),
 }
-# The disk that runs full is the machine's: its alert is raised by so many bytes less than it had, and twice as many go.
+# The full disk is the machine's: its alert fires at so many bytes below what was free, and twice as many are filled.
 DISK_BYTES = 1 << 30
 # Windows of rules that compare with what was before.
 WINDOWS = {"LagGrows": ("[5m]", "[15s]")}
@@ -41,7 +41,7 @@ FIRES_SECONDS = 60
 
 
 class Prometheus:
-    """A running server, asked by its API."""
+    """A running server, by its API."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -53,7 +53,7 @@ class Prometheus:
         return found
 
     def names(self) -> set[str]:
-        """Of everything that was told since the server began."""
+        """Names of all metrics since the server began."""
         with urllib.request.urlopen(f"{self.url}/api/v1/label/__name__/values", timeout=10) as answer:
             return set(json.load(answer)["data"])
 
@@ -66,7 +66,7 @@ class Prometheus:
         return {row["metric"]["alertname"] for row in self.query('ALERTS{alertstate="firing"}')}
 
     def fired(self, seconds: int) -> set[str]:
-        """Whatever fired at any moment of so many seconds."""
+        """Alerts that fired within so many seconds."""
         asked = f'last_over_time(ALERTS{{alertstate="firing"}}[{seconds}s])'
         return {row["metric"]["alertname"] for row in self.query(asked)}
 

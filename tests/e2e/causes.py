@@ -1,4 +1,4 @@
-"""What goes wrong on a platform: each is a context, and what it did is undone at its end where that is possible."""
+"""Faults of a platform: each is a context, and is undone at its end where that is possible."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def frozen(platform: Platform, name: str) -> Iterator[None]:
 
 
 def kill(platform: Platform, name: str, prometheus: Prometheus) -> None:
-    """kill -9; waits until the next one was seen."""
+    """kill -9; waits until its successor is up."""
     started = f'process_start_time_seconds{{process="{name}"}}'
     before = prometheus.query(started)[0]["value"][1]
     pid = platform.pid(name)
@@ -84,7 +84,7 @@ def kill(platform: Platform, name: str, prometheus: Prometheus) -> None:
 
 @contextmanager
 def stopped(platform: Platform, name: str) -> Iterator[None]:
-    """The process was asked to end; it is started again when the block ends."""
+    """SIGTERM to the process; it is started again when the block ends."""
     supervisor = Supervisor(Layout(platform.folder))
     supervisor.stop_process(name)
     try:
@@ -102,7 +102,7 @@ def ask_api(platform: Platform, times: int = 1) -> None:
 
 
 def slow_answers(platform: Platform, prometheus: Prometheus) -> None:
-    """Somebody locks what the API reads."""
+    """Lock the tables the API reads."""
     with closing(results(platform)) as connection:
         cursor = connection.cursor()
         until_at = time.monotonic() + FIRES_SECONDS
@@ -120,7 +120,7 @@ def slow_answers(platform: Platform, prometheus: Prometheus) -> None:
 
 @contextmanager
 def negative_group(platform: Platform, pipeline: str) -> Iterator[None]:
-    """A city of which more was taken back than was sold, as a source leaves it whose log is not whole."""
+    """A city with more taken back than sold, as a source whose log is not whole leaves it."""
     with closing(results(platform)) as connection:
         cursor = connection.cursor()
         cursor.execute(
@@ -136,7 +136,7 @@ def negative_group(platform: Platform, pipeline: str) -> Iterator[None]:
 
 @contextmanager
 def filled_disk(folder: Path, size: int) -> Iterator[None]:
-    """So many bytes less are free on the folder's disk."""
+    """Fill `size` bytes of the folder's disk."""
     path = folder / "fills-the-disk"
     try:
         with path.open("wb") as file:
@@ -148,7 +148,7 @@ def filled_disk(folder: Path, size: int) -> Iterator[None]:
 
 @dataclass
 class _Impostor:
-    """Takes a transactional id again and again, as a second process in the same slot does."""
+    """Takes a transactional id again and again, as a second process in its slot does."""
 
     bootstrap: str
     transactional_id: str
@@ -204,7 +204,7 @@ def lose_a_broker(platform: Platform) -> None:
 
 @contextmanager
 def kept_otherwise(platform: Platform, topic: str) -> Iterator[None]:
-    """Somebody lets Kafka delete what is old."""
+    """The topic deletes old records."""
     client = AdminClient({"bootstrap.servers": platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"]})
 
     def keep(policy: str) -> None:
@@ -221,7 +221,7 @@ def kept_otherwise(platform: Platform, topic: str) -> Iterator[None]:
 
 @contextmanager
 def open_transaction(platform: Platform, topic: str) -> Iterator[None]:
-    """Somebody writes into the topic's first partition, and neither commits nor aborts before the block ends."""
+    """A foreign transaction on the topic's first partition stays open until the block ends."""
     bootstrap = platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"]
     producer = Producer(
         {
@@ -241,7 +241,7 @@ def open_transaction(platform: Platform, topic: str) -> Iterator[None]:
 
 
 def drop_slot(platform: Platform) -> None:
-    """Somebody takes capture's place in the log away while capture is down."""
+    """Drop capture's replication slot while capture is down."""
     made = programs(platform)
     url = made.postgres.url(databases.SALES, SUPERUSER, made.passwords[SUPERUSER])
     with closing(
@@ -270,7 +270,7 @@ def forget_position(platform: Platform, source: str) -> None:
 
 
 def copy_an_event(platform: Platform) -> None:
-    """Somebody writes an event of the log into it once more."""
+    """Write an event of the log into it once more."""
     settings = KafkaSettings(
         kafka_bootstrap=platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"],
         schema_registry_url=platform.addresses["ELECTRORED_SCHEMA_REGISTRY_URL"],
@@ -287,7 +287,7 @@ def copy_an_event(platform: Platform) -> None:
 
 
 def refuse_lineage(platform: Platform, process: str) -> None:
-    """Somebody put what is no event where those of the process wait."""
+    """Put an invalid event into the outbox of the process."""
     folder = platform.folder / "lineage"
     lane = min(lane for name, lane, _ in outbox.waiting(folder) if name == process)
     with closing(outbox.Outbox(folder, process)) as of_process:

@@ -77,7 +77,7 @@ class Platform:
 
 
 def environment() -> dict[str, str]:
-    """Ours, less whatever would point the platform at servers of somebody's own."""
+    """Ours, without settings that would point the platform at other servers."""
     return {name: value for name, value in os.environ.items() if not name.startswith("ELECTRORED_")}
 
 
@@ -97,7 +97,7 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> float:
 
 
 def free_offset() -> int:
-    """An offset at which nobody has any of the ports."""
+    """An offset at which all ports are free."""
     for offset in range(12_000, 40_000, 100):
         ports = Ports.with_offset(offset)
         metrics = range(ports.metrics, ports.metrics + 10)

@@ -15,7 +15,7 @@ from tests.e2e.command import (
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
-    """Up and detached for the tests of a module, and gone for those of others; nobody sells but the tests."""
+    """Up and detached for the tests of a module, down for those of others; only the tests sell."""
     made = new_platform()
     try:
         made.up("--no-simulate")

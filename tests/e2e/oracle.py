@@ -48,7 +48,7 @@ def totals(platform: Platform, variable: str, query: str) -> Totals:
 
 
 def wait_for_watermark(platform: Platform, at: datetime, seconds: float = 90) -> float:
-    """Until the platform says that its results hold everything recorded up to `at`."""
+    """Until the platform reports results that hold everything recorded up to `at`."""
     return until(lambda: (platform.watermark() or at) > at, seconds, f"a watermark past {at}")
 
 
@@ -87,7 +87,7 @@ def results(platform: Platform, query: str) -> list[tuple[Any, ...]]:
 
 
 def _sale(cells: list[str]) -> Sale | None:
-    """What a row says; None if it is none."""
+    """A row's sale; None if it is invalid."""
     sale_id, sold_at, city, country, salesman_id, name, product, quantity, amount, currency = cells
     try:
         at = datetime.fromisoformat(sold_at)
@@ -101,7 +101,7 @@ def _sale(cells: list[str]) -> Sale | None:
 
 
 def replay(files: list[str]) -> dict[str, Sale]:
-    """The last word of the files on each id, in the order in which they were put in."""
+    """What counts of each id after the files, in the order in which they came."""
     said: dict[str, Sale] = {}
     for text in files:
         for cells in list(csv.reader(text.splitlines()))[1:]:
@@ -142,7 +142,7 @@ Joined = dict[tuple[str, str], tuple[Sale, str, dict[str, Payment], bool]]
 
 
 def confirmed(service: Service) -> dict[str, dict[str, Payment]]:
-    """By sale and payment, what the service said of it last."""
+    """By sale and payment, the service's last confirmation."""
     found: dict[str, dict[str, Payment]] = defaultdict(dict)
     for sale_id, payment_id, amount, currency, status, at in service.ask(
         "select sale_id, payment_id, amount, currency, status, confirmed_at from confirmations "

@@ -43,7 +43,7 @@ def ask_dagster(platform: Platform, query: str) -> dict[str, Any]:
 
 
 def stop_schedule_of_polls(platform: Platform) -> None:
-    """Polls are ours alone: one of every five minutes could end before the one that is to be killed."""
+    """Only the test's polls run: a scheduled one could end before the one that is to be killed."""
     schedule = '{repositoryLocationName: "electrored", repositoryName: "__repository__", scheduleName: "poll_payments"}'
     found = ask_dagster(
         platform,
@@ -123,7 +123,7 @@ def cancel(platform: Platform, run_id: str) -> None:
 
 
 def last_words(platform: Platform, run_id: str) -> str:
-    """What the run's failed step said."""
+    """The error of the failed step."""
     events = "events { ... on ExecutionStepFailureEvent { error { message } } }"
     found = ask_dagster(
         platform,

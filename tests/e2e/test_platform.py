@@ -107,7 +107,7 @@ def test_a_sale_its_correction_and_its_cancellation_show_up_in_the_api(platform:
 
 
 def test_a_dropped_file_shows_up_in_the_api_and_is_taken_back(platform: Platform) -> None:
-    """Nobody is asked to: Dagster's sensor finds it, a run takes it, the pipelines count it."""
+    """Without a command: Dagster's sensor finds it, a run takes it, the pipelines count it."""
     city = f"Probe {uuid4().hex[:8]}"
     inbox = Path(platform.addresses["ELECTRORED_CSV_INBOX"])
     name = _drop(inbox, city)
@@ -120,7 +120,7 @@ def test_a_dropped_file_shows_up_in_the_api_and_is_taken_back(platform: Platform
 
 
 def test_a_total_is_traced_to_the_table_and_the_files_and_back(platform: Platform) -> None:
-    """What the running processes told, from the command and from the API."""
+    """Lineage of running processes, from the command and from the API."""
     inbox = platform.addresses["ELECTRORED_CSV_INBOX"]
     _have_files_taken(platform)
 
@@ -186,7 +186,7 @@ def _have_files_taken(platform: Platform) -> None:
 
 
 def _asserted(platform: Platform) -> set[str]:
-    """Asset checks that were told with the end of Dagster's run that took files."""
+    """Asset checks in the last event of Dagster's run that took files."""
     ends = (
         event
         for event in _told(platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"])
@@ -197,7 +197,7 @@ def _asserted(platform: Platform) -> set[str]:
 
 
 def _told(bootstrap: str) -> list[dict[str, Any]]:
-    """All events, as far as the topic goes now."""
+    """All events up to the topic's current end."""
     reader = Consumer({"bootstrap.servers": bootstrap, "group.id": "test-told", "enable.auto.commit": False})
     place = TopicPartition(OPENLINEAGE_EVENTS.name, 0, OFFSET_BEGINNING)
     found: list[dict[str, Any]] = []
@@ -414,7 +414,7 @@ def test_a_second_stack_in_the_foreground_runs_beside_it_and_ends_with_ctrl_c(
 
 
 def assert_exact_eventually(platform: Platform) -> int:
-    """The simulator goes on selling, so it is asked to rest while all is compared."""
+    """The simulator goes on selling, so it is paused while all is compared."""
     pid = platform.pid("simulator")
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Sales table, files and payment service at once, with kills: every answer is what a plain recomputation says."""
+"""Sales table, files and payment service at once, with kills: every answer equals a plain recomputation."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def _joined_up_to(platform: Platform) -> datetime | None:
 
 
 def _small(choose: random.Random) -> list[list[str]]:
-    """Sales, each said twice, some corrected, some taken back, and bad rows."""
+    """Sales, each twice, some corrected, some taken back, and bad rows."""
     rows = [_row(f"file-{n}", choose) for n in range(300)]
     corrected = [_row(f"file-{n}", choose) for n in range(0, 300, 7)]
     back = [_row(f"file-{n}", choose, operation="REVERSAL") for n in range(0, 300, 10)]
@@ -191,7 +191,7 @@ def _small(choose: random.Random) -> list[list[str]]:
 
 
 def _large(choose: random.Random) -> Iterator[list[str]]:
-    """Many rows of few sales: most repeat what was said, some correct it, few take it back."""
+    """Many rows of few sales: most are repeats, some corrections, few reversals."""
     said: dict[int, list[str]] = {}
     for number in range(LARGE_ROWS):
         sale = choose.randrange(LARGE_IDS)
@@ -291,7 +291,7 @@ def _assert_recomputed(platform: Platform, service: Service, files: list[str]) -
     assert_same(totals(platform, RESULTS, SALESMAN_RESULTS), by_salesman, "totals by salesman")
     joined = expected_join(table, said, payments)
     assert_same(found_join(platform), joined, "sales joined with their payments")
-    # All that there is to be seen was there to be seen.
+    # The data had all cases: statuses, ambiguous ids.
     assert {status for _, status, _, _ in joined.values()} == {
         "PENDING", "CONFIRMED", "AMOUNT_MISMATCH", "REFUNDED"
     }  # fmt: skip

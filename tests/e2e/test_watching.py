@@ -51,9 +51,9 @@ from tests.e2e.runs import cancel, end_of, launch
 CITY, SALESMAN = "top-sales-by-city", "top-salesman-by-country"
 # Of a process or server, or of a recording rule.
 METRIC = re.compile(r"\b(?:(?:electrored|kafka|jvm|process)_\w+|[a-z_]+:\w+:\w+)")
-# Of the rules' time, several of each `for` as it is shortened and many looks of the observer.
+# In the rules' time: several of each shortened `for` and many probes of the observer.
 QUIET_SECONDS = 20
-# A panel shows 0 where there is nothing. A test asks without it, or a name that nobody tells would go unnoticed.
+# A panel shows 0 instead of no data. A test queries without it, so that a metric that is never emitted fails.
 SHOWN_AS_0 = " or vector(0)"
 # Nothing of the kind has happened yet on a platform that has just begun, and may never.
 MAY_BE_EMPTY = {"overview: Alerts that fire", "sources: Dead letters"}
@@ -68,7 +68,7 @@ INSERT = (
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
     """Of this module's own: here the simulators sell, drop files and confirm payments."""
-    # It tells so often that events soon wait for a backend that is away.
+    # Emits so often that events soon wait for a backend that is away.
     made = replace(new_platform(), settings={"ELECTRORED_LINEAGE_EVERY_SECONDS": "2"})
     try:
         made.up("--history-days", "1")
@@ -148,7 +148,7 @@ def test_every_panel_has_data(platform: Platform, prometheus: Prometheus) -> Non
         return not without
 
     with suppress(AssertionError):
-        # Dagster's first look at the checks takes longest.
+        # Dagster's first asset checks take longest.
         until(all_have, 90, "data of every panel")
     assert not without, "\n".join(f"{title}: {expression}" for title, expression in without.values())
 
@@ -197,7 +197,7 @@ def causes(platform: Platform, prometheus: Prometheus) -> None:
         causes.enter_context(slot_taken(platform, SALESMAN, 2))
         assert end_of(platform, poll) == "FAILURE"
         assert end_of(platform, check) == "SUCCESS"
-        # Somebody ends what Dagster does by night.
+        # A nightly job is cancelled.
         cancel(platform, launch(platform, "retire_old_standbys"))
         # A file that is none, and a name that is not taken.
         inbox = Path(platform.addresses["ELECTRORED_CSV_INBOX"])
@@ -205,12 +205,12 @@ def causes(platform: Platform, prometheus: Prometheus) -> None:
         (inbox / "sales-11.csv").write_text("sale_id\n")
         prometheus.raises("CsvFileRefused", "CsvFileUnrecognised")
         (inbox / "sales-11.csv").unlink()
-        # Nobody takes files any more; one that was taken has sales of which we sell one again.
+        # No more files are taken; a sale of a file that was taken is sold again in the table.
         (known,) = _one(platform, "select sale_id from joined_sales where source = 'csv' limit 1")
         causes.enter_context(frozen(platform, "dagster-daemon"))
         (inbox / f"sales_{uuid4().hex[:8]}.csv").write_text("sale_id\n")
         cursor.execute(INSERT, (known, 1))
-        # What nobody of ours writes.
+        # Foreign records.
         producer = Producer({"bootstrap.servers": platform.addresses["ELECTRORED_KAFKA_BOOTSTRAP"]})
         producer.produce("sales-events", b"no event at all", key=b"x")
         assert producer.flush(30) == 0
@@ -236,7 +236,7 @@ def causes(platform: Platform, prometheus: Prometheus) -> None:
         until(lambda: _row(platform, "publisher")["state"] == "ready", 60, "the publisher")
         letters = platform.run("dead-letters").stdout
         assert len(re.findall(r"^sales-events partition \d+ offset", letters, re.MULTILINE)) == 1, letters
-        # The slot keeps what capture has not confirmed, and capture cannot tell anybody.
+        # The slot retains what capture has not confirmed, and capture cannot report it.
         with frozen(platform, "capture"):
             for _ in range(40):
                 cursor.execute("select pg_logical_emit_message(false, 'test', repeat('x', 1000000))")
@@ -261,7 +261,7 @@ def test_each_cause_raises_its_alert(prometheus: Prometheus) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_rows_24_27_28_what_does_not_move_says_why_and_goes_on(platform: Platform) -> None:
-    """A refusal at its first end, and a transaction of somebody else's; `status` exits with 1 meanwhile."""
+    """A refusal at its first end, and a foreign transaction; `status` exits with 1 meanwhile."""
     state = GenerationTopics(CITY, 1).state.name
     with kept_otherwise(platform, state):
         pid = platform.pid("worker-city")
@@ -287,7 +287,7 @@ def _row(platform: Platform, name: str) -> dict[str, Any]:
 
 
 def _correct_by_hand(platform: Platform) -> None:
-    """Somebody corrects a total of a day on which nobody sells any more."""
+    """Change a total of a day that gets no sales any more."""
     with closing(results(platform)) as connection:
         cursor = connection.cursor()
         cursor.execute(
