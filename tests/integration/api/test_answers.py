@@ -189,7 +189,7 @@ def test_names_may_hold_anything(client: TestClient, filled: ApiResults) -> None
 def test_a_group_below_zero_is_in_no_list_and_takes_no_rank_but_is_counted(
     client: TestClient, filled: ApiResults
 ) -> None:
-    """Its total may be anything: of what was never sold more was taken back than of what was."""
+    """Its total may be anything: its reversals may be of sales that were never counted."""
     filled.city("Aachen", "20.5")
     filled.city("Broken", "500", sales_count=-1)
     filled.city("Broken", "-5", country="AT", sales_count=-3)
@@ -208,7 +208,7 @@ def test_a_group_below_zero_is_in_no_list_and_takes_no_rank_but_is_counted(
 def test_a_window_with_nothing_but_groups_below_zero_is_not_the_latest(
     client: TestClient, filled: ApiResults
 ) -> None:
-    """Its list would be empty; asked for, it says how many there are."""
+    """Its list would be empty; a request for it returns their number."""
     before: dict[str, Any] = {"window_start": DAY - timedelta(days=1), "window_end": DAY}
     filled.city("Aachen", "20.5", **before)
     filled.salesman("s1", "5", **before)

@@ -1,4 +1,4 @@
-"""Schemathesis, with all of its checks: what OpenAPI allows is answered as it says, what it forbids is refused."""
+"""Schemathesis, with all of its checks: what OpenAPI allows is answered as described, the rest is refused."""
 
 from __future__ import annotations
 

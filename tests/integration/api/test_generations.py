@@ -1,4 +1,4 @@
-"""What people and programs get of generations: which there are, and what one says differently; JSON and CSV."""
+"""Generations for people and programs: which there are, and how one differs; JSON and CSV."""
 
 from __future__ import annotations
 

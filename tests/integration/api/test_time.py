@@ -1,4 +1,4 @@
-"""Kind 5, as readers see it: what the future holds, days that there are not, and rules of a zone that change."""
+"""Kind 5, as readers see it: future sales, days that do not exist, and changed rules of a zone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def window(start: datetime, days: int = 1) -> dict[str, Any]:
 def test_row_29_the_default_is_the_newest_window_that_has_begun(
     client: TestClient, filled: ApiResults, clock: Clock
 ) -> None:
-    """And what lies in the future is counted there, and told everywhere."""
+    """Future sales count in their window, and every answer reports them."""
     month = window(DAY - timedelta(days=19), 30)
     filled.city("Berlin", "1")
     filled.city("Skewed", "2", **window(NEXT), sales_count=2)
@@ -128,7 +128,7 @@ def test_row_32_a_grace_that_is_promoted_already_is_answered(client: TestClient,
 def test_row_30_a_day_is_by_the_rules_that_the_generation_was_made_with(
     client: TestClient, empty: ApiResults
 ) -> None:
-    """Here of a zone whose government gave up summer time, and this machine has not heard of it."""
+    """Here of a zone that gave up summer time, which this machine's zone files lack."""
     rules: dict[str, Any] = json.loads(ZoneRules.of_machine("Europe/Berlin").to_json())
     rules["days"], rules["offsets"] = rules["days"][:1], [3600]
     for pipeline, calendar in ((CITY, "1-day"), (SALESMAN, "calendar-month"), (ENRICHED, "1-day")):
