@@ -1,4 +1,4 @@
-"""The design's "Change capture": what an event says, what stops capture, and what the frontier promises."""
+"""The design's "Change capture": an event's content, what stops capture, and what the frontier promises."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_rolled_back_change_is_no_event(sales: Sales) -> None:
 def test_a_long_transaction_with_nothing_for_us_is_passed(
     sales: Sales, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes longer than wal_sender_timeout: the server hears of us, and the position moves within it."""
+    """It takes longer than wal_sender_timeout: the server gets replies, the position moves within it."""
     feed, slow, sessions = Stream.feed, threading.Event(), []
 
     def slowly(stream: Stream, data: bytes) -> None:
@@ -432,7 +432,7 @@ UNDONE = {
 def test_a_change_of_the_publication_that_was_undone_stops_capture(
     sales: Sales, monkeypatch: pytest.MonkeyPatch, change: str, at: str
 ) -> None:
-    """Between two looks a sale was left out; a person may say that nothing was lost, and only of this change."""
+    """A sale was left out between two checks; a person may confirm that none was lost, for this change only."""
     before, after = UNDONE[change]
     running = sales.start()
     captured(sales, running)
@@ -460,7 +460,7 @@ def test_a_change_of_the_publication_that_was_undone_stops_capture(
 
 
 def test_a_sale_under_another_name_of_the_table_stops_capture(sales: Sales) -> None:
-    """The stream says by which name a table was changed; that it has its own name again does not hide it."""
+    """The stream shows the name under which a table was changed, though it has its own name again."""
     running = sales.start()
     captured(sales, running)
     sales.run(SALE.format("a", 1))
@@ -478,7 +478,7 @@ def test_a_sale_under_another_name_of_the_table_stops_capture(sales: Sales) -> N
 def test_capture_does_not_spin_while_a_transaction_is_open(
     sales: Sales, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither while it is not committed, nor when its sender pauses in the middle of it: a look a second, and rest."""
+    """Neither while it is not committed, nor when its sender pauses in the middle of it: one check a second."""
     fills: list[bool] = []
     feed, fill = Stream.feed, Session._fill
     streams: list[Stream] = []
@@ -495,7 +495,7 @@ def test_capture_does_not_spin_while_a_transaction_is_open(
             os.kill(sender, signal.SIGSTOP)
 
     def is_at_rest() -> bool:
-        """Over three looks of capture, in this process, which does nothing else: at most two a second."""
+        """Over three checks, in this process, which does nothing else: at most two a second."""
         before, used, started = len(fills), time.process_time(), time.monotonic()
         wait_until(lambda: len(fills) >= before + 3, what="three looks", poll_seconds=0.2)
         seconds = time.monotonic() - started
@@ -561,7 +561,7 @@ def test_the_least_privileged_role_can_capture(sales: Sales) -> None:
 
 
 def test_the_frontier_moves_in_silence_and_never_back(sales: Sales) -> None:
-    """About once a second, also when nobody sells and when only other tables are written."""
+    """About once a second, also without sales and when only other tables are written."""
     with sales.capturing() as running:
         captured(sales, running)
         sales.run("create table other (n int)", "insert into other values (1)")
@@ -617,7 +617,7 @@ def test_the_slot_does_not_hold_back_wal_that_is_not_ours(sales: Sales) -> None:
 
 
 def test_a_stalled_predecessor_gives_the_slot_up(sales: Sales) -> None:
-    """A process that hangs still holds the slot; whoever has fenced it ends its connection."""
+    """A process that hangs still holds the slot; its successor ends its connection."""
     process = sales.process()
     try:
         sales.wait(lambda: sales.phase() == "done")

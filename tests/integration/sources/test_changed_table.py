@@ -11,7 +11,7 @@ SETTING = "ELECTRORED_SALES_PUBLICATION_ACCEPTED="
 
 
 def test_row_2_a_rewrite_and_a_change_behind_it(sales: Sales) -> None:
-    """In one transaction, so that no look of every second comes between: nothing of it is taken, at no start."""
+    """In one transaction, so that no check of every second sees it: nothing of it is taken, at no start."""
     running = sales.start()
     captured(sales, running)
     sales.run(SALE.format("a", 1000))
@@ -23,7 +23,7 @@ def test_row_2_a_rewrite_and_a_change_behind_it(sales: Sales) -> None:
     again = refused(sales, sales.start())
     assert line.startswith(again)
     assert len(sales.events()) == 1
-    # A person may know better.
+    # A person may override it.
     sales.settings = sales.settings.model_copy(
         update={"sales_publication_accepted": again.partition(SETTING)[2]}
     )
@@ -86,7 +86,7 @@ def test_row_3_a_policy_that_hides_rows_from_capture(sales: Sales) -> None:
 
 
 def test_row_4_a_table_that_inherits(sales: Sales) -> None:
-    """Refused at a start and while running; what the refusal says to run brings its rows into the log."""
+    """Refused at a start and while running; the command in the refusal brings its rows into the log."""
     running = sales.start()
     captured(sales, running)
     sales.run(

@@ -101,7 +101,7 @@ def test_sigterm_ends_it_cleanly(sales: Sales) -> None:
 def test_an_unknown_outcome_is_settled_by_the_position(
     sales: Sales, monkeypatch: pytest.MonkeyPatch, counted: bool
 ) -> None:
-    """A commit that was not answered may have counted or not: the producer is replaced and the position tells."""
+    """An unanswered commit may have counted or not: the producer is replaced and the position read back."""
     lost: list[int] = []
     make = clients.transactional_producer
 
@@ -138,7 +138,7 @@ def test_an_unknown_outcome_is_settled_by_the_position(
 
 
 def test_zombies_are_fenced(sales: Sales) -> None:
-    """Who opens the ledger later is the only one that writes; the former ends with a clear error."""
+    """Only the last to open the ledger writes; the former ends with a clear error."""
     running = sales.start()
     sales.run(ROWS.format("a", 10))
     sales.wait(sales.is_equal, running)
@@ -151,7 +151,7 @@ def test_zombies_are_fenced(sales: Sales) -> None:
 
 
 def test_who_was_fenced_once_takes_nothing_back(sales: Sales) -> None:
-    """Not even if what told it was lost, in a thread that nobody asked: opening again would fence the successor."""
+    """Not even if the error was lost in a thread without a reader: opening again would fence the successor."""
     former, successor = sales.ledger(), sales.ledger()
     former.open()
     former.write(SourceOffset(2, None, {}), {})
@@ -220,7 +220,7 @@ def test_a_big_transaction_is_cut(sales: Sales, monkeypatch: pytest.MonkeyPatch)
 def test_a_cut_transaction_is_gone_on_with_after_a_kill(
     sales: Sales, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever comes next skips exactly the rows that are in the log."""
+    """The next run skips exactly the rows that are in the log."""
     monkeypatch.setattr(capture, "BATCH_CHANGES", 500)
     monkeypatch.setattr(capture, "BACKOFF_SECONDS", (0.01,))
     failures = 0

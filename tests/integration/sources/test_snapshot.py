@@ -146,7 +146,7 @@ def test_snapshot_resumes_after_kill(sales: Sales) -> None:
 
 
 def test_a_change_between_any_two_chunks_counts_once(sales: Sales, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the key column has a collation of its own: the database is asked in which range a key lies."""
+    """Also where the key column has a collation of its own: the database decides in which range a key lies."""
     monkeypatch.setattr(snapshot, "CHUNK_ROWS", 3)
     sales.run(
         'alter table public.sales alter sale_id type varchar(9) collate "POSIX"',

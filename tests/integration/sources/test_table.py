@@ -26,7 +26,7 @@ ROW = (
 
 
 class Looking:
-    """Capture's looks at the table, without the rest of capture: one that goes on, one of each start."""
+    """Capture's checks of the table alone: a repeated one, and that of each start."""
 
     def __init__(self, settings: SalesDbSettings, database: Database) -> None:
         self.settings = settings
@@ -35,7 +35,7 @@ class Looking:
         self.begin()
 
     def begin(self) -> None:
-        """As a first start: whatever the table looks like is right."""
+        """As a first start: any state of the table is right."""
         self.running = Published(self.database, "")
         self.running.check()
         self.running.watch()
@@ -50,7 +50,7 @@ class Looking:
             self.database.ask(statement)
 
     def look(self, shown: Iterable[ChangeEvent] = ()) -> None:
-        """A look, and the stream that passes it and has shown these events meanwhile."""
+        """A check, and the stream that passes it and has shown these events since."""
         self.running.watch()
         self.running.passed(shown, self.database.insert_lsn())
 
@@ -115,7 +115,7 @@ HARMLESS = (
 
 
 def test_row_2_what_keeps_the_values_stops_nothing(looking: Looking) -> None:
-    """One after the other, each seen by a look of its own, as capture has them every second."""
+    """One after the other, each with a check of its own, as capture has them every second."""
     for statements in HARMLESS:
         looking.run(*statements.split("; "))
         looking.running.watch()
@@ -179,7 +179,7 @@ def test_row_2_what_may_change_values_without_a_change_event_is_noticed(
 
 
 def test_row_6_somebody_who_has_locked_the_table_is_not_waited_for(looking: Looking) -> None:
-    """What was known of its quantities stays known; with none, the next look asks again."""
+    """Known quantities stay known; without any, the next check queries again."""
     known = looking.running.shape.quantities
     assert known
     starting = Published(looking.database, "")

@@ -47,7 +47,7 @@ def lag() -> float:
 
 @contextmanager
 def opened(sales: Sales, *statements: str) -> Iterator[psycopg2.extensions.connection]:
-    """Somebody's transaction that stays open."""
+    """A transaction that stays open."""
     with closing(sales.connect()) as connection:
         connection.autocommit = False
         with connection.cursor() as cursor:
@@ -191,7 +191,7 @@ def test_row_8_the_log_says_what_the_server_said_last(sales: Sales) -> None:
 def test_row_9_an_open_transaction_at_the_first_start_is_named(
     sales: Sales, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody's reading is waited for; a stop ends the wait; and the slot is made when the transaction has ended."""
+    """Readers are not waited for; a stop ends the wait; the slot is created when the transaction has ended."""
     monkeypatch.setattr(watch, "PATIENCE_SECONDS", 0.5)
     limited = sales.as_capture_role()
     with opened(sales, "set application_name = 'the shop'", SALE.format("a", 1)) as connection:

@@ -1,4 +1,4 @@
-"""`python -m sources csv take` on a test's own topics, killed by itself at a chosen place if it is told to.
+"""`python -m sources csv take` on a test's own topics, killed by itself at a chosen place if one is set.
 
 TEST_KILL names a function as MODULE:NAME, and TEST_KILL_AT the call of it after which (with TEST_KILL_BEFORE, before
 which) the process is gone as by kill -9.

@@ -1,4 +1,4 @@
-"""The cache of what the files said: how it is caught up, and how long it waits for its database."""
+"""The cache of the files' rows: how it is caught up, and how long it waits for its database."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_database_that_is_cut_off_or_locked_is_not_waited_for_for_ever(
 
 
 def test_row_21_without_its_position_the_source_goes_on_above_the_log(desk: Desk) -> None:
-    """The cache knows what was taken, from the log: what comes again is a duplicate, and no seq is given twice."""
+    """The cache is read back from the log: what comes again is a duplicate, and no seq is given twice."""
     desk.put("sales_1.csv", [row(number) for number in range(1, 6)])
     desk.take()
     producer = Producer(clients.client_config(desk.stack.kafka))
@@ -71,7 +71,7 @@ def test_row_21_without_its_position_the_source_goes_on_above_the_log(desk: Desk
     done = desk.take()
     assert (done.counts.accepted, done.counts.duplicates) == (3, 3)
     assert desk.is_sound()
-    # With the cache and what is known of the files gone, too: a file that is put in again is not known, its rows are.
+    # Without the cache and the files' records, too: a file that comes again is not recognized, its rows are.
     for key in {key for key, _ in committed_values(desk.stack.kafka, desk.topics.positions)}:
         producer.produce(desk.topics.positions.name, None, key=key)
     assert producer.flush(30) == 0

@@ -1,4 +1,4 @@
-"""Files against a plain GROUP BY over their rows: every row counts once, whoever is killed when."""
+"""Files against a plain GROUP BY over their rows: every row counts once, whatever dies when."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_links_fifos_folders_and_sockets_are_rejected_unopened(desk: Desk) -> No
 
 
 def test_a_link_that_takes_a_files_place_is_not_followed(desk: Desk) -> None:
-    """Between the look and the opening."""
+    """Between listing and opening."""
     inbox = Inbox(desk.inbox, 0)
     path = desk.put("sales_1.csv", [row(1)])
     with inbox.held():

@@ -134,7 +134,7 @@ def test_row_18_a_file_that_is_wrong_as_a_whole_has_one_reason_and_no_dead_lette
     assert "not in UTF-8: 20 lines" in reason
     assert "has 11 fields, the header has 10" in (desk.inbox / "rejected/sales_2.csv.reason.txt").read_text()
     assert (desk.events(), desk.dead_letters()) == ([], {})
-    # Mended, it is taken; and a row or two that are wrong are told row by row, and counted by reason.
+    # Mended, it is taken; a few wrong rows are reported one by one, and counted by reason.
     (desk.inbox / "sales_1.csv").write_text(text.replace(",DE,", ",,", 2), encoding="utf-8")
     found = desk.check(desk.inbox / "sales_1.csv")
     assert found.reasons == {"column country: is empty": 2}

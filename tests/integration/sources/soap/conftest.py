@@ -1,4 +1,4 @@
-"""A payment service that answers what a test says, the simulated one, and fresh topics to poll into."""
+"""A payment service with a test's own answers, the simulated one, and fresh topics to poll into."""
 
 from __future__ import annotations
 

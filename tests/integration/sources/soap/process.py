@@ -1,4 +1,4 @@
-"""A poll as `python -m sources soap poll` runs it, but on a test's own topics; it kills itself where it is told to.
+"""A poll as `python -m sources soap poll` runs it, but on a test's own topics; it kills itself at a set commit.
 
 TEST_KILL is `before N` or `after N`: kill -9 just before or just after the Nth commit, with every record sent.
 """

@@ -1,4 +1,4 @@
-"""A poll brings every confirmation into the log exactly once, whatever the service says and whenever it is killed."""
+"""A poll writes every confirmation to the log exactly once, whatever the service answers, whenever it is killed."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def test_row_21_a_poll_without_its_position_goes_on_above_every_seq_of_the_log(
     other = next(
         value for _, value in committed_values(polls.stack.kafka, polls.topics.confirmations) if value
     )
-    # And one of somebody who has another registry: our layout, under an id that ours does not know.
+    # And one of another registry: our layout, under an id that ours does not have.
     lost = header(424242) + other[5:]
     for value in (b"no event", other[:7], lost, other[:5] + b"\x08pups" + other[10:]):
         producer.produce(polls.topics.confirmations.name, value, key=b"s1")

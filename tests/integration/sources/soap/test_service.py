@@ -1,4 +1,4 @@
-"""The poll and the simulated service together: what was sold is confirmed as the seed says, through every failure."""
+"""The poll and the simulated service together: sales are confirmed by the seed, through every failure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SALES = [
 
 
 def sell(service: Service, sales: list[Paid]) -> list[Entry]:
-    """Write sales to the table; gives what the service is to say of them, when it says it."""
+    """Write sales to the table; returns their confirmations, once the service has them."""
     connection = connect(make_url(service.sales.sales_db_url.get_secret_value()))
     try:
         with connection.cursor() as cursor:
