@@ -1,4 +1,4 @@
-"""Rows 22, 23 and 25 on real servers: foreign values, a registry that lost its schemas, one that says nothing."""
+"""Rows 22, 23 and 25 on real servers: foreign values, a registry that lost its schemas, one that is silent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def has_letters(harness: PipelineHarness, count: int) -> bool:
 
 
 def produce(harness: PipelineHarness, values: dict[bytes, bytes | None]) -> None:
-    """As somebody else does, in a transaction of their own."""
+    """As a foreign producer, in its own transaction."""
     harness.producer.begin_transaction()
     for key, value in values.items():
         harness.producer.produce(harness.source.name, value, key)
@@ -79,7 +79,7 @@ def test_row_22_foreign_values_are_dead_letters_and_nothing_stops(
     worker = harness.worker()
     harness.settled()
     produce(harness, {b"alone": header(schema_id)})
-    # Ours to the last byte, of somebody who has another registry: under an id of nobody, and under another schema's.
+    # Ours to the last byte, of another registry: under an unused id, and under another schema's.
     for number, another in enumerate((424242, harness.positions_codec.schema_id)):
         wait_until(partial(has_letters, harness, len(foreign) + 1 + number), what="a letter")
         produce(harness, {b"": header(another) + harness.codec.encode(harness._event())[5:]})
@@ -108,7 +108,7 @@ def test_row_25_a_registry_that_says_nothing_is_waited_for_with_a_word(
         harness.settled()
         registry.send_signal(signal.SIGSTOP)
         try:
-            # What is known needs no registry.
+            # Cached schemas need no registry.
             harness.feed(100)
             harness.settled()
             event = harness._event()
@@ -162,7 +162,7 @@ def test_row_23_a_registry_without_its_schemas_stops_with_a_way_on(
     lost = harness.worker()
     assert lost.wait(120) == 1
     assert harness.logged(0, "FATAL", "schema registry does not give schema id", "Restore it")
-    # A replay has nothing to stumble over but the log.
+    # A replay finds unknown ids in the log only.
     former = harness.generation
     number, topics, starts = catalog.lay_out(empty_registry, harness.pipeline, after=former.number)
     harness.generation = replace(

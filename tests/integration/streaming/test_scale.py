@@ -1,4 +1,4 @@
-"""1, 2, 4, 2 and 1 worker processes over 8 partitions, under a steady load: what moves rests briefly, and is right."""
+"""1, 2, 4, 2 and 1 worker processes over 8 partitions, under a steady load: pauses are short, totals right."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SHARED_SECONDS = 15.0
 
 
 class Priced(PipelineHarness):
-    """Sales only, each of its group's one price: so any total that is ever shown can be told right from wrong."""
+    """Sales only, each of its group's one price: so any wrong total is recognizable."""
 
     def _event(self) -> dict[str, Any]:
         event = super()._event()
@@ -113,7 +113,7 @@ def _steady_load(harness: PipelineHarness) -> Iterator[None]:
 
 
 def _wait_until_shared(harness: PipelineHarness, workers: int) -> None:
-    """Every worker has as much as the others, by the broker's word, and what the log held then has been counted."""
+    """Every worker has as many partitions as the others, by the broker, and what the log held then is counted."""
     for step, partitions in (("combine", PARTITIONS), ("merge", INTERNAL_PARTITIONS)):
         group = harness.generation.names.group_id(step)
         wanted = [partitions // workers] * workers
@@ -128,7 +128,7 @@ def _wait_until_shared(harness: PipelineHarness, workers: int) -> None:
 
     def lag() -> int:
         committed = connect.committed_offsets(reader, source, range(PARTITIONS))
-        # Behind the last record is the marker of its transaction, which nobody reads.
+        # Behind the last record is its transaction's marker, which no consumer gets.
         return sum(max(0, end - 1 - committed.get(partition, 0)) for partition, end in there.items())
 
     wait_until(lambda: lag() == 0, SHARED_SECONDS, "end of the lag of all partitions")
@@ -145,7 +145,7 @@ def _shares(harness: PipelineHarness, group: str) -> list[int]:
 
 
 def _rests(harness: PipelineHarness) -> dict[str, dict[int, list[tuple[float, float]]]]:
-    """By step and partition, the times between commits that went on: what the progress topic itself says of them.
+    """By step and partition, the times between commits that went on, by the progress topic's timestamps.
 
     Every hand-over is one of them, from the former owner's last commit to the new one's first that moved on.
     """

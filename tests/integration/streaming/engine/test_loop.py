@@ -1,4 +1,4 @@
-"""Rules 4 and 5: reading back, and what happens to what was added when a transaction does not go through."""
+"""Rules 4 and 5: reading back, and the overlay's fate when a transaction does not go through."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def outcomes(loop: Loop, outcome: str) -> float:
 
 
 def turn_until(loops: tuple[Loop, ...], condition: Callable[[], Any], seconds: float = 120) -> None:
-    """Turn the loops in this thread."""
+    """Run the loops in this thread."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
@@ -295,7 +295,7 @@ def _write_progress(harness: PipelineHarness, loop: Loop, producer: Producer, ne
     producer.produce(
         loop.deps.positions.progress_topic, loop.deps.progress_codec.encode(record), key, partition=0
     )
-    # Without a member the group takes it from anybody, as long as it is empty.
+    # Without a member: an empty group takes offsets from any client.
     reader = connect.consumer(harness.kafka, loop.deps.positions.group_id, subscribed=False)
     producer.send_offsets_to_transaction(
         [TopicPartition(harness.source.name, 0, next_offset)], reader.consumer_group_metadata(), 60

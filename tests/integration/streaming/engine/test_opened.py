@@ -22,7 +22,7 @@ def details(on: On) -> list[str]:
 
 
 def foreign(harness: PipelineHarness, topic: str, partition: int) -> Producer:
-    """Somebody's producer, with a transaction open on that partition."""
+    """A foreign producer, with a transaction open on that partition."""
     config = connect.client_config(harness.kafka) | {
         "transactional.id": f"foreign-{uuid4().hex}",
         "transaction.timeout.ms": 600_000,

@@ -1,4 +1,4 @@
-"""A record that a topic does not allow ends the process at once: again would be refused again."""
+"""A record that a topic does not allow ends the process at once: a retry would be refused too."""
 
 from __future__ import annotations
 

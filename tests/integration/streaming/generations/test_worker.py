@@ -74,7 +74,7 @@ def test_a_killed_workers_partitions_are_read_again_within_10_seconds(harness: P
     harness.settled(30)
     totals = [at for at, key, _ in harness.timed(harness.generation.names.state.name) if key != b"watermark"]
     # The broker's session timeout is 5 s of it; the rest is reading back, on a machine that does much else. Taken from
-    # the records: the test's own look at them may come later.
+    # the records: the test's own read of them may come later.
     assert killed_at < max(totals) <= killed_at + 10
     assert second.poll() is None
 
@@ -84,7 +84,7 @@ def test_a_zombie_is_fenced(harness: PipelineHarness) -> None:
     zombie = harness.worker(0)
     harness.settled()
     zombie.send_signal(signal.SIGSTOP)
-    # On another machine, say: the zombie's stores are its own.
+    # As on another machine: the zombie's stores are its own.
     replacement = harness.worker(0, stores="elsewhere")
     harness.feed(300)
     harness.settled()

@@ -66,7 +66,7 @@ def main(role: str, name: str, suffix: str, folder: str) -> None:
 
 
 def replay(kafka: KafkaSettings, settings: ResultsDbSettings, pipeline: str, folder: Path) -> None:
-    """All of it, behind what people wait for."""
+    """The whole replay, at low priority."""
     build.be_nice()
     results = create_engine(settings.results_db_url.get_secret_value(), poolclass=NullPool)
     generation = build.begin(kafka, results, Request(pipeline, "a test", "test"))

@@ -1,4 +1,4 @@
-"""One call of this room in a process of its own, which a failpoint may end."""
+"""One call in a process of its own, which a failpoint may end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole replay, or a barrier, in a process of its own, which a failpoint or a test kills where it says."""
+"""A whole replay, or a barrier, in a process of its own, killed by a failpoint or a test at a set place."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from streaming.generations.catalog import load
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.replay import build
 
-# Of an asked-for answer; a transaction asks for two, and a slice of 200 events makes up to ten.
+# Probability per answer; a transaction has two, a slice of 200 events up to ten transactions.
 DEADLY = 0.1
 
 

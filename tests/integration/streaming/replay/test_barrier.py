@@ -152,7 +152,7 @@ def test_a_worker_that_joins_while_a_barrier_stands_rests_too_and_goes_on_after_
     with live.running():
         live.settled(1)
         before = live.rows(1)
-        # What stands still is given in part to a worker that learns of the barrier when it starts.
+        # Held partitions move in part to a worker that reads the barrier at its start.
         with (
             hold_at_barrier(harness.kafka, harness.results, harness.pipeline.name, (1,), 60) as barrier,
             closing(Committed(harness.kafka, (harness.generation,))) as committed,
@@ -205,7 +205,7 @@ def test_a_database_that_goes_away_while_a_barrier_stands_does_not_hold_live_tra
             passed = 300.0
             assert harness.actual() == before, "held as long as the barrier lasts"
             passed = 600.0 + participants.OVERDUE_SECONDS
-            # Totals in the state topic, although nobody can say in the table that the barrier is over.
+            # Totals reach the state topic, although the table cannot show that the barrier is over.
             harness.settled()
         live.settled(1)
         with harness.results.connect() as connection, pytest.raises(RequestRefused, match="moved on"):
@@ -215,7 +215,7 @@ def test_a_database_that_goes_away_while_a_barrier_stands_does_not_hold_live_tra
 
 @contextmanager
 def away(stack: Embedded, harness: PipelineHarness) -> Iterator[None]:
-    """The results database takes nobody in."""
+    """The results database refuses logins."""
     name = harness.results.url.database
     superuser = create_engine(stack.postgres(), isolation_level="AUTOCOMMIT")
     with superuser.connect() as connection:

@@ -1,4 +1,4 @@
-"""The commands: what a person sees, what is asked, what a refusal looks like; and what a program gets."""
+"""The commands: output, prompts and refusals for people; and the output for programs."""
 
 from __future__ import annotations
 

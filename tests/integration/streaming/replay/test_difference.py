@@ -1,4 +1,4 @@
-"""The difference of two generations: exact, whatever else the rows say, and what a person and a program get of it."""
+"""The difference of two generations: exact, whatever else rows hold, and how people and programs get it."""
 
 from __future__ import annotations
 

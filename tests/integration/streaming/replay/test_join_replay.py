@@ -1,4 +1,4 @@
-"""A replay of the join: partitions of two inputs are counted through, in targets, barriers and committed offsets."""
+"""A replay of the join: partitions of two inputs have one numbering, in targets, barriers and committed offsets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def followed(
     connect.ensure_topics(join.kafka, [SOURCE_POSITIONS, LATE_EVENTS, DEAD_LETTERS])
     monkeypatch.setitem(pipelines.CURRENT, join.pipeline.name, 1)
     monkeypatch.setattr(coordinator, "LOCKED_SECONDS", 4.0)
-    # The one that knows of one generation only.
+    # These follow one generation only.
     join.stop.set()
     for thread in join.threads:
         thread.join()

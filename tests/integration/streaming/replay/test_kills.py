@@ -1,4 +1,4 @@
-"""What is killed anywhere: a replay goes on where it was, and live traffic past a barrier that nobody looks after."""
+"""Killed anywhere, a replay goes on where it was, and live traffic passes a barrier whose owner is gone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[4]
 
 
 def ended(live: LiveHarness, failpoint: str = "", **more: Any) -> int:
-    """How a process ends that does the replay, or what else it is asked for."""
+    """How the process of a replay or of another call ends."""
     harness = live.harness
     given = {
         "pipeline": harness.name,
@@ -61,7 +61,7 @@ def committed(live: LiveHarness, step: str) -> dict[int, int]:
     places = range(generation.topics[topic].partitions)
 
     def asked() -> list[dict[int, int]]:
-        # A broker that was never asked for a group before says at first that it coordinates none.
+        # A broker answers the first request for a group with an error: no coordinator yet.
         try:
             return [connect.committed_offsets(client, topic, places)]
         except KafkaException:
@@ -111,7 +111,7 @@ def barriers_of(live: LiveHarness) -> list[str]:
 
 
 def at_rest(live: LiveHarness) -> bool:
-    """Whether combine has told the newest barrier where it stands; a worker looks for one twice a second only."""
+    """Whether combine has reported its positions at the newest barrier; a worker polls for one twice a second."""
     of, harness = barrier_reports.c, live.harness
     newest = select(func.max(barriers.c.id)).scalar_subquery()
     wanted = select(func.count()).where(of.barrier == newest, of.step == "combine")

@@ -73,7 +73,7 @@ def shown(live: LiveHarness, number: int) -> Rows:
 
 @contextmanager
 def sinking(live: LiveHarness) -> Iterator[None]:
-    """The sink, in a thread; nobody works on the active generation."""
+    """The sink, in a thread; the active generation has no worker."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as threads:
         ended = threads.submit(postgres.run, live.harness.kafka, live.results, stop)

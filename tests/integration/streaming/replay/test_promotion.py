@@ -26,7 +26,7 @@ Promote = Callable[..., Promoted]
 
 @pytest.fixture
 def filled(engine: Engine) -> ResultsFixture:
-    """Generation 1 is active, generation 2 a candidate that says something else."""
+    """Generation 1 is active, generation 2 a candidate with other results."""
     filled = ResultsFixture(engine)
     filled.generation(1, "active")
     filled.generation(2, "candidate")
@@ -187,7 +187,7 @@ def test_a_difference_from_before_another_promotion_is_refused(
 def test_a_difference_from_before_a_rollback_is_refused(
     filled: ResultsFixture, look: Callable[..., str], promote: Promote, rollback: Promote
 ) -> None:
-    """The base is the same again, and yet it was seen in another world."""
+    """The base is the same again, but two promotions lie between."""
     filled.generation(3, "standby")
     fingerprint = look()
     promote(look(3), 3)

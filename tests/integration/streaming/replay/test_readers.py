@@ -109,7 +109,7 @@ def serving(command: Sequence[str], results: URL, **more: str) -> Iterator[int]:
 
 @dataclass
 class Checker:
-    """One answer for one version, whoever asks and whichever process answers; versions never go back."""
+    """One answer per version, for every client and from every process; versions never go back."""
 
     question: str
     # Raises AssertionError if the answer is of more than the one generation that it names.
@@ -223,7 +223,7 @@ class Shop:
         return [event | SOLD | {"amount": abs(event["amount"])} for event in events]
 
     def impossible(self) -> list[dict[str, Any]]:
-        """One in every group of the day that is asked for, so that each row tells which version made it."""
+        """One in every group of the requested day, so that each row shows which version made it."""
         made = []
         for event, group in zip(self.sales(len(GROUPS)), GROUPS, strict=True):
             country, city, currency = named(group)

@@ -175,7 +175,7 @@ def test_a_replay_does_not_take_a_number_that_kafka_has_the_progress_of(restorab
 
 
 def test_a_replay_that_the_backup_knows_is_gone_on_with(restorable: Restorable) -> None:
-    """Kafka is further than the row says, with the same computation."""
+    """Kafka is ahead of the row, with the same computation."""
     live = restorable.live
     live.harness.feed(1500)
     begun = build.begin(live.harness.kafka, live.harness.results, live.request())

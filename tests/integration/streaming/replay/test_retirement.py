@@ -33,7 +33,7 @@ from tests.support.results import BarrierHold, ResultsFixture, city
 
 PIPELINE = "top-sales-by-city"
 ROWS = 25
-# Topics are the whole Kafka's: every test has a number of its own.
+# Topics share one Kafka: every test has a number of its own.
 _numbers = count(randrange(10_000, 1_000_000) * 1000)
 
 
@@ -91,7 +91,7 @@ class Doomed:
         groups = {group.group_id for group in self._client.list_consumer_groups().result().valid}
         found["groups"] = sum(self.names.group_id(step) in groups for step in ("combine", "merge"))
         url = f"{self._kafka.schema_registry_url}/subjects"
-        # Those that were deleted softly only are left, too.
+        # Soft-deleted ones are left, too.
         subjects = httpx2.get(url, params={"deleted": "true"}).raise_for_status().json()
         found["subjects"] = sum(topic.subject in subjects for topic in self.names.all)
         return {name: number for name, number in found.items() if number}

@@ -85,7 +85,7 @@ def test_rows_are_counted_and_how_long_their_oldest_event_took(
 
     with following(stack.kafka, results_db) as died:
         wait_until(lambda: told("electrored_events_total") == 0, what="the beginning")
-        # Watermarks are no rows, and say nothing of an age.
+        # Watermarks are no rows, and carry no age.
         made.write(watermark=DAY)
         # Of each partition one, which may come one after the other.
         wait_until(lambda: made.apply_number() >= 1, what="the watermark")

@@ -55,7 +55,7 @@ def test_changed_rows_and_tombstones_follow_a_promotion_in_bounded_transactions(
     public: Public,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One says c0 to c39, two says c20 to c59; of what both say every second city differs."""
+    """One has c0 to c39, two has c20 to c59; every second city of both differs."""
     monkeypatch.setattr(publisher, "TRANSACTION_RECORDS", MOST)
     sizes: list[int] = []
     real = Transactions.commit
@@ -91,7 +91,7 @@ def test_changed_rows_and_tombstones_follow_a_promotion_in_bounded_transactions(
         promotion.rollback(kafka, engine, pipeline.name, 1, reason="a test", approved_by="a test", hold=hold)
         public.until(before)
         assert retirement.retire(kafka, engine, pipeline.name, 2).rows == 40
-        # Nobody stumbles over what is gone: the active generation goes on, to both.
+        # What is gone disturbs neither: the active generation goes on, to both.
         one.write([one.total("c0", "3"), one.total("after", "4")])
         public.until(before | {"c0": "3.0000", "after": "4.0000"})
         applied(one, 41)
