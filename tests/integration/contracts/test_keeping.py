@@ -50,7 +50,7 @@ WEEK = str(7 * 24 * 3600 * 1000)
 
 @dataclass
 class Topics:
-    """Topics like the public ones, of the test's own, made by somebody who did not read the design."""
+    """Topics like the public ones, of the test's own, created with settings that lose records."""
 
     stack: Embedded
     admin: AdminClient
@@ -167,7 +167,7 @@ def test_row_24_setup_puts_settings_right_and_says_which(
 
 
 def test_row_24_a_log_that_was_compacted_is_for_a_person_to_judge(topics: Topics, setup: CliRunner) -> None:
-    """What compaction took out leaves no trace, so it is not put right in silence."""
+    """What compaction took out leaves no trace, so `setup` leaves it to a person."""
     topics.make(topics.events, cleanup_policy="compact", message_timestamp_type="LogAppendTime")
     topics.write(topics.events)
     done = setup.invoke(command.app, ["setup"])
@@ -189,7 +189,7 @@ def test_row_24_deleted_records_are_refused_where_something_new_is_computed(
     assert "docs/runbooks/TopicNotKept.md" in done.output
     assert not_kept(topics, results_db) == {(topics.events.name, "beginning")}
     kafka = topics.stack.kafka
-    # The rows of files that were taken are known by what the log says of them.
+    # Rows of files that were taken are recognized by their events in the log.
     topic_id, partitions = EventsTopic(kafka, topics.events).identity()
     log = Log(kafka, topics.events, topic_codec(kafka, topics.events), topic_id, partitions)
     with pytest.raises(Refused, match="a row that was taken would count again"):

@@ -1,4 +1,4 @@
-"""The results database's shape: migrations make what the tables say, once, whoever runs them."""
+"""The results database: migrations create what the tables declare, once, by any process."""
 
 from __future__ import annotations
 

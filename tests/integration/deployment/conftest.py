@@ -1,4 +1,4 @@
-"""Servers that speak TLS only and ask who is there: Kafka with rights, PostgreSQL, the registry."""
+"""Servers with TLS only and authentication: Kafka with rights, PostgreSQL, the registry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.secured import ADMIN, REGISTRY_USER, Secured, SecureKafka
 
 @pytest.fixture(scope="module")
 def secured(stack: Embedded) -> Iterator[Secured]:
-    """A broker of its own; PostgreSQL and the registry are the shared ones, behind what speaks TLS for them."""
+    """A broker of its own; PostgreSQL and the registry are the shared ones, behind TLS proxies."""
     folder = Path(tempfile.mkdtemp(prefix="electrored-test-"))
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)

@@ -45,7 +45,7 @@ FLOW = (
 )
 SOURCES = ("till", "csv-files", "payments")
 DAGSTER = ("dagster-code", "dagster-daemon", "dagster-web")
-# What they say they are, to whoever keeps lineage.
+# The names of their jobs in lineage.
 JOBS = {
     "capture",
     *(f"{pipeline}.g1" for pipeline in PIPELINES),
@@ -73,7 +73,7 @@ def host(secured: Secured) -> Host:
 
 @pytest.fixture(scope="module")
 def told(host: Host) -> Iterator[list[dict[str, Any]]]:
-    """What Marquez was told so far."""
+    """Marquez's events so far."""
     with Marquez(host.port("marquez", "5000")) as server:
         yield server.taken
 
@@ -108,12 +108,12 @@ def _rows(secured: Secured, database: str, role: str, statement: str) -> list[tu
 
 
 def _origins(host: Host) -> set[tuple[str, str]]:
-    """Where the API says that the totals come from; it knows that by the topic."""
+    """The totals' origins by the API, which reads them from the topic."""
     answer = httpx.get(
         f"http://127.0.0.1:{host.port('api', '8082')}/api/v1/lineage?dataset=top_sales_by_city&column=total"
     )
     if answer.status_code == 404:
-        # Nobody has told of it yet.
+        # No job emitted it yet.
         return set()
     return set(_ends(answer.raise_for_status().json()["step"]))
 
@@ -126,7 +126,7 @@ def _ends(step: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _answered(host: Host) -> set[str]:
-    """The looks of the observer that got their answer, of those that it takes."""
+    """The observer's probes that succeeded, of those that it runs."""
     shown = httpx.get(f"http://127.0.0.1:{host.port('observer', '9200')}/metrics").raise_for_status().text
     probes = dict(re.findall(r'^electrored_look_up\{at="(\w+)"\} (\S+)$', shown, re.MULTILINE))
     return {name for name, value in probes.items() if float(value) == 1.0}
@@ -139,7 +139,7 @@ def test_every_service_of_ours_is_run_here() -> None:
 def test_the_services_come_up_healthy_and_what_they_say_is_a_group_by(
     host: Host, told: list[dict[str, Any]]
 ) -> None:
-    """Two workers of one service, too; what runs is told and looked at; nobody asks Kafka for more than it may."""
+    """Two workers of one service, too; lineage and probes cover what runs; no process exceeds its rights."""
     secured = host.secured
     with host.up((*FLOW, *SOURCES)) as started:
         # Both workers of worker-city have one port here, so one of them is asked; the slots below show both.
@@ -174,7 +174,7 @@ def test_the_services_come_up_healthy_and_what_they_say_is_a_group_by(
         )
         names = {path.name.split(".slot")[1] for path in (host.folder / "state").glob("*.slot*")}
         assert {name.partition("-")[2] for name in names} == {"0", "1"}
-        # Whoever conducts, as its runs do it; a dropped file is whole, because it was renamed.
+        # As the conductor's runs do it; a dropped file is whole, because it was renamed.
         done = host.run("dagster-code", "python", "-m", "sources", "csv", "take")
         assert " accepted" in done.stdout, done.stderr
         started.until(lambda: {event["job"]["name"] for event in told} >= JOBS, "everybody tells Marquez")
@@ -190,7 +190,7 @@ def test_the_services_come_up_healthy_and_what_they_say_is_a_group_by(
 
 @pytest.mark.usefixtures("told")
 def test_what_is_conducted_needs_no_right_that_the_conductor_lacks(host: Host) -> None:
-    """As docs/operations.md says it for containers: payments, a file taken back, a replay and all that comes of it."""
+    """As docs/operations.md has it for containers: payments, a file taken back, a replay and all that comes of it."""
     secured, before = host.secured, len(host.secured.refusals())
     inbox = host.folder / "inbox"
     (inbox / ".mine").write_text(

@@ -50,7 +50,7 @@ def run(instance: dg.DagsterInstance, job: str, op: str, **config: Any) -> dg.Ex
 
 
 def words(result: dg.ExecuteInProcessResult) -> str:
-    """What the failed step said."""
+    """The failed step's error."""
     assert not result.success
     (failed,) = [event for event in result.all_events if event.is_step_failure]
     error = failed.step_failure_data.error
@@ -157,7 +157,7 @@ def test_a_replay_of_what_is_active_is_proven_identical_and_leaves_nothing(live:
         assert proven().is_empty
         assert [live.state(number) for number in live.numbers()] == ["active", "retired", "retired"]
         assert left.number == 2
-        # Each slice is a run, which says what it wrote.
+        # Each slice is a run that reports its rows.
         slices = [piece for step in _slices(live, 3) for piece in step]
         assert [name for name, _ in heard] == [f"{pipeline}.g3.replay"] * len(slices)
         names = load(live.harness.results, pipeline, 3).names

@@ -1,4 +1,4 @@
-"""Files and polls by runs of Dagster, on real servers: exactly once, in the open, and in the sources' own words."""
+"""Files and polls by runs of Dagster, on real servers: exactly once, visible, and with the sources' messages."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def job_of(name: str) -> dg.JobDefinition:
 
 @dataclass
 class Platform:
-    """Real topics of all tests here, a results database and an inbox of one's own, as the environment says."""
+    """Real topics of all tests here, a results database and an inbox of its own, set in the environment."""
 
     stack: Embedded
     desk: Desk
@@ -142,7 +142,7 @@ def rows(mark: str, numbers: Iterable[int], **changes: str) -> list[dict[str, st
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:
-    """The words that the one failed step shows."""
+    """The message of the one failed step."""
     (event,) = [event for event in result.all_node_events if event.is_step_failure]
     error = event.step_failure_data.error
     assert error is not None

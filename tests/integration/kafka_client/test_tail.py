@@ -1,4 +1,4 @@
-"""Following a topic on a real broker: nothing is given twice or lost, and no record blinds who follows."""
+"""Following a topic on a real broker: nothing is returned twice or lost, and no record stops it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lineage on a real Kafka and PostgreSQL: told in order, kept while the backend is away, answered after a restart."""
+"""Lineage on a real Kafka and PostgreSQL: in order, kept while the backend is away, answered after a restart."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CITY = PIPELINES[TOP_SALES_BY_CITY.name, CURRENT[TOP_SALES_BY_CITY.name]]
 
 
 def told(kafka: KafkaSettings, job: str) -> list[dict[str, Any]]:
-    """What the topic says of a job's runs, in order."""
+    """The topic's events of a job's runs, in order."""
     events: list[dict[str, Any]] = []
     for key, value in committed_values(kafka, OPENLINEAGE_EVENTS):
         event = json.loads(value or b"")
@@ -70,7 +70,7 @@ def test_a_column_s_way_is_answered_to_its_sources_and_back(
         partial(of_streaming.worker, CITY, 1),
         partial(of_streaming.sink, CITY, 1),
         *(partial(of_views.shown, name) for name in datasets.view_names()),
-        # Of a generation that workers keep by now: it would be told of twice.
+        # Of a generation that workers keep by now: both jobs emit it.
         partial(of_streaming.replay, CITY, 1),
     ]
     built(results_db)
@@ -105,7 +105,7 @@ def test_a_column_s_way_is_answered_to_its_sources_and_back(
         assert ask("nothing")["status"] == 404
     with serving(stack, results_db) as url:
         _asked_by_command(url, csv, monkeypatch)
-    # A new process goes on from what is kept: nothing is told once more.
+    # A new process reads what is stored: no event is sent once more.
     with answering(stack, results_db, follows=False) as ask:
         assert ask("top_sales_by_city.total") == up
 
@@ -186,7 +186,7 @@ def test_a_run_that_was_killed_is_ended_by_the_next_of_its_process(
     job = of_streaming.worker(CITY, 72)
     abandoned: list[Any] = []
     with open_emitter("test", *known, settings=settings) as lineage:
-        # Held and never left, as by a process that is no more.
+        # Entered and never left, as by a killed process.
         abandoned.append(lineage.run(lambda: job))
         abandoned[0].__enter__()
     assert "COMPLETE" not in states(told(stack.kafka, job.name))
@@ -197,7 +197,7 @@ def test_a_run_that_was_killed_is_ended_by_the_next_of_its_process(
     assert states(left)[0] == "START"
     assert "ABORT" in states(left)
     assert states(events)[-1] == "COMPLETE"
-    # The thread that still tells of it ends with it.
+    # The thread that emits its events ends with it.
     with pytest.raises(StopIteration):
         next(abandoned[0].gen)
 
@@ -217,7 +217,7 @@ def test_a_backend_that_is_away_stops_nobody_and_gets_all_of_it_later_in_order(
             "topic": {
                 "type": "kafka",
                 "topic": OPENLINEAGE_EVENTS.name,
-                # No broker is said: it is the process's own.
+                # Without a broker the process's own is used.
                 "config": {},
                 "flush": False,
             },
@@ -229,7 +229,7 @@ def test_a_backend_that_is_away_stops_nobody_and_gets_all_of_it_later_in_order(
             _ten_runs(lineage, lambda: job)
             worked = time.monotonic() - began
             wait_until(lambda: bool(backend.sent), what="attempt")
-        # Nobody waited for an answer: what is told is handed to a thread.
+        # No run waited for an answer: a thread delivers the events.
         assert worked < 1.0
         assert backend.taken == []
         there = told(stack.kafka, job.name)

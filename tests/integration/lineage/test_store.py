@@ -1,4 +1,4 @@
-"""A job of several runs is told as one: it runs while any of them does, whatever comes twice, late or never."""
+"""Runs of one job are shown as one: it runs while any of them does, whatever comes twice, late or never."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_what_comes_late_of_a_run_says_nothing_of_its_successor(kept: LineageSto
 
 
 def test_one_that_nobody_hears_of_any_more_counts_no_more_until_it_speaks_again(kept: LineageStore) -> None:
-    """Its machine is gone, say, with the note that it was open."""
+    """Its machine is gone, with the note of its open run."""
     hour = SILENT / timedelta(minutes=1)
     kept.keep(said(A, RUNNING, 0, -60), said(B, RUNNING, 0, 0), minute=0)
     kept.keep(said(B, RUNNING, hour + 1, hour), minute=hour + 1)

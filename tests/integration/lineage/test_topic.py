@@ -1,4 +1,4 @@
-"""The topic is open: what others tell on it, and what a broker refuses, holds nothing back."""
+"""The topic is open: foreign records, and those that a broker refuses, hold nothing back."""
 
 from __future__ import annotations
 

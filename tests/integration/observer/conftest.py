@@ -1,4 +1,4 @@
-"""The results database, as the observer asks it."""
+"""An engine of the results database."""
 
 from __future__ import annotations
 

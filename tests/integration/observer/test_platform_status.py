@@ -1,4 +1,4 @@
-"""A reading of where everything stands gives the numbers of the real servers."""
+"""A status reading returns the numbers of the real servers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def written(stack: Embedded, engine: Engine) -> Written:
     ensure_topics(stack.kafka, (*PUBLIC, *topics.all))
     with engine.begin() as connection:
         activate(connection, topics)
-    # A new broker makes its topic of committed offsets when it is first asked, and is nobody's coordinator meanwhile;
+    # A new broker makes its topic of committed offsets at the first request, and coordinates no group meanwhile;
     # that is not what is tested.
     reader = consumer(stack.kafka, topics.group_id("combine"), subscribed=False)
     asked = retry(
@@ -73,7 +73,7 @@ def test_results_are_those_of_the_active_generation(written: Written, engine: En
 def test_no_reading_waits_for_totals_of_which_there_may_be_very_many(
     written: Written, engine: Engine, results_db: ResultsDbSettings
 ) -> None:
-    """Who reads a table that is locked waits for it; this one does not, and so counts none of its rows."""
+    """A reader of a locked table waits for it; this one does not, and so counts none of its rows."""
     hasty = create_engine(
         results_db.results_db_url.get_secret_value(),
         connect_args={"options": "-c lock_timeout=2000"},

@@ -1,4 +1,4 @@
-"""The observer's looks on real servers: each dead letter counts once, and lags and watermarks are the active one's."""
+"""The observer's probes on real servers: a dead letter counts once, lags and watermarks are the active one's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.kafka import produce
 
 
 def dead(samples: Iterable[Sample], reason: str) -> dict[str, float]:
-    """By origin; of a reason of the test's own, for the topic is everybody's."""
+    """By origin; with a reason of the test's own, for the topic is shared."""
     return {
         sample.labels["origin"]: sample.value
         for sample in samples

@@ -1,4 +1,4 @@
-"""The till writes what the seed says, when it is due, once, through outages."""
+"""The till writes the seed's sales when they are due, once, through outages."""
 
 from __future__ import annotations
 

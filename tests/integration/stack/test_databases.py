@@ -1,4 +1,4 @@
-"""Who may do what in a database, on a real server."""
+"""The rights of roles in a database, on a server."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_what_a_killed_supervisor_left_is_found_and_ended(layout: Layout) -> Non
     supervisor = Supervisor(layout)
     supervisor.start([_program("worker", SLEEP)])
     supervisor.start_process("worker")
-    # Who prints into the pipe of a supervisor that is gone dies of it: it is killed when that is done.
+    # A write to the pipe of a supervisor that is gone ends the worker: kill only after its output.
     wait_until(lambda: layout.log("worker").exists() and "at work" in layout.log("worker").read_text())
     worker = supervisor.states()["worker"].pid
     os.kill(supervisor.pid(), signal.SIGKILL)
