@@ -1,4 +1,4 @@
-"""Every run that begins is ended, however its process ends; and its end is the last that is told of it."""
+"""Every run that begins is ended, however its process ends; and its end is its last event."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_error_is_told_without_values_and_secrets(tmp_path: Path) -> None:
 
 
 def test_the_next_process_of_a_name_ends_all_that_a_killed_one_had_begun(tmp_path: Path) -> None:
-    """Of a generation too that is no more, so that no run of its job begins again."""
+    """Also for a deleted generation, because no run of its job begins again."""
     killed(tmp_path, "it", "top-sales-by-city.g1")
     teller = lineage(backend := Backend(), tmp_path)
     with teller.run(job("top-sales-by-city.g2")):
@@ -130,7 +130,7 @@ def test_what_a_process_left_whose_name_is_not_taken_up_again_is_told_by_another
 
 def test_nobody_is_an_heir_of_who_lives(tmp_path: Path) -> None:
     living = lineage(Backend(is_away=True), tmp_path, "sink")
-    # Dagster's runs share a folder, and one of them being over says nothing of the others.
+    # Dagster's runs share a folder, and the end of one does not imply that of the others.
     shared = lineage(Backend(is_away=True), tmp_path, "dagster", is_alone=False)
     killed(tmp_path, "killed", "killed")
     with living.run(job("living")), shared.run(job("shared")):
@@ -151,7 +151,7 @@ def test_nothing_is_told_of_a_run_behind_its_end(tmp_path: Path) -> None:
     asked = threading.Event()
 
     def slow() -> ProgressReport:
-        # The one who ticks is in here when the run ends.
+        # The ticking thread is here when the run ends.
         if threading.current_thread() is not threading.main_thread():
             asked.set()
             threading.Event().wait(0.2)

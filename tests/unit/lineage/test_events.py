@@ -1,4 +1,4 @@
-"""Every event that is told is a valid one, whichever job it tells of."""
+"""Every event that is emitted is valid, whichever job it is of."""
 
 from __future__ import annotations
 

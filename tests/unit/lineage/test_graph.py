@@ -1,4 +1,4 @@
-"""The way of a column, out of what jobs told."""
+"""A column's lineage, from events of jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What openlineage-python's settings name is sent to, and what its backend does not take is known here."""
+"""Events go where openlineage-python's settings point, and what a backend refuses is noticed here."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_event_that_an_asynchronous_backend_does_not_take_is_kept(
         monkeypatch.setenv(name, value)
     (send,) = queues(None).values()
     event = restored(json.dumps(run_event(JOBS[0], START, ProgressReport())))
-    # Nobody is there, as far as this answer goes; the library does not ask again by itself.
+    # The answer of an absent backend; the library does not retry by itself.
     backend.status = 404
     with pytest.raises(requests.HTTPError):
         send(event)

@@ -1,4 +1,4 @@
-"""What the views' own SQL says of where their columns come from."""
+"""Where the views' columns come from, by the views' own SQL."""
 
 from __future__ import annotations
 
