@@ -1,4 +1,4 @@
-"""A confirmation's event says what the service said; what no event can hold has a reason."""
+"""A confirmation's event is what the service sent; what no event can hold has a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer's bytes say, whatever stands in them, and which pages may stand behind a cursor."""
+"""How an answer's bytes are read, whatever they hold, and which pages may follow a cursor."""
 
 from __future__ import annotations
 

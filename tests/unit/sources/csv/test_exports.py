@@ -159,7 +159,7 @@ REFUSED = {
 
 
 def test_row_18_neighbour_good_rows_behind_a_block_without_any_count() -> None:
-    """20,000 rows are a block; whoever gave these names a city at last gets the rest of the file."""
+    """20,000 rows are a block; the rest of the file is taken once its rows have a city."""
     bad = [(f"b{n}", ROWS[0][1], "", *ROWS[0][3:]) for n in range(MOST_RECORDS + 1_000)]
     good, letters = read(text([*bad, *ROWS]).encode())
     assert ([row["sale_id"] for row in good], len(letters)) == (["a0", "a1", "a2"], len(bad))

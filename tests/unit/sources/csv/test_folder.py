@@ -192,7 +192,7 @@ def test_a_file_settles_after_any_change_and_a_renamed_one_for_less_long(
         ["sales_renamed.csv"],
         ["sales_renamed.csv", "sales_written.csv"],
     ]
-    # Who goes on writing after that is waited for as anybody who writes.
+    # A file that is written to after that is waited for as any other.
     path.write_bytes(b"more\n")
     assert complete(1.5) == []
 

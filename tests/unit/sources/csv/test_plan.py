@@ -1,4 +1,4 @@
-"""What rows say beside what counts, against the same said row by row."""
+"""A block's plan beside what counts, against the same row by row."""
 
 from __future__ import annotations
 

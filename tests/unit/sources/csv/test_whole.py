@@ -53,7 +53,7 @@ def test_row_12_a_file_that_somebody_has_open_waits_however_long(
 def test_a_file_that_is_read_or_of_others_does_not_look_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No lease is to be had for a file of others: the processes are asked instead."""
+    """A foreign file allows no lease: open files of processes are checked instead."""
     path = tmp_path / "sales_1.csv"
     path.write_text("a\n")
     for remote in (False, True):
@@ -247,7 +247,7 @@ def test_row_13_every_name_is_taken_or_counted_or_passed_over(
     found = listing(tmp_path)
     assert sorted(found.files) == sorted(NAMES["files"])
     assert sorted(found.unrecognised) == sorted(NAMES["unrecognised"])
-    # What a program left before it had its final name is somebody's file.
+    # A file left under a temporary name counts as unrecognised.
     later(2 * DAY)
     assert {"sales_1.csv.part", "sales_9.csv.filepart"} <= set(listing(tmp_path).unrecognised)
 
