@@ -1,4 +1,4 @@
-"""A server that is away is waited for; a question that is refused is not asked again."""
+"""A server that is away is waited for; a query that is refused is not repeated."""
 
 from __future__ import annotations
 

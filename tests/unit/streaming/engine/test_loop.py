@@ -174,7 +174,7 @@ def give_up(callback: str, *partitions: int) -> Callable[[World], None]:
 
 
 def turn(world: World, loop: Loop, *messages: Message) -> None:
-    """One turn of the loop, whose poll gets the messages."""
+    """One `run_once`, whose poll gets the messages."""
     world.arriving = [list(messages)]
     loop.run_once()
 

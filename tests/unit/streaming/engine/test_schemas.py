@@ -30,7 +30,7 @@ def registry(stop: threading.Event | None = None) -> PatientRegistry:
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, *answers: Exception | int) -> Callable[[], int]:
-    """The client's answers one after the other; gives how often it was asked."""
+    """The client's answers one by one; returns the number of requests."""
     left = list(answers)
 
     def answer(_client: object, _subject: str, _schema: object) -> int:

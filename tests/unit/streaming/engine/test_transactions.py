@@ -14,7 +14,7 @@ from streaming.engine.transactions import Transactions
 
 
 class FakeProducer:
-    """Notes what it is asked to do; `fails` names the call that raises, and with what."""
+    """Records its calls; `fails` names the call that raises, and with what."""
 
     def __init__(self, log: list[str], fails: dict[str, list[KafkaError]]) -> None:
         self.log = log

@@ -110,7 +110,7 @@ def test_row_22_what_others_wrote_over_a_position_is_passed_over(positions: Posi
 
 
 def test_row_23_what_stands_under_other_keys_is_not_looked_at(positions: Positions) -> None:
-    """A lost schema there, or a position of a source of ours, is no matter of ours."""
+    """Not even a lost schema, or a position of one of our sources."""
     known = frontiers(positions, SOURCES)
     positions.write("postgres", NOW)
     positions.values.append({"source": "postgres", "frontier": NOW + timedelta(hours=1)})

@@ -1,4 +1,4 @@
-"""Whether topics are kept is asked until Kafka answers; what it refuses is one line."""
+"""Settings of topics are read until Kafka answers; a refusal is one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a replay, by the active generation's zone and its rules."""
+"""A replay's parameters, by the active generation's zone and its rules."""
 # ruff: noqa: DTZ001 - moments without a zone are what is tested.
 
 from __future__ import annotations
