@@ -1,4 +1,4 @@
-"""The whole application, without its database: what is refused is refused before that is asked."""
+"""The whole application, without its database: a refusal comes before any query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows 36 and 37: HEAD is GET without a body, other methods say what is allowed, nothing leads to a foreign host."""
+"""Rows 36 and 37: HEAD is GET without a body, a 405 names the allowed methods, nothing leads to a foreign host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Row 34: the OpenAPI document can be read: every reference leads somewhere, and a client can be made of it."""
+"""Row 34: the OpenAPI document is readable: every reference resolves, and a client can be generated from it."""
 
 from __future__ import annotations
 

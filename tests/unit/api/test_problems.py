@@ -1,4 +1,4 @@
-"""RFC 9457: whatever goes wrong has one shape, and shows nothing of our insides."""
+"""RFC 9457: every error has one shape, and shows no internals."""
 
 from __future__ import annotations
 

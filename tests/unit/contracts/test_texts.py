@@ -107,7 +107,7 @@ def test_the_same_letters_are_one_text_however_they_are_put_together() -> None:
 
 
 def test_a_blank_is_a_blank() -> None:
-    """One that does not break or has another width cannot be told from one that does; how many there are can."""
+    """No-break blanks and those of another width equal a plain one; their number counts."""
     assert texts.name("New\xa0York") == texts.name("New\u2009York") == "New York"
     assert texts.name("New  York") == "New  York"
 

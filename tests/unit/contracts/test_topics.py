@@ -1,4 +1,4 @@
-"""Topics as they are asked for are topics that managed services make."""
+"""Managed services accept the topics' settings."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_a_command_that_means_nothing_is_noticed() -> None:
 
 
 def test_every_command_of_electrored_has_its_line() -> None:
-    """`doctor` looks at the machine that the embedded stack is started on."""
+    """`doctor` checks the machine that the embedded stack is started on."""
     shown = {name for embedded, _ in ROWS for name in re.findall(r"`electrored ([\w-]+)", embedded)}
     assert shown | {"doctor"} == set(get_command(cli.app).commands)  # type: ignore[attr-defined]
     for embedded, _ in ROWS:

@@ -254,14 +254,14 @@ def test_every_secret_that_is_named_is_used() -> None:
 
 
 def _asked() -> dict[str, int]:
-    """The services that Prometheus asks, and at which port."""
+    """The services that Prometheus scrapes, and the port."""
     config = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())
     (asked,) = [job for job in config["scrape_configs"] if job["job_name"] == "electrored"]
     return {name: group["port"] for group in asked["dns_sd_configs"] for name in group["names"]}
 
 
 def test_prometheus_asks_every_process_that_serves_metrics(tmp_path: Path) -> None:
-    # Those with the image's own health check, which asks for the metrics; the API; and Kafka's agent.
+    # Those with the image's own health check, which reads the metrics; the API; and Kafka's agent.
     serving = {name for name, service in OURS.items() if "healthcheck" not in service}
     assert set(_asked()) == serving | {"api", "kafka"}
     # The same names as in the embedded stack: rules and dashboards go by them.

@@ -27,7 +27,7 @@ from tests.support.lineage_events import JOBS, PLACES, run_event
 
 @pytest.fixture
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project of one room, and a code server that has just started in it."""
+    """A project of one package, and a code server just started in it."""
     monkeypatch.setattr(column_lineage, "FILE", tmp_path / "room" / "columns.json")
     monkeypatch.setattr(column_lineage, "PACKAGES", ("room",))
     (tmp_path / "room").mkdir()

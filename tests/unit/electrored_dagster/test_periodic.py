@@ -81,7 +81,7 @@ def test_without_an_inbox_nothing_is_looked_at(
 
 @dataclass
 class Inbox:
-    """The sensor, look by look."""
+    """The sensor, tick by tick."""
 
     instance: dg.DagsterInstance
     cursor: str | None = None

@@ -41,7 +41,7 @@ def leads(monkeypatch: pytest.MonkeyPatch, leader: int, port: int) -> None:
 
 @pytest.fixture
 def answering() -> Iterator[tuple[int, list[bytes]]]:
-    """A broker that gives one answer, whatever it is asked."""
+    """A broker that gives one answer to every request."""
     answers: list[bytes] = []
 
     def serve() -> None:

@@ -87,7 +87,7 @@ def test_a_loop_that_turns_no_more_is_shown_as_such(now: list[float]) -> None:
 
 
 def test_neither_a_hint_nor_what_another_loop_waits_for_hides_a_loop_that_hangs(now: list[float]) -> None:
-    """A file in the inbox, a wait of before the last turn, Kafka in another thread; the most serious is the first."""
+    """A hint, a wait before the last `run_once`, Kafka in another thread; the most serious is the first."""
     waits = Waits()
     waits.begin("inbox", "notes.txt")
     waits.begin("transaction", "of pid 12", "g1.combine")

@@ -1,4 +1,4 @@
-"""The observer: what was not answered is not shown, and one look does not hold up another."""
+"""The observer: what was not answered is not shown, and no probe holds up another."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_what_a_look_found_is_shown_until_it_gets_no_answer() -> None:
 
 
 def test_a_server_that_gives_no_answer_is_waited_for() -> None:
-    """Each look ends its own wait, though several ask one server."""
+    """Each probe ends its own wait, even on one server."""
     answers = iter([OSError("away"), None])
 
     def probe() -> Iterator[Sample]:

@@ -1,4 +1,4 @@
-"""Dead letters for a person: an answer that does not come says what is missing."""
+"""Dead letters for a person: a missing answer names what is missing."""
 
 from __future__ import annotations
 

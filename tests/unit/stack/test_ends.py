@@ -1,4 +1,4 @@
-"""Row 28: `status` shows why a process ended, in the words of its current end and no others."""
+"""Row 28: `status` shows why a process ended, from the log of its current life only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Write = Callable[..., Path]
 
 
 def test_row_28_an_end_that_was_asked_for_is_none(tmp_path: Path) -> None:
-    """And with it what was before: a person has looked after it."""
+    """Nor are the ends before it: a person has looked after it."""
     log = tmp_path / "supervisord.log"
     log.write_text(
         "2026-11-30 12:59:59,100 INFO supervisord started with pid 1\n"
@@ -73,7 +73,7 @@ def test_row_28_a_healthy_line_is_no_reason_and_neither_is_a_line_of_an_earlier_
     log = write(1.5, "warning", "a server is away, retried", reason="connection refused")
     assert end_reason(log, KILLED) == EndReason("terminated by SIGKILL; it logged no error")
     assert end_reason(log, FAILED) == EndReason("exit status 1; it logged no error")
-    # A life that logged nothing has no words of another's.
+    # A life that logged nothing shows no line of another.
     late = End(BEGAN + 60, BEGAN + 61, "exit status 1")
     assert end_reason(log, late) == EndReason("exit status 1; it logged no error")
 
