@@ -21,8 +21,8 @@ pytestmark = pytest.mark.soak
         pytest.param(partial(capture.figures, rows=5_000, runs=1), id="capture"),
         pytest.param(partial(csv_files.figures, rows=5_000), id="csv"),
         pytest.param(partial(replay.figures, sizes=(20_000,)), id="replay"),
-        pytest.param(partial(scale.figures, events=40_000), id="scale"),
-        pytest.param(partial(sink.figures, rows=2_000), id="sink"),
+        pytest.param(partial(scale.figures, events=400_000), id="scale"),
+        pytest.param(partial(sink.figures, rows=40_000), id="sink"),
     ],
 )
 def test_a_small_run_measures(figures: Callable[[], list[Figure]]) -> None:
