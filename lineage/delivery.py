@@ -18,7 +18,7 @@ from observability.supervision import reason
 
 # Between attempts at a backend that does not answer.
 AGAIN_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-# Between looks for events of other processes of the name, and for the right to deliver them.
+# Between polls for rows that other processes of the name stored, and for the lock that lets this one deliver.
 HELD_SECONDS = 1.0
 
 WAITING = Gauge("electrored_lineage_waiting_events", "OpenLineage events that wait for the backend", ["lane"])

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from openlineage.client.event_v2 import RunEvent
@@ -128,13 +129,26 @@ def test_a_full_disk_sends_nothing_twice_and_holds_nothing_back(
 
 
 def test_a_run_of_a_living_process_of_the_name_is_not_left() -> None:
-    """Nor one whose deletion failed: only its own process ends it."""
     with TemporaryDirectory() as name, closing(Outbox(Path(name), "it")) as first:
         assert first.inherit(of_others=True) == []
         with closing(Outbox(Path(name), "it")) as second:
             second.begin(OpenRun("r", "a-job"))
             assert first.inherit(of_others=True) == []
             assert [run.run_id for run in second.open_runs()] == ["r"]
+
+
+def test_an_own_run_whose_deletion_failed_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a living process would emit ABORT behind its COMPLETE."""
+    with closing(Outbox(tmp_path, "it")) as box:
+        box.begin(OpenRun("r", "a-job"))
+        with monkeypatch.context() as full:
+            full.setattr(box, "_execute", Mock(side_effect=sqlite3.OperationalError("disk is full")))
+            with pytest.raises(sqlite3.OperationalError):
+                box.end("r")
+        assert [run.run_id for run in box.open_runs()] == ["r"]
+        assert box.inherit(of_others=True) == []
 
 
 def test_an_event_that_is_refused_holds_no_other_back(tmp_path: Path) -> None:

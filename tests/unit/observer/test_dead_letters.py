@@ -1,4 +1,4 @@
-"""Dead letters for a person: a missing answer names what is missing."""
+"""The printed dead letters; an answer that is missing is reported with what is missing."""
 
 from __future__ import annotations
 
