@@ -199,6 +199,8 @@ def measure(kafka: KafkaSettings, harness: Harness, events: int, folder: str) ->
     began = next(sample for sample in samples if sample[2] > 0)
     ended = next(sample for sample in samples if sample[2:] == samples[-1][2:])
     taken = events - began[2]
+    if not taken:
+        raise ValueError(f"{events} events are one commit: too few to have an interval")
     return {
         "events": taken,
         "seconds": ended[0] - began[0],

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.sharedctypes import SynchronizedArray
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,9 +102,10 @@ def _runs(events: int, counts: Sequence[int]) -> Iterator[Run]:
 def _run(harness: Harness, events: int, count: int, broker: psutil.Process) -> Run:
     context = multiprocessing.get_context("spawn")
     moved, stop, results = context.Array("d", 2 * count), context.Event(), context.Queue()
+    imported = context.Barrier(count)
     with tempfile.TemporaryDirectory() as folder:
         processes = [
-            context.Process(target=_work, args=(harness, instance_id, folder, moved, stop, results))
+            context.Process(target=_work, args=(harness, instance_id, folder, imported, moved, stop, results))
             for instance_id in range(count)
         ]
         for process in processes:
@@ -123,11 +124,15 @@ def _work(
     harness: Harness,
     instance_id: int,
     folder: str,
+    imported: Barrier,
     moved: SynchronizedArray[float],
     stop: Event,
     results: multiprocessing.Queue[list[Sample]],
 ) -> None:
-    """A worker until `stop`; its counters go to `moved` as they grow, its samples to `results` at the end."""
+    """A worker until `stop`; its counters go to `moved` as they grow, its samples to `results` at the end.
+
+    It begins when all processes have imported what they need: one that comes late would find the log read.
+    """
     logs.configure("benchmark", LogSettings(log_level="WARNING"))
     ended = threading.Event()
     worker = Worker(
@@ -140,6 +145,7 @@ def _work(
         **harness.side_topics,
     )
     thread = threading.Thread(target=worker.run, args=(ended,))
+    imported.wait(PATIENCE_SECONDS)
     thread.start()
     samples: list[Sample] = []
     while not stop.wait(0.02) and thread.is_alive():
@@ -172,7 +178,11 @@ def _watch(
 
 
 def _counted(all_samples: Sequence[Sequence[Sample]], kafka: Sequence[Sample]) -> Run:
-    began = max(next(sample[0] for sample in samples if sample[2]) for samples in all_samples)
+    first = [next((sample[0] for sample in samples if sample[2]), None) for samples in all_samples]
+    begun = [at for at in first if at is not None]
+    if len(begun) < len(first):
+        raise ValueError("a process got nothing to read before the others had read all: too few events")
+    began = max(begun)
     ended = kafka[-1][0]
 
     def between(samples: Sequence[Sample], what: int) -> float:

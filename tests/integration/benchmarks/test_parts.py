@@ -16,12 +16,12 @@ pytestmark = pytest.mark.soak
 @pytest.mark.parametrize(
     "figures",
     [
-        pytest.param(partial(engine.figures, events=20_000, rounds=1), id="engine"),
-        pytest.param(partial(join.figures, sales=2_000), id="join"),
+        pytest.param(partial(engine.figures, events=400_000, rounds=1), id="engine"),
+        pytest.param(partial(join.figures, sales=100_000), id="join"),
         pytest.param(partial(capture.figures, rows=5_000, runs=1), id="capture"),
         pytest.param(partial(csv_files.figures, rows=5_000), id="csv"),
         pytest.param(partial(replay.figures, sizes=(20_000,)), id="replay"),
-        pytest.param(partial(scale.figures, events=400_000), id="scale"),
+        pytest.param(partial(scale.figures, events=1_600_000), id="scale"),
         pytest.param(partial(sink.figures, rows=40_000), id="sink"),
     ],
 )
