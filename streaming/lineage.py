@@ -169,7 +169,7 @@ def merged(pipeline: Pipeline, partials: Dataset, state: Dataset) -> OutputDatas
     )
 
 
-def _added(aggregate: Aggregate | NestedGroups, partials: Dataset) -> Iterator[tuple[str, InputField]]:
+def _added(aggregate: Aggregate, partials: Dataset) -> Iterator[tuple[str, InputField]]:
     """By field of the aggregate, the columns of partials that it comes from."""
     match aggregate:
         case NestedGroups():
@@ -259,7 +259,7 @@ def _keys(pipeline: Pipeline, source_input: Input, dataset: Dataset) -> Iterator
 
 
 def _collected(
-    aggregate: Aggregate | NestedGroups, source_input: Input, dataset: Dataset
+    aggregate: Aggregate, source_input: Input, dataset: Dataset
 ) -> Iterator[tuple[str, InputField]]:
     """By field of the aggregate, the event columns that it comes from."""
     events = source_input.events
@@ -272,15 +272,12 @@ def _collected(
         case Sum():
             yield aggregate.name, InputField(dataset, aggregate.column, Transformation.AGGREGATION, "sum")
         case Count():
-            if events.sign_reads is not None:
-                yield (
-                    aggregate.name,
-                    InputField(dataset, events.sign_reads, Transformation.AGGREGATION, "sum of signs"),
-                )
+            for name in events.sign_reads:
+                yield aggregate.name, InputField(dataset, name, Transformation.AGGREGATION, "sum of signs")
         case LateStats():
             count, amount, newest = (field.name for field in aggregate.fields)
-            if events.sign_reads is not None:
-                yield count, InputField(dataset, events.sign_reads, Transformation.AGGREGATION, "count")
+            for name in events.sign_reads:
+                yield count, InputField(dataset, name, Transformation.AGGREGATION, "count")
             yield amount, InputField(dataset, aggregate.column, Transformation.AGGREGATION, "sum")
             yield newest, InputField(dataset, aggregate.recorded_at, Transformation.AGGREGATION, "max")
             for name in (count, amount, newest):
@@ -293,8 +290,6 @@ def _collected(
                     yield field.name, InputField(dataset, by.name, Transformation.SORT)
         case NestedGroups():
             yield from _items(aggregate, source_input, dataset)
-        case _:
-            raise TypeError(f"no column lineage is defined for {aggregate}")
 
 
 def _items(
@@ -307,13 +302,8 @@ def _items(
             yield name, InputField(dataset, field.name, Transformation.IDENTITY)
             continue
         if field.name == aggregate.count:
-            if source_input.events.sign_reads is not None:
-                yield (
-                    name,
-                    InputField(
-                        dataset, source_input.events.sign_reads, Transformation.AGGREGATION, "sum of signs"
-                    ),
-                )
+            for sign in source_input.events.sign_reads:
+                yield name, InputField(dataset, sign, Transformation.AGGREGATION, "sum of signs")
         elif field.name in aggregate.sums:
             yield name, InputField(dataset, field.name, Transformation.AGGREGATION, "sum")
         else:

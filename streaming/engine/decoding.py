@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +15,9 @@ import polars as pl
 from kafka_client.registry import HEADER_BYTES, header, is_record, schema_id_of
 from kafka_client.writer_schemas import LostSchema, Undecodable, UnknownSchema, one_line
 from streaming.engine.blocks import Records, attempt
+from streaming.engine.expressions import SCALE
 from streaming.engine.resolution import difference, is_decimal, is_timestamp
+from streaming.engine.rows.codec import Row, event_reader
 from streaming.engine.windows import to_micros
 
 # A random mark between values: a record that is longer or shorter than its schema cannot pass as two others.
@@ -61,6 +63,8 @@ class _Writer:
     records: Records
     present: list[str]
     columns: list[pl.Expr]
+    # Reads a value that is in no doubt; None for a schema that is read as columns only.
+    read_row: Callable[[bytes], Row] | None
 
     def read(self, values: Sequence[bytes]) -> pl.DataFrame:
         """The values as columns. Raises if one is no record of the schema, or does not end where it should."""
@@ -105,6 +109,16 @@ class Decoder:
         # Ids of the newest poll that were unknown to the registry.
         self._unknown: set[int] = set()
         self._fields = {f["name"]: f for f in reader["fields"]}
+        for column in self._columns:
+            avro = self._fields[column]["type"]
+            if is_decimal(avro) and avro.get("scale", 0) != SCALE:
+                raise ValueError(
+                    f"{column} has {avro.get('scale', 0)} decimals, the engine calculates in {SCALE}"
+                )
+        # Of columns whose type says more than its bytes.
+        self._ranges = {
+            c: found for c in self._columns if (found := _range(self._fields[c]["type"])) is not None
+        }
         self._dtypes = dict(Records(reader).read(0, b"", self._columns).schema)
         self._writers: dict[int, _Writer | Undecodable] = {}
         self._own = self._writer_of(0, reader)
@@ -126,6 +140,26 @@ class Decoder:
                 return decoded
             is_found = partial(self._is_found, lost) if lost in self._unknown else None
             self._on_lost(LostSchema(lost, self._own.name), is_found)
+
+    def rows(self, values: Sequence[bytes | None]) -> tuple[list[tuple[int, Row]], list[tuple[int, str]]]:
+        """As `decode`, each event as a row beside the index of its value.
+
+        If anything about a value is in doubt, the poll is decoded as columns: what is sound is decided in one place.
+        """
+        try:
+            return [(row, self._row(value)) for row, value in enumerate(values)], []
+        except (ValueError, IndexError):
+            decoded = self.decode(values)
+        frame = decoded.frame.with_columns(pl.col(pl.Decimal).to_physical())
+        rows = zip(frame["row"].to_list(), frame.drop("row").iter_rows(named=True), strict=True)
+        return list(rows), decoded.bad
+
+    def _row(self, value: bytes | None) -> Row:
+        """Raises ValueError or IndexError for a value that is in doubt."""
+        writer = self._writers.get(schema_id_of(value or b""))
+        if value is None or not isinstance(writer, _Writer) or writer.read_row is None:
+            raise ValueError("of no writer that is known")
+        return writer.read_row(value)
 
     def _prove(self) -> None:
         """Raise what a sound value raises: then the values are not at fault, and none of them is set aside."""
@@ -258,9 +292,16 @@ class Decoder:
         records = Records(schema | {"fields": [_MARKED, *schema["fields"]]})
         # An unsupported schema raises now, and not for every value.
         records.read(0, b"", [_PREFIX, *present])
-        return _Writer(
-            schema_id, name, records, present, [self._as_reader(c, c in types) for c in self._columns]
-        )
+        columns = [self._as_reader(column, column in types) for column in self._columns]
+        return _Writer(schema_id, name, records, present, columns, self._row_reader(schema["fields"], types))
+
+    def _row_reader(
+        self, fields: Sequence[Mapping[str, Any]], types: Collection[str]
+    ) -> Callable[[bytes], Row] | None:
+        defaults = {c: self._fields[c]["default"] for c in self._columns if c not in types}
+        if any(is_decimal(self._fields[column]["type"]) for column in defaults):
+            return None
+        return event_reader(fields, self._columns, defaults, self._ranges)
 
     def _as_reader(self, column: str, is_present: bool) -> pl.Expr:
         """The column as the reader has it; null where its type has no such number: a sum of those could overflow."""
@@ -268,20 +309,24 @@ class Decoder:
         if not is_present:
             return pl.lit(field["default"], dtype=dtype).alias(column)
         read = pl.col(column).cast(dtype)
-        if is_decimal(field["type"]):
-            most = 10 ** field["type"]["precision"] - 1
-            digits = pl.col(column).to_physical()
-            return pl.when(digits.is_between(*_literals(-most, most, pl.Int128))).then(read)
-        if is_timestamp(field["type"]):
-            return pl.when(read.is_between(*_literals(*TIMES, pl.Int64))).then(read)
-        return read
+        if column not in self._ranges:
+            return read
+        number, of = (
+            (pl.col(column).to_physical(), pl.Int128) if is_decimal(field["type"]) else (read, pl.Int64)
+        )
+        least, most = (pl.lit(bound, dtype=of) for bound in self._ranges[column])
+        return pl.when(number.is_between(least, most)).then(read)
 
     def _empty(self) -> pl.DataFrame:
         return pl.DataFrame(schema={"row": pl.get_index_type()} | {c: self._dtypes[c] for c in self._columns})
 
 
-def _literals(least: int, most: int, dtype: type[pl.DataType]) -> tuple[pl.Expr, pl.Expr]:
-    return pl.lit(least, dtype=dtype), pl.lit(most, dtype=dtype)
+def _range(avro: Any) -> tuple[int, int] | None:
+    """The least and the greatest number that a type has."""
+    if is_decimal(avro):
+        most = 10 ** avro["precision"] - 1
+        return -most, most
+    return TIMES if is_timestamp(avro) else None
 
 
 def _zero(avro: Any) -> bytes:

@@ -5,33 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
-
-import numpy as np
-import polars as pl
 
 from kafka_client import latency_header
 from kafka_client.errors import ALIEN, Fatal
 from kafka_client.registry import HEADER_BYTES, header
-from streaming.engine.blocks import Records, attempt, encode_rows, read_zigzag, zigzag
-from streaming.engine.combine import group_keys
+from streaming.engine.blocks import attempt, read_zigzag, zigzag
+from streaming.engine.columns.totals import ColumnTotals
+from streaming.engine.interpreters import GroupInterpreter, NoGroups, PartialGroups, StateStore
 from streaming.engine.pipeline import Pipeline
 from streaming.engine.progress import Progress
+from streaming.engine.rows.totals import RowTotals
 from streaming.engine.step import Assigned, Message, Output, OutRecord
 from streaming.engine.windows import from_micros, to_micros
 
 WATERMARK_KEY = b"watermark"
-_PARTITION, _KEY = "_partition", "_key"
+# Partials of so many groups are merged as rows, more as columns; measured, see decision 45.
+MOST_ROWS = 200
 # Branches of the state topic's union.
 _TOTAL, _WATERMARK = zigzag(0), zigzag(1)
-
-
-class StateStore(Protocol):
-    """Totals by group key, per state partition; values as in the state topic."""
-
-    def get_many(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]: ...
-
-    def put_many(self, partition: int, items: Mapping[bytes, bytes]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -52,16 +43,14 @@ class Merge:
 
     def __init__(self, pipeline: Pipeline, store: StateStore, topics: MergeTopics) -> None:
         self.input_topic = topics.partials_topic
-        self._pipeline = pipeline
         self._store = store
         self._topics = topics
         self._assigned = Assigned()
-        self._partials: list[pl.DataFrame] = []
-        self._totals: dict[int, dict[bytes, bytes]] = {}
+        self._partials: list[PartialGroups] = []
+        self._totals: dict[int, list[tuple[bytes, bytes]]] = {}
         self._oldest_micros: int | None = None
-        self._groups = Records(pipeline.group_schema("Partial"))
-        self._columns = [field.name for field in pipeline.fields]
-        self._value_prefix = header(topics.state_schema_id) + _TOTAL
+        prefix = header(topics.state_schema_id) + _TOTAL
+        self._rows, self._columns = RowTotals(pipeline, prefix), ColumnTotals(pipeline, prefix)
 
     def begin(self, partition: int, progress: Progress) -> None:
         self._assigned.begin(partition, progress)
@@ -81,21 +70,15 @@ class Merge:
     def add(self, messages: Sequence[Message]) -> int:
         """Raises Fatal for a value that combine of this generation did not write: the topic has another producer."""
         # Per record, but a record is one commit of combine, not an event.
-        bodies: list[bytes] = []
-        counts: list[int] = []
+        events = 0
         for message in messages:
             watermarks, count, body = self._parsed(message)
-            bodies.append(body)
-            counts.append(count)
+            if count:
+                self._partials.append((message.partition(), count, body))
+                events += count
             self._advance(message, watermarks, count)
-        if sum(counts):
-            partitions = np.repeat([message.partition() for message in messages], counts)
-            frame = attempt(lambda: self._groups.read(len(partitions), b"".join(bodies)))
-            if isinstance(frame, BaseException):
-                raise Fatal(f"{self.input_topic} holds groups that combine never writes: {ALIEN}") from frame
-            self._partials.append(frame.hstack([pl.Series(_PARTITION, partitions, dtype=pl.Int32)]))
         self._oldest_micros = latency_header.older(self._oldest_micros, latency_header.oldest(messages))
-        return sum(counts)
+        return events
 
     def _advance(self, message: Message, watermarks: Mapping[str, datetime], count: int) -> None:
         before = self._assigned.current(message.partition())
@@ -116,12 +99,13 @@ class Merge:
         )
 
     def take(self) -> Output:
+        """Raises Fatal as `add` does."""
         if self._partials:
-            self._totals = self._add_to_totals(pl.concat(self._partials))
+            self._totals = self._merged()
         records = [
             OutRecord(self._topics.state_topic, partition, key, value)
             for partition, totals in self._totals.items()
-            for key, value in totals.items()
+            for key, value in totals
         ]
         changed = self._assigned.changed
         for partition, progress in changed.items():
@@ -131,7 +115,7 @@ class Merge:
 
     def accept(self) -> None:
         for partition, totals in self._totals.items():
-            self._store.put_many(partition, totals)
+            self._store.put_many(partition, dict(totals))
         self._assigned.accept()
         self._drop()
 
@@ -164,41 +148,18 @@ class Merge:
                 watermarks[str(partition)] = from_micros(micros)
             count, at = read_zigzag(value, at)
         count, at = read_zigzag(value, at)
+        if count < 0:
+            raise ValueError("not one block of groups")
         return watermarks, count, value[at : len(value) - 1] if count else b""
 
-    def _add_to_totals(self, partials: pl.DataFrame) -> dict[int, dict[bytes, bytes]]:
-        """New totals of the groups that have partials, by partition and key; all partitions at once."""
-        groups = partials.hstack([pl.Series(_KEY, group_keys(partials, self._pipeline), dtype=pl.Binary)])
-        both = pl.concat([self._known(groups), groups])
-        joined = self._pipeline.merge(both, [_PARTITION, _KEY])
-        rows = encode_rows(pl.DataFrame([joined[name] for name in self._columns]))
-        totals: dict[int, dict[bytes, bytes]] = {}
-        for partition, key, row in zip(
-            joined[_PARTITION].to_list(), joined[_KEY].to_list(), rows, strict=True
-        ):
-            totals.setdefault(partition, {})[key] = self._value_prefix + row
-        return totals
-
-    def _known(self, groups: pl.DataFrame) -> pl.DataFrame:
-        """The totals so far of those groups that have one."""
-        wanted_keys: dict[int, dict[bytes, None]] = {}
-        for partition, key in zip(groups[_PARTITION].to_list(), groups[_KEY].to_list(), strict=True):
-            wanted_keys.setdefault(partition, {})[key] = None
-        start = len(self._value_prefix)
-        bodies: list[bytes] = []
-        partitions: list[int] = []
-        keys: list[bytes] = []
-        for partition, wanted in wanted_keys.items():
-            for key, value in zip(wanted, self._store.get_many(partition, list(wanted)), strict=True):
-                if value is not None:
-                    bodies.append(value[start:])
-                    partitions.append(partition)
-                    keys.append(key)
-        # A total has the fields of a partial, so they are read alike.
-        frame = self._groups.read(len(bodies), b"".join(bodies))
-        return frame.hstack(
-            [pl.Series(_PARTITION, partitions, dtype=pl.Int32), pl.Series(_KEY, keys, dtype=pl.Binary)]
-        )
+    def _merged(self) -> dict[int, list[tuple[bytes, bytes]]]:
+        """New totals of the groups that have partials, by partition."""
+        groups = sum(count for _, count, _ in self._partials)
+        interpreter: GroupInterpreter = self._rows if groups <= MOST_ROWS else self._columns
+        try:
+            return interpreter.totals(self._partials, self._store)
+        except NoGroups as error:
+            raise Fatal(f"{self.input_topic} holds groups that combine never writes: {ALIEN}") from error
 
     def _watermark_record(self, partition: int, progress: Progress) -> list[OutRecord]:
         """The minimum over all inputs, if it moved; none while an input has no watermark."""

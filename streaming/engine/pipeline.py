@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Self
 
-import polars as pl
-
 from contracts.calendar import Calendar, CalendarKind
 from contracts.topics import Topic, combine_step
 from contracts.zones import ZoneRules
-from streaming.engine.aggregates import Aggregate, Field, NestedGroups, accumulate, merge, text, timestamp
+from streaming.engine.aggregates import Aggregate, Field, text, timestamp
+from streaming.engine.expressions import Condition, Sign, reads
+from streaming.engine.normal_texts import NormalTexts
 
 NAMESPACE = "electrored"
 
@@ -25,8 +25,11 @@ class Check:
     """A rule that every event must satisfy; one that does not goes to the dead letters with the reason."""
 
     reason: str
-    holds: pl.Expr
-    reads: tuple[str, ...]
+    holds: Condition
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return reads(self.holds)
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,11 @@ class EventColumns:
     event_time: str
     recorded_time: str
     # 1 for a fact, -1 for its reversal.
-    sign: pl.Expr
-    sign_reads: str | None
+    sign: Sign
+
+    @property
+    def sign_reads(self) -> tuple[str, ...]:
+        return reads(self.sign)
 
 
 @dataclass(frozen=True)
@@ -87,15 +93,15 @@ class Input:
 
     `sources` write the log: the least of their frontiers is its watermark. True: the source
     publishes its frontier all the time, so the log has no watermark before its first one; False: it may never publish.
-    `normal` brings the columns of events that are no duplicates into the form in which they are checked and grouped.
+    `normal` names the texts that are normalised before an event is checked and grouped.
     """
 
     source: Topic
     sources: Mapping[str, bool]
     events: EventColumns
     checks: tuple[Check, ...]
-    aggregates: tuple[Aggregate | NestedGroups, ...]
-    normal: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+    aggregates: tuple[Aggregate, ...]
+    normal: NormalTexts | None = None
 
 
 Total = Mapping[str, Any]
@@ -141,7 +147,7 @@ class Pipeline:
         """The columns of the input's events that have to be decoded, each once."""
         events = source_input.events
         names = [events.source, events.seq, events.event_time, events.recorded_time]
-        names += [] if events.sign_reads is None else [events.sign_reads]
+        names += events.sign_reads
         names += [name for check in source_input.checks for name in check.reads]
         names += self.group_by
         names += [name for aggregate in source_input.aggregates for name in aggregate.reads]
@@ -152,7 +158,7 @@ class Pipeline:
         return combine_step([each.source.name for each in self.inputs], source_input.source.name)
 
     @property
-    def aggregates(self) -> tuple[Aggregate | NestedGroups, ...]:
+    def aggregates(self) -> tuple[Aggregate, ...]:
         return tuple(aggregate for one in self.inputs for aggregate in one.aggregates)
 
     @property
@@ -165,24 +171,6 @@ class Pipeline:
     def fields(self) -> tuple[Field, ...]:
         """Every column of a partial and of a total."""
         return (*self.key_fields, *(field for aggregate in self.aggregates for field in aggregate.fields))
-
-    def accumulate(self, source_input: Input, events: pl.DataFrame) -> pl.DataFrame:
-        """Events of an input → partials of their groups; what other inputs contribute is null."""
-        return self._whole(
-            accumulate(events, [field.name for field in self.key_fields], source_input.aggregates)
-        )
-
-    def merge(self, groups: pl.DataFrame, within: Sequence[str] = ()) -> pl.DataFrame:
-        """Partials and totals → one for each group; `within` are columns that keep groups apart besides."""
-        return self._whole(
-            merge(groups, [*within, *(field.name for field in self.key_fields)], self.aggregates)
-        )
-
-    def _whole(self, groups: pl.DataFrame) -> pl.DataFrame:
-        missing = [field for field in self.fields if field.name not in groups.columns]
-        if not missing:
-            return groups
-        return groups.with_columns(pl.lit(None, field.dtype).alias(field.name) for field in missing)
 
     def public_key(self, key: bytes, total: Total) -> bytes:
         """The key of a total's public value, given that of its group."""

@@ -4,55 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import polars as pl
-
-from contracts.payments import (
-    AMOUNT_LIMIT,
-    FIRST_CONFIRMED_DAY,
-    LAST_CONFIRMED_DAY,
-    MOST_PAYMENT_ID_BYTES,
-    STATUSES,
-)
+from contracts.payments import FIRST_CONFIRMED_DAY, LAST_CONFIRMED_DAY, MOST_PAYMENT_ID_BYTES, STATUSES
 from contracts.texts import MOST_SALE_ID_BYTES
+from contracts.times import micros_of
+from streaming.engine.expressions import Text, Whole
+from streaming.engine.normal_texts import NormalTexts
 from streaming.engine.pipeline import Check, EventColumns
-from streaming.pipelines.normal_texts import NormalTexts, name_checks
-from streaming.pipelines.sale_events import micros, text_checks
+from streaming.pipelines.sale_events import MONEY_CHECKS, name_checks, text_checks
 
 # Their sources.
 SOURCES = {"soap": True}
-# A refund is a later fact about the payment, not a reversal of an event.
 EVENTS = EventColumns(
     source="source",
     seq="seq",
     event_time="confirmed_at",
     recorded_time="recorded_at",
-    sign=pl.lit(1, pl.Int64),
-    sign_reads=None,
+    # A refund is a later fact about the payment, not a reversal of an event.
+    sign=1,
 )
 
 
 def _checks(of_text: Callable[..., tuple[Check, ...]]) -> tuple[Check, ...]:
     return (
-        Check(f"status is neither {' nor '.join(STATUSES)}", pl.col("status").is_in(STATUSES), ("status",)),
+        Check(f"status is neither {' nor '.join(STATUSES)}", Text("status").is_in(*STATUSES)),
         Check(
             f"confirmed_at is not between {FIRST_CONFIRMED_DAY} and {LAST_CONFIRMED_DAY}",
-            pl.col("confirmed_at").is_between(
-                micros(FIRST_CONFIRMED_DAY), micros(LAST_CONFIRMED_DAY), closed="left"
-            ),
-            ("confirmed_at",),
+            Whole("confirmed_at").is_between(micros_of(FIRST_CONFIRMED_DAY), micros_of(LAST_CONFIRMED_DAY)),
         ),
         *of_text("sale_id", MOST_SALE_ID_BYTES),
         *of_text("payment_id", MOST_PAYMENT_ID_BYTES),
-        Check(
-            "currency is not three capital letters",
-            pl.col("currency").str.contains("^[A-Z]{3}$"),
-            ("currency",),
-        ),
-        Check(
-            "amount has more than 14 digits before the point",
-            pl.col("amount").abs() < AMOUNT_LIMIT,
-            ("amount",),
-        ),
+        *MONEY_CHECKS,
     )
 
 

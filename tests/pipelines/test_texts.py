@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from contracts import texts
 from streaming.pipelines import CURRENT, PIPELINES
-from streaming.pipelines.normal_texts import FEW, NormalTexts
+from streaming.engine.normal_texts import FEW, NormalTexts
 from streaming.testing import Driver
 from tests.support.drivers import driver_of
 from tests.support.events import NOON, confirmation, sale_event
@@ -97,4 +97,4 @@ def test_a_column_is_read_as_each_text_is(found: list[str], times: int, is_name:
             return None
 
     frame = pl.DataFrame({"x": found * times})
-    assert read(frame)["x"].to_list() == [expected(text) for text in found] * times
+    assert read.of_columns(frame)["x"].to_list() == [expected(text) for text in found] * times

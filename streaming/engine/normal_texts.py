@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import polars as pl
 
 from contracts import texts
-from streaming.engine.pipeline import Check
 
 # Events for which no expression is worth its cost.
 FEW = 100
@@ -16,28 +15,21 @@ FEW = 100
 
 @dataclass(frozen=True)
 class NormalTexts:
-    """Normalises the texts of events: a name with invisible characters becomes null, for `name_checks`.
-
-    A class and not a closure: a pipeline can be pickled, for a process of its own.
-    """
+    """Which texts are names and which descriptions: a name with invisible characters becomes null."""
 
     names: tuple[str, ...]
     descriptions: tuple[str, ...] = ()
 
-    def __call__(self, events: pl.DataFrame) -> pl.DataFrame:
-        readers = dict.fromkeys(self.names, _name) | dict.fromkeys(self.descriptions, _description)
-        there = [name for name in events.columns if name in readers]
-        odd = [name for name, joined in zip(there, _joined(events, there), strict=True) if _is_odd(joined)]
+    def readers(self, columns: Sequence[str]) -> dict[str, Callable[[str], str | None]]:
+        """How the texts of each of these columns are read; for a row of a few of them, or for odd ones of many."""
+        known = dict.fromkeys(self.names, _name) | dict.fromkeys(self.descriptions, _description)
+        return {name: known[name] for name in columns if name in known}
+
+    def of_columns(self, events: pl.DataFrame) -> pl.DataFrame:
+        readers = self.readers(events.columns)
+        joined = _joined(events, list(readers))
+        odd = [name for name, texts_ in zip(readers, joined, strict=True) if _is_odd(texts_)]
         return events.with_columns(_read(events[name], readers[name]) for name in odd) if odd else events
-
-
-def name_checks(column: str, most: int = texts.MOST_NAME_BYTES) -> tuple[Check, ...]:
-    length = pl.col(column).str.len_bytes()
-    return (
-        Check(f"{column} holds a control or invisible character", pl.col(column).is_not_null(), (column,)),
-        Check(f"{column} is empty", length > 0, (column,)),
-        Check(f"{column} is longer than {most} bytes", length <= most, (column,)),
-    )
 
 
 def _joined(events: pl.DataFrame, names: Sequence[str]) -> Sequence[str]:

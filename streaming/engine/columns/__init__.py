@@ -1,0 +1,1 @@
+"""Interprets a pipeline over columns, for many events: nothing is done once per event in Python."""
