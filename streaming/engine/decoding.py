@@ -156,9 +156,9 @@ class Decoder:
 
     def _row(self, value: bytes | None) -> Row:
         """Raises ValueError or IndexError for a value that is in doubt."""
-        writer = self._writers.get(schema_id_of(value or b""))
-        if value is None or not isinstance(writer, _Writer) or writer.read_row is None:
-            raise ValueError("of no writer that is known")
+        writer = self._writer(schema_id_of(value or b""))
+        if value is None or isinstance(writer, Undecodable) or writer.read_row is None:
+            raise ValueError("of no writer that rows are read of")
         return writer.read_row(value)
 
     def _prove(self) -> None:

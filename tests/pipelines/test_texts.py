@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts import texts
-from streaming.pipelines import CURRENT, PIPELINES
 from streaming.engine.normal_texts import FEW, NormalTexts
+from streaming.pipelines import CURRENT, PIPELINES
 from streaming.testing import Driver
 from tests.support.drivers import driver_of
 from tests.support.events import NOON, confirmation, sale_event

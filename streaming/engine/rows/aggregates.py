@@ -6,6 +6,7 @@ A group is a dict of the pipeline's fields. While it is merged its lists are dic
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Protocol, assert_never
 
 from streaming.engine.aggregates import (
@@ -148,7 +149,7 @@ class _ArgMax:
         self._reads = one.reads
         self._names = [field.name for field in one.fields]
         self._is_text = one.column.is_text
-        self._rank = _rank([*self._names[1:], self._names[0]])
+        self._exceeds = _exceeds([*self._names[1:], self._names[0]])
         self.empty: Row = dict.fromkeys(self._names)
 
     def contribution(self, event: Row) -> Row:
@@ -158,7 +159,7 @@ class _ArgMax:
         return values
 
     def merge(self, group: Group, other: Row) -> None:
-        if self._rank(other) > self._rank(group):
+        if self._exceeds(other, group):
             for name in self._names:
                 group[name] = other[name]
 
@@ -175,7 +176,7 @@ class _NestedGroups:
         self._by = [field.name for field in one.by]
         self._kept = [field.name for field in (*one.order, *one.latest)]
         self._added = _Added(one.added, 64)
-        self._by_rank, self._kept_rank = _rank(self._by), _rank(self._kept)
+        self._by_rank, self._exceeds = _rank(self._by), _exceeds(self._kept)
         self.empty: Row = {one.name: None}
 
     def contribution(self, event: Row) -> Row:
@@ -199,7 +200,7 @@ class _NestedGroups:
                 items[key] = dict(item)
                 continue
             self._added.merge(known, item)
-            if self._kept_rank(item) > self._kept_rank(known):
+            if self._exceeds(item, known):
                 for name in self._kept:
                     known[name] = item[name]
 
@@ -227,7 +228,21 @@ def _interpreted(one: Aggregate) -> RowAggregate:
 
 def _rank(names: Sequence[str]) -> Callable[[Row], tuple[Any, ...]]:
     """By these fields; null is the least, as in columns. Texts are compared by code points, which is by UTF-8."""
-    return lambda row: tuple((row[name] is not None, row[name]) for name in names)
+    return lambda row: tuple([(row[name] is not None, row[name]) for name in names])
+
+
+def _exceeds(names: Sequence[str]) -> Callable[[Row, Row], bool]:
+    """Whether the one row is greater by these fields than the other."""
+    # Faster than ranks, and enough where nothing is null.
+    values, rank = itemgetter(*names), _rank(names)
+
+    def exceeds(one: Row, other: Row) -> bool:
+        try:
+            return bool(values(one) > values(other))
+        except TypeError:
+            return rank(one) > rank(other)
+
+    return exceeds
 
 
 def _shown(text: str | None) -> str | None:

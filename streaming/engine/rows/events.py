@@ -60,7 +60,7 @@ class RowEvents:
                 continue
             for name, read in self._normal.items():
                 event[name] = read(event[name])
-            reason = next((reason for reason, holds in self._checks if not holds(event)), None)
+            reason = self._refusal(event)
             if reason is not None:
                 poll.refused.append((row, reason, reason))
                 continue
@@ -98,6 +98,13 @@ class RowEvents:
             return True
         poll.duplicates[partition] += 1
         return False
+
+    def _refusal(self, event: Mapping[str, Any]) -> str | None:
+        """The reason of the first check that does not hold."""
+        for reason, holds in self._checks:
+            if not holds(event):
+                return reason
+        return None
 
     def _group(self, row: int, event: dict[str, Any], partition: int, poll: Poll) -> None:
         event["sign"] = self._sign(event)
