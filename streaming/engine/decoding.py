@@ -17,7 +17,7 @@ from kafka_client.writer_schemas import LostSchema, Undecodable, UnknownSchema, 
 from streaming.engine.blocks import Records, attempt
 from streaming.engine.expressions import SCALE
 from streaming.engine.resolution import difference, is_decimal, is_timestamp
-from streaming.engine.rows.codec import Row, event_reader
+from streaming.engine.row_codec import Row, event_reader
 from streaming.engine.windows import to_micros
 
 # A random mark between values: a record that is longer or shorter than its schema cannot pass as two others.

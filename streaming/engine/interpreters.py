@@ -58,7 +58,7 @@ class EventInterpreter(Protocol):
         """Take the values of a poll, each of the partition beside it. `last_seqs`: those before it, by partition."""
 
     def partials(self) -> Owned:
-        """The partials of all that was added, encoded."""
+        """The partials of all that was added, encoded; called once."""
 
     def clear(self) -> None:
         """Forget what was added."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from typing import Any
+from unittest import mock
 
 import fastavro
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kafka_client.registry import header
+from streaming.engine.blocks import Records
 from streaming.engine.pipeline import Pipeline
 from streaming.pipelines import PIPELINES
 from tests.support.interpreters import (
@@ -299,3 +301,23 @@ def merged(pipeline: Pipeline, numbers: tuple[int, ...], most: int) -> bytes:
             driver.merge(0)
     (value,) = last_values(driver).values()
     return value
+
+
+@EVERY_VERSION
+def test_a_few_sound_events_of_known_writers_are_read_without_a_frame(
+    version: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise rows would be right and as slow as columns."""
+    driver = driver_over(PIPELINES[version])
+    values = Values(driver)
+
+    def poll(seq: int) -> None:
+        for newer in (False, True):
+            driver.log.append(0, None, values.encode(sale(seq + newer, product=b"tv"), newer=newer))
+        driver.run()
+
+    poll(1)
+    monkeypatch.setattr(Records, "read", mock.Mock(side_effect=AssertionError("a frame")))
+    poll(3)
+    assert driver.progress(0).events == 4
+    assert sum(total.get("sales_count", 1) for total in driver.totals().values()) == 4

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts import texts
-from streaming.engine.normal_texts import FEW, NormalTexts
+from streaming.engine.columns.texts import FEW, normalised
+from streaming.engine.normal_texts import NormalTexts
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.testing import Driver
 from tests.support.drivers import driver_of
@@ -97,4 +98,4 @@ def test_a_column_is_read_as_each_text_is(found: list[str], times: int, is_name:
             return None
 
     frame = pl.DataFrame({"x": found * times})
-    assert read.of_columns(frame)["x"].to_list() == [expected(text) for text in found] * times
+    assert normalised(frame, read)["x"].to_list() == [expected(text) for text in found] * times

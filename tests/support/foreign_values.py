@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+import polars as pl
 
 from contracts.schemas import load
 from kafka_client.registry import Codec
 from kafka_client.writer_schemas import MOST_CHARACTERS, UnknownSchema, parse
 from streaming.engine.blocks import zigzag
+from streaming.engine.decoding import Decoded, Decoder
 from tests.support.events import sale_event
 
 SCHEMA = load("sale_event")
@@ -34,6 +38,21 @@ class Registered:
         if schema_id not in self.texts:
             raise UnknownSchema(schema_id)
         return parse(schema_id, *self.texts[schema_id])
+
+
+def decoded(decoder: Decoder, values: Sequence[bytes | None]) -> Decoded:
+    """The values as columns; as rows they are the same, together and each alone (I7)."""
+    columns = decoder.decode(values)
+    frame = columns.frame.with_columns(pl.col(pl.Decimal).to_physical())
+    events = {row.pop("row"): row for row in frame.to_dicts()}
+    rows, bad = decoder.rows(values)
+    assert (dict(rows), bad) == (events, columns.bad)
+    reasons = dict(bad)
+    for index, value in enumerate(values):
+        alone, refused = decoder.rows([value])
+        assert [event for _, event in alone] == ([events[index]] if index in events else [])
+        assert [reason for _, reason in refused] == ([reasons[index]] if index in reasons else [])
+    return columns
 
 
 def own_values(count: int = 9) -> list[bytes]:

@@ -10,6 +10,7 @@ import polars as pl
 from streaming.engine.aggregates import (
     DIGITS,
     MOST_CHARACTERS,
+    Aggregate,
     ArgMax,
     Count,
     Field,
@@ -21,6 +22,7 @@ from streaming.engine.expressions import SCALE
 from streaming.engine.pipeline import Input, Pipeline
 
 MONEY = pl.Decimal(DIGITS, SCALE)
+_KEPT = "_kept"
 
 
 def accumulate(pipeline: Pipeline, source_input: Input, events: pl.DataFrame) -> pl.DataFrame:
@@ -31,7 +33,7 @@ def accumulate(pipeline: Pipeline, source_input: Input, events: pl.DataFrame) ->
     key = [field.name for field in pipeline.key_fields]
     plain = [e for one in source_input.aggregates if not isinstance(one, NestedGroups) for e in _of(one)]
     parts = [_collected(one, events, key) for one in source_input.aggregates if isinstance(one, NestedGroups)]
-    return _whole(pipeline, _grouped(events, key, plain, parts))
+    return _whole(pipeline, _grouped(events, key, plain, parts, source_input.aggregates))
 
 
 def merge(pipeline: Pipeline, groups: pl.DataFrame, within: Sequence[str] = ()) -> pl.DataFrame:
@@ -41,7 +43,7 @@ def merge(pipeline: Pipeline, groups: pl.DataFrame, within: Sequence[str] = ()) 
     lists = [one for one in pipeline.aggregates if isinstance(one, NestedGroups)]
     # One input's commits carry nothing of the other's.
     parts = [_united(one, groups, key) for one in lists if groups[one.name].null_count() < groups.height]
-    return _whole(pipeline, _grouped(groups, key, plain, parts))
+    return _whole(pipeline, _grouped(groups, key, plain, parts, pipeline.aggregates))
 
 
 def _of(one: Sum | Count | LateStats | ArgMax) -> Sequence[pl.Expr]:
@@ -82,10 +84,13 @@ def _merged(one: Sum | Count | LateStats | ArgMax) -> Sequence[pl.Expr]:
 
 
 def _greatest(one: ArgMax, fields: Sequence[pl.Expr]) -> Sequence[pl.Expr]:
-    # polars' max() of a struct returns nulls; as one struct it is sorted once, not once for each field.
+    """As one struct: it is sorted once, and not once for each field. (polars' max() of a struct returns nulls.)"""
     column, *order = fields
-    greatest = pl.struct(fields).sort_by([*order, column]).last()
-    return [greatest.struct.field(field.name) for field in one.fields]
+    return (pl.struct(fields).sort_by([*order, column]).last().alias(_struct_of(one)),)
+
+
+def _struct_of(one: ArgMax) -> str:
+    return f"_{one.column.name}"
 
 
 def _shown(texts: pl.Expr) -> pl.Expr:
@@ -112,11 +117,11 @@ def _united(one: NestedGroups, groups: pl.DataFrame, key: Sequence[str]) -> pl.D
 def _listed(one: NestedGroups, facts: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     by = [field.name for field in one.by]
     kept = [field.name for field in (*one.order, *one.latest)]
-    # Sorted once: the order within a group is kept, and `last` is cheap. So is a list in order of its keys.
+    # As one struct, which is cheaper than to sort all facts. In order of its keys, so that equal lists are equal bytes.
     items = (
-        facts.sort(kept)
-        .group_by(*key, *by)
-        .agg(*(pl.col(name).sum() for name in one.added), *(pl.col(name).last() for name in kept))
+        facts.group_by(*key, *by)
+        .agg(*(pl.col(name).sum() for name in one.added), pl.struct(kept).sort_by(kept).last().alias(_KEPT))
+        .unnest(_KEPT)
         .sort(by)
     )
     return items.group_by(key).agg(pl.struct(field.name for field in one.item).alias(one.name))
@@ -131,10 +136,19 @@ def _taken(events: pl.DataFrame, name: str) -> pl.Expr:
 
 
 def _grouped(
-    frame: pl.DataFrame, key: Sequence[str], plain: Sequence[pl.Expr], parts: Sequence[pl.DataFrame]
+    frame: pl.DataFrame,
+    key: Sequence[str],
+    plain: Sequence[pl.Expr],
+    parts: Sequence[pl.DataFrame],
+    aggregates: Sequence[Aggregate],
 ) -> pl.DataFrame:
     """Plain aggregates and lists of the same groups side by side."""
-    first, *others = [*([frame.group_by(key).agg(plain)] if plain else []), *parts]
+    structs = [_struct_of(one) for one in aggregates if isinstance(one, ArgMax)]
+    flat = []
+    if plain:
+        grouped = frame.group_by(key).agg(plain)
+        flat.append(grouped.unnest(structs) if structs else grouped)
+    first, *others = [*flat, *parts]
     for other in others:
         first = first.join(other, on=list(key), how="full", coalesce=True)
     return first

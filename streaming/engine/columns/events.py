@@ -12,6 +12,7 @@ from streaming.engine.blocks import Records, encode_rows
 from streaming.engine.columns import expressions
 from streaming.engine.columns.aggregates import accumulate, merge
 from streaming.engine.columns.keys import group_keys
+from streaming.engine.columns.texts import normalised
 from streaming.engine.decoding import Decoder
 from streaming.engine.interpreters import Owned, Poll, owner_of
 from streaming.engine.pipeline import Input, Parameters, Pipeline
@@ -70,7 +71,7 @@ class ColumnEvents:
         frame.insert_column(1, pl.Series("partition", kept, dtype=pl.Int32))
         frame = self._without_duplicates(frame, last_seqs, poll)
         if self._input.normal is not None and frame.height:
-            frame = self._input.normal.of_columns(frame)
+            frame = normalised(frame, self._input.normal)
         frame = self._without_invalid(frame.with_columns(self._flags), poll)
         poll.oldest_micros = self._oldest(frame)
         poll.future = _counted(frame, _AHEAD)

@@ -64,11 +64,15 @@ class Groups:
             one.merge(group, other)
 
     def finished(self) -> dict[Any, Group]:
-        """The groups, to be encoded; nothing is added any more."""
-        for group in self._groups.values():
+        """The groups, to be encoded; what is added after it is of others."""
+        groups, self._groups = self._groups, {}
+        for group in groups.values():
             for one in self._aggregates:
                 one.finish(group)
-        return self._groups
+        return groups
+
+    def clear(self) -> None:
+        self._groups = {}
 
     def _group(self, key: Any, key_fields: Row) -> Group:
         group = self._groups.get(key)

@@ -8,9 +8,9 @@ from typing import Any
 from streaming.engine.decoding import Decoder
 from streaming.engine.interpreters import Owned, Poll, owner_of
 from streaming.engine.pipeline import Input, Parameters, Pipeline
+from streaming.engine.row_codec import GroupCodec
 from streaming.engine.rows import expressions
 from streaming.engine.rows.aggregates import Groups
-from streaming.engine.rows.codec import GroupCodec
 from streaming.engine.rows.keys import key_maker
 from streaming.engine.windows import MICROSECOND, assigner
 
@@ -42,7 +42,7 @@ class RowEvents:
         self._normal = {} if normal is None else normal.readers(pipeline.reads(source_input))
         self._codec = GroupCodec(pipeline.fields)
         self._key_of = key_maker(pipeline)
-        self.clear()
+        self._groups = Groups(pipeline.fields, source_input.aggregates)
 
     def add(
         self,
@@ -80,7 +80,7 @@ class RowEvents:
         return owned
 
     def clear(self) -> None:
-        self._groups = Groups(self._pipeline.fields, self._input.aggregates)
+        self._groups.clear()
 
     def _is_fresh(
         self,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from streaming.engine.interpreters import NoGroups, PartialGroups, StateStore
 from streaming.engine.pipeline import Pipeline
+from streaming.engine.row_codec import GroupCodec, Row
 from streaming.engine.rows.aggregates import Groups
-from streaming.engine.rows.codec import GroupCodec, Row
 from streaming.engine.rows.keys import key_maker
 
 
@@ -16,8 +16,8 @@ class RowTotals:
 
     def __init__(self, pipeline: Pipeline, prefix: bytes) -> None:
         """`prefix` stands before each total."""
-        self._pipeline = pipeline
         self._prefix = prefix
+        self._groups = Groups(pipeline.fields, pipeline.aggregates)
         self._codec = GroupCodec(pipeline.fields)
         self._key_of = key_maker(pipeline)
         self._key_fields = [field.name for field in pipeline.key_fields]
@@ -49,11 +49,12 @@ class RowTotals:
     def _merged(
         self, owned: dict[bytes, list[Row]], known: Sequence[bytes | None]
     ) -> list[tuple[bytes, bytes]]:
-        groups = Groups(self._pipeline.fields, self._pipeline.aggregates)
         for (key, partials), value in zip(owned.items(), known, strict=True):
             # A total has the fields of a partial, so they are read alike.
             totals = [] if value is None else [self._codec.read(value, len(self._prefix))[0]]
             fields = {name: partials[0][name] for name in self._key_fields}
             for group in (*totals, *partials):
-                groups.merge(key, fields, group)
-        return [(key, self._prefix + self._codec.write(group)) for key, group in groups.finished().items()]
+                self._groups.merge(key, fields, group)
+        return [
+            (key, self._prefix + self._codec.write(group)) for key, group in self._groups.finished().items()
+        ]

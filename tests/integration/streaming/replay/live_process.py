@@ -9,13 +9,13 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
-import polars as pl
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from contracts.settings import KafkaSettings, ResultsDbSettings
 from contracts.topics import SALES_EVENTS
 from observability import logs
+from streaming.engine.expressions import Amount
 from streaming.engine.pipeline import Check, Pipeline
 from streaming.pipelines import CURRENT, PIPELINES
 from streaming.replay import build
@@ -32,7 +32,7 @@ def versions(name: str, suffix: str) -> tuple[Pipeline, Pipeline]:
     source = replace(SALES_EVENTS, name=f"{SALES_EVENTS.name}-{suffix}")
     mended = replace(PIPELINES[name, CURRENT[name]].over(source), name=f"{name}-{suffix}", version=2)
     (given,) = mended.inputs
-    defect = Check("is impossible", pl.col("amount").abs() < LIMIT, ("amount",))
+    defect = Check("is impossible", Amount("amount").absolute < LIMIT)
     return replace(mended, version=1, inputs=(replace(given, checks=(*given.checks, defect)),)), mended
 
 

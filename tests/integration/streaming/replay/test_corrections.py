@@ -10,7 +10,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from sqlalchemy import select
 
@@ -20,6 +19,7 @@ from contracts.settings import ResultsDbSettings
 from contracts.tables import metadata
 from stack.embedded import Embedded
 from streaming import pipelines
+from streaming.engine.expressions import Amount
 from streaming.engine.pipeline import Check, Parameters
 from streaming.replay import build
 from streaming.replay.errors import RequestRefused
@@ -59,7 +59,7 @@ def defective(live: LiveHarness, monkeypatch: pytest.MonkeyPatch) -> LiveHarness
     """Version 1 refuses what it should not; version 2 is mended, and what a new generation is pinned to."""
     mended = replace(live.harness.pipeline, version=2)
     (source,) = mended.inputs
-    defect = Check("is impossible", pl.col("amount").abs() < LIMIT, ("amount",))
+    defect = Check("is impossible", Amount("amount").absolute < LIMIT)
     name = live.harness.pipeline.name
     broken = replace(mended, version=1, inputs=(replace(source, checks=(*source.checks, defect)),))
     monkeypatch.setitem(pipelines.PIPELINES, (name, 1), broken)

@@ -19,7 +19,7 @@ from streaming.engine.aggregates import money
 from streaming.engine.blocks import Records, encode_rows, read_zigzag, zigzag
 from streaming.engine.decoding import Decoder
 from streaming.testing import MemoryRegistry
-from tests.support.foreign_values import COLUMNS, SCHEMA, event
+from tests.support.foreign_values import COLUMNS, SCHEMA, decoded, event
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -43,12 +43,12 @@ def decoder(registry: MemoryRegistry) -> Decoder:
 
 
 def test_sound_values_become_columns_in_their_order(registry: MemoryRegistry, values: list[bytes]) -> None:
-    decoded = decoder(registry).decode(values)
-    assert decoded.bad == []
-    assert decoded.frame["seq"].to_list() == list(range(10))
-    assert decoded.frame["city"].to_list() == ["Köln"] * 10
-    assert decoded.frame["amount"].to_list() == [Decimal("12.5000")] * 10
-    assert decoded.frame["sold_at"].to_list() == [int(NOON.timestamp()) * 1_000_000] * 10
+    found = decoded(decoder(registry), values)
+    assert found.bad == []
+    assert found.frame["seq"].to_list() == list(range(10))
+    assert found.frame["city"].to_list() == ["Köln"] * 10
+    assert found.frame["amount"].to_list() == [Decimal("12.5000")] * 10
+    assert found.frame["sold_at"].to_list() == [int(NOON.timestamp()) * 1_000_000] * 10
 
 
 @pytest.mark.parametrize("place", [0, 4, 9])
@@ -75,10 +75,10 @@ def test_a_bad_value_is_named_wherever_it_stands_and_nothing_else_is_lost(
 ) -> None:
     mixed: list[bytes | None] = [*values]
     mixed[place] = poison
-    decoded = decoder(registry).decode(mixed)
-    assert decoded.bad == [(place, reason)]
-    assert decoded.frame["row"].to_list() == [row for row in range(10) if row != place]
-    assert decoded.frame["seq"].to_list() == decoded.frame["row"].to_list()
+    found = decoded(decoder(registry), mixed)
+    assert found.bad == [(place, reason)]
+    assert found.frame["row"].to_list() == [row for row in range(10) if row != place]
+    assert found.frame["seq"].to_list() == found.frame["row"].to_list()
 
 
 @given(data=st.data())
@@ -93,33 +93,33 @@ def test_damage_to_one_value_never_touches_another(data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, 8))
     mixed: list[bytes | None] = [*sound]
     mixed[place] = sound[place][:at] + damage + sound[place][at + cut :]
-    decoded = decoder(registry).decode(mixed)
-    others = decoded.frame.filter(pl.col("row") != place)
+    found = decoded(decoder(registry), mixed)
+    others = found.frame.filter(pl.col("row") != place)
     assert others["seq"].to_list() == [row for row in range(6) if row != place]
     later = decoder(registry)
     assert later.decode(sound).bad == []
-    assert bool(later.decode([mixed[place]]).bad) == (place in dict(decoded.bad))
+    assert bool(later.decode([mixed[place]]).bad) == (place in dict(found.bad))
 
 
 def test_several_writer_schemas_in_one_poll(registry: MemoryRegistry, values: list[bytes]) -> None:
     newer = SCHEMA | {"fields": [*SCHEMA["fields"], {"name": "channel", "type": "string", "default": "shop"}]}
     codec = registry.codec("sale-events", newer)
     mixed = [*values[:3], codec.encode(event(3) | {"channel": "web"}), *values[4:]]
-    decoded = decoder(registry).decode(mixed)
-    assert decoded.bad == []
-    assert decoded.frame["seq"].to_list() == list(range(10))
+    found = decoded(decoder(registry), mixed)
+    assert found.bad == []
+    assert found.frame["seq"].to_list() == list(range(10))
 
 
 def test_a_field_the_writer_lacks_has_its_default_or_is_a_reason(registry: MemoryRegistry) -> None:
     older = SCHEMA | {"fields": [field for field in SCHEMA["fields"] if field["name"] != "city"]}
     value = registry.codec("older", older).encode(event(1))
     reason = "field city is missing in the writer's schema SaleEvent, schema id 1"
-    assert decoder(registry).decode([value]).bad == [(0, reason)]
+    assert decoded(decoder(registry), [value]).bad == [(0, reason)]
     with_default = SCHEMA | {
         "fields": [f | {"default": "unknown"} if f["name"] == "city" else f for f in SCHEMA["fields"]]
     }
-    decoded = Decoder(with_default, COLUMNS, registry.schema).decode([value])
-    assert decoded.frame["city"].to_list() == ["unknown"]
+    found = decoded(Decoder(with_default, COLUMNS, registry.schema), [value])
+    assert found.frame["city"].to_list() == ["unknown"]
 
 
 def test_an_unknown_schema_id_is_asked_for_again(registry: MemoryRegistry) -> None:
@@ -145,9 +145,9 @@ def test_null_in_a_nullable_writer_field_is_bad(registry: MemoryRegistry) -> Non
         "fields": [f | {"type": ["null", "string"]} if f["name"] == "city" else f for f in SCHEMA["fields"]]
     }
     codec = registry.codec("nullable", nullable)
-    decoded = decoder(registry).decode([codec.encode(event(0)), codec.encode(event(1) | {"city": None})])
-    assert [row for row, _ in decoded.bad] == [1]
-    assert decoded.frame["seq"].to_list() == [0]
+    found = decoded(decoder(registry), [codec.encode(event(0)), codec.encode(event(1) | {"city": None})])
+    assert [row for row, _ in found.bad] == [1]
+    assert found.frame["seq"].to_list() == [0]
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-(10**37), 10**37)), min_size=1))

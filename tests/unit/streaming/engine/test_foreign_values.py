@@ -24,6 +24,7 @@ from tests.support.foreign_values import (
     SCHEMA,
     SCHEMAS,
     Registered,
+    decoded,
     event,
     own_values,
     record,
@@ -50,10 +51,10 @@ def test_row_22_a_value_of_a_foreign_schema_is_one_dead_letter(foreign: tuple[st
         for place in (0, 9):
             values = own_values()
             values.insert(place, header(FOREIGN) + body)
-            decoded = decoder.decode(values)
-            assert [row for row, _ in decoded.bad] == [place]
-            assert f"schema id {FOREIGN}" in decoded.bad[0][1]
-            assert decoded.frame["seq"].to_list() == list(range(9))
+            found = decoded(decoder, values)
+            assert [row for row, _ in found.bad] == [place]
+            assert f"schema id {FOREIGN}" in found.bad[0][1]
+            assert found.frame["seq"].to_list() == list(range(9))
 
 
 @pytest.mark.parametrize("foreign", SCHEMAS.keys())
@@ -88,10 +89,10 @@ def test_row_22_a_schema_of_ours_that_others_write_a_little_differently_is_read(
     codec = Codec(known, FOREIGN, schema)
     theirs = {"shop": "B", "lines": [1, None, 3], "at": b"abc"}
     values = [*own_values(3), *(codec.encode(event(seq) | theirs) for seq in range(3, 6)), *own_values(1)]
-    decoded = Decoder(SCHEMA, (*COLUMNS, "sale_id", "quantity"), known.schema).decode(values)
-    assert decoded.bad == []
-    assert decoded.frame["seq"].to_list() == [0, 1, 2, 3, 4, 5, 0]
-    assert decoded.frame["quantity"].to_list() == [1] * 7
+    found = decoded(Decoder(SCHEMA, (*COLUMNS, "sale_id", "quantity"), known.schema), values)
+    assert found.bad == []
+    assert found.frame["seq"].to_list() == [0, 1, 2, 3, 4, 5, 0]
+    assert found.frame["quantity"].to_list() == [1] * 7
     reader = Codec(known, OWN, SCHEMA)
     assert [reader.decode(value)["seq"] for value in values] == [0, 1, 2, 3, 4, 5, 0]
 
@@ -104,9 +105,9 @@ def test_row_22_an_amount_of_more_digits_than_its_type_is_bad_whatever_the_other
     sizes = {10**18 - 1: True, 10**18: False, 2**127 - 1: False, -(2**127): False, 1 - 10**18: True}
     for number, is_sound in sizes.items():
         changed = value.replace(amount, zigzag(16) + number.to_bytes(16, "big", signed=True))
-        decoded = Decoder(SCHEMA, COLUMNS, registered('"string"').schema).decode([*own_values(3), changed])
-        assert (decoded.bad == []) == is_sound, number
-        assert decoded.frame.height == 3 + is_sound
+        found = decoded(Decoder(SCHEMA, COLUMNS, registered('"string"').schema), [*own_values(3), changed])
+        assert (found.bad == []) == is_sound, number
+        assert found.frame.height == 3 + is_sound
 
 
 PRIMITIVES = st.sampled_from(["null", "boolean", "int", "long", "float", "double", "bytes", "string"])
@@ -177,10 +178,10 @@ def test_row_22_no_schema_and_no_bytes_raise_anything_and_the_others_come_throug
     values: list[bytes | None] = [*own_values(6)]
     values[place] = header(OWN if own else FOREIGN) + body
     known = registered(text)
-    decoded = Decoder(SCHEMA, COLUMNS, known.schema).decode(values)
-    others = decoded.frame.filter(pl.col("row") != place)
+    found = decoded(Decoder(SCHEMA, COLUMNS, known.schema), values)
+    others = found.frame.filter(pl.col("row") != place)
     assert others["seq"].to_list() == [row for row in range(6) if row != place]
-    assert {row for row, _ in decoded.bad} <= {place}
+    assert {row for row, _ in found.bad} <= {place}
     for reader in (SCHEMA, load("source_position")):
         assert "\n" not in (undecodable(Codec(known, OWN, reader), values[place] or b"") or "")
 
@@ -192,9 +193,9 @@ def test_row_22_no_schema_and_no_bytes_raise_anything_and_the_others_come_throug
 )
 def test_row_22_no_bytes_raise_anything(values: list[bytes | None]) -> None:
     mixed = [*values, *own_values(2)]
-    decoded = Decoder(SCHEMA, COLUMNS, registered('"string"').schema).decode(mixed)
-    assert decoded.frame["row"].to_list()[-2:] == [len(values), len(values) + 1]
-    assert len(decoded.bad) + decoded.frame.height == len(mixed)
+    found = decoded(Decoder(SCHEMA, COLUMNS, registered('"string"').schema), mixed)
+    assert found.frame["row"].to_list()[-2:] == [len(values), len(values) + 1]
+    assert len(found.bad) + found.frame.height == len(mixed)
 
 
 @pytest.mark.parametrize("error", [TypeError("a defect of ours"), MemoryError(), KeyboardInterrupt()])
