@@ -24,7 +24,7 @@ MOST_BYTES = 500_000
 # A late event or dead letter holds the event; a longer one is cut, topic, partition and offset identify it.
 MOST_EMBEDDED_BYTES = 900_000
 # A cycle of so many events is interpreted as rows, a larger one as columns; measured, see decision 45.
-MOST_ROWS = 80
+MOST_ROWS = 100
 # An Avro array without items.
 NO_GROUPS = NO_WATERMARKS = zigzag(0)
 

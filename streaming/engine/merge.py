@@ -20,7 +20,7 @@ from streaming.engine.windows import from_micros, to_micros
 
 WATERMARK_KEY = b"watermark"
 # Partials of so many groups are merged as rows, more as columns; measured, see decision 45.
-MOST_ROWS = 60
+MOST_ROWS = 80
 # Branches of the state topic's union.
 _TOTAL, _WATERMARK = zigzag(0), zigzag(1)
 
