@@ -159,15 +159,19 @@ def _whole(pipeline: Pipeline, groups: pl.DataFrame) -> pl.DataFrame:
     missing = [field for field in pipeline.fields if field.name not in groups.columns]
     if not missing:
         return groups
-    return groups.with_columns(pl.lit(None, dtype_of(field)).alias(field.name) for field in missing)
+    return groups.with_columns(pl.lit(None, _dtype(field)).alias(field.name) for field in missing)
 
 
-def dtype_of(field: Field) -> Any:
-    """The type of a field's column; of the items of a list all fields are."""
-    if field.is_text:
-        return pl.String
-    if field.avro["type"] == "array" if isinstance(field.avro, dict) else False:
-        _, item = field.avro["items"]
-        fields = [Field(one["name"], one["type"][1]) for one in item["fields"]]
-        return pl.List(pl.Struct({one.name: dtype_of(one) for one in fields}))
-    return MONEY if isinstance(field.avro, dict) and field.avro["type"] == "bytes" else pl.Int64
+def _dtype(field: Field) -> Any:
+    """The type of a field's column."""
+    if isinstance(field.avro, str):
+        return pl.String if field.is_text else pl.Int64
+    match field.avro["type"]:
+        case "array":
+            _, item = field.avro["items"]
+            fields = [Field(one["name"], one["type"][1]) for one in item["fields"]]
+            return pl.List(pl.Struct({one.name: _dtype(one) for one in fields}))
+        case "bytes":
+            return MONEY
+        case _:
+            return pl.Int64

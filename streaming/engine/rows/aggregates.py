@@ -36,9 +36,6 @@ class RowAggregate(Protocol):
     def merge(self, group: Group, other: Row) -> None:
         """Merge its fields of a contribution, a partial or a total into a group."""
 
-    def finish(self, group: Group) -> None:
-        """Bring its fields into the form in which they are encoded."""
-
 
 class Groups:
     """Groups of some aggregates by their keys, in order of their first row."""
@@ -46,6 +43,7 @@ class Groups:
     def __init__(self, fields: Sequence[Field], aggregates: Sequence[Aggregate]) -> None:
         """`fields` are all of a group: those of no key and none of these aggregates are null."""
         self._aggregates = [_interpreted(one) for one in aggregates]
+        self._lists = [one for one in self._aggregates if isinstance(one, _NestedGroups)]
         self._empty: Group = dict.fromkeys((field.name for field in fields), None)
         for one in self._aggregates:
             self._empty |= one.empty
@@ -67,7 +65,7 @@ class Groups:
         """The groups, to be encoded; what is added after it is of others."""
         groups, self._groups = self._groups, {}
         for group in groups.values():
-            for one in self._aggregates:
+            for one in self._lists:
                 one.finish(group)
         return groups
 
@@ -105,9 +103,6 @@ class _Sum(_Added):
     def contribution(self, event: Row) -> Row:
         return {self._name: event[self._column]}
 
-    def finish(self, group: Group) -> None:
-        """It is a number."""
-
 
 class _Count(_Added):
     def __init__(self, one: Count) -> None:
@@ -117,9 +112,6 @@ class _Count(_Added):
 
     def contribution(self, event: Row) -> Row:
         return {self._name: event["sign"]}
-
-    def finish(self, group: Group) -> None:
-        """It is a number."""
 
 
 class _LateStats:
@@ -144,9 +136,6 @@ class _LateStats:
         if restated_at is not None and (known is None or restated_at > known):
             group["restated_at"] = restated_at
 
-    def finish(self, group: Group) -> None:
-        """It is numbers."""
-
 
 class _ArgMax:
     def __init__(self, one: ArgMax) -> None:
@@ -166,9 +155,6 @@ class _ArgMax:
         if self._exceeds(other, group):
             for name in self._names:
                 group[name] = other[name]
-
-    def finish(self, group: Group) -> None:
-        """It is an event's values."""
 
 
 class _NestedGroups:
@@ -209,7 +195,7 @@ class _NestedGroups:
                     known[name] = item[name]
 
     def finish(self, group: Group) -> None:
-        """The list is in order of its keys."""
+        """The dict becomes the list that is encoded, in order of its keys."""
         if group[self._name] is not None:
             group[self._name] = sorted(group[self._name].values(), key=self._by_rank)
 
