@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.calendar import FIRST_DAY, LAST_DAY, Calendar
-from streaming.engine.windows import assign, from_micros, to_micros
+from streaming.engine.windows import assign, assigner, from_micros, to_micros
 
 KINDS = st.sampled_from(["1-day", "30-days", "calendar-month"])
 ZONES = st.sampled_from(
@@ -56,6 +56,8 @@ def test_every_moment_is_in_one_window(kind: str, zone: str, moments: list[datet
     windows = assign(pl.Series([to_micros(moment) for moment in moments], dtype=pl.Int64), calendar)
     for moment, start, end in zip(moments, *windows.get_columns(), strict=True):
         assert from_micros(start) <= moment < from_micros(end)
+    window_of = assigner(calendar)
+    assert [window_of(to_micros(moment)) for moment in moments] == windows.rows()
 
 
 @given(kind=KINDS, zone=ZONES, day=st.dates(date(1950, 1, 1), date(2100, 1, 1)))
@@ -71,3 +73,5 @@ def test_neighbours_touch_and_their_bound_belongs_to_the_later_window(
     moments = [to_micros(window.start), to_micros(window.end) - 1, to_micros(window.end)]
     starts = assign(pl.Series(moments, dtype=pl.Int64), calendar)["window_start"].to_list()
     assert starts == [moments[0], moments[0], moments[2]]
+    window_of = assigner(calendar)
+    assert [window_of(moment)[0] for moment in moments] == starts
