@@ -84,7 +84,7 @@ def run(harness: Harness, events: int, broker: psutil.Process, count: int = 1) -
         measured = [results.get(timeout=60) for _ in processes]
         for process in processes:
             process.join()
-    return _counted([samples for samples, _ in measured], kafka, max(peak for _, peak in measured))
+    return counted([samples for samples, _ in measured], kafka, max(peak for _, peak in measured))
 
 
 def _work(
@@ -150,7 +150,7 @@ def _watch(
     return [sample for sample in samples if sample[0] <= quiet_since]
 
 
-def _counted(all_samples: Sequence[Sequence[Sample]], kafka: Sequence[Sample], mebibytes: float) -> Run:
+def counted(all_samples: Sequence[Sequence[Sample]], kafka: Sequence[Sample], mebibytes: float) -> Run:
     first = [next((sample[0] for sample in samples if sample[2]), None) for samples in all_samples]
     begun = [at for at in first if at is not None]
     if len(begun) < len(first):

@@ -56,35 +56,48 @@ def kafka_streams(harness: Harness, events: int) -> float:
     """TopSalesByCity.java over the log of sales: events a CPU-second, from when it has its partitions until every
     event is added up. Raises RuntimeError unless its output counts each once.
     """
-    # Its name and its group as well: it reads from the beginning.
-    output = Topic(f"peer-{uuid4().hex[:8]}", "window and group", harness.source.partitions, "")
-    connect.ensure_topics(harness.kafka, [output])
     with tempfile.TemporaryDirectory(prefix="electrored-bench-") as folder:
         class_path = _compiled(Path(folder))
-        command = [str(java.java()), "-Xmx1g", "-cp", class_path, PROGRAM, harness.kafka.kafka_bootstrap]
+        # Its name is the application's as well: a new one reads from the beginning.
+        output = Topic(f"peer-{uuid4().hex[:8]}", "window and group", harness.source.partitions, "")
+        connect.ensure_topics(harness.kafka, [output])
         schema = SCHEMAS / f"{harness.source.schema}.avsc"
-        log = Path(folder) / "stderr"
-        cpu_seconds = _added_up(
-            [*command, harness.source.name, output.name, str(schema), folder, str(events)], log
-        )
+        command = [
+            *(str(java.java()), "-Xmx1g", "-cp", class_path, PROGRAM),
+            *(
+                harness.kafka.kafka_bootstrap,
+                harness.source.name,
+                output.name,
+                str(schema),
+                folder,
+                str(events),
+            ),
+        ]
+        cpu_seconds = _added_up(command, Path(folder) / "stderr")
     counted = _counted(harness, output)
     if counted != events:
         raise RuntimeError(f"Kafka Streams counted {counted:,} of {events:,} events")
     return events / cpu_seconds
 
 
+def javac() -> str:
+    """The compiler of JAVA_HOME, else of PATH."""
+    home = os.environ.get("JAVA_HOME")
+    found = (home and shutil.which("javac", path=f"{home}/bin")) or shutil.which("javac")
+    if not found:
+        raise Missing(f"no JDK: install one of version {RELEASE} or newer")
+    return found
+
+
 def _compiled(folder: Path) -> str:
     """The class path of the compiled program."""
-    home = os.environ.get("JAVA_HOME")
-    javac = shutil.which("javac", path=f"{home}/bin" if home else None) or shutil.which("javac")
-    if javac is None:
-        raise Missing(f"no JDK: install one of version {RELEASE} or newer")
+    compiler = javac()
     try:
         jars = [str(jar) for jar in java.fetch("kafka-streams")]
     except StackError as error:
         raise Missing(str(error)) from error
     source = str(Path(__file__).parent / f"{PROGRAM}.java")
-    command = [javac, "--release", RELEASE, "-d", str(folder), "-cp", ":".join(jars), source]
+    command = [compiler, "--release", RELEASE, "-d", str(folder), "-cp", ":".join(jars), source]
     subprocess.run(command, check=True, timeout=PATIENCE_SECONDS)
     return ":".join([str(folder), *jars])
 
