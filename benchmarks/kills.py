@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import psycopg2
@@ -21,6 +21,8 @@ from psycopg2.extras import execute_values
 
 from benchmarks import latency, platform
 from benchmarks.figures import Figure, at_most
+
+T = TypeVar("T")
 
 SALES_PER_SECOND = 200
 # Enough for every partition of four, but for once in 10^7.
@@ -60,7 +62,7 @@ def measure(environment: Mapping[str, str]) -> list[Figure]:
             platform.caught_up(environment)
             took[name] = _kill(environment, name)
     began = time.monotonic()
-    _until(lambda: not _differences(environment), "the results are the table's GROUP BY")
+    until(lambda: not _differences(environment), "the results are the table's GROUP BY")
     exact = time.monotonic() - began
     workers = [name for name in names if name.startswith("worker")]
     return [
@@ -79,16 +81,22 @@ def measure(environment: Mapping[str, str]) -> list[Figure]:
 
 
 def _kill(environment: Mapping[str, str], name: str) -> float:
-    pid = platform.supervisor(environment).states()[name].pid
+    pid = until(lambda: pid_of(environment, name), f"{name} runs")
     ids = [str(uuid4()) for _ in range(MARKS)]
     began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    _until(lambda: _sell(environment, ids), f"{name} was killed; the sales database takes sales")
-    _until(
+    until(lambda: _sell(environment, ids), f"{name} was killed; the sales database takes sales")
+    until(
         lambda: _are_counted(environment, ids),
         f"{name} was killed; all pipelines count what was sold after it",
     )
     return time.monotonic() - began
+
+
+def pid_of(environment: Mapping[str, str], name: str) -> int:
+    """0 while it does not run: never to be signalled, it stands for our own group."""
+    state = platform.supervisor(environment).states()[name]
+    return state.pid if state.state == "running" else 0
 
 
 def _sell(environment: Mapping[str, str], ids: list[str]) -> bool:
@@ -140,17 +148,16 @@ def _connect(environment: Mapping[str, str], variable: str) -> psycopg2.extensio
     return connection
 
 
-def _until(is_so: Callable[[], bool], what: str) -> None:
-    """Wait for it, through outages of the database."""
+def until(condition: Callable[[], T], what: str) -> T:
+    """The condition's first true value, through outages of the database."""
     deadline = time.monotonic() + PATIENCE_SECONDS
+    problem = ""
     while True:
         try:
-            if is_so():
-                return
+            if value := condition():
+                return value
         except psycopg2.Error as error:
             problem = f": {error}"
-        else:
-            problem = ""
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {PATIENCE_SECONDS:.0f} s: {what}{problem}")
         time.sleep(POLL_SECONDS)
