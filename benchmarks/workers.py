@@ -26,8 +26,8 @@ from observability import logs
 from observability.metrics import EVENTS
 from streaming.generations.worker import Worker
 
-# No counter moves: far longer than a transaction.
-QUIET_SECONDS = 2.0
+# No counter moves: longer than a transaction may last, so that none of merge is cut off on a busy machine. Not counted.
+QUIET_SECONDS = 10.0
 PATIENCE_SECONDS = 300.0
 
 # Seconds on the machine's one monotonic clock, CPU-seconds, events that combine counted.
