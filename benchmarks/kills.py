@@ -118,13 +118,13 @@ def _sell(environment: Mapping[str, str], ids: list[str]) -> bool:
 def _are_counted(environment: Mapping[str, str], ids: list[str]) -> bool:
     """By every pipeline: each of the ids."""
     query = """
-        SELECT (SELECT sum(sales_count) FROM top_sales_by_city WHERE country = %(country)s AND city = %(mark)s),
-               (SELECT sum(sales_count) FROM top_salesman_by_country WHERE country = %(country)s AND salesman_id = %(mark)s),
+        SELECT (SELECT sum(sales_count) FROM top_sales_by_city WHERE city = %(mark)s),
+               (SELECT sum(sales_count) FROM top_salesman_by_country WHERE salesman_id = %(mark)s),
                (SELECT count(*) FROM enriched_sales WHERE sale_id = ANY (%(ids)s))
     """
     with closing(_connect(environment, "ELECTRORED_RESULTS_DB_URL")) as connection:
         cursor = connection.cursor()
-        cursor.execute(query, {"country": COUNTRY, "mark": ids[0], "ids": ids})
+        cursor.execute(query, {"mark": ids[0], "ids": ids})
         return cursor.fetchone() == (MARKS, MARKS, MARKS)
 
 
