@@ -81,7 +81,7 @@ lock: $(BIN)/uv ## Resolve the Python libraries anew into requirements.lock, and
 	$(LOCK) -c requirements.lock pyproject.toml -o requirements.image.lock
 
 .PHONY: lock-java
-lock-java: $(VENV)/.installed ## Resolve Kafka's and the registry's files anew into stack/*.lock
+lock-java: $(VENV)/.installed ## Resolve the files of Kafka, Kafka Streams and the registry anew into stack/*.lock
 	$(BIN)/python -m stack.lock
 
 .PHONY: clean

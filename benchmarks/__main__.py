@@ -1,6 +1,6 @@
 """`make bench`: measures everything in one run, and prints each figure beside the target of the design.
 
-Nothing else should be busy on the machine. It starts what it needs, on ports of its own, and takes some minutes.
+Nothing else should be busy on the machine. It starts what it needs, on ports of its own, and takes some 20 minutes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from types import FrameType
 from typing import Annotated
@@ -19,7 +20,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import api, beside, capture, csv_files, engine, join, latency, platform, replay, scale, sink
+from benchmarks import (
+    api,
+    beside,
+    capture,
+    csv_files,
+    engine,
+    kills,
+    latency,
+    pipelines,
+    platform,
+    replay,
+    rest,
+    scale,
+    sink,
+)
 from benchmarks.figures import Figure, table
 from contracts.settings import LogSettings
 from observability import logs
@@ -29,14 +44,38 @@ class What(StrEnum):
     """What can be measured, in the order in which it is."""
 
     ENGINE = "engine"
-    JOIN = "join"
+    PIPELINES = "pipelines"
     CAPTURE = "capture"
     CSV = "csv"
     REPLAY = "replay"
     SCALE = "scale"
     SINK = "sink"
+    REST = "rest"
     LATENCY = "latency"
     API = "api"
+    KILLS = "kills"
+
+
+Measure = Callable[[], list[Figure]]
+# Each on servers of its own.
+PARTS: Mapping[What, Measure] = {
+    What.ENGINE: engine.figures,
+    What.PIPELINES: pipelines.figures,
+    What.CAPTURE: capture.figures,
+    What.CSV: csv_files.figures,
+    What.REPLAY: replay.figures,
+    What.SCALE: scale.figures,
+    What.SINK: sink.figures,
+}
+# These need the whole platform, and share one: at rest before any load, the API when there is something to answer,
+# kills before events that no table has, a replay beside live traffic last, because it fills the log with those.
+ON_A_PLATFORM: Mapping[What, Callable[[Mapping[str, str]], list[Figure]]] = {
+    What.REST: rest.measure,
+    What.LATENCY: latency.measure,
+    What.API: api.measure,
+    What.KILLS: kills.measure,
+    What.REPLAY: beside.measure,
+}
 
 
 def main(
@@ -54,57 +93,34 @@ def main(
     machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before it began"
     console.print(machine)
     figures: list[Figure] = []
-    failed = [step for step in _steps(wanted) if not _measured(step, figures, console)]
+    failed: list[What] = []
+
+    @contextmanager
+    def measuring(*what: What) -> Iterator[None]:
+        """A failure is printed and does not stop the others."""
+        console.print(f"measuring {', '.join(what)}")
+        try:
+            yield
+        except Exception:
+            console.print(traceback.format_exc(), markup=False)
+            failed.extend(what)
+
+    for part in PARTS:
+        if part in wanted:
+            with measuring(part):
+                figures += PARTS[part]()
+    on_a_platform = [part for part in ON_A_PLATFORM if part in wanted]
+    if on_a_platform:
+        with measuring(*on_a_platform), platform.running() as environment:
+            for part in on_a_platform:
+                with measuring(part):
+                    platform.caught_up(environment)
+                    figures += ON_A_PLATFORM[part](environment)
     if as_json:
         sys.stdout.write(json.dumps([dataclasses.asdict(figure) for figure in figures], indent=2) + "\n")
     else:
         Console().print(table(figures, machine))
     raise typer.Exit(1 if failed else 0)
-
-
-def _steps(wanted: set[What]) -> Iterable[Callable[[], list[Figure]]]:
-    # Parts first, on servers of their own; then what needs the whole platform, on one.
-    if What.ENGINE in wanted:
-        yield engine.figures
-    if What.JOIN in wanted:
-        yield join.figures
-    if What.CAPTURE in wanted:
-        yield capture.figures
-    if What.CSV in wanted:
-        yield csv_files.figures
-    if What.REPLAY in wanted:
-        yield replay.figures
-    if What.SCALE in wanted:
-        yield scale.figures
-    if What.SINK in wanted:
-        yield sink.figures
-    if wanted & {What.LATENCY, What.API, What.REPLAY}:
-        yield lambda: _on_a_platform(wanted)
-
-
-def _on_a_platform(wanted: set[What]) -> list[Figure]:
-    figures: list[Figure] = []
-    with platform.running() as environment:
-        if What.LATENCY in wanted:
-            figures += latency.measure(environment)
-        if What.API in wanted:
-            # After the load, so that there is something to answer.
-            figures += api.measure(environment)
-        if What.REPLAY in wanted:
-            # Last: it fills the log.
-            figures += beside.measure(environment)
-    return figures
-
-
-def _measured(step: Callable[[], list[Figure]], figures: list[Figure], console: Console) -> bool:
-    """Add what the step measures; a failure is printed and does not stop the others."""
-    try:
-        with console.status("measuring"):
-            figures += step()
-    except Exception:
-        console.print(traceback.format_exc(), markup=False)
-        return False
-    return True
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The API under an open load of 200 requests a second.
+"""The API under an open load of 200 requests a second, while 1,000 sales a second come in.
 
 Requests are due on a schedule. A request's time runs from when it was due, so a stall counts for all that were due
 during it.
@@ -13,15 +13,17 @@ import time
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlparse
 
+from benchmarks import latency
 from benchmarks.figures import Figure, at_most, percentile
 
 REQUESTS_PER_SECOND = 200
+SALES_PER_SECOND = 1_000
 WARM_UP_SECONDS = 3.0
 MEASURED_SECONDS = 20.0
 P99_MS = 20.0
 # Enough to keep to the schedule while the API takes 160 ms for each.
 CONNECTIONS = 32
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 60.0
 # As a board and its readers send them: mostly the first page, sometimes one country, sometimes many rows.
 PATHS = (
     "/api/v1/top-sales/by-city",
@@ -35,10 +37,11 @@ PATHS = (
 def measure(
     environment: Mapping[str, str], seconds: float = MEASURED_SECONDS, paths: Sequence[str] = PATHS
 ) -> list[Figure]:
-    """Percentiles of the time to answer, on an API that runs. Raises RuntimeError for any answer but 200."""
-    took = _load(environment["ELECTRORED_API_URL"], WARM_UP_SECONDS + seconds, paths)
+    """Percentiles of the time to answer, on a platform that runs. Raises RuntimeError for any answer but 200."""
+    with latency.load(environment, SALES_PER_SECOND):
+        took = _load(environment["ELECTRORED_API_URL"], WARM_UP_SECONDS + seconds, paths)
     measured = [ms for due, ms in took if due >= WARM_UP_SECONDS]
-    name = f"API at {REQUESTS_PER_SECOND} requests/s"
+    name = f"API at {REQUESTS_PER_SECOND} requests/s while {SALES_PER_SECOND:,} sales/s come in"
     return [
         Figure(f"{name}, p50", percentile(measured, 0.50), "ms"),
         Figure(f"{name}, p95", percentile(measured, 0.95), "ms"),

@@ -23,8 +23,8 @@ from sqlalchemy import make_url
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
 from benchmarks import latency, platform
-from benchmarks.engine import Harness, preload_by_two
 from benchmarks.figures import Figure, at_most, percentile, table
+from benchmarks.harness import Harness, preload
 from contracts.settings import KafkaSettings, LogSettings
 from observability import logs
 from streaming.pipelines import CURRENT, PIPELINES
@@ -55,7 +55,7 @@ def measure(
         for _ in range(TURNS):
             for share in (None, *shares):
                 with _replaying(environment, share):
-                    took[share] += latency.sampled(environment, WARM_UP_SECONDS, MEASURED_SECONDS)[0]
+                    took[share] += latency.sampled(environment, WARM_UP_SECONDS, MEASURED_SECONDS)
     alone = took.pop(None)
     name = f"sale due → API, {SALES_PER_SECOND}/s"
     figures = [Figure(f"{name}, p{n}", percentile(alone, n / 100), "ms") for n in (50, 99)]
@@ -80,7 +80,7 @@ def _fill(environment: Mapping[str, str], events: int) -> None:
     with connection.cursor() as cursor:
         before = {name: _counted(cursor, name) for name in TABLES}
         # Sources of their own: events of an existing source would have to continue its seq.
-        preload_by_two(Harness(kafka, PIPELINES[NAME, CURRENT[NAME]], "beside"), events, sale_ids=SALE_IDS)
+        preload(Harness(kafka, PIPELINES[NAME, CURRENT[NAME]], "beside"), events, sale_ids=SALE_IDS)
         deadline = time.monotonic() + TAKEN_SECONDS
         while any(_counted(cursor, name) < before[name] + events for name in TABLES):
             if time.monotonic() > deadline:

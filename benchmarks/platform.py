@@ -6,13 +6,23 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+
+from sqlalchemy import make_url
+
+from stack import probes
+from stack.layout import Layout
+from stack.supervisor import Supervisor
 
 # Away from the ports of a running platform, and from the offsets that people choose.
 PORT_OFFSET = 21_000
 START_TIMEOUT_SECONDS = 600
+# After a load that was more than the platform takes.
+CAUGHT_UP_SECONDS = 300.0
 STATE = "ELECTRORED_STATE_DIR"
 
 
@@ -32,6 +42,21 @@ def running() -> Iterator[Mapping[str, str]]:
             yield dict(line.split("=", 1) for line in printed.splitlines()) | {STATE: state[1]}
         finally:
             electrored("down", *state)
+
+
+def supervisor(environment: Mapping[str, str]) -> Supervisor:
+    return Supervisor(Layout(Path(environment[STATE])))
+
+
+def caught_up(environment: Mapping[str, str]) -> None:
+    """Wait until the results hold everything that was sold until now: what a measurement left is not the next one's."""
+    results = make_url(environment["ELECTRORED_RESULTS_DB_URL"])
+    now = datetime.now(UTC)
+    deadline = time.monotonic() + CAUGHT_UP_SECONDS
+    while (probes.watermark(results) or now) <= now:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the results are not complete up to {now} within {CAUGHT_UP_SECONDS:.0f} s")
+        time.sleep(0.2)
 
 
 def command(*arguments: str) -> list[str]:

@@ -23,8 +23,8 @@ import typer
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from benchmarks.engine import Harness, in_child, preload_by_two
 from benchmarks.figures import Figure, at_least
+from benchmarks.harness import Harness, in_child, preload
 from benchmarks.servers import servers
 from contracts.settings import KafkaSettings, LogSettings
 from observability import logs
@@ -83,7 +83,7 @@ def _runs(sizes: Sequence[int]) -> Iterator[Replayed]:
         catalog.create(stack.kafka, engine, pipeline, parameters, reason="bench", created_by="bench")
         there = 0
         for events in sizes:
-            preload_by_two(Harness(stack.kafka, pipeline, f"replay-{events}"), events, first=there)
+            preload(Harness(stack.kafka, pipeline, f"replay-{events}"), events, first=there)
             there = events
             generation = build.begin(stack.kafka, engine, Request(NAME, "bench", "bench"))
             yield _replayed(stack.kafka, url, generation, events, folder)

@@ -11,14 +11,17 @@ from jgo.maven import MavenContext
 
 # Kafka logs through slf4j without a binding, so one is added; with "!" its parent does not manage the versions of
 # other artifacts.
-KAFKA = "org.apache.kafka:kafka_2.13:4.3.1+org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"
+LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"
+KAFKA = f"org.apache.kafka:kafka_2.13:4.3.1+{LOGGING}"
+# What `make bench` measures beside ours; nothing that is started needs it.
+KAFKA_STREAMS = f"org.apache.kafka:kafka-streams:4.3.1+org.apache.avro:avro:1.12.1+{LOGGING}"
 REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3", "all", "tar.gz")
 JMX_EXPORTER = ("io.prometheus.jmx", "jmx_prometheus_javaagent", "1.0.1", "", "jar")
 
 
-def kafka(context: MavenContext, scratch: Path) -> list[str]:
-    """A line for each jar of the class path."""
-    environment = EnvironmentBuilder(context, cache_dir=scratch / "env").from_endpoint(KAFKA)
+def class_path(context: MavenContext, endpoint: str, scratch: Path) -> list[str]:
+    """A line for each jar of it. The builder keeps one environment in a folder, so each needs its own."""
+    environment = EnvironmentBuilder(context, cache_dir=scratch).from_endpoint(endpoint)
     lockfile = environment.lockfile
     assert lockfile is not None
     return [
@@ -39,7 +42,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=Path(scratch) / "maven")
         pins = {
-            "kafka": kafka(context, Path(scratch)),
+            "kafka": class_path(context, KAFKA, Path(scratch) / "kafka"),
+            "kafka-streams": class_path(context, KAFKA_STREAMS, Path(scratch) / "kafka-streams"),
             "registry": single(context, REGISTRY),
             "jmx-exporter": single(context, JMX_EXPORTER),
         }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
-from benchmarks.figures import at_least, at_most, percentile, shown
+import pytest
+from rich.console import Console
+
+from benchmarks.figures import Figure, at_least, at_most, not_measured, percentile, shown, table
 
 
 @pytest.mark.parametrize(
@@ -30,3 +33,23 @@ def test_a_target_is_met_at_its_bound() -> None:
 @pytest.mark.parametrize(("value", "text"), [(1234.5, "1,234"), (99.44, "99.4"), (0.01234, "0.0123")])
 def test_figures_are_shown_with_the_digits_that_mean_something(value: float, text: str) -> None:
     assert shown(value) == text
+
+
+def test_what_could_not_be_measured_names_what_is_missing_and_is_not_missed() -> None:
+    figure = not_measured("beside kcat", "≥ 0.5", "no kcat: install it")
+    assert figure.met is None
+    (row,) = _rows([figure])
+    assert row == ["beside kcat", "–", "", "≥ 0.5", "no kcat: install it"]
+
+
+def test_figures_with_a_target_come_first() -> None:
+    figures = [Figure("rows", 1.0, "rows/s"), at_most("p50", 5.0, "ms", 4.0), at_most("p99", 5.0, "ms", 6.0)]
+    assert [(row[0], row[-1]) for row in _rows(figures)] == [("p50", "missed"), ("p99", "met"), ("rows", "")]
+
+
+def _rows(figures: list[Figure]) -> list[list[str]]:
+    """The cells of the table as it is printed."""
+    output = io.StringIO()
+    Console(file=output, width=200).print(table(figures, ""))
+    lines = [line for line in output.getvalue().splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]

@@ -13,11 +13,12 @@ from stack.errors import StackError
 
 
 def test_every_part_of_kafka_has_one_version() -> None:
-    versions = {artifact.version for artifact in java.locked("kafka") if artifact.group == "org.apache.kafka"}
+    artifacts = [*java.locked("kafka"), *java.locked("kafka-streams")]
+    versions = {artifact.version for artifact in artifacts if artifact.group == "org.apache.kafka"}
     assert versions == {"4.3.1"}
 
 
-@pytest.mark.parametrize("program", ["kafka", "registry"])
+@pytest.mark.parametrize("program", ["kafka", "kafka-streams", "registry"])
 def test_everything_is_pinned_by_checksum_and_nothing_twice(program: str) -> None:
     artifacts = java.locked(program)
     assert artifacts
