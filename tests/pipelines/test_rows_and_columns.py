@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from kafka_client.registry import header
 from streaming.engine.blocks import Records
+from streaming.engine.expressions import IsKnown
 from streaming.engine.pipeline import Pipeline
 from streaming.pipelines import PIPELINES
 from tests.support.interpreters import (
@@ -321,3 +323,17 @@ def test_a_few_sound_events_of_known_writers_are_read_without_a_frame(
     poll(3)
     assert driver.progress(0).events == 4
     assert sum(total.get("sales_count", 1) for total in driver.totals().values()) == 4
+
+
+def test_a_condition_on_null_does_not_hold() -> None:
+    """No version needs it: a name that is null is refused by a check of its own."""
+    whole = PIPELINES[CITY]
+    (given_input,) = whole.inputs
+    checks = tuple(check for check in given_input.checks if not isinstance(check.holds, IsKnown))
+    pipeline = replace(whole, inputs=(replace(given_input, checks=checks),))
+    values = Values(driver_over(pipeline))
+    log: list[Value] = [(0, values.encode(event)) for event in (sale(1), sale(2, city="\u200bA\u200b"))]
+    for events in (log, log[1:]):
+        found = [run(pipeline, [events], [Cycle((2,), kind)]) for kind in (ROWS, COLUMNS)]
+        assert found[0] == found[1]
+        assert found[0][0]["refused"] == {"city is empty": 1}
