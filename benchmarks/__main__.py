@@ -56,7 +56,7 @@ class What(StrEnum):
     KILLS = "kills"
 
 
-Measure = Callable[[], list[Figure]]
+Measure = Callable[..., list[Figure]]
 # Each on servers of its own.
 PARTS: Mapping[What, Measure] = {
     What.ENGINE: engine.figures,
@@ -69,7 +69,7 @@ PARTS: Mapping[What, Measure] = {
 }
 # These need the whole platform, and share one: at rest before any load, the API when there is something to answer,
 # kills before events that no table has, a replay beside live traffic last, because it fills the log with those.
-ON_A_PLATFORM: Mapping[What, Callable[[Mapping[str, str]], list[Figure]]] = {
+ON_A_PLATFORM: Mapping[What, Measure] = {
     What.REST: rest.measure,
     What.LATENCY: latency.measure,
     What.API: api.measure,

@@ -25,6 +25,7 @@ from tenacity import Retrying, stop_after_delay, wait_fixed
 from benchmarks import latency, platform
 from benchmarks.figures import Figure, at_most, percentile, table
 from benchmarks.harness import Harness, preload
+from benchmarks.servers import clean_environment
 from contracts.settings import KafkaSettings, LogSettings
 from observability import logs
 from streaming.pipelines import CURRENT, PIPELINES
@@ -108,7 +109,7 @@ def _replaying(environment: Mapping[str, str], share: float | None) -> Iterator[
         # A group of its own, which Ctrl-C ends: the command and its slices.
         process = subprocess.Popen(
             command,
-            env=platform.clean_environment(),
+            env=clean_environment(),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

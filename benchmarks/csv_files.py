@@ -7,7 +7,6 @@ Dagster, which needs some seconds to start a run.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import psutil
 import psycopg2
 
 from benchmarks.figures import Figure
-from benchmarks.servers import servers
+from benchmarks.servers import environment, results_url, servers
 from contracts.settings import CsvSettings, KafkaSettings, ResultsDbSettings
 from sources.csv.ingest import take
 from stack import databases
@@ -93,18 +92,10 @@ def figures(rows: int = 500_000) -> list[Figure]:
 @contextmanager
 def _ready(stack: Embedded) -> Iterator[_Harness]:
     """The processes of the platform that a row passes."""
-    url = stack.postgres(databases.RESULTS, databases.WRITER)
-    shown = url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRORED_")}
-    environment |= {
-        "ELECTRORED_KAFKA_BOOTSTRAP": stack.bootstrap,
-        "ELECTRORED_SCHEMA_REGISTRY_URL": stack.registry_url,
-        "ELECTRORED_RESULTS_DB_URL": shown,
-        "ELECTRORED_STATE_DIR": str(stack.folder),
-        "ELECTRORED_LOG_LEVEL": "WARNING",
-    }
+    url = results_url(stack)
+    ours = environment(stack.kafka, url) | {"ELECTRORED_STATE_DIR": str(stack.folder)}
     for command in (("contracts", "setup"), ("streaming", "init")):
-        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environment, check=True)
+        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=ours, check=True)
     with ExitStack() as cleanup, tempfile.TemporaryDirectory(prefix="electrored-bench-") as folder:
         connection = connect(stack.postgres(databases.RESULTS))
         cleanup.callback(connection.close)
@@ -113,12 +104,12 @@ def _ready(stack: Embedded) -> Iterator[_Harness]:
             process = psutil.Popen(
                 [sys.executable, "-m", "streaming", *arguments],
                 cwd=ROOT,
-                env=environment,
+                env=ours,
                 stdout=subprocess.DEVNULL,
             )
             cleanup.callback(_end, process)
             processes.append(process)
-        results = ResultsDbSettings.model_validate({"results_db_url": shown})
+        results = ResultsDbSettings.model_validate({"results_db_url": url})
         harness = _Harness(stack.kafka, results, connection.cursor(), Path(folder), processes)
         harness.inbox.csv_inbox.mkdir()
         yield harness

@@ -44,7 +44,7 @@ BY_SALESMAN = """
     SELECT to_timestamp(floor(extract(epoch FROM sold_at) / (30 * 86400)) * 30 * 86400), country, salesman_id,
            currency::text, sum(amount), count(*) FROM public.sales GROUP BY 1, 2, 3, 4
 """
-# What the table says, and what the results say.
+# A query of the table, and that of the results which has to return the same rows.
 COMPARED = {
     BY_CITY: "SELECT window_start, country, city, currency, total, sales_count FROM top_sales_by_city",
     BY_SALESMAN: "SELECT window_start, country, salesman_id, currency, total, sales_count"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
+from benchmarks.servers import clean_environment
 from stack import probes
 from stack.layout import Layout
 from stack.supervisor import Supervisor
@@ -61,11 +61,6 @@ def caught_up(environment: Mapping[str, str]) -> None:
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from stack.cli import main; main()", *arguments]
-
-
-def clean_environment() -> dict[str, str]:
-    """This environment without ELECTRORED_*: everything measured is started here."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("ELECTRORED_")}
 
 
 def electrored(*arguments: str) -> str:

@@ -25,10 +25,9 @@ from sqlalchemy.pool import NullPool
 
 from benchmarks.figures import Figure, at_least
 from benchmarks.harness import Harness, in_child, preload
-from benchmarks.servers import servers
+from benchmarks.servers import environment, results_url, servers
 from contracts.settings import KafkaSettings, LogSettings
 from observability import logs
-from stack import databases
 from stack.embedded import Embedded
 from streaming.engine.pipeline import Parameters
 from streaming.generations import catalog
@@ -103,16 +102,9 @@ def _replayed(kafka: KafkaSettings, url: str, generation: Generation, events: in
 
 
 def prepared(stack: Embedded) -> str:
-    shown = stack.postgres(databases.RESULTS, databases.WRITER).set(drivername="postgresql+psycopg2")
-    url = shown.render_as_string(hide_password=False)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRORED_")}
-    environment |= {
-        "ELECTRORED_KAFKA_BOOTSTRAP": stack.bootstrap,
-        "ELECTRORED_SCHEMA_REGISTRY_URL": stack.registry_url,
-        "ELECTRORED_RESULTS_DB_URL": url,
-        "ELECTRORED_LOG_LEVEL": "WARNING",
-    }
-    subprocess.run([sys.executable, "-m", "contracts", "setup"], cwd=ROOT, env=environment, check=True)
+    url = results_url(stack)
+    command = [sys.executable, "-m", "contracts", "setup"]
+    subprocess.run(command, cwd=ROOT, env=environment(stack.kafka, url), check=True)
     return url
 
 

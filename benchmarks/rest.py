@@ -74,7 +74,7 @@ def _used(environment: Mapping[str, str]) -> dict[str, Used]:
 
 
 def _of(processes: Sequence[psutil.Process]) -> Used:
-    """Of those that are still there: helpers come and go."""
+    """Of those that are still there: child processes come and go."""
     mebibytes = cpu_seconds = 0.0
     for process in processes:
         with suppress(psutil.NoSuchProcess):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from contracts.settings import KafkaSettings
+from stack import databases
 from stack.embedded import Embedded, running
 
 
@@ -25,3 +28,24 @@ def servers() -> Iterator[Embedded]:
                 gc.collect()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def results_url(stack: Embedded) -> str:
+    """The results database, as the role that writes it."""
+    url = stack.postgres(databases.RESULTS, databases.WRITER).set(drivername="postgresql+psycopg2")
+    return url.render_as_string(hide_password=False)
+
+
+def clean_environment() -> dict[str, str]:
+    """This environment without ELECTRORED_*: everything measured is started here."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ELECTRORED_")}
+
+
+def environment(kafka: KafkaSettings, results: str) -> dict[str, str]:
+    """That of a process of ours on these servers."""
+    return clean_environment() | {
+        "ELECTRORED_KAFKA_BOOTSTRAP": kafka.kafka_bootstrap,
+        "ELECTRORED_SCHEMA_REGISTRY_URL": kafka.schema_registry_url,
+        "ELECTRORED_RESULTS_DB_URL": results,
+        "ELECTRORED_LOG_LEVEL": "WARNING",
+    }

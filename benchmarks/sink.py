@@ -5,7 +5,6 @@ The topic is filled before the sink looks at it, so it goes as fast as it can; t
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from benchmarks.figures import Figure
 from benchmarks.replay import NAME, ROOT, prepared
-from benchmarks.servers import servers
+from benchmarks.servers import environment, servers
 from contracts.settings import KafkaSettings, LogSettings
 from kafka_client import clients as connect
 from kafka_client.registry import Registry
@@ -142,14 +141,8 @@ def _cpu(processes: Sequence[psutil.Process]) -> float:
 
 @contextmanager
 def _sink(kafka: KafkaSettings, url: str) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ELECTRORED_")}
-    environment |= {
-        "ELECTRORED_KAFKA_BOOTSTRAP": kafka.kafka_bootstrap,
-        "ELECTRORED_SCHEMA_REGISTRY_URL": kafka.schema_registry_url,
-        "ELECTRORED_RESULTS_DB_URL": url,
-        "ELECTRORED_LOG_LEVEL": "WARNING",
-    }
-    process = subprocess.Popen([sys.executable, "-m", "streaming", "sink"], cwd=ROOT, env=environment)
+    command = [sys.executable, "-m", "streaming", "sink"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(kafka, url))
     try:
         yield process
     finally:

@@ -33,7 +33,7 @@ RELEASE = str(java.OLDEST_JAVA)
 
 
 class Missing(Exception):
-    """The machine has no such program; the text says what to install."""
+    """The machine has no such program; the message names what to install."""
 
 
 def kcat(harness: Harness, events: int) -> float:

@@ -12,7 +12,7 @@ from kafka_client.registry import Codec, header
 from streaming.engine.blocks import zigzag
 from streaming.engine.columns.events import ColumnEvents
 from streaming.engine.decoding import Decoder
-from streaming.engine.interpreters import EventInterpreter, Poll
+from streaming.engine.interpreters import EventDeps, EventInterpreter, Poll
 from streaming.engine.pipeline import Input, Parameters, Pipeline
 from streaming.engine.progress import Progress
 from streaming.engine.rows.events import RowEvents
@@ -70,10 +70,15 @@ class Combine:
         self._generation = generation
         self._out = outputs
         self._assigned = Assigned()
-        parts = (pipeline, source_input, parameters, decoder, outputs.partials_partitions)
-        is_listed = outputs.late_topic is not None
-        self._rows = RowEvents(*parts, late_rows=is_listed)
-        self._columns = ColumnEvents(*parts, late_rows=is_listed)
+        deps = EventDeps(
+            pipeline,
+            source_input,
+            parameters,
+            decoder,
+            outputs.partials_partitions,
+            lists_late=outputs.late_topic is not None,
+        )
+        self._rows, self._columns = RowEvents(deps), ColumnEvents(deps)
         # Of this cycle, which is what lies between two of accept and reset.
         self._interpreter: EventInterpreter = self._rows
         self._events = 0

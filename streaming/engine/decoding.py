@@ -115,7 +115,7 @@ class Decoder:
                 raise ValueError(
                     f"{column} has {avro.get('scale', 0)} decimals, the engine calculates in {SCALE}"
                 )
-        # Of columns whose type says more than its bytes.
+        # Of columns whose type has fewer numbers than its bytes hold.
         self._ranges = {
             c: found for c in self._columns if (found := _range(self._fields[c]["type"])) is not None
         }

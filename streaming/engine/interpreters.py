@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from streaming.engine.decoding import Decoder
+from streaming.engine.pipeline import Input, Parameters, Pipeline
+
 # Encoded groups by the partition that owns them.
 Owned = dict[int, list[bytes]]
 # A record of the partials topic: its partition, how many groups it holds, and their bytes.
@@ -44,6 +47,21 @@ class Poll:
     late_rows: list[tuple[int, int, int]] = field(default_factory=list)
     future: Counter[int] = field(default_factory=Counter)
     oldest_micros: int | None = None
+
+
+@dataclass(frozen=True)
+class EventDeps:
+    """What interprets the events of an input is made of.
+
+    `partitions` are those of the partials; `lists_late`: whether a poll lists its late events.
+    """
+
+    pipeline: Pipeline
+    source_input: Input
+    parameters: Parameters
+    decoder: Decoder
+    partitions: int
+    lists_late: bool
 
 
 class EventInterpreter(Protocol):

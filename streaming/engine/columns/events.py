@@ -13,9 +13,7 @@ from streaming.engine.columns import expressions
 from streaming.engine.columns.aggregates import accumulate, merge
 from streaming.engine.columns.keys import group_keys
 from streaming.engine.columns.texts import normalised
-from streaming.engine.decoding import Decoder
-from streaming.engine.interpreters import Owned, Poll, owner_of
-from streaming.engine.pipeline import Input, Parameters, Pipeline
+from streaming.engine.interpreters import EventDeps, Owned, Poll, owner_of
 from streaming.engine.windows import MICROSECOND, assign
 
 # Flags of an event.
@@ -25,24 +23,15 @@ _VALID, _AHEAD, _LATE = "_valid", "_ahead", "is_late"
 class ColumnEvents:
     """The EventInterpreter for many events."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        source_input: Input,
-        parameters: Parameters,
-        decoder: Decoder,
-        partitions: int,
-        *,
-        late_rows: bool,
-    ) -> None:
-        """`partitions` are those of the partials; `late_rows`: whether a poll lists its late events."""
+    def __init__(self, deps: EventDeps) -> None:
+        pipeline, source_input, parameters = deps.pipeline, deps.source_input, deps.parameters
         self._pipeline = pipeline
         self._input = source_input
         self._calendar = parameters.windows
         self._grace = parameters.grace // MICROSECOND
-        self._decoder = decoder
-        self._partitions = partitions
-        self._late_rows = late_rows
+        self._decoder = deps.decoder
+        self._partitions = deps.partitions
+        self._lists_late = deps.lists_late
         self._partials: list[pl.DataFrame] = []
         self._fields = [field.name for field in pipeline.fields]
         events = source_input.events
@@ -158,7 +147,7 @@ class ColumnEvents:
         recorded, end = frame[events.recorded_time].to_numpy(), windows["window_end"].to_numpy()
         frame = frame.hstack(windows).hstack([pl.Series(_LATE, recorded >= end + self._grace)])
         poll.late = _counted(frame, _LATE)
-        if poll.late and self._late_rows:
+        if poll.late and self._lists_late:
             poll.late_rows = frame.filter(_LATE).select("row", "window_start", "window_end").rows()
         return frame
 

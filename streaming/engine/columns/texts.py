@@ -9,9 +9,6 @@ import polars as pl
 from contracts import texts
 from streaming.engine.normal_texts import NormalTexts
 
-# Events for which no expression is worth its cost.
-FEW = 100
-
 
 def normalised(events: pl.DataFrame, normal: NormalTexts) -> pl.DataFrame:
     readers = normal.readers(events.columns)
@@ -21,9 +18,7 @@ def normalised(events: pl.DataFrame, normal: NormalTexts) -> pl.DataFrame:
 
 
 def _joined(events: pl.DataFrame, names: Sequence[str]) -> Sequence[str]:
-    """The texts of each column, joined by `|`. An expression costs more than a few texts do."""
-    if events.height <= FEW:
-        return ["|".join(events[name].to_list()) for name in names]
+    """The texts of each column, joined by `|`."""
     return events.select(pl.col(names).str.join("|")).row(0)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from streaming.engine.decoding import Decoder
-from streaming.engine.interpreters import Owned, Poll, owner_of
-from streaming.engine.pipeline import Input, Parameters, Pipeline
+from streaming.engine.interpreters import EventDeps, Owned, Poll, owner_of
 from streaming.engine.row_codec import GroupCodec
 from streaming.engine.rows import expressions
 from streaming.engine.rows.aggregates import Groups
@@ -18,22 +16,13 @@ from streaming.engine.windows import MICROSECOND, assigner
 class RowEvents:
     """The EventInterpreter for few events."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        source_input: Input,
-        parameters: Parameters,
-        decoder: Decoder,
-        partitions: int,
-        *,
-        late_rows: bool,
-    ) -> None:
-        """`partitions` are those of the partials; `late_rows`: whether a poll lists its late events."""
+    def __init__(self, deps: EventDeps) -> None:
+        pipeline, source_input, parameters = deps.pipeline, deps.source_input, deps.parameters
         self._pipeline = pipeline
         self._input = source_input
-        self._decoder = decoder
-        self._partitions = partitions
-        self._late_rows = late_rows
+        self._decoder = deps.decoder
+        self._partitions = deps.partitions
+        self._lists_late = deps.lists_late
         self._window_of = None if pipeline.calendar is None else assigner(parameters.windows)
         self._grace = parameters.grace // MICROSECOND
         self._checks = [(check.reason, expressions.condition(check.holds)) for check in source_input.checks]
@@ -115,6 +104,6 @@ class RowEvents:
             event["is_late"] = event[self._input.events.recorded_time] >= end + self._grace
             if event["is_late"]:
                 poll.late[partition] += 1
-                if self._late_rows:
+                if self._lists_late:
                     poll.late_rows.append((row, start, end))
         self._groups.add(tuple(fields.values()), fields, event)

@@ -1,4 +1,4 @@
-"""A machine that lacks a peer: the row says what to install."""
+"""A machine that lacks a peer: the row names what to install."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The printed dead letters; an answer that is missing is reported with what is missing."""
+"""The printed dead letters; without a response the reason is reported."""
 
 from __future__ import annotations
 
